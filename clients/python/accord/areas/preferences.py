@@ -1,0 +1,229 @@
+"""`client.preferences`: prompts, answers, annotation tasks, human feedback and snapshots of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+
+import grpc.aio
+from google.protobuf.duration_pb2 import Duration
+
+from accord import _calls
+from accord.preference import v1 as preference_v1
+
+
+class Preferences:
+    """A preference service.
+
+    Every method raises `accord.errors`; `timeout` is seconds for the whole call, retries included. `request_id` makes a
+    call safe to repeat, also from another process; None makes a new one, kept through this call's own retries.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, caller: _calls.Caller) -> None:
+        self._stub = preference_v1.PreferenceServiceStub(channel)
+        self._caller = caller
+
+    async def create_prompts(
+        self,
+        prompts: Sequence[preference_v1.Prompt],
+        *,
+        request_id: str | None = None,
+        timeout: float = _calls.SCORE,
+    ) -> list[preference_v1.Prompt]:
+        """Adds prompts, all or none, and returns them with id and split, in order; ones that exist as they are."""
+        request = preference_v1.CreatePromptsRequest(request_id=_calls.new_request_id(request_id), prompts=prompts)
+        response = await self._caller.call(lambda seconds: self._stub.CreatePrompts(request, timeout=seconds), timeout)
+        return list(response.prompts)
+
+    async def prompts(
+        self,
+        *,
+        split: preference_v1.Split.ValueType | None = None,
+        source: str = "",
+        timeout: float = _calls.QUICK,
+    ) -> AsyncIterator[preference_v1.Prompt]:
+        """Prompts, ordered by id; of one side of the split, of one source, where asked. `timeout` is seconds a page."""
+
+        def fetch(token: str) -> Awaitable[preference_v1.ListPromptsResponse]:
+            request = preference_v1.ListPromptsRequest(
+                page_token=token, split=split or preference_v1.SPLIT_UNSPECIFIED, source=source
+            )
+            return self._caller.call(lambda seconds: self._stub.ListPrompts(request, timeout=seconds), timeout)
+
+        async for page in _calls.pages(fetch):
+            for prompt in page.prompts:
+                yield prompt
+
+    async def create_completions(
+        self,
+        completions: Sequence[preference_v1.Completion],
+        *,
+        request_id: str | None = None,
+        timeout: float = _calls.SCORE,
+    ) -> list[preference_v1.Completion]:
+        """Adds answers to prompts, all or none, and returns them with ids, in order."""
+        request = preference_v1.CreateCompletionsRequest(
+            request_id=_calls.new_request_id(request_id), completions=completions
+        )
+        response = await self._caller.call(
+            lambda seconds: self._stub.CreateCompletions(request, timeout=seconds), timeout
+        )
+        return list(response.completions)
+
+    async def create_tasks(
+        self, tasks: Sequence[preference_v1.Task], *, request_id: str | None = None, timeout: float = _calls.SCORE
+    ) -> list[preference_v1.Task]:
+        """Opens tasks for annotators, all or none, and returns them with ids, in order."""
+        request = preference_v1.CreateTasksRequest(request_id=_calls.new_request_id(request_id), tasks=tasks)
+        response = await self._caller.call(lambda seconds: self._stub.CreateTasks(request, timeout=seconds), timeout)
+        return list(response.tasks)
+
+    async def lease_task(
+        self,
+        annotator: preference_v1.Annotator,
+        *,
+        ttl_seconds: float = 600,
+        queue: str = "",
+        request_id: str | None = None,
+        timeout: float = _calls.QUICK,
+    ) -> preference_v1.TaskLease | None:
+        """The oldest open task that this annotator has not answered, theirs for `ttl_seconds`; None: there is none."""
+        ttl = Duration()
+        ttl.FromMilliseconds(round(ttl_seconds * 1000))
+        request = preference_v1.LeaseTaskRequest(
+            request_id=_calls.new_request_id(request_id), annotator=annotator, ttl=ttl, queue=queue
+        )
+        response = await self._caller.call(lambda seconds: self._stub.LeaseTask(request, timeout=seconds), timeout)
+        return response.lease if response.HasField("lease") else None
+
+    async def release_task(
+        self, lease_id: str, *, request_id: str | None = None, timeout: float = _calls.QUICK
+    ) -> None:
+        """Gives a leased task back unanswered."""
+        request = preference_v1.ReleaseTaskRequest(request_id=_calls.new_request_id(request_id), lease_id=lease_id)
+        await self._caller.call(lambda seconds: self._stub.ReleaseTask(request, timeout=seconds), timeout)
+
+    async def cancel_tasks(self, queue: str, *, request_id: str | None = None, timeout: float = _calls.QUICK) -> int:
+        """Takes a queue's open tasks back and returns how many; answers that came are kept."""
+        request = preference_v1.CancelTasksRequest(request_id=_calls.new_request_id(request_id), queue=queue)
+        response = await self._caller.call(lambda seconds: self._stub.CancelTasks(request, timeout=seconds), timeout)
+        return response.cancelled
+
+    async def queue(self, name: str, *, timeout: float = _calls.QUICK) -> preference_v1.GetQueueResponse:
+        """How far a queue is."""
+        request = preference_v1.GetQueueRequest(queue=name)
+        return await self._caller.call(lambda seconds: self._stub.GetQueue(request, timeout=seconds), timeout)
+
+    async def submit(
+        self,
+        feedback: preference_v1.Feedback,
+        *,
+        lease_id: str = "",
+        request_id: str | None = None,
+        timeout: float = _calls.QUICK,
+    ) -> preference_v1.Feedback:
+        """Stores a judgement, of a leased task or on its own, and returns it with its id."""
+        request = preference_v1.SubmitFeedbackRequest(
+            request_id=_calls.new_request_id(request_id), feedback=feedback, lease_id=lease_id
+        )
+        response = await self._caller.call(lambda seconds: self._stub.SubmitFeedback(request, timeout=seconds), timeout)
+        return response.feedback
+
+    async def import_records(
+        self,
+        records: Iterable[preference_v1.ImportRecord],
+        *,
+        request_id: str | None = None,
+        timeout: float = _calls.STREAM,
+    ) -> preference_v1.ImportRecordsResponse:
+        """Stores complete records from elsewhere, all or none. `accord.formats` reads them from files.
+
+        The iterable is gathered first: where it raises, nothing is sent. InvalidArgument names the record, counted from
+        0, and the field.
+        """
+        chunks = list(_calls.chunked(records)) or [[]]
+        messages = [preference_v1.ImportRecordsRequest(records=chunk) for chunk in chunks]
+        messages[0].request_id = _calls.new_request_id(request_id)
+        return await self._caller.call(
+            lambda seconds: self._stub.ImportRecords(iter(messages), timeout=seconds), timeout
+        )
+
+    async def create_snapshot(
+        self,
+        kind: preference_v1.SnapshotKind.ValueType,
+        filter: preference_v1.SnapshotFilter | None = None,
+        *,
+        request_id: str | None = None,
+        timeout: float = _calls.SCORE,
+    ) -> preference_v1.Snapshot:
+        """Freezes what matches the filter now. The same content has the same digest."""
+        request = preference_v1.CreateSnapshotRequest(
+            request_id=_calls.new_request_id(request_id), kind=kind, filter=filter
+        )
+        response = await self._caller.call(lambda seconds: self._stub.CreateSnapshot(request, timeout=seconds), timeout)
+        return response.snapshot
+
+    async def snapshot(self, digest: str, *, timeout: float = _calls.QUICK) -> preference_v1.Snapshot:
+        """One snapshot. NotFound otherwise."""
+        request = preference_v1.GetSnapshotRequest(digest=digest)
+        response = await self._caller.call(lambda seconds: self._stub.GetSnapshot(request, timeout=seconds), timeout)
+        return response.snapshot
+
+    async def snapshots(self, *, timeout: float = _calls.QUICK) -> AsyncIterator[preference_v1.Snapshot]:
+        """Every snapshot, newest first. `timeout` is seconds a page."""
+
+        def fetch(token: str) -> Awaitable[preference_v1.ListSnapshotsResponse]:
+            request = preference_v1.ListSnapshotsRequest(page_token=token)
+            return self._caller.call(lambda seconds: self._stub.ListSnapshots(request, timeout=seconds), timeout)
+
+        async for page in _calls.pages(fetch):
+            for snapshot in page.snapshots:
+                yield snapshot
+
+    async def export_snapshot(
+        self, digest: str, *, split: preference_v1.Split.ValueType | None = None, timeout: float = _calls.STREAM
+    ) -> AsyncIterator[preference_v1.Record]:
+        """A snapshot's records in their canonical order, of one side of the split or of both.
+
+        A broken stream goes on where it was: a snapshot never changes.
+        """
+        request = preference_v1.ExportSnapshotRequest(digest=digest, split=split or preference_v1.SPLIT_UNSPECIFIED)
+        given = 0
+
+        async def rest(seconds: float) -> AsyncIterator[preference_v1.Record]:
+            nonlocal given
+            skip = given
+            async for response in self._stub.ExportSnapshot(request, timeout=seconds):
+                for record in response.records:
+                    if skip:
+                        skip -= 1
+                        continue
+                    given += 1
+                    yield record
+
+        async for record in self._caller.resumed(rest, timeout):
+            yield record
+
+    async def export_records(
+        self,
+        kind: preference_v1.SnapshotKind.ValueType,
+        *,
+        filter: preference_v1.SnapshotFilter | None = None,
+        split: preference_v1.Split.ValueType | None = None,
+        timeout: float = _calls.STREAM,
+    ) -> AsyncIterator[preference_v1.Record]:
+        """What matches a filter now, without freezing it. A stream that breaks midway is an error."""
+        request = preference_v1.ExportRecordsRequest(
+            kind=kind, filter=filter, split=split or preference_v1.SPLIT_UNSPECIFIED
+        )
+
+        def ask(seconds: float) -> AsyncIterator[preference_v1.ExportRecordsResponse]:
+            return aiter(self._stub.ExportRecords(request, timeout=seconds))
+
+        async for response in self._caller.stream(ask, timeout):
+            for record in response.records:
+                yield record
+
+    async def stats(self, *, timeout: float = _calls.QUICK) -> preference_v1.GetStatsResponse:
+        """Counts by kind, source, split and annotator kind."""
+        request = preference_v1.GetStatsRequest()
+        return await self._caller.call(lambda seconds: self._stub.GetStats(request, timeout=seconds), timeout)

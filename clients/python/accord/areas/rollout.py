@@ -1,0 +1,134 @@
+"""`client.rollout`: samples from a policy."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+import grpc.aio
+from google.protobuf.duration_pb2 import Duration
+
+from accord import _calls
+from accord.conversations import conversation
+from accord.errors import Internal, Unavailable
+from accord.rollout import v1 as rollout_v1
+from accord.types import v1 as types_v1
+
+
+class Rollout:
+    """A rollout service: turns prompts into samples with the weights in force.
+
+    Every method raises `accord.errors`; `timeout` is seconds for the whole call, retries included.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, caller: _calls.Caller) -> None:
+        self._stub = rollout_v1.RolloutServiceStub(channel)
+        self._caller = caller
+
+    async def generate(
+        self,
+        prompts: Sequence[rollout_v1.Prompt | types_v1.Conversation | str],
+        *,
+        sampling: types_v1.SamplingParams,
+        n: int = 1,
+        request_id: str | None = None,
+        version: int | None = None,
+        indices: Sequence[int] = (),
+        lease_token: str = "",
+        tokenizer_fingerprint: str = "",
+        timeout: float = _calls.GENERATE,
+    ) -> AsyncIterator[rollout_v1.GenerateResponse]:
+        """Yields one response (a sample or a failure) for each index, in the order in which they are finished.
+
+        A text is asked as one user turn. Sample j of prompt i has index i * n + j; `indices` asks for some of them.
+        `version`: refuse unless these weights are in force. When the stream breaks, the indices that are still missing
+        are asked for again under the same request_id, and what comes twice is dropped. An index that failed is yielded
+        as `failure` and not tried again. Unavailable when the stream cannot be completed.
+        """
+        request_id = _calls.new_request_id(request_id)
+        request = rollout_v1.GenerateRequest(
+            request_id=request_id,
+            prompts=[_prompt(prompt) for prompt in prompts],
+            n=n,
+            sampling=sampling,
+            version=version,
+            tokenizer_fingerprint=tokenizer_fingerprint,
+            lease_token=lease_token,
+        )
+        wanted = list(indices) or list(range(len(prompts) * max(n, 1)))
+        missing = dict.fromkeys(wanted)
+        asked = frozenset(wanted)
+
+        async def ask(seconds: float) -> AsyncIterator[rollout_v1.GenerateResponse]:
+            del request.indices[:]
+            if indices or len(missing) < len(asked):
+                request.indices.extend(missing)
+            async for response in self._stub.Generate(request, timeout=seconds):
+                index = _index(response, request_id, asked)
+                if index in missing:
+                    del missing[index]
+                    yield response
+            if missing:
+                raise Unavailable(
+                    f"the engine ended the stream without {len(missing)} of {len(asked)} samples, request {request_id}",
+                    reason="STREAM_INCOMPLETE",
+                )
+
+        async for response in self._caller.resumed(ask, timeout):
+            yield response
+
+    async def update_weights(
+        self,
+        weights: types_v1.WeightsRef,
+        *,
+        request_id: str | None = None,
+        lease_token: str = "",
+        timeout: float = _calls.WEIGHTS,
+    ) -> rollout_v1.UpdateWeightsResponse:
+        """Puts weights into force once fetched and verified; on any error the old ones stay.
+
+        FailedPrecondition, reason DIGEST_MISMATCH, when what lies at the URI is not what the digest says.
+        """
+        request = rollout_v1.UpdateWeightsRequest(
+            request_id=_calls.new_request_id(request_id), weights=weights, lease_token=lease_token
+        )
+        return await self._caller.call(lambda seconds: self._stub.UpdateWeights(request, timeout=seconds), timeout)
+
+    async def status(self, *, timeout: float = _calls.QUICK) -> rollout_v1.GetStatusResponse:
+        """What is served now: engine, weights, tokenizer, limits, load."""
+        request = rollout_v1.GetStatusRequest()
+        return await self._caller.call(lambda seconds: self._stub.GetStatus(request, timeout=seconds), timeout)
+
+    async def acquire_lease(
+        self, holder: str, *, ttl_seconds: float, token: str = "", timeout: float = _calls.QUICK
+    ) -> types_v1.Lease:
+        """Takes, or with `token` renews, the exclusive use of the service. FailedPrecondition, reason LEASE_HELD, names
+        the holder. Taking it anew is not retried: a lost answer would leave a lease whose token nobody knows."""
+        ttl = Duration()
+        ttl.FromMilliseconds(round(ttl_seconds * 1000))
+        request = rollout_v1.AcquireLeaseRequest(holder=holder, ttl=ttl, token=token)
+        response = await self._caller.call(
+            lambda seconds: self._stub.AcquireLease(request, timeout=seconds), timeout, repeatable=bool(token)
+        )
+        return response.lease
+
+    async def release_lease(self, token: str, *, timeout: float = _calls.QUICK) -> None:
+        """Gives the lease back; does nothing when it is not in force any more."""
+        request = rollout_v1.ReleaseLeaseRequest(token=token)
+        await self._caller.call(lambda seconds: self._stub.ReleaseLease(request, timeout=seconds), timeout)
+
+
+def _prompt(prompt: rollout_v1.Prompt | types_v1.Conversation | str) -> rollout_v1.Prompt:
+    return prompt if isinstance(prompt, rollout_v1.Prompt) else rollout_v1.Prompt(conversation=conversation(prompt))
+
+
+def _index(response: rollout_v1.GenerateResponse, request_id: str, asked: frozenset[int]) -> int:
+    """The response's index, once it is sure that it answers this request."""
+    which = response.WhichOneof("result")
+    result = response.failure if which == "failure" else response.sample
+    if which is None or result.request_id != request_id or result.index not in asked:
+        raise Internal(
+            f"the engine answered request {request_id} with {which or 'nothing'} of request "
+            f"{result.request_id!r}, index {result.index}, which was not asked for",
+            reason="UNEXPECTED_SAMPLE",
+        )
+    return result.index

@@ -1,0 +1,124 @@
+"""`client.runs`: the loop as a resource."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Sequence
+
+import grpc.aio
+
+from accord import _calls
+from accord.controller import v1 as controller_v1
+
+
+class Runs:
+    """Runs: created, watched, paused, resumed and cancelled.
+
+    Every method raises `accord.errors`; `timeout` is seconds for the whole call, retries included.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, caller: _calls.Caller) -> None:
+        self._stub = controller_v1.RunServiceStub(channel)
+        self._caller = caller
+
+    async def create(
+        self, run: controller_v1.Run, *, request_id: str | None = None, timeout: float = _calls.QUICK
+    ) -> controller_v1.Run:
+        """Starts a run. AlreadyExists when one of this name exists with other content."""
+        request = controller_v1.CreateRunRequest(request_id=_calls.new_request_id(request_id), run=run)
+        response = await self._caller.call(lambda seconds: self._stub.CreateRun(request, timeout=seconds), timeout)
+        return response.run
+
+    async def get(self, run_id: str, *, timeout: float = _calls.QUICK) -> controller_v1.Run:
+        """One run with its status. NotFound otherwise."""
+        request = controller_v1.GetRunRequest(run_id=run_id)
+        response = await self._caller.call(lambda seconds: self._stub.GetRun(request, timeout=seconds), timeout)
+        return response.run
+
+    async def list(self, *, timeout: float = _calls.QUICK) -> AsyncIterator[controller_v1.Run]:
+        """Every run, newest first. `timeout` is seconds a page."""
+
+        def fetch(token: str) -> Awaitable[controller_v1.ListRunsResponse]:
+            request = controller_v1.ListRunsRequest(page_token=token)
+            return self._caller.call(lambda seconds: self._stub.ListRuns(request, timeout=seconds), timeout)
+
+        async for page in _calls.pages(fetch):
+            for run in page.runs:
+                yield run
+
+    async def watch(
+        self, run_id: str, *, after_sequence: int = 0, timeout: float | None = None
+    ) -> AsyncIterator[controller_v1.RunEvent]:
+        """A run's events after `after_sequence`, then new ones as they happen, until it ends or is paused.
+
+        A broken stream goes on where it was, each event once; Unavailable when the controller stays away.
+        `timeout`: seconds for the whole watch; None: as long as the run takes.
+        """
+        seen = after_sequence
+
+        async def follow(seconds: float) -> AsyncIterator[controller_v1.RunEvent]:
+            nonlocal seen
+            request = controller_v1.WatchRunRequest(run_id=run_id, after_sequence=seen)
+            async for response in self._stub.WatchRun(request, timeout=seconds):
+                if response.event.sequence > seen:
+                    seen = response.event.sequence
+                    yield response.event
+
+        async for event in self._caller.resumed(follow, timeout):
+            yield event
+
+    async def events(
+        self, run_id: str, *, after_sequence: int = 0, timeout: float = _calls.QUICK
+    ) -> AsyncIterator[controller_v1.RunEvent]:
+        """A run's past events after `after_sequence`, in order. `timeout` is seconds a page."""
+        seen = after_sequence
+        while True:
+            request = controller_v1.ListEventsRequest(run_id=run_id, after_sequence=seen)
+            page = await self._list_events(request, timeout)
+            for event in page.events:
+                seen = event.sequence
+                yield event
+            if not page.events:
+                return
+
+    async def _list_events(
+        self, request: controller_v1.ListEventsRequest, timeout: float
+    ) -> controller_v1.ListEventsResponse:
+        return await self._caller.call(lambda seconds: self._stub.ListEvents(request, timeout=seconds), timeout)
+
+    async def cancel(
+        self, run_id: str, *, etag: str = "", request_id: str | None = None, timeout: float = _calls.QUICK
+    ) -> controller_v1.Run:
+        """Ends a run for good; its promoted policies stay. With `etag`: Aborted when the run has changed since."""
+        request = controller_v1.CancelRunRequest(request_id=_calls.new_request_id(request_id), run_id=run_id, etag=etag)
+        response = await self._caller.call(lambda seconds: self._stub.CancelRun(request, timeout=seconds), timeout)
+        return response.run
+
+    async def pause(
+        self, run_id: str, *, request_id: str | None = None, timeout: float = _calls.QUICK
+    ) -> controller_v1.Run:
+        """Stops a run at the next durable point."""
+        request = controller_v1.PauseRunRequest(request_id=_calls.new_request_id(request_id), run_id=run_id)
+        response = await self._caller.call(lambda seconds: self._stub.PauseRun(request, timeout=seconds), timeout)
+        return response.run
+
+    async def resume(
+        self, run_id: str, *, request_id: str | None = None, timeout: float = _calls.QUICK
+    ) -> controller_v1.Run:
+        """Goes on with a paused, failed or interrupted run."""
+        request = controller_v1.ResumeRunRequest(request_id=_calls.new_request_id(request_id), run_id=run_id)
+        response = await self._caller.call(lambda seconds: self._stub.ResumeRun(request, timeout=seconds), timeout)
+        return response.run
+
+    async def collect_garbage(
+        self, dry_run: bool = False, *, request_id: str | None = None, timeout: float = _calls.STREAM
+    ) -> controller_v1.CollectGarbageResponse:
+        """Frees what no run, snapshot or promoted model references; with `dry_run` only says what that is."""
+        request = controller_v1.CollectGarbageRequest(request_id=_calls.new_request_id(request_id), dry_run=dry_run)
+        return await self._caller.call(lambda seconds: self._stub.CollectGarbage(request, timeout=seconds), timeout)
+
+    async def ensure_services(self, names: Sequence[str] = (), *, timeout: float = _calls.SCORE) -> dict[str, str]:
+        """Addresses (`host:port`) of the controller's services by name (`rollout`, `reward`, `preference`, `trainer`;
+        empty: all), started when they are not up."""
+        request = controller_v1.EnsureServicesRequest(services=names)
+        response = await self._caller.call(lambda seconds: self._stub.EnsureServices(request, timeout=seconds), timeout)
+        return dict(response.addresses)

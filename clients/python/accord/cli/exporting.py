@@ -1,0 +1,70 @@
+"""What is exported and counted: records of one form, statistics as JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from accord.areas.preferences import Preferences
+from accord.errors import FailedPrecondition, NotFound
+from accord.preference import v1 as preference_v1
+
+FORMS = {"comparison": "pairs", "ranking": "rankings", "rating": "ratings", None: "prompts"}
+SPLITS = {"train": preference_v1.SPLIT_TRAIN, "heldout": preference_v1.SPLIT_HELDOUT}
+
+
+async def records_of(
+    service: Preferences, prompts: bool, sources: Sequence[str], split: str | None, snapshot: str
+) -> AsyncIterator[preference_v1.Record]:
+    """The records of a snapshot, or what is there now."""
+    side = SPLITS[split] if split else None
+    if snapshot:
+        async for record in service.export_snapshot(snapshot, split=side):
+            yield record
+        return
+    kind = preference_v1.SNAPSHOT_KIND_PROMPTS if prompts else preference_v1.SNAPSHOT_KIND_PREFERENCES
+    wanted = preference_v1.SnapshotFilter(sources=sources)
+    async for record in service.export_records(kind, filter=wanted, split=side):
+        yield record
+
+
+def chosen(records: Sequence[preference_v1.ImportRecord], form: str | None) -> list[preference_v1.ImportRecord]:
+    """The records of one form, as a file holds one; with several there and none named, the error counts them."""
+    counts = Counter(FORMS[record.WhichOneof("judgement")] for record in records)
+    if form is None and len(counts) > 1:
+        there = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+        raise FailedPrecondition(f"there are {there}: name one with --form", reason="SEVERAL_FORMS")
+    kept = [r for r in records if form is None or FORMS[r.WhichOneof("judgement")] == form]
+    if not kept:
+        raise NotFound(f"there are no {form or 'records'} to export", reason="NOTHING_TO_EXPORT")
+    return kept
+
+
+def stats_shape(stats: preference_v1.GetStatsResponse) -> dict[str, Any]:
+    """`prompts, completions, comparisons, rankings, ratings, open_tasks, snapshots` and `feedback[]` of
+    `source, split, annotator_kind, count`."""
+    return {
+        "prompts": stats.prompts,
+        "completions": stats.completions,
+        "comparisons": stats.comparisons,
+        "rankings": stats.rankings,
+        "ratings": stats.ratings,
+        "open_tasks": stats.open_tasks,
+        "snapshots": stats.snapshots,
+        "feedback": [
+            {
+                "source": row.source,
+                "split": preference_v1.Split.Name(row.split).removeprefix("SPLIT_").lower(),
+                "annotator_kind": preference_v1.AnnotatorKind.Name(row.annotator_kind)
+                .removeprefix("ANNOTATOR_KIND_")
+                .lower(),
+                "count": row.count,
+            }
+            for row in stats.feedback
+        ],
+    }
+
+
+def _kind_name(kind: preference_v1.AnnotatorKind.ValueType) -> str:
+    return preference_v1.AnnotatorKind.Name(kind).removeprefix("ANNOTATOR_KIND_").lower()

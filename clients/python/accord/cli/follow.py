@@ -1,0 +1,93 @@
+"""Follows a run on the screen until it ends, is paused, or the controller is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from enum import Enum
+
+from accord.cli.console import err, note
+from accord.cli.options import receiving
+from accord.cli.progress import Progress, render, said
+from accord.cli.session import Session
+from accord.controller import v1 as controller_v1
+from accord.errors import Unavailable
+
+ALIVE_SECONDS = 0.5
+
+
+class Ending(Enum):
+    """Why following ended."""
+
+    RUN = "the run ended or was paused"
+    INTERRUPTED = "Ctrl-C"
+    CONTROLLER_GONE = "the controller is gone"
+
+
+class View:
+    """Shows a run's events: live in a terminal, one line each elsewhere."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self._live = err().is_terminal
+
+    async def show(self, events: AsyncIterator[controller_v1.RunEvent]) -> None:
+        """Until the events end."""
+        from rich.live import Live
+
+        if not self._live:
+            async for event in events:
+                self.progress.apply(event)
+                note(said(event) or self.progress.line())
+            return
+        with Live(render(self.progress), console=err(), refresh_per_second=4, transient=True) as live:
+            async for event in events:
+                self.progress.apply(event)
+                line = said(event)
+                if line is not None:
+                    live.console.print(line, markup=False, style="dim")
+                live.update(render(self.progress))
+
+
+@contextmanager
+def interrupts() -> Iterator[asyncio.Queue[int]]:
+    """Ctrl-C and SIGTERM as entries of a queue, in place of ending the command."""
+    queue: asyncio.Queue[int] = asyncio.Queue()
+    with receiving(queue.put_nowait):
+        yield queue
+
+
+async def follow(session: Session, progress: Progress, stop: asyncio.Queue[int]) -> Ending:
+    """Shows the events after `progress.sequence`; ends with the run, at an interrupt, or when the controller dies."""
+    view = View(progress)
+    watching = asyncio.create_task(
+        view.show(session.client.runs.watch(progress.run_id, after_sequence=progress.sequence))
+    )
+    dying = asyncio.create_task(_gone(session))
+    stopping = asyncio.create_task(stop.get())
+    tasks = (watching, dying, stopping)
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if stopping.done():
+            return Ending.INTERRUPTED
+        if watching.done() and (watching.exception() is None or not isinstance(watching.exception(), Unavailable)):
+            watching.result()
+            return Ending.RUN
+        # Give a controller that is about to be seen dead a moment, so that the reason told is the true one.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(dying), 4 * ALIVE_SECONDS)
+        if dying.done():
+            return Ending.CONTROLLER_GONE
+        watching.result()
+        return Ending.RUN
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _gone(session: Session) -> None:
+    while session.controller.alive():  # noqa: ASYNC110  # another process cannot set an event of ours
+        await asyncio.sleep(ALIVE_SECONDS)

@@ -1,0 +1,46 @@
+"""`accord gc`: shows and frees what nothing references any more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from accord.cli.options import Format, options, run_async
+
+
+def gc(
+    context: typer.Context,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be freed.")] = False,
+    format: Annotated[Format, typer.Option("--format", "-f", help="How to print it.")] = Format.table,
+) -> None:
+    """Free weights and checkpoints that no run, snapshot or promoted model references."""
+    run_async(_gc(options(context).state_dir, dry_run, format))
+
+
+async def _gc(state_dir: Path, dry_run: bool, format: Format) -> None:
+    from accord.cli.console import out, print_json
+    from accord.cli.session import open_session
+
+    async with open_session(state_dir) as session:
+        answer = await session.client.runs.collect_garbage(dry_run)
+    if format is Format.json:
+        print_json({"dry_run": dry_run, "freed_bytes": answer.freed_bytes, "freed": list(answer.freed)})
+        return
+    for name in answer.freed:
+        out().print(name, markup=False, soft_wrap=True)
+    verb = "would be freed" if dry_run else "freed"
+    out().print(
+        f"{len(answer.freed)} {'item' if len(answer.freed) == 1 else 'items'}, {size(answer.freed_bytes)} {verb}"
+    )
+
+
+def size(count: int) -> str:
+    """Bytes as people read them: `512 B`, `1.5 KiB`, `270.0 MiB`."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"

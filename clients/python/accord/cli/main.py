@@ -1,0 +1,90 @@
+"""The `accord` command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from accord.cli import annotate, gc, models, preferences, report, run, runs, sample, up
+from accord.cli.options import Interrupted, Options
+
+app = typer.Typer(
+    name="accord",
+    help="Align a language model with what people prefer: start the services, run the loop, annotate, look at results.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("up")(up.up)
+app.command("run")(run.run)
+app.add_typer(runs.app, name="runs")
+app.add_typer(preferences.app, name="preferences")
+app.command("annotate")(annotate.annotate)
+app.command("sample")(sample.sample)
+app.add_typer(models.app, name="models")
+app.command("report")(report.report)
+app.command("gc")(gc.gc)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"accord {version('accord-rlhf')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    context: typer.Context,
+    state_dir: Annotated[
+        Path | None,
+        typer.Option("--state-dir", envvar="ACCORD_STATE_DIR", help="Where everything is kept (default: .accord)."),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Global options stand before the command: `accord --state-dir DIR runs list`."""
+    # The services are started elsewhere than the user's folder may be later: an absolute path means the same to all.
+    context.obj = Options((state_dir or Path(".accord")).absolute(), debug)
+
+
+def main() -> None:
+    """The entry point: exit code 0 done, 1 failed, 2 wrong usage, 130 interrupted; errors are one line."""
+    sys.exit(invoke(sys.argv[1:]))
+
+
+def invoke(arguments: Sequence[str]) -> int:
+    """Runs one command and returns its exit code."""
+    try:
+        app(args=list(arguments), prog_name="accord")
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else int(bool(done.code))
+    except Interrupted as interruption:
+        print(f"\naccord: {interruption}", file=sys.stderr)
+        return interruption.exit_code
+    except KeyboardInterrupt:
+        print("\naccord: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (`| head`) has gone: nobody is left to tell. Python would complain again while flushing at exit.
+        sys.stdout = None
+        return 141
+    except Exception as error:  # the outermost frame: every error becomes one line and an exit code
+        if "--debug" in arguments:
+            raise
+        from accord.cli.failures import explain
+
+        print(f"accord: {explain(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    main()

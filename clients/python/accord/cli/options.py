@@ -1,0 +1,89 @@
+"""What every command can be told, and how commands print."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+import typer
+
+T = TypeVar("T")
+
+
+class Format(StrEnum):
+    """How a list is printed."""
+
+    table = "table"
+    json = "json"
+
+
+@dataclass(frozen=True)
+class Options:
+    """The global options. state_dir: where services are found and everything is kept; debug: tracebacks."""
+
+    state_dir: Path
+    debug: bool
+
+
+def options(context: typer.Context) -> Options:
+    """The global options of this invocation."""
+    found = context.find_object(Options)
+    if found is None:
+        raise RuntimeError("commands run below the main callback, which sets the options")
+    return found
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM came. What was saved is saved; `message` says how to go on."""
+
+    def __init__(self, message: str = "interrupted", exit_code: int = 130) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+# Who is told of a signal: the last one. The first is the command itself, which is cancelled.
+_receivers: list[Callable[[int], None]] = []
+
+
+def _received(number: int) -> None:
+    _receivers[-1](number)
+
+
+@contextlib.contextmanager
+def receiving(receiver: Callable[[int], None]) -> Iterator[None]:
+    """Within the block Ctrl-C, SIGTERM and SIGHUP go to `receiver`, as their number."""
+    _receivers.append(receiver)
+    try:
+        yield
+    finally:
+        _receivers.remove(receiver)
+
+
+def run_async(main: Coroutine[Any, Any, T]) -> T:
+    """Runs a command's coroutine. Ctrl-C, SIGTERM and a closed terminal cancel it, so that its clean-up runs."""
+    received: list[int] = []
+
+    async def guarded() -> T:
+        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+
+        def stop(number: int) -> None:
+            received.append(number)
+            if task is not None:
+                task.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, _received, int(number))
+        with receiving(stop):
+            return await main
+
+    try:
+        return asyncio.run(guarded())
+    except asyncio.CancelledError:
+        raise Interrupted(exit_code=128 + (received[0] if received else signal.SIGINT)) from None

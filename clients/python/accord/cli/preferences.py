@@ -1,0 +1,192 @@
+"""`accord preferences`: imports, exports and counts human feedback."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from accord.cli.options import Format, Interrupted, options, run_async
+
+app = typer.Typer(help="Prompts and feedback in the preference service.", no_args_is_help=True)
+
+
+class Kind(StrEnum):
+    """Who judged."""
+
+    human = "human"
+    simulated = "simulated"
+    model = "model"
+
+
+class Form(StrEnum):
+    """What the lines of an exported file are; see accord.formats."""
+
+    pairs = "pairs"
+    rankings = "rankings"
+    ratings = "ratings"
+    prompts = "prompts"
+
+
+class Style(StrEnum):
+    """How texts are written."""
+
+    text = "text"
+    conversational = "conversational"
+
+
+class Side(StrEnum):
+    """Which side of the split by prompt."""
+
+    train = "train"
+    heldout = "heldout"
+
+
+@app.command("import")
+def import_(
+    context: typer.Context,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="JSONL: pairs, rankings, ratings or prompts.")],
+    source: Annotated[
+        str, typer.Option("--source", "-s", help="Where lines come from that do not say it (default: the file's name).")
+    ] = "",
+    annotator: Annotated[
+        str, typer.Option("--annotator", "-a", help="Who judged, where a line does not say.")
+    ] = "imported",
+    kind: Annotated[
+        Kind, typer.Option("--annotator-kind", help="What they are, where a line does not say.")
+    ] = Kind.human,
+    format: Annotated[Format, typer.Option("--format", "-f", help="How to print the counts.")] = Format.table,
+) -> None:
+    """Import JSONL files, all of them or none: a wrong line is named and nothing is kept."""
+    try:
+        run_async(_import(options(context).state_dir, files, source, annotator, kind.value, format))
+    except Interrupted as interruption:
+        raise Interrupted(
+            "interrupted; the import is stored whole or not at all, and importing again adds nothing twice",
+            interruption.exit_code,
+        ) from None
+
+
+async def _import(state_dir: Path, files: list[Path], source: str, annotator: str, kind: str, format: Format) -> None:
+    from accord import formats
+    from accord.cli.console import err, note, out, print_json
+    from accord.cli.session import service_client
+
+    # Everything is read and checked before anything is started or sent.
+    parsed = []
+    with err().status("Reading ..."):
+        for path in files:
+            parsed.append(formats.read(path, source=source or path.stem, annotator=annotator, annotator_kind=kind))
+    for file in parsed:
+        note(f"{file.path}: {len(file.records)} {file.form.value}")
+        for key, count in file.ignored_keys.most_common():
+            note(f"  key {key!r} is not imported ({count} lines)")
+    total = sum(len(file.records) for file in parsed)
+    async with service_client(state_dir, "preference") as client:
+        with err().status(f"Storing {total} records ..."):
+            stored = await client.preferences.import_records(record for file in parsed for record in file.records)
+    counts = {
+        "records": total,
+        "prompts": stored.prompts,
+        "completions": stored.completions,
+        "feedback": stored.feedback,
+        "duplicates": stored.duplicates,
+    }
+    if format is Format.json:
+        print_json(counts)
+    else:
+        out().print(
+            f"{total} records read; new: {stored.prompts} prompts, {stored.completions} answers, "
+            f"{stored.feedback} judgements; {stored.duplicates} judgements were there already"
+        )
+
+
+@app.command("export")
+def export(
+    context: typer.Context,
+    destination: Annotated[Path, typer.Argument(metavar="OUT", help="The JSONL file to write; `-` is stdout.")],
+    form: Annotated[
+        Form | None, typer.Option("--form", help="What to export (default: the one kind there is).")
+    ] = None,
+    style: Annotated[Style, typer.Option("--style", help="conversational: TRL's lists of messages.")] = Style.text,
+    sources: Annotated[
+        list[str] | None, typer.Option("--source", "-s", help="Only of this source. May be repeated.")
+    ] = None,
+    split: Annotated[Side | None, typer.Option("--split", help="Only this side of the split by prompt.")] = None,
+    snapshot: Annotated[
+        str, typer.Option("--snapshot", help="What a snapshot holds, by its digest, instead of what is there now.")
+    ] = "",
+) -> None:
+    """Export to a JSONL file that `accord preferences import` reads back. The file is whole or not there."""
+    if snapshot and sources:
+        raise typer.BadParameter("a snapshot holds what it holds; leave one of the two out", param_hint="--source")
+    run_async(_export(options(context).state_dir, destination, form, style, sources or [], split, snapshot))
+
+
+async def _export(
+    state_dir: Path,
+    destination: Path,
+    form: Form | None,
+    style: Style,
+    sources: list[str],
+    split: Side | None,
+    snapshot: str,
+) -> None:
+    import sys
+
+    from accord import formats
+    from accord.cli.console import err, note
+    from accord.cli.exporting import chosen, records_of
+    from accord.cli.session import service_client
+
+    async with service_client(state_dir, "preference") as client:
+        with err().status("Reading ..."):
+            found = [
+                formats.from_record(record)
+                async for record in records_of(client.preferences, form is Form.prompts, sources, split, snapshot)
+            ]
+    records = chosen(found, form.value if form else None)
+    if str(destination) == "-":
+        for record in records:
+            sys.stdout.write(formats.to_line(record, style=style.value) + "\n")
+        return
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    count = formats.write(destination, records, style=style.value)
+    note(f"{destination}: {count} {'line' if count == 1 else 'lines'}")
+
+
+@app.command("stats")
+def stats(
+    context: typer.Context,
+    format: Annotated[Format, typer.Option("--format", "-f", help="How to print it.")] = Format.table,
+) -> None:
+    """Count prompts, answers and feedback by source, split and kind of annotator."""
+    run_async(_stats(options(context).state_dir, format))
+
+
+async def _stats(state_dir: Path, format: Format) -> None:
+    from accord.cli.console import out, print_json
+    from accord.cli.exporting import stats_shape
+    from accord.cli.session import service_client
+
+    async with service_client(state_dir, "preference") as client:
+        shape = stats_shape(await client.preferences.stats())
+    if format is Format.json:
+        print_json(shape)
+        return
+    from rich.table import Table
+
+    totals = Table("what", show_header=False)
+    totals.add_column(justify="right")
+    for name, count in shape.items():
+        if name != "feedback":
+            totals.add_row(name.replace("_", " "), str(count))
+    out().print(totals)
+    if shape["feedback"]:
+        rows = Table("source", "split", "annotators")
+        rows.add_column("feedback", justify="right")
+        for row in shape["feedback"]:
+            rows.add_row(row["source"] or "(none)", row["split"], row["annotator_kind"], str(row["count"]))
+        out().print(rows)

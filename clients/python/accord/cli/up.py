@@ -1,0 +1,143 @@
+"""`accord up`: starts the controller and the services, shows how they are, and stops them on Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from accord.cli.options import options, run_async
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from accord.cli.session import Session
+    from accord.discovery import ServiceRecord
+
+REFRESH_SECONDS = 1.0
+
+
+def up(
+    context: typer.Context,
+    services: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SERVICE]...", help="rollout, reward, preference, trainer; none: all."),
+    ] = None,
+) -> None:
+    """Start the controller and the services here, and keep them until Ctrl-C."""
+    raise typer.Exit(run_async(_up(options(context).state_dir, services or [])))
+
+
+async def _up(state_dir: Path, names: list[str]) -> int:
+    from accord import discovery
+    from accord.cli import process
+    from accord.cli.console import err, note, out
+    from accord.cli.session import open_session
+
+    unknown = [name for name in names if name not in discovery.SERVICES or name == "controller"]
+    if unknown:
+        known = ", ".join(name for name in discovery.SERVICES if name != "controller")
+        raise typer.BadParameter(f"there is no service {unknown[0]}; there is: {known}", param_hint="SERVICE")
+    running = process.find(state_dir)
+    async with open_session(state_dir) as session:
+        if running is not None:
+            with err().status("Starting what is not up ..."):
+                await session.client.runs.ensure_services(names)
+            out().print(_table(_records(state_dir)))
+            note(f"Already up. Stop it with Ctrl-C where it was started, or with: kill {running.pid}")
+            return 0
+        return await _keep_up(session, names)
+
+
+async def _keep_up(session: Session, names: list[str]) -> int:
+    """Shows the services until Ctrl-C (0) or until the controller dies (1)."""
+    from rich.live import Live
+
+    from accord.cli.console import err, note
+    from accord.cli.follow import interrupts
+
+    live_view = err().is_terminal
+    seen: dict[str, str] = {}
+    starting = asyncio.create_task(session.client.runs.ensure_services(names))
+    try:
+        with interrupts() as stop, Live(console=err(), auto_refresh=False, transient=True) as live:
+            announced = False
+            while stop.empty():
+                if not session.controller.alive():
+                    note(f"accord: the controller ended by itself; see {session.state_dir}/logs [CONTROLLER_GONE]")
+                    return 1
+                records = _records(session.state_dir)
+                if live_view:
+                    live.update(_table(records), refresh=True)
+                else:
+                    _announce_changes(records, seen)
+                if starting.done() and not announced:
+                    starting.result()
+                    note("Up. Start a run in another terminal: accord run FILE. Ctrl-C stops everything here.")
+                    announced = True
+                await _pause(stop)
+        note("Stopping the services ...")
+    finally:
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+    await session.controller.stop()
+    note("Stopped. Unfinished runs go on with: accord run --resume")
+    return 0
+
+
+async def _pause(stop: asyncio.Queue[int]) -> None:
+    """A refresh interval, or less when a signal comes; the signal stays in the queue."""
+    try:
+        async with asyncio.timeout(REFRESH_SECONDS):
+            stop.put_nowait(await stop.get())
+    except TimeoutError:
+        return
+
+
+def _announce_changes(records: dict[str, ServiceRecord | None], seen: dict[str, str]) -> None:
+    from accord.cli.console import note
+
+    for name, record in records.items():
+        state = f"up at {record.address}, process {record.pid}" if record else "down"
+        if seen.get(name, "down") != state:
+            note(f"{name}: {state}")
+        seen[name] = state
+
+
+def _records(state_dir: Path) -> dict[str, ServiceRecord | None]:
+    from accord import discovery
+
+    return {name: discovery.read(state_dir, name) for name in reversed(discovery.SERVICES)}
+
+
+def _table(records: dict[str, ServiceRecord | None]) -> Table:
+    import time
+
+    from rich.table import Table
+    from rich.text import Text
+
+    from accord.report.text import clock
+
+    table = Table("service", "state", "address", "process")
+    for name in ("memory", "up since"):
+        table.add_column(name, justify="right")
+    for name, record in records.items():
+        if record is None:
+            table.add_row(name, Text("down", style="dim"), "", "", "", "")
+        else:
+            since = clock(time.time() - record.start_time)
+            table.add_row(name, Text("up", style="green"), record.address, str(record.pid), _memory(record.pid), since)
+    return table
+
+
+def _memory(pid: int) -> str:
+    import psutil
+
+    from accord.cli.gc import size
+
+    try:
+        return size(psutil.Process(pid).memory_info().rss)
+    except psutil.NoSuchProcess:
+        return ""

@@ -1,0 +1,22 @@
+"""Preference data as JSONL files: read strictly, written so that reading gives the same again.
+
+| form     | keys of a line (prompt: a text, a raw dialogue, or a list of messages)       |
+|----------|-------------------------------------------------------------------------------|
+| pairs    | prompt, chosen, rejected; margin, tie                                         |
+| rankings | prompt, responses, ranks (0 is best; equal ranks tie)                         |
+| ratings  | prompt, response, rating; min, max (0 to 1 when absent), criterion            |
+| prompts  | prompt                                                                        |
+
+Each may carry source, annotator and annotator_kind (`human`, `simulated`, `model`). Texts may be TRL's conversational
+form: prompt a list of {"role", "content"}, an answer a list that ends with one assistant message. In pairs the prompt
+may be left out where both answers begin with it (hh-rlhf, TRL's implicit prompts).
+"""
+
+from accord.formats.reading import Form as Form
+from accord.formats.reading import ParsedFile as ParsedFile
+from accord.formats.reading import read as read
+from accord.formats.writing import from_record as from_record
+from accord.formats.writing import to_line as to_line
+from accord.formats.writing import write as write
+
+__all__ = ["Form", "ParsedFile", "from_record", "read", "to_line", "write"]

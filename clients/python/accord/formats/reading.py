@@ -1,0 +1,163 @@
+"""Reading: a JSONL file -> ImportRecords, all of them or none."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from accord.formats import texts
+from accord.formats.lines import BadLine, at, number_of, objects, shown, text_of
+from accord.preference import v1 as preference_v1
+
+KINDS = {
+    "human": preference_v1.ANNOTATOR_KIND_HUMAN,
+    "simulated": preference_v1.ANNOTATOR_KIND_SIMULATED,
+    "model": preference_v1.ANNOTATOR_KIND_MODEL,
+}
+COMMON = frozenset({"prompt", "source", "annotator", "annotator_kind"})
+
+
+class Form(Enum):
+    """What the lines of a file are. All lines of one file are the same."""
+
+    PAIRS = "pairs"
+    RANKINGS = "rankings"
+    RATINGS = "ratings"
+    PROMPTS = "prompts"
+
+
+REQUIRED = {
+    Form.PAIRS: ("chosen", "rejected"),
+    Form.RANKINGS: ("responses", "ranks"),
+    Form.RATINGS: ("response", "rating"),
+    Form.PROMPTS: ("prompt",),
+}
+OPTIONAL = {
+    Form.PAIRS: ("margin", "tie"),
+    Form.RANKINGS: (),
+    Form.RATINGS: ("min", "max", "criterion"),
+    Form.PROMPTS: (),
+}
+
+
+@dataclass(frozen=True)
+class ParsedFile:
+    """A whole file, read and found right."""
+
+    path: Path
+    form: Form
+    records: list[preference_v1.ImportRecord]
+    # Keys that no form has, with how many lines have them: they are not imported.
+    ignored_keys: Counter[str] = field(default_factory=Counter)
+
+
+def read(
+    path: str | Path, *, source: str = "", annotator: str = "imported", annotator_kind: str = "human"
+) -> ParsedFile:
+    """The records of a JSONL file, whose form its first line shows. The keywords hold where a line says nothing itself.
+
+    NotFound when there is no such file; InvalidArgument, reason BAD_LINE, names file, line and what is wrong with it: a
+    line cut off, a key missing, a value of the wrong type, a line of another form. Nothing of such a file is returned.
+    """
+    path = Path(path)
+    if annotator_kind not in KINDS:
+        raise ValueError(f"annotator_kind must be one of {', '.join(KINDS)}, not {annotator_kind!r}")
+    defaults = {"source": source, "annotator": annotator, "annotator_kind": annotator_kind}
+    records: list[preference_v1.ImportRecord] = []
+    ignored: Counter[str] = Counter()
+    form: Form | None = None
+    for number, line in objects(path):
+        try:
+            found = form_of(line)
+            form = form or found
+            if found is not form:
+                raise BadLine(f"a line of {found.value} in a file of {form.value}")
+            ignored.update(line.keys() - COMMON - {*REQUIRED[form], *OPTIONAL[form]})
+            records.append(record_of(defaults | line, form))
+        except BadLine as error:
+            raise at(path, number, error) from error
+    if form is None:
+        raise at(path, 1, "the file has no lines")
+    return ParsedFile(path, form, records, ignored)
+
+
+def form_of(line: dict[str, Any]) -> Form:
+    """The form that a line's keys show, complete or not."""
+    for form, keys in REQUIRED.items():
+        if any(key in line for key in keys):
+            missing = [f"`{key}`" for key in keys if key not in line]
+            if missing:
+                has = next(key for key in keys if key in line)
+                raise BadLine(f"has `{has}` and no {' and no '.join(missing)} ({form.value})")
+            if "prompt" not in line and form is not Form.PAIRS:
+                raise BadLine(f"has no `prompt` ({form.value})")
+            return form
+    known = "; ".join(", ".join(("prompt", *keys)) for form, keys in REQUIRED.items() if form is not Form.PROMPTS)
+    raise BadLine(f"no known form: the keys are {', '.join(map(repr, line)) or 'none'}, known are prompt; {known}")
+
+
+def record_of(line: dict[str, Any], form: Form) -> preference_v1.ImportRecord:
+    """One line as a record. BadLine says what is wrong."""
+    if "prompt" not in line:
+        line = texts.implicit_prompt(line)
+    record = preference_v1.ImportRecord(prompt=texts.prompt_of(line), source=text_of(line, "source"))
+    if form is Form.PROMPTS:
+        return record
+    if line["annotator_kind"] not in KINDS:
+        raise BadLine(f"`annotator_kind` must be one of {', '.join(KINDS)}, not {shown(line['annotator_kind'])}")
+    record.annotator.annotator_id = text_of(line, "annotator")
+    if not record.annotator.annotator_id:
+        raise BadLine("`annotator` is empty")
+    record.annotator.kind = KINDS[line["annotator_kind"]]
+    _JUDGEMENTS[form](line, record)
+    return record
+
+
+def _pair(line: dict[str, Any], record: preference_v1.ImportRecord) -> None:
+    for key in ("chosen", "rejected"):
+        record.completions.add(local_id=key, text=texts.answer_of(line[key], key, record.prompt))
+    record.comparison.chosen_id, record.comparison.rejected_id = "chosen", "rejected"
+    if "tie" in line:
+        if not isinstance(line["tie"], bool):
+            raise BadLine(f"`tie` must be true or false, not {shown(line['tie'])}")
+        record.comparison.tie = line["tie"]
+    if line.get("margin") is not None:
+        record.comparison.margin = number_of(line, "margin")
+        if record.comparison.margin < 0:
+            raise BadLine(f"`margin` must be at least 0, not {shown(line['margin'])}")
+
+
+def _ranking(line: dict[str, Any], record: preference_v1.ImportRecord) -> None:
+    responses, ranks = line["responses"], line["ranks"]
+    if not isinstance(responses, list) or len(responses) < 2:
+        raise BadLine(f"`responses` must be a list of two or more, not {shown(responses)}")
+    if not isinstance(ranks, list) or not all(type(rank) is int and rank >= 0 for rank in ranks):
+        raise BadLine(f"`ranks` must be a list of whole numbers, 0 the best, not {shown(ranks)}")
+    if len(ranks) != len(responses):
+        raise BadLine(f"there are {len(responses)} `responses` and {len(ranks)} `ranks`")
+    for index, response in enumerate(responses):
+        text = texts.answer_of(response, f"responses[{index}]", record.prompt)
+        record.completions.add(local_id=str(index), text=text)
+    for rank in sorted(set(ranks)):
+        record.ranking.ranks.add(completion_ids=[str(i) for i, value in enumerate(ranks) if value == rank])
+
+
+def _rating(line: dict[str, Any], record: preference_v1.ImportRecord) -> None:
+    record.completions.add(local_id="response", text=texts.answer_of(line["response"], "response", record.prompt))
+    rating = record.rating
+    rating.completion_id, rating.value = "response", number_of(line, "rating")
+    if line.get("min") is not None:
+        rating.min = number_of(line, "min")
+    if line.get("max") is not None:
+        rating.max = number_of(line, "max")
+    if "criterion" in line:
+        rating.criterion = text_of(line, "criterion")
+    low, high = (rating.min if rating.HasField("min") else 0.0), (rating.max if rating.HasField("max") else 1.0)
+    if not low < high or not low <= rating.value <= high:
+        raise BadLine(f"`rating` {rating.value:g} is not on the scale from {low:g} to {high:g} (`min`, `max`)")
+
+
+_JUDGEMENTS = {Form.PAIRS: _pair, Form.RANKINGS: _ranking, Form.RATINGS: _rating}

@@ -1,0 +1,133 @@
+"""Writing: records -> JSONL lines that `read` gives the same records from."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from accord.errors import InvalidArgument
+from accord.formats import dialogue
+from accord.formats.reading import KINDS
+from accord.preference import v1 as preference_v1
+from accord.types import v1 as types_v1
+
+Style = Literal["text", "conversational"]
+_KIND_NAMES = {value: name for name, value in KINDS.items()}
+
+
+def from_record(record: preference_v1.Record) -> preference_v1.ImportRecord:
+    """A stored record as one that can be imported elsewhere: its own ids are replaced by ids within the record.
+
+    What importing cannot carry is left out: which weights made a completion, tasks, times.
+    """
+    feedback = record.feedback
+    which = feedback.WhichOneof("judgement")
+    made = preference_v1.ImportRecord(prompt=record.prompt.conversation, source=feedback.source or record.prompt.source)
+    if which is None:
+        return made
+    made.annotator.CopyFrom(feedback.annotator)
+    text = {completion.completion_id: completion.text for completion in record.completions}
+    ids: dict[str, str] = {}
+
+    def add(completion_id: str, local_id: str) -> str:
+        if completion_id not in text:
+            raise InvalidArgument(
+                f"feedback {feedback.feedback_id} judges completion {completion_id}, which its record does not hold"
+            )
+        ids[completion_id] = local_id
+        made.completions.add(local_id=local_id, text=text[completion_id])
+        return local_id
+
+    if which == "comparison":
+        made.comparison.CopyFrom(feedback.comparison)
+        made.comparison.chosen_id = add(feedback.comparison.chosen_id, "chosen")
+        made.comparison.rejected_id = add(feedback.comparison.rejected_id, "rejected")
+    elif which == "ranking":
+        ranked = {completion_id for rank in feedback.ranking.ranks for completion_id in rank.completion_ids}
+        order = [completion_id for completion_id in text if completion_id in ranked]
+        for index, completion_id in enumerate([*order, *sorted(ranked - set(order))]):
+            add(completion_id, str(index))
+        for rank in feedback.ranking.ranks:
+            made.ranking.ranks.add(completion_ids=sorted((ids[i] for i in rank.completion_ids), key=int))
+    else:
+        made.rating.CopyFrom(feedback.rating)
+        made.rating.completion_id = add(feedback.rating.completion_id, "response")
+    return made
+
+
+def to_line(record: preference_v1.ImportRecord, *, style: Style = "text") -> str:
+    """One line without its end. `text`: prompts as texts where that is exact, else as messages; `conversational`: TRL's
+    form throughout. InvalidArgument for a record that has completions and no judgement of them."""
+    which = record.WhichOneof("judgement")
+    line: dict[str, Any] = {"prompt": _prompt(record.prompt, style)}
+    text = {completion.local_id: _answer(completion.text, style) for completion in record.completions}
+    if which == "comparison":
+        _compared(line, record.comparison, text)
+    elif which == "ranking":
+        rank_of = {i: rank for rank, ids in enumerate(record.ranking.ranks) for i in ids.completion_ids}
+        line |= {"responses": list(text.values()), "ranks": [rank_of[i] for i in text]}
+    elif which == "rating":
+        _rated(line, record.rating, text)
+    elif text:
+        raise InvalidArgument("a record with answers and no judgement of them has no form in a file")
+    if which is not None:
+        line["annotator"] = record.annotator.annotator_id
+        line["annotator_kind"] = _KIND_NAMES[record.annotator.kind]
+    line["source"] = record.source
+    return json.dumps(line, ensure_ascii=False)
+
+
+def write(path: str | Path, records: Iterable[preference_v1.ImportRecord], *, style: Style = "text") -> int:
+    """Writes a file, whole or not at all, and returns the number of lines."""
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    count = 0
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            for record in records:
+                file.write(to_line(record, style=style) + "\n")
+                count += 1
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return count
+
+
+def _prompt(prompt: types_v1.Conversation, style: Style) -> Any:
+    turns = list(prompt.messages)
+    if style == "text":
+        if len(turns) == 1 and turns[0].role == "user" and not dialogue.is_dialogue(turns[0].content):
+            if turns[0].content.strip():
+                return turns[0].content
+        elif (text := dialogue.render(turns)) is not None:
+            return text
+    return [{"role": turn.role, "content": turn.content} for turn in turns]
+
+
+def _answer(text: str, style: Style) -> Any:
+    return text if style == "text" else [{"role": "assistant", "content": text}]
+
+
+def _compared(line: dict[str, Any], comparison: preference_v1.Comparison, text: dict[str, Any]) -> None:
+    line |= {"chosen": text[comparison.chosen_id], "rejected": text[comparison.rejected_id]}
+    if comparison.tie:
+        line["tie"] = True
+    if comparison.HasField("margin"):
+        line["margin"] = comparison.margin
+
+
+def _rated(line: dict[str, Any], rating: preference_v1.Rating, text: dict[str, Any]) -> None:
+    line |= {"response": text[rating.completion_id], "rating": rating.value}
+    for name in ("min", "max"):
+        if rating.HasField(name):
+            line[name] = getattr(rating, name)
+    if rating.criterion:
+        line["criterion"] = rating.criterion

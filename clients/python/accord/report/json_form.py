@@ -1,0 +1,66 @@
+"""The report for programs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from accord.report.model import Iteration, Report
+
+
+def report_json(report: Report) -> dict[str, Any]:
+    """The same figures as the HTML report, ready for `json.dumps`: unmeasured figures are null, never NaN.
+
+    `iterations[]` each hold `iteration, heldout_score, kl_nats, rm_accuracy, promoted, seconds` and more; the base
+    model is iteration 0.
+    `steps[]` each hold `iteration, stage, step, metrics`.
+    """
+    return {
+        "run_id": report.run_id,
+        "state": report.state,
+        "message": report.message,
+        "model": report.model,
+        "algorithm": report.algorithm,
+        "feedback": report.feedback,
+        "simulated_feedback": report.simulated_feedback,
+        "create_time": report.created,
+        "planned_iterations": report.planned_iterations,
+        "seconds": report.seconds,
+        "promoted": {"uri": report.promoted_uri, "digest": report.promoted_digest} if report.promoted_digest else None,
+        "iterations": [_iteration(row) for row in report.iterations],
+        "steps": [
+            {
+                "iteration": step.iteration,
+                "stage": step.stage,
+                "step": step.number,
+                "metrics": {name: _finite(value) for name, value in sorted(step.metrics.items())},
+            }
+            for step in report.steps
+        ],
+    }
+
+
+def _iteration(row: Iteration) -> dict[str, Any]:
+    return {
+        "iteration": row.number,
+        "heldout_score": _finite(row.heldout_score),
+        "kl_nats": _finite(row.kl_nats),
+        "rm_accuracy": _finite(row.rm_accuracy),
+        "promoted": row.promoted,
+        "seconds": row.seconds,
+        "stage_seconds": row.stage_seconds,
+        "response_tokens": _finite(row.response_tokens),
+        "gate_reason": row.gate_reason,
+        "policy": {"uri": row.policy_uri, "digest": row.policy_digest} if row.policy_digest else None,
+        "reward_model_digest": row.reward_model_digest or None,
+        "prompt_snapshot": row.prompt_snapshot or None,
+        "preference_snapshot": row.preference_snapshot or None,
+        "samples": [
+            {"prompt_id": a.prompt_id, "prompt": a.prompt, "response": a.response, "score": _finite(a.score)}
+            for a in row.answers
+        ],
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

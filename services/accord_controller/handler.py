@@ -1,0 +1,180 @@
+"""What the controller's calls do, without gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from accord.controller import v1 as controller_v1
+from accord.errors import Aborted, InvalidArgument, NotFound
+from accord_controller import inputs, spec
+from accord_controller.garbage import Garbage, collect_garbage
+from accord_controller.launchers.launcher import Launcher
+from accord_controller.runs import AT_WORK, Runs
+from accord_controller.settings import ControllerSettings
+from accord_controller.store.store import Store
+from accord_runtime import plugins
+from accord_runtime.idempotency import Once
+
+MOST_A_PAGE = 1000
+DEFAULT_PAGE = 100
+LONGEST_WAIT_SECONDS = 5.0
+_SERVICE_OF = {"accord.engines": "rollout", "accord.scorers": "reward", "accord.algorithms": "trainer"}
+
+
+class ControllerHandler:
+    """Runs and models."""
+
+    def __init__(self, settings: ControllerSettings, store: Store, launcher: Launcher, runs: Runs) -> None:
+        self._settings = settings
+        self._store = store
+        self._launcher = launcher
+        self._runs = runs
+        self._once = Once()
+
+    async def create_run(self, request: controller_v1.CreateRunRequest) -> controller_v1.Run:
+        """Checks everything that can be checked now, then starts the run. InvalidArgument; AlreadyExists."""
+        return await self._once.run(request.request_id, request, lambda: self._create(request))
+
+    async def get_run(self, run_id: str) -> controller_v1.Run:
+        """One run."""
+        return await self._store.get_run(run_id)
+
+    async def list_runs(self, page_size: int, page_token: str) -> tuple[list[controller_v1.Run], str]:
+        """A page of runs and the token of the next."""
+        runs, following = await self._store.list_runs(page_limit(page_size), page_start(page_token))
+        return runs, str(following or "")
+
+    async def watch_run(self, run_id: str, after: int) -> AsyncIterator[controller_v1.RunEvent]:
+        """Events after `after`, then new ones, until the run is not at work."""
+        while True:
+            changed = self._runs.changed()
+            # The state first: events that were written before it are then certainly seen.
+            state = (await self._store.get_run(run_id)).status.state
+            events = await self._store.events(run_id, after, MOST_A_PAGE)
+            for event in events:
+                yield event
+                after = event.sequence
+            if events:
+                continue
+            if state not in AT_WORK:
+                return
+            try:
+                async with asyncio.timeout(LONGEST_WAIT_SECONDS):
+                    await changed.wait()
+            except TimeoutError:
+                if run_id not in self._runs.active():
+                    return  # it could not even record why it stopped
+
+    async def list_events(self, run_id: str, after: int, page_size: int) -> list[controller_v1.RunEvent]:
+        """Past events."""
+        await self._store.get_run(run_id)
+        return await self._store.events(run_id, after, page_limit(page_size, MOST_A_PAGE))
+
+    async def cancel_run(self, request: controller_v1.CancelRunRequest) -> controller_v1.Run:
+        """Ends a run for good. Aborted, ETAG_MISMATCH."""
+
+        async def cancel() -> None:
+            run = await self._store.get_run(request.run_id)
+            if request.etag and request.etag != run.etag:
+                raise Aborted(
+                    f"run {run.run_id} has changed since it was read; read it again",
+                    reason="ETAG_MISMATCH",
+                    metadata={"etag": run.etag},
+                )
+            await self._runs.cancel(run)
+
+        await self._once.run(request.request_id, request, cancel)
+        return await self._store.get_run(request.run_id)
+
+    async def pause_run(self, request: controller_v1.PauseRunRequest) -> controller_v1.Run:
+        """Stops a run at its next durable point; answers at once."""
+        self._runs.pause(await self._store.get_run(request.run_id))
+        return await self._store.get_run(request.run_id)
+
+    async def resume_run(self, request: controller_v1.ResumeRunRequest) -> controller_v1.Run:
+        """Goes on with a run."""
+
+        async def resume() -> None:
+            await self._runs.resume(await self._store.get_run(request.run_id))
+
+        await self._once.run(request.request_id, request, resume)
+        return await self._store.get_run(request.run_id)
+
+    async def collect_garbage(self, request: controller_v1.CollectGarbageRequest) -> Garbage:
+        """Frees what nothing refers to, or says what that would be."""
+        return await self._once.run(
+            request.request_id,
+            request,
+            lambda: collect_garbage(
+                self._store, self._launcher, self._runs, self._settings.state_dir.absolute(), dry_run=request.dry_run
+            ),
+        )
+
+    async def ensure_services(self, services: Sequence[str]) -> dict[str, str]:
+        """Addresses of healthy services, started when they are not up."""
+        return await self._launcher.ensure(services)
+
+    async def list_models(self, page_size: int, page_token: str) -> tuple[list[controller_v1.Model], str]:
+        """A page of models and the token of the next."""
+        models, following = await self._store.list_models(page_limit(page_size), page_start(page_token))
+        return models, str(following or "")
+
+    async def get_model(self, name: str) -> controller_v1.Model:
+        """One model, by name or `models/<name>`."""
+        found = await self._store.get_model(name.removeprefix(inputs.REGISTRY))
+        if found is None:
+            raise NotFound(
+                f"there is no model {name}; `accord models list` shows what there is", reason="MODEL_NOT_FOUND"
+            )
+        return found
+
+    async def _create(self, request: controller_v1.CreateRunRequest) -> controller_v1.Run:
+        wanted = request.run
+        resolved = spec.resolve(wanted.spec)
+        known = await self._known(resolved)
+        await asyncio.to_thread(spec.check, wanted.run_id, resolved, known)
+        run = controller_v1.Run(run_id=wanted.run_id, spec=wanted.spec)
+        run.status.state = controller_v1.RUN_STATE_PENDING
+        run.status.resolved_spec.CopyFrom(resolved)
+        run.status.simulated_feedback = resolved.feedback.HasField("simulated")
+        stored, new = await self._store.create_run(request.request_id, run)
+        if new:
+            self._runs.start(stored.run_id)
+        return stored
+
+    async def _known(self, resolved: controller_v1.RunSpec) -> Here:
+        names = spec.model_names(resolved)
+        found = {name: await self._store.get_model(name) for name in names}
+        return Here(self._settings, {name: model for name, model in found.items() if model is not None})
+
+
+class Here:
+    """What can be named in a spec on this machine."""
+
+    def __init__(self, settings: ControllerSettings, models: Mapping[str, controller_v1.Model]) -> None:
+        self._settings = settings
+        self._models = models
+
+    @property
+    def models(self) -> Mapping[str, controller_v1.Model]:
+        """Those of the registry's models that the spec names."""
+        return self._models
+
+    def names(self, group: str) -> Sequence[str] | None:
+        """The installed plugins; None where a service runs elsewhere, which may have others."""
+        return None if self._settings.address(_SERVICE_OF[group]) else plugins.names(group)
+
+
+def page_limit(page_size: int, default: int = DEFAULT_PAGE) -> int:
+    """How many a page holds. InvalidArgument for a negative number."""
+    if page_size < 0:
+        raise InvalidArgument.at("page_size", f"must be at least 0, not {page_size}")
+    return min(page_size or default, MOST_A_PAGE)
+
+
+def page_start(page_token: str) -> int | None:
+    """Where a page starts. InvalidArgument for a token that we did not give."""
+    if page_token and not page_token.isdecimal():
+        raise InvalidArgument.at("page_token", "is not one that a List call gave")
+    return int(page_token) if page_token else None

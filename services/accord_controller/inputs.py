@@ -1,0 +1,139 @@
+"""What a spec names on disk: model folders, JSONL files, scorer files. Checked before anything starts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from accord import formats
+from accord.controller import v1 as controller_v1
+from accord.errors import AccordError, FieldViolation
+from accord.preference import v1 as preference_v1
+from accord.types import v1 as types_v1
+from accord_runtime.digest import weights_digest
+
+REGISTRY = "models/"
+PYTHON = "python:"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+
+def absolute(path: str) -> str:
+    """The same file, whatever the working folder will be."""
+    return str(Path(path).expanduser().absolute())
+
+
+def absolute_model(model: str) -> str:
+    """A model's folder as a `file://` URI; a name of the registry and other URIs stay."""
+    if not model or model.startswith(REGISTRY):
+        return model
+    parts = urlsplit(model)
+    if parts.scheme not in ("", "file"):
+        return model
+    return Path(absolute(unquote(parts.path) if parts.scheme else model)).as_uri()
+
+
+def absolute_scorer(name: str) -> str:
+    """`python:./reward.py:score` with the file's absolute path; other names stay."""
+    if not name.startswith(PYTHON):
+        return name
+    path, separator, function = name.removeprefix(PYTHON).strip().partition(":")
+    return f"{PYTHON}{absolute(path)}{separator}{function}" if path else name
+
+
+def model_folder(uri: str) -> Path:
+    """The folder of a `file://` URI."""
+    return Path(unquote(urlsplit(uri).path))
+
+
+def weights_of(uri: str, models: Mapping[str, controller_v1.Model]) -> types_v1.WeightsRef:
+    """The reference of a checked model: version 0, since a run counts its own steps from there. Reads the whole model
+    to compute its digest."""
+    if uri.startswith(REGISTRY):
+        ref = types_v1.WeightsRef()
+        ref.CopyFrom(models[uri.removeprefix(REGISTRY)].weights)
+        ref.version = 0
+        return ref
+    return types_v1.WeightsRef(uri=uri, version=0, digest=weights_digest(model_folder(uri)), format="merged")
+
+
+def check_models(spec: controller_v1.RunSpec, models: Mapping[str, controller_v1.Model]) -> Iterable[FieldViolation]:
+    """What is wrong with the models that the spec names."""
+    seen: set[str] = set()
+    for field, uri in (("run.spec.model", spec.model), ("run.spec.reward_model.model", spec.reward_model.model)):
+        if uri not in seen:
+            seen.add(uri)
+            problem = _model_problem(uri, models)
+            if problem:
+                yield FieldViolation(field, problem)
+
+
+def read_prompts(path: str) -> list[preference_v1.Prompt]:
+    """The prompts of a JSONL file of any form; their source is the file's name where a line names none."""
+    records = formats.read(path, source=Path(path).stem).records
+    return [preference_v1.Prompt(conversation=record.prompt, source=record.source) for record in records]
+
+
+def read_feedback(path: str) -> list[preference_v1.ImportRecord]:
+    """The preferences of a JSONL file; their source is the file's name where a line names none."""
+    return formats.read(path, source=Path(path).stem).records
+
+
+def check_files(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
+    """What is wrong with the JSONL files that the spec names: each is read to its end, and errors name the line."""
+    for index, path in enumerate(spec.prompts.files):
+        yield from _check_jsonl(f"run.spec.prompts.files[{index}]", path, judged=False)
+    if spec.feedback.HasField("preferences"):
+        for index, path in enumerate(spec.feedback.preferences.files):
+            yield from _check_jsonl(f"run.spec.feedback.preferences.files[{index}]", path, judged=True)
+
+
+def check_python_scorer(field: str, name: str) -> Iterable[FieldViolation]:
+    """What is wrong with `python:<file>:<function>` (`score` when left out). The file is not run here."""
+    path, _, function = name.removeprefix(PYTHON).partition(":")
+    if not path or not (function or "score").isidentifier():
+        yield FieldViolation(field, f"{name!r} is not of the form python:./file.py:function")
+    elif not Path(path).is_file():
+        yield FieldViolation(field, f"does not exist: {path}")
+
+
+def _model_problem(uri: str, models: Mapping[str, controller_v1.Model]) -> str:
+    """What is wrong with a model, or nothing."""
+    if not uri:
+        return "needed: a model folder or models/<name>"
+    if uri.startswith(REGISTRY):
+        name = uri.removeprefix(REGISTRY)
+        return "" if name in models else f"there is no model {name} in the registry; `accord models list` shows them"
+    if urlsplit(uri).scheme != "file":
+        return f"{uri} is no folder, file:// URI or models/<name>"
+    folder = model_folder(uri)
+    if not folder.exists():
+        return f"does not exist: {folder}"
+    if not folder.is_dir():
+        return f"is a file, not a model folder: {folder}"
+    try:
+        configured = isinstance(json.loads((folder / "config.json").read_text()), dict)
+    except FileNotFoundError:
+        return f"{folder} has no config.json; is it a Hugging Face model folder?"
+    except ValueError as error:
+        return f"{folder / 'config.json'} cannot be read: {error}"
+    if not configured:
+        return f"{folder / 'config.json'} is no JSON object"
+    if not any(folder.glob("*.safetensors")):
+        return f"{folder} has no *.safetensors file; save the model with save_pretrained (safetensors) first"
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        return f"{folder} has no tokenizer; save it there with tokenizer.save_pretrained"
+    return ""
+
+
+def _check_jsonl(field: str, path: str, *, judged: bool) -> Iterable[FieldViolation]:
+    try:
+        parsed = formats.read(path)
+    except AccordError as error:
+        yield FieldViolation(field, error.message)
+        return
+    if not parsed.records:
+        yield FieldViolation(field, f"holds no record: {path}")
+    elif judged and parsed.form is formats.Form.PROMPTS:
+        yield FieldViolation(field, f"holds prompts, not preferences: {path}")

@@ -1,0 +1,44 @@
+"""The seam: what the controller asks of whatever runs the services."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol
+
+from accord.errors import InvalidArgument
+from accord_controller.settings import ControllerSettings
+
+SERVICES = ("rollout", "reward", "preference", "trainer")
+
+# Told (service, sentence) when a service that had been up was found dead and was started again.
+OnRestart = Callable[[str, str], Awaitable[None]]
+
+
+class Launcher(Protocol):
+    """Runs services, or knows where they run."""
+
+    async def ensure(self, services: Iterable[str], on_restart: OnRestart | None = None) -> dict[str, str]:
+        """Addresses of healthy services: found, or started, or started again. Unavailable, with the reason and the last
+        lines of its log, for one that does not come up."""
+        ...
+
+    async def close(self) -> None:
+        """Stops what this launcher started."""
+        ...
+
+
+def check_services(services: Iterable[str]) -> list[str]:
+    """The services asked for, all where none is named. InvalidArgument for a name that is none."""
+    names = list(dict.fromkeys(services)) or list(SERVICES)
+    for index, name in enumerate(names):
+        if name not in SERVICES:
+            raise InvalidArgument.at(f"services[{index}]", f"unknown service {name!r}; there is: {', '.join(SERVICES)}")
+    return names
+
+
+def make_launcher(settings: ControllerSettings) -> Launcher:
+    """The launcher that the settings name."""
+    from accord_controller.launchers.given import GivenAddresses
+    from accord_controller.launchers.local import LocalLauncher
+
+    return LocalLauncher(settings) if settings.launcher == "local" else GivenAddresses(settings)

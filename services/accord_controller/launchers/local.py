@@ -1,0 +1,166 @@
+"""The laptop's launcher: each service is a process of its own with a log file of its own.
+
+Live services are found through their discovery files and adopted, whoever started them. Dead ones are started again,
+a bounded number of times. A service survives the death of its controller (SIGKILL); the next controller adopts it, and
+stops at its end what it or a predecessor started, never what somebody else did (`launched.json` keeps count).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import accord
+from accord import discovery
+from accord.errors import Unavailable
+from accord_controller.launchers import health
+from accord_controller.launchers.launched import Launched
+from accord_controller.launchers.launcher import OnRestart, check_services
+from accord_controller.launchers.process import ServiceProcess, start_process
+from accord_controller.settings import ControllerSettings
+from accord_runtime import atomic
+
+log = logging.getLogger(__name__)
+
+MOST_RESTARTS = 5
+WINDOW_SECONDS = 600.0
+FIRST_DELAY_SECONDS = 0.2
+STOP_SECONDS = 25.0
+
+
+class LocalLauncher:
+    """Starts `python -m accord_<service>`, unless the settings give an address of that service."""
+
+    def __init__(self, settings: ControllerSettings) -> None:
+        self._settings = settings
+        self._state_dir: Path = settings.state_dir.absolute()
+        self._launched = Launched(self._state_dir / "launched.json")
+        self._engine_dtype = self._state_dir / f"engine-{settings.engine}.dtype"
+        self._processes: dict[str, ServiceProcess] = {}
+        # When each service was started again after a death, monotonic seconds.
+        self._restarts: dict[str, list[float]] = {}
+        self._seen: set[str] = set()
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def ensure(self, services: Iterable[str], on_restart: OnRestart | None = None) -> dict[str, str]:
+        """Healthy addresses, all services at once. Unavailable: SERVICE_DOWN, SERVICE_FAILED, SERVICE_KEEPS_DYING."""
+        names = check_services(services)
+        addresses = await asyncio.gather(*(self._ensure(name, on_restart) for name in names))
+        return dict(zip(names, addresses, strict=True))
+
+    async def close(self) -> None:
+        """Stops, gently and then firmly, every service that a controller of this state folder started."""
+        await self._launched.stop_all(self._processes, STOP_SECONDS)
+        self._processes.clear()
+
+    async def _ensure(self, name: str, on_restart: OnRestart | None) -> str:
+        given = self._settings.address(name)
+        if given:
+            await health.wait_healthy(name, given, self._settings.start_seconds)
+            return given
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            address = await self._running(name)
+            if address:
+                self._seen.add(name)
+                return address
+            died = name in self._seen
+            if died:
+                await self._back_off(name)
+            address = await self._start(name)
+            self._seen.add(name)
+        if died and on_restart is not None:
+            await on_restart(name, f"the {name} service had died and was started again at {address}")
+        return address
+
+    async def _running(self, name: str) -> str:
+        """The address of a live service, once it is healthy; empty where there is none."""
+        own = self._processes.get(name)
+        if own is not None and own.exit_code() is not None:
+            log.warning("the %s service (pid %s) ended with code %s", name, own.pid, own.exit_code())
+            del self._processes[name]
+        record = discovery.read(self._state_dir, name)
+        if record is None:
+            return ""
+        deadline = time.monotonic() + self._settings.start_seconds
+        while not await health.is_healthy(record.address):
+            if discovery.read(self._state_dir, name) is None or (own is not None and own.exit_code() is not None):
+                return ""
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"the {name} service (pid {record.pid}, {record.address}) lives but does not answer within "
+                    f"{self._settings.start_seconds:g} s; look at {self._log(name)} and end it if it hangs",
+                    reason="SERVICE_DOWN",
+                    metadata={"service": name, "pid": str(record.pid)},
+                )
+            await asyncio.sleep(health.POLL_SECONDS)
+        return record.address
+
+    async def _start(self, name: str) -> str:
+        """Starts a service and waits until it is healthy."""
+        dtype = self._engine_dtype.read_text() if name == "rollout" and self._engine_dtype.exists() else ""
+        process = await asyncio.to_thread(start_process, name, self._settings, self._log(name), dtype=dtype)
+        self._processes[name] = process
+        self._launched.add(name, process.pid)
+        deadline = time.monotonic() + self._settings.start_seconds
+        while True:
+            code = process.exit_code()
+            if code is not None:
+                del self._processes[name]
+                raise self._failed(name, f"ended with code {code} while it started", process)
+            record = discovery.read(self._state_dir, name)
+            if record is not None and record.pid == process.pid and await health.is_healthy(record.address):
+                log.info("started the %s service at %s (pid %s)", name, record.address, process.pid)
+                if name == "rollout":
+                    await self._remember_dtype(record.address)
+                return record.address
+            if time.monotonic() > deadline:
+                await process.stop(1.0)
+                del self._processes[name]
+                raise self._failed(name, f"was not healthy within {self._settings.start_seconds:g} s", process)
+            await asyncio.sleep(health.POLL_SECONDS)
+
+    async def _remember_dtype(self, address: str) -> None:
+        """The engine measures once what it is fastest with; a restarted one is told, so that it computes the same."""
+        if not self._engine_dtype.exists():
+            async with accord.Client(rollout=address) as client:
+                found = (await client.rollout.status()).compute_dtype
+            atomic.write_bytes(self._engine_dtype, found.encode())
+
+    async def _back_off(self, name: str) -> None:
+        """Waits longer before each further restart; Unavailable when there were too many lately."""
+        now = time.monotonic()
+        recent = [moment for moment in self._restarts.get(name, []) if now - moment < WINDOW_SECONDS]
+        if len(recent) >= MOST_RESTARTS:
+            raise Unavailable(
+                f"the {name} service was started again {len(recent)} times in {WINDOW_SECONDS / 60:g} minutes and "
+                f"keeps dying; {self._log(name)} ends with:\n{_tail(self._log(name))}",
+                reason="SERVICE_KEEPS_DYING",
+                metadata={"service": name},
+            )
+        self._restarts[name] = [*recent, now]
+        await asyncio.sleep(FIRST_DELAY_SECONDS * 2 ** len(recent))
+
+    def _failed(self, name: str, what: str, process: ServiceProcess) -> Unavailable:
+        return Unavailable(
+            f"the {name} service {what}; {process.log} ends with:\n{_tail(process.log, process.log_start)}",
+            reason="SERVICE_FAILED",
+            metadata={"service": name},
+        )
+
+    def _log(self, name: str) -> Path:
+        return self._state_dir / "logs" / f"{name}.log"
+
+
+def _tail(path: Path, start: int = 0, lines: int = 12, most_bytes: int = 8192) -> str:
+    """The last lines of a log, not further back than byte `start`."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(start, size - most_bytes))
+            text = file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return "(nothing)"
+    return "\n".join(text.splitlines()[-lines:]) or "(nothing)"

@@ -1,0 +1,78 @@
+"""One service process: how it is started, watched and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from accord_controller.settings import ControllerSettings
+
+# Threads that spin while they wait cost tenfold when several services share the cores.
+ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "TOKENIZERS_PARALLELISM": "false"}
+
+
+@dataclass(frozen=True)
+class ServiceProcess:
+    """A child process. `log_start`: where in the log file its own lines begin, bytes."""
+
+    popen: subprocess.Popen[bytes]
+    log: Path
+    log_start: int
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.popen.pid
+
+    def exit_code(self) -> int | None:
+        """Its exit code, or None while it runs."""
+        return self.popen.poll()
+
+    async def stop(self, seconds: float) -> None:
+        """SIGTERM, then SIGKILL when it has not ended after `seconds`."""
+        if self.exit_code() is None:
+            self.popen.terminate()
+        deadline = time.monotonic() + seconds
+        while self.exit_code() is None:
+            if time.monotonic() > deadline:
+                self.popen.kill()
+            await asyncio.sleep(0.05)
+
+
+def start_process(name: str, settings: ControllerSettings, log: Path, *, dtype: str = "") -> ServiceProcess:
+    """Starts `python -m accord_<name>` in a session of its own: Ctrl-C in the terminal reaches the controller alone,
+    which then stops its services in order."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as out:
+        start = out.seek(0, 2)
+        popen = subprocess.Popen(
+            command(name, settings, dtype),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=environment(settings.threads(name), os.environ),
+            start_new_session=True,
+        )
+    return ServiceProcess(popen, log, start)
+
+
+def command(name: str, settings: ControllerSettings, dtype: str = "") -> list[str]:
+    """The command line of a service. `dtype`: what an engine that ran here before computed in."""
+    options = ["--state-dir", str(settings.state_dir.absolute()), "--port", "0", "--log-level", settings.log_level]
+    if name == "rollout":
+        options += ["--engine", settings.engine, *(["--dtype", dtype] if dtype else [])]
+    return [sys.executable, "-m", f"accord_{name}", *options]
+
+
+def environment(threads: int, outer: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a service that computes with `threads` threads; 0: all cores, unless told by the outer one."""
+    inner = {**outer, **ENVIRONMENT}
+    if threads:
+        inner["OMP_NUM_THREADS"] = str(threads)
+    return inner

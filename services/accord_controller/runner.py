@@ -1,0 +1,214 @@
+"""Drives one run: observe, reconcile, act, again, until there is nothing to do."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+from accord.controller import v1 as controller_v1
+from accord.errors import AccordError
+from accord_controller import facts
+from accord_controller.journal import Journal
+from accord_controller.launchers.launcher import Launcher
+from accord_controller.ledger import Ledger
+from accord_controller.reconcile import (
+    Cancel,
+    Fail,
+    Nothing,
+    Observation,
+    Pause,
+    Recover,
+    RunStage,
+    Succeed,
+    Trouble,
+    Wish,
+    reconcile,
+)
+from accord_controller.services import Services
+from accord_controller.stages.collect import collect, queue_name
+from accord_controller.stages.evaluate import evaluate
+from accord_controller.stages.freeing import forget_finished
+from accord_controller.stages.policy import policy
+from accord_controller.stages.prepare import prepare
+from accord_controller.stages.reward_model import reward_model
+from accord_controller.stopping import Stopped, Switch
+from accord_controller.store.store import Store
+from accord_controller.troubles import is_recoverable
+from accord_controller.work import Work
+
+log = logging.getLogger(__name__)
+
+Run = Callable[[Work, int], Awaitable[None]]
+
+
+async def _prepare(work: Work, _iteration: int) -> None:
+    await prepare(work)
+
+
+STAGES: Mapping[controller_v1.Stage.ValueType, Run] = {
+    controller_v1.STAGE_PREPARE: _prepare,
+    controller_v1.STAGE_COLLECT: collect,
+    controller_v1.STAGE_REWARD_MODEL: reward_model,
+    controller_v1.STAGE_POLICY: policy,
+    controller_v1.STAGE_EVALUATE: evaluate,
+}
+
+
+class Runner:
+    """One run at work in this process."""
+
+    def __init__(
+        self,
+        run_id: str,
+        store: Store,
+        launcher: Launcher,
+        state_dir: Path,
+        *,
+        lease_seconds: float,
+        told: Callable[[], None],
+    ) -> None:
+        """`told` is called whenever the run has changed."""
+        self.run_id = run_id
+        self._store = store
+        self._state_dir = state_dir
+        self._told = told
+        self._switch = Switch()
+        self._services = Services(launcher, run_id, lease_seconds)
+        self._stage: asyncio.Task[None] | None = None
+        self._trouble: Trouble | None = None
+        # Facts recorded since the last trouble: none means that recovering did not help.
+        self._recoveries = 0
+
+    def wish(self, wish: Wish) -> None:
+        """What the user wants now. Cancelling ends work in flight at once; pausing waits for the next durable point."""
+        self._switch.turn(wish)
+        if wish is Wish.CANCEL:
+            self.interrupt()
+
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._switch.stopping.is_set()
+
+    def trainer_token(self) -> str:
+        """The token of the trainer's lease while this run holds it."""
+        return self._services.token("trainer")
+
+    def interrupt(self) -> None:
+        """Ends the work in flight. Nothing recorded is lost; what was not recorded yet is done again."""
+        if self._stage is not None:
+            self._stage.cancel()
+
+    async def drive(self) -> None:
+        """Works until the run ends, is paused, or fails."""
+        try:
+            while True:
+                journal = await self._load()
+                match reconcile(journal.spec, journal.status, self._observe(journal)):
+                    case RunStage(iteration, stage):
+                        await self._run_stage(journal, iteration, stage)
+                    case Recover(delay, message):
+                        await self._recover(journal, delay, message)
+                    case Pause():
+                        await journal.turn(
+                            controller_v1.RUN_STATE_PAUSED, "paused", "paused; `accord run --resume` goes on"
+                        )
+                        return
+                    case Cancel():
+                        await self._withdraw(journal)
+                        await journal.turn(controller_v1.RUN_STATE_CANCELLED, "cancelled", "cancelled")
+                        return
+                    case Fail(message):
+                        await journal.turn(controller_v1.RUN_STATE_FAILED, "failed", message)
+                        return
+                    case Succeed():
+                        await journal.turn(controller_v1.RUN_STATE_SUCCEEDED, "succeeded", _summary(journal.status))
+                        return
+                    case Nothing():
+                        return
+        finally:
+            await self._services.close()
+
+    async def _load(self) -> Journal:
+        """The run as it is recorded, and nothing else: what a failed stage had in memory is gone."""
+        run = await self._store.get_run(self.run_id)
+        return Journal(
+            self._store,
+            await Ledger.load(self._store, self.run_id, self._state_dir),
+            run,
+            stage_seconds=await self._store.stage_seconds(self.run_id),
+            told=self._told,
+            check=self._switch.check,
+        )
+
+    def _observe(self, journal: Journal) -> Observation:
+        finished = facts.finished_stages(journal.ledger, journal.spec.iterations)
+        return Observation(finished=finished, wish=self._switch.wish, trouble=self._trouble)
+
+    async def _run_stage(self, journal: Journal, iteration: int, stage: controller_v1.Stage.ValueType) -> None:
+        """Runs a stage in a task of its own, so that it can be interrupted; keeps what went wrong for reconcile."""
+        if journal.status.state != controller_v1.RUN_STATE_RUNNING:
+            journal.status.state = controller_v1.RUN_STATE_RUNNING
+        await journal.enter(iteration, stage)
+        work = Work(journal, self._services, self._store, self._state_dir, self._switch.check)
+        self._stage = asyncio.create_task(self._work_on(work, iteration, stage))
+        try:
+            await self._stage
+            self._recoveries = 0
+        except Stopped:
+            log.info("run %s stops at a durable point", self.run_id)
+        except asyncio.CancelledError:
+            if self._switch.wish is Wish.RUN:
+                raise
+        except AccordError as error:
+            self._remember(journal, f"{error.message} [{error.reason}]", is_recoverable(error))
+        except Exception as error:
+            log.exception("run %s: fault in the controller", self.run_id)
+            self._remember(journal, f"fault in the controller: {type(error).__name__}: {error}; see its log", False)
+        finally:
+            self._stage = None
+
+    async def _work_on(self, work: Work, iteration: int, stage: controller_v1.Stage.ValueType) -> None:
+        async def restarted(service: str, message: str) -> None:
+            await work.journal.tell("service_restarted", message)
+
+        await self._services.connect(on_restart=restarted)
+        await STAGES[stage](work, iteration)
+        if stage in (controller_v1.STAGE_REWARD_MODEL, controller_v1.STAGE_EVALUATE):
+            await forget_finished(work)
+
+    async def _withdraw(self, journal: Journal) -> None:
+        """Takes back the tasks that people were asked to do."""
+        if not journal.spec.feedback.HasField("people"):
+            return
+        try:
+            await self._services.connect(["preference"])
+            for iteration in range(1, journal.status.iteration + 1):
+                await self._services.client.preferences.cancel_tasks(queue_name(self.run_id, iteration))
+        except AccordError as error:
+            await journal.tell("retry", f"its annotation tasks stay open: {error.message}")
+
+    def _remember(self, journal: Journal, message: str, recoverable: bool) -> None:
+        log.warning("run %s: %s", self.run_id, message)
+        if journal.facts:
+            self._recoveries = 0
+        self._trouble = Trouble(message, recoverable, self._recoveries)
+        self._recoveries += 1
+
+    async def _recover(self, journal: Journal, delay: float, message: str) -> None:
+        """Waits; the next stage entry finds or restarts the services and puts back what they lost."""
+        await journal.tell("retry", f"{message}; trying again in {delay:g} s", {"delay_seconds": delay})
+        self._trouble = None
+        await self._switch.wait(delay)
+
+
+def _summary(status: controller_v1.RunStatus) -> str:
+    """What a run came to, in a sentence."""
+    promoted = [result for result in status.iterations if result.promoted and result.iteration]
+    scores = ", ".join(
+        f"{result.heldout_score:.3f}" for result in status.iterations if result.HasField("heldout_score")
+    )
+    return (
+        f"{len(promoted)} of {len(status.iterations) - 1} candidates were promoted; held-out scores {scores or 'none'}"
+    )

@@ -1,0 +1,90 @@
+"""Puts the controller together from its settings."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from pathlib import Path
+from typing import IO
+
+import grpc
+
+from accord.controller import v1 as controller_v1
+from accord.errors import FailedPrecondition
+from accord_controller.handler import ControllerHandler
+from accord_controller.launchers.launcher import Launcher, make_launcher
+from accord_controller.runs import Runs
+from accord_controller.servicer import ModelServicer, RunServicer
+from accord_controller.settings import ControllerSettings
+from accord_controller.store.store import Store
+from accord_runtime.database import database_url, migrate, open_database
+
+log = logging.getLogger(__name__)
+
+
+class ControllerService:
+    """What accord_runtime.server serves."""
+
+    service_names = ("accord.controller.v1.RunService", "accord.controller.v1.ModelService")
+
+    def __init__(
+        self, settings: ControllerSettings, store: Store, launcher: Launcher, runs: Runs, lock: IO[str]
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._launcher = launcher
+        self._runs = runs
+        self._lock = lock
+        self.handler = ControllerHandler(settings, store, launcher, runs)
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Adds the servicers."""
+        controller_v1.add_RunServiceServicer_to_server(RunServicer(self.handler), server)
+        controller_v1.add_ModelServiceServicer_to_server(ModelServicer(self.handler), server)
+
+    async def drain(self) -> None:
+        """Pauses the runs at their next durable point; calls that watch them then end by themselves."""
+        await self._runs.drain(self._settings.pause_seconds)
+
+    async def close(self) -> None:
+        """Pauses what still runs, stops the services that were started here, closes the database."""
+        await self._runs.drain(self._settings.pause_seconds)
+        await self._launcher.close()
+        await self._store.close()
+        self._lock.close()
+
+
+async def build(settings: ControllerSettings) -> ControllerService:
+    """Opens the database and takes over what an earlier controller left. FailedPrecondition, CONTROLLER_RUNS, while
+    another controller works in the same state folder."""
+    state_dir = settings.state_dir.absolute()
+    lock = lock_state_dir(state_dir)
+    url = database_url(settings.database_url, default=state_dir / "controller.db")
+    await migrate(url, "accord_controller")
+    store = Store(open_database(url))
+    launcher = make_launcher(settings)
+    runs = Runs(store, launcher, settings)
+    await runs.adopt_interrupted()
+    return ControllerService(settings, store, launcher, runs, lock)
+
+
+def lock_state_dir(state_dir: Path) -> IO[str]:
+    """Two controllers on one folder would do everything twice; the lock falls with the process that holds it."""
+    state_dir.mkdir(parents=True, exist_ok=True)
+    lock = (state_dir / "controller.lock").open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.seek(0)
+        holder = lock.read().strip() or "another process"
+        lock.close()
+        raise FailedPrecondition(
+            f"a controller works in {state_dir} already (pid {holder}); use it, stop it, or give another --state-dir",
+            reason="CONTROLLER_RUNS",
+            metadata={"pid": holder},
+        ) from error
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock

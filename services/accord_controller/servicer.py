@@ -1,0 +1,80 @@
+"""accord.controller.v1 over gRPC: messages in, handler, messages out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from accord.controller import v1
+from accord_controller.handler import ControllerHandler
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class RunServicer(v1.RunServiceServicer):
+    """Adapts the handler; errors pass through to the interceptor."""
+
+    def __init__(self, handler: ControllerHandler) -> None:
+        self._handler = handler
+
+    async def CreateRun(self, request: v1.CreateRunRequest, context: Context) -> v1.CreateRunResponse:
+        """Starts a run."""
+        return v1.CreateRunResponse(run=await self._handler.create_run(request))
+
+    async def GetRun(self, request: v1.GetRunRequest, context: Context) -> v1.GetRunResponse:
+        """One run."""
+        return v1.GetRunResponse(run=await self._handler.get_run(request.run_id))
+
+    async def ListRuns(self, request: v1.ListRunsRequest, context: Context) -> v1.ListRunsResponse:
+        """A page of runs, newest first."""
+        runs, token = await self._handler.list_runs(request.page_size, request.page_token)
+        return v1.ListRunsResponse(runs=runs, next_page_token=token)
+
+    async def WatchRun(self, request: v1.WatchRunRequest, context: Context) -> AsyncIterator[v1.WatchRunResponse]:
+        """Streams a run's events."""
+        async for event in self._handler.watch_run(request.run_id, request.after_sequence):
+            yield v1.WatchRunResponse(event=event)
+
+    async def ListEvents(self, request: v1.ListEventsRequest, context: Context) -> v1.ListEventsResponse:
+        """A page of past events."""
+        events = await self._handler.list_events(request.run_id, request.after_sequence, request.page_size)
+        return v1.ListEventsResponse(events=events)
+
+    async def CancelRun(self, request: v1.CancelRunRequest, context: Context) -> v1.CancelRunResponse:
+        """Ends a run for good."""
+        return v1.CancelRunResponse(run=await self._handler.cancel_run(request))
+
+    async def PauseRun(self, request: v1.PauseRunRequest, context: Context) -> v1.PauseRunResponse:
+        """Stops a run at the next durable point."""
+        return v1.PauseRunResponse(run=await self._handler.pause_run(request))
+
+    async def ResumeRun(self, request: v1.ResumeRunRequest, context: Context) -> v1.ResumeRunResponse:
+        """Goes on with a run."""
+        return v1.ResumeRunResponse(run=await self._handler.resume_run(request))
+
+    async def CollectGarbage(self, request: v1.CollectGarbageRequest, context: Context) -> v1.CollectGarbageResponse:
+        """Frees what nothing refers to."""
+        garbage = await self._handler.collect_garbage(request)
+        return v1.CollectGarbageResponse(freed_bytes=garbage.freed_bytes, freed=garbage.freed)
+
+    async def EnsureServices(self, request: v1.EnsureServicesRequest, context: Context) -> v1.EnsureServicesResponse:
+        """Addresses of the services, started when they are not up."""
+        return v1.EnsureServicesResponse(addresses=await self._handler.ensure_services(request.services))
+
+
+class ModelServicer(v1.ModelServiceServicer):
+    """Adapts the handler."""
+
+    def __init__(self, handler: ControllerHandler) -> None:
+        self._handler = handler
+
+    async def ListModels(self, request: v1.ListModelsRequest, context: Context) -> v1.ListModelsResponse:
+        """A page of models, newest first."""
+        models, token = await self._handler.list_models(request.page_size, request.page_token)
+        return v1.ListModelsResponse(models=models, next_page_token=token)
+
+    async def GetModel(self, request: v1.GetModelRequest, context: Context) -> v1.GetModelResponse:
+        """One model by name."""
+        return v1.GetModelResponse(model=await self._handler.get_model(request.name))

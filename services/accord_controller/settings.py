@@ -1,0 +1,45 @@
+"""Settings of the controller. Light: nothing heavy is imported here."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from accord_runtime.settings import ServiceSettings, service_config
+
+
+class ControllerSettings(ServiceSettings):
+    """What `python -m accord_controller` can be told."""
+
+    model_config = service_config("controller")
+
+    launcher: Literal["local", "none"] = Field(
+        "local", description="local starts services that have no address here as processes; none starts nothing."
+    )
+    rollout_address: str = Field("", description="host:port of a rollout service; empty: the launcher starts one.")
+    reward_address: str = Field("", description="host:port of a reward service; empty: the launcher starts one.")
+    preference_address: str = Field(
+        "", description="host:port of a preference service; empty: the launcher starts one."
+    )
+    trainer_address: str = Field("", description="host:port of a trainer service; empty: the launcher starts one.")
+    engine: str = Field("transformers", description="The engine of a rollout service that is started here.")
+    rollout_threads: int = Field(0, ge=0, description="Threads of a rollout service started here; 0: all cores.")
+    reward_threads: int = Field(0, ge=0, description="Threads of a reward service started here; 0: all cores.")
+    trainer_threads: int = Field(0, ge=0, description="Threads of a trainer service started here; 0: all cores.")
+    start_seconds: float = Field(120, gt=0, description="How long a started service may take until it is healthy.")
+    pause_seconds: float = Field(
+        15, ge=0, description="On SIGTERM: how long a run may take to reach its next durable point."
+    )
+    lease_seconds: float = Field(
+        60, gt=1, description="For how long rollout and trainer are leased; renewed meanwhile."
+    )
+    database_url: str = Field("", description="SQLAlchemy URL; empty: SQLite in state_dir.")
+
+    def address(self, service: str) -> str:
+        """The address given for a service, or an empty string."""
+        return str(getattr(self, f"{service}_address"))
+
+    def threads(self, service: str) -> int:
+        """Threads of a service started here; 0: all cores. The preference service computes nothing."""
+        return int(getattr(self, f"{service}_threads", 0))

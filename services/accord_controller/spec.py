@@ -1,0 +1,224 @@
+"""The spec of a run: defaults filled in, and everything that can be known wrong found before anything starts."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+from accord.controller import v1 as controller_v1
+from accord.errors import FieldViolation, InvalidArgument
+from accord.reward import v1 as reward_v1
+from accord_controller import inputs
+
+RUN_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def resolve(spec: controller_v1.RunSpec) -> controller_v1.RunSpec:
+    """A copy with every default of run.proto filled in; what was given stays."""
+    full = controller_v1.RunSpec()
+    full.CopyFrom(spec)
+    full.iterations = full.iterations or 1
+    feedback = full.feedback
+    feedback.prompts_per_iteration = feedback.prompts_per_iteration or 128
+    feedback.completions_per_prompt = feedback.completions_per_prompt or 2
+    if feedback.HasField("simulated"):
+        simulated = feedback.simulated
+        simulated.annotators = simulated.annotators or 3
+        simulated.redundancy = simulated.redundancy or 1
+        if not simulated.HasField("noise"):
+            simulated.noise = 0.1
+    if feedback.HasField("people"):
+        feedback.people.redundancy = feedback.people.redundancy or 1
+        if not feedback.people.HasField("threshold"):
+            feedback.people.threshold = 1.0
+    model = full.reward_model
+    model.algorithm = model.algorithm or "reward_model"
+    model.model = model.model or full.model
+    model.epochs = model.epochs or 1
+    model.batch_size = model.batch_size or 16
+    policy = full.policy
+    policy.algorithm = policy.algorithm or "ppo"
+    policy.steps = policy.steps or 20
+    policy.prompts_per_step = policy.prompts_per_step or 8
+    policy.samples_per_prompt = policy.samples_per_prompt or 4
+    policy.reference = policy.reference or "base"
+    policy.checkpoint_every = policy.checkpoint_every or 5
+    evaluate = full.evaluate
+    if not evaluate.scorers and feedback.HasField("simulated"):
+        evaluate.scorers.extend(feedback.simulated.scorers)
+    evaluate.prompts = evaluate.prompts or 64
+    evaluate.samples_per_prompt = evaluate.samples_per_prompt or 1
+    if not evaluate.HasField("min_gain"):
+        evaluate.min_gain = 0.0
+    if not evaluate.HasField("max_kl"):
+        evaluate.max_kl = 10.0
+    rollout = full.rollout
+    rollout.engine = rollout.engine or "transformers"
+    rollout.max_new_tokens = rollout.max_new_tokens or 32
+    if not rollout.HasField("temperature"):
+        rollout.temperature = 1.0
+    _name_files(full)
+    return full
+
+
+class Known(Protocol):
+    """What can be named here. None: not known here, the service itself will say."""
+
+    def names(self, group: str) -> Sequence[str] | None:
+        """Names of an entry-point group (`accord.engines`, ...)."""
+        ...
+
+    @property
+    def models(self) -> Mapping[str, controller_v1.Model]:
+        """The models of the registry that the spec names, by name."""
+        ...
+
+
+def check(run_id: str, spec: controller_v1.RunSpec, known: Known) -> None:
+    """Raises InvalidArgument with one violation for each thing that is wrong in a resolved spec."""
+    problems = [
+        *_check_name(run_id),
+        *_check_numbers(spec),
+        *_check_names(spec, known),
+        *inputs.check_models(spec, known.models),
+        *inputs.check_files(spec),
+    ]
+    if problems:
+        raise InvalidArgument(
+            "; ".join(f"{problem.field}: {problem.description}" for problem in problems),
+            reason="INVALID_SPEC",
+            violations=problems,
+        )
+
+
+def model_names(spec: controller_v1.RunSpec) -> set[str]:
+    """Names of registered models that the spec asks for (`models/<name>`)."""
+    return {
+        uri.removeprefix(inputs.REGISTRY)
+        for uri in (spec.model, spec.reward_model.model)
+        if uri.startswith(inputs.REGISTRY)
+    }
+
+
+def scorer_lists(spec: controller_v1.RunSpec) -> Iterable[tuple[str, Sequence[reward_v1.ScorerSpec]]]:
+    """Every list of scorers in the spec with its path."""
+    if spec.feedback.HasField("simulated"):
+        yield "run.spec.feedback.simulated.scorers", spec.feedback.simulated.scorers
+    yield "run.spec.reward_model.extra_scorers", spec.reward_model.extra_scorers
+    yield "run.spec.evaluate.scorers", spec.evaluate.scorers
+
+
+def _name_files(spec: controller_v1.RunSpec) -> None:
+    """Makes paths absolute, so that they mean the same when the run is resumed from another folder."""
+    for files in (spec.prompts.files, spec.feedback.preferences.files if spec.feedback.HasField("preferences") else []):
+        files[:] = [inputs.absolute(path) for path in files]
+    spec.model = inputs.absolute_model(spec.model)
+    spec.reward_model.model = inputs.absolute_model(spec.reward_model.model)
+    for _, scorers in scorer_lists(spec):
+        for scorer in scorers:
+            scorer.name = inputs.absolute_scorer(scorer.name)
+
+
+def _check_name(run_id: str) -> Iterable[FieldViolation]:
+    if not RUN_ID.fullmatch(run_id):
+        yield FieldViolation(
+            "run.run_id",
+            f"{run_id!r} is not a name: lower-case letters, digits and `-` inside, at most 63, for instance demo-2",
+        )
+
+
+def _check_numbers(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
+    feedback, policy, evaluate = spec.feedback, spec.policy, spec.evaluate
+    at_least = [
+        ("iterations", spec.iterations, 1),
+        ("prompts.max_characters", spec.prompts.max_characters, 0),
+        ("feedback.prompts_per_iteration", feedback.prompts_per_iteration, 2),
+        ("feedback.completions_per_prompt", feedback.completions_per_prompt, 2),
+        ("reward_model.epochs", spec.reward_model.epochs, 1),
+        ("reward_model.batch_size", spec.reward_model.batch_size, 1),
+        ("policy.steps", policy.steps, 1),
+        ("policy.prompts_per_step", policy.prompts_per_step, 1),
+        ("policy.samples_per_prompt", policy.samples_per_prompt, 1),
+        ("policy.checkpoint_every", policy.checkpoint_every, 1),
+        ("evaluate.prompts", evaluate.prompts, 1),
+        ("evaluate.samples_per_prompt", evaluate.samples_per_prompt, 1),
+        ("rollout.max_new_tokens", spec.rollout.max_new_tokens, 1),
+    ]
+    if feedback.HasField("simulated"):
+        simulated = feedback.simulated
+        at_least += [
+            ("feedback.simulated.annotators", simulated.annotators, 1),
+            ("feedback.simulated.redundancy", simulated.redundancy, 1),
+        ]
+        if simulated.redundancy > max(simulated.annotators, 1):
+            yield _wrong(
+                "feedback.simulated.redundancy",
+                f"{simulated.redundancy} answers to each task need as many annotators, and there are "
+                f"{simulated.annotators}",
+            )
+        if not (math.isfinite(simulated.noise) and simulated.noise > 0):
+            yield _wrong("feedback.simulated.noise", f"must be a number above 0, not {simulated.noise}")
+    if feedback.HasField("people"):
+        at_least.append(("feedback.people.redundancy", feedback.people.redundancy, 1))
+        if not 0 < feedback.people.threshold <= 1:
+            yield _wrong("feedback.people.threshold", f"must be above 0 and at most 1, not {feedback.people.threshold}")
+    for field, value, least in at_least:
+        if value < least:
+            yield _wrong(field, f"must be at least {least}, not {value}")
+    if policy.max_staleness != 0:
+        yield _wrong(
+            "policy.max_staleness", f"must be 0: only synchronous training is offered, not {policy.max_staleness}"
+        )
+    if policy.reference not in ("base", "promoted"):
+        yield _wrong("policy.reference", f"must be `base` or `promoted`, not {policy.reference!r}")
+    if not (math.isfinite(spec.rollout.temperature) and spec.rollout.temperature > 0):
+        yield _wrong("rollout.temperature", f"must be a number above 0, not {spec.rollout.temperature}")
+    if not math.isfinite(evaluate.min_gain):
+        yield _wrong("evaluate.min_gain", f"must be a finite number, not {evaluate.min_gain}")
+    if not evaluate.max_kl > 0:
+        yield _wrong("evaluate.max_kl", f"must be above 0, not {evaluate.max_kl}")
+
+
+def _check_names(spec: controller_v1.RunSpec, known: Known) -> Iterable[FieldViolation]:
+    if spec.feedback.WhichOneof("source") is None:
+        yield _wrong("feedback", "needs exactly one of simulated, people, preferences")
+    for field, group, name in (
+        ("rollout.engine", "accord.engines", spec.rollout.engine),
+        ("reward_model.algorithm", "accord.algorithms", spec.reward_model.algorithm),
+        ("policy.algorithm", "accord.algorithms", spec.policy.algorithm),
+    ):
+        names = known.names(group)
+        if names is not None and name not in names:
+            kind = group.removeprefix("accord.").removesuffix("s")
+            yield _wrong(field, f"unknown {kind} {name!r}; there is: {', '.join(names) or 'none'}")
+    if spec.feedback.HasField("simulated") and not spec.feedback.simulated.scorers:
+        yield _wrong("feedback.simulated.scorers", "needs at least one scorer for the annotators to know")
+    scorers = known.names("accord.scorers")
+    for path, listed in scorer_lists(spec):
+        if path == "run.spec.evaluate.scorers" and list(listed) == list(spec.feedback.simulated.scorers):
+            continue  # the default, already looked at
+        for index, scorer in enumerate(listed):
+            yield from _check_scorer(f"{path}[{index}]", scorer, scorers)
+
+
+def _check_scorer(path: str, scorer: reward_v1.ScorerSpec, names: Sequence[str] | None) -> Iterable[FieldViolation]:
+    if scorer.name.startswith(inputs.PYTHON):
+        yield from inputs.check_python_scorer(f"{path}.name", scorer.name)
+    elif names is not None and scorer.name not in names:
+        yield FieldViolation(
+            f"{path}.name",
+            f"unknown scorer {scorer.name!r}; there is: {', '.join(names) or 'none'}, or python:./file.py:function",
+        )
+    if scorer.name == "model" and not scorer.model_digest:
+        yield FieldViolation(f"{path}.model_digest", "needed with the scorer `model`: which loaded reward model")
+    for field in ("weight", "shift", "scale"):
+        value = getattr(scorer, field)
+        if scorer.HasField(field) and not (math.isfinite(value) and (field != "scale" or value > 0)):
+            least = " above 0" if field == "scale" else ""
+            yield FieldViolation(f"{path}.{field}", f"must be a finite number{least}, not {value}")
+
+
+def _wrong(field: str, description: str) -> FieldViolation:
+    return FieldViolation(f"run.spec.{field}", description)

@@ -1,0 +1,139 @@
+"""Policy: sample, score, step, publish, again. The experience of a step is recorded before the trainer gets it."""
+
+from __future__ import annotations
+
+import time
+
+from accord.controller import v1 as controller_v1
+from accord.preference import v1 as preference_v1
+from accord.reward import v1 as reward_v1
+from accord.trainer import v1 as trainer_v1
+from accord.types import v1 as types_v1
+from accord_controller import facts
+from accord_controller.sampling import ask_samples, mean_tokens
+from accord_controller.scoring import score_samples
+from accord_controller.seeds import turn
+from accord_controller.stages.engine import check_same_engine
+from accord_controller.stages.freeing import free_old_versions
+from accord_controller.stages.measuring import finish_stage
+from accord_controller.stages.steps import Batch, Plan, catch_up, experience_key, open_training, run_steps
+from accord_controller.work import Work, key
+
+
+async def policy(work: Work, iteration: int) -> None:
+    """Runs the stage; its result names the candidate."""
+    await work.client.reward.load_model(facts.reward_model(work, iteration))
+    plan = make_plan(work, iteration)
+    async with work.leased("rollout", "trainer"):
+        opened = await open_training(work, training(work, iteration))
+        await catch_up(work, opened, plan)
+        opened = await work.client.trainer.training(opened.training_id)
+        await put_into_force(work, opened)
+
+        async def after(result: trainer_v1.StepResult) -> None:
+            await work.client.rollout.update_weights(result.weights, lease_token=work.services.token("rollout"))
+            await free_old_versions(work, result.weights)
+
+        await run_steps(work, opened, plan, after)
+        token = work.services.token("trainer")
+        # So that the candidate itself, and not only its weights, is at hand when it is measured.
+        await work.client.trainer.checkpoint(opened.training_id, lease_token=token)
+        weights = await work.client.trainer.publish(opened.training_id, lease_token=token)
+    part = controller_v1.IterationResult(policy=weights)
+    await finish_stage(work, controller_v1.STAGE_POLICY, part, f"{plan.total} steps")
+
+
+def training(work: Work, iteration: int) -> trainer_v1.Training:
+    """The policy's training, as it is opened and found again."""
+    spec = work.spec.policy
+    wanted = trainer_v1.Training(
+        training_id=f"{work.run_id}-{iteration}-policy",
+        algorithm=spec.algorithm,
+        init=facts.promoted(work),
+        reference=facts.base(work) if spec.reference == "base" else facts.promoted(work),
+        options=spec.options,
+        seed=work.seed("policy", iteration),
+        checkpoint_every=spec.checkpoint_every,
+        compute_dtype=facts.compute_dtype(work),
+    )
+    if spec.critic_from_reward_model:
+        wanted.critic_init.CopyFrom(facts.reward_model(work, iteration))
+    return wanted
+
+
+def make_plan(work: Work, iteration: int) -> Plan:
+    """The steps of the stage."""
+
+    async def batch(step: int) -> Batch:
+        return await _experience(work, iteration, step)
+
+    return Plan(iteration, "policy", work.spec.policy.steps, publish=True, batch=batch)
+
+
+async def put_into_force(work: Work, opened: trainer_v1.Training) -> None:
+    """The rollout engine serves the training's current version, and computes as it always did."""
+    await check_same_engine(work)
+    weights = opened.init
+    if opened.version:
+        weights = await work.client.trainer.publish(opened.training_id, lease_token=work.services.token("trainer"))
+    await work.client.rollout.update_weights(weights, lease_token=work.services.token("rollout"))
+
+
+async def _experience(work: Work, iteration: int, step: int) -> Batch:
+    """The scored samples of a step: recorded ones, or new ones, recorded before anybody learns from them."""
+    name = experience_key(iteration, "policy", step)
+    recorded = await work.ledger.read(name, trainer_v1.ScoredSample)
+    if recorded is not None:
+        return Batch(samples=recorded, metrics=_metrics(recorded))
+    spec = work.spec.policy
+    train = await facts.prompts_of(work, preference_v1.SPLIT_TRAIN)
+    prompts = turn(
+        train,
+        lambda prompt: prompt.prompt_id,
+        spec.prompts_per_step,
+        step - 1,
+        work.spec.seed,
+        "policy",
+        iteration,
+    )
+    began = time.monotonic()
+    samples = await ask_samples(
+        work,
+        key(iteration, "policy", step).replace("/", "-"),
+        prompts,
+        n=spec.samples_per_prompt,
+        version=step - 1,
+        seed_parts=("policy", iteration, step),
+    )
+    sampled = time.monotonic()
+    scored = await score_samples(
+        work, samples, {prompt.prompt_id: prompt for prompt in prompts}, reward_scorers(work, iteration)
+    )
+    experience = [trainer_v1.ScoredSample(sample=each.sample, score=each.score.value) for each in scored]
+    await work.journal.record_all(name, trainer_v1.ScoredSample, experience)
+    wanted = len(prompts) * spec.samples_per_prompt
+    return Batch(
+        samples=experience,
+        metrics={
+            **_metrics(experience),
+            "generate_seconds": sampled - began,
+            "score_seconds": time.monotonic() - sampled,
+            "dropped_samples": wanted - len(experience),
+        },
+    )
+
+
+def reward_scorers(work: Work, iteration: int) -> list[reward_v1.ScorerSpec]:
+    """What the policy is rewarded by: the normalised reward model and the spec's extra scorers."""
+    return [facts.reward_scorer(work, iteration), *work.spec.reward_model.extra_scorers]
+
+
+def _metrics(experience: list[trainer_v1.ScoredSample]) -> dict[str, float]:
+    """Mean score and length of the samples; the trainer's own figures of the same name take precedence."""
+    samples: list[types_v1.Sample] = [each.sample for each in experience]
+    ended = [sample.finish_reason == types_v1.FINISH_REASON_STOP for sample in samples]
+    return {
+        "score": sum(each.score for each in experience) / len(experience),
+        "response_tokens": mean_tokens(samples),
+        "eos_rate": sum(ended) / len(ended),
+    }

@@ -1,0 +1,120 @@
+"""Prepare: prompts and base model pinned, everything tried that could turn out wrong hours later, base measured."""
+
+from __future__ import annotations
+
+import asyncio
+
+from accord.controller import v1 as controller_v1
+from accord.errors import FailedPrecondition, InvalidArgument
+from accord.preference import v1 as preference_v1
+from accord.trainer import v1 as trainer_v1
+from accord.types import v1 as types_v1
+from accord_controller import facts, inputs, spec
+from accord_controller.stages import measuring
+from accord_controller.stages.prompts import import_feedback, pin_prompts
+from accord_controller.work import Work
+
+
+async def prepare(work: Work) -> None:
+    """Runs the stage; its result is iteration 0."""
+    await pin_prompts(work)
+    await import_feedback(work)
+    await _pin_models(work)
+    async with work.leased("rollout", "trainer"):
+        base = facts.base(work)
+        await work.client.rollout.update_weights(base, lease_token=work.services.token("rollout"))
+        await _check_engine(work)
+        await _try_trainings(work)
+        measured = await measuring.measure(work, 0, version=0, scorers=work.spec.evaluate.scorers)
+    result = measured.result
+    result.promoted = True
+    result.policy.CopyFrom(base)
+    result.prompt_snapshot = work.ledger.need(facts.PROMPT_SNAPSHOT, preference_v1.Snapshot).digest
+    if work.spec.policy.reference == "base":
+        result.kl_nats = 0.0
+    result.gate_reason = "the base model"
+    await measuring.finish_iteration(work, controller_v1.STAGE_PREPARE, result)
+
+
+async def _pin_models(work: Work) -> None:
+    """Records the base models by digest."""
+    if facts.REWARD_BASE in work.ledger:
+        return
+    names = spec.model_names(work.spec)
+    models = {name: model for name in names if (model := await work.store.get_model(name)) is not None}
+    if missing := names - models.keys():
+        raise FailedPrecondition(f"there is no model {sorted(missing)[0]} in the registry any more", reason="NO_MODEL")
+    base = await asyncio.to_thread(inputs.weights_of, work.spec.model, models)
+    reward = base
+    if work.spec.reward_model.model != work.spec.model:
+        reward = await asyncio.to_thread(inputs.weights_of, work.spec.reward_model.model, models)
+    await work.journal.record_entries(
+        [work.ledger.message_entry(facts.BASE, base), work.ledger.message_entry(facts.REWARD_BASE, reward)]
+    )
+
+
+async def _check_engine(work: Work) -> None:
+    """The engine and the algorithms are the ones asked for. Records what the engine computes with."""
+    status = await work.client.rollout.status()
+    if status.engine != work.spec.rollout.engine:
+        raise FailedPrecondition(
+            f"the rollout service runs the engine {status.engine}, the run asks for {work.spec.rollout.engine}; start "
+            f"it with --engine {work.spec.rollout.engine}, or set rollout.engine",
+            reason="OTHER_ENGINE",
+        )
+    algorithms = (await work.client.trainer.status()).algorithms
+    for field, name in (("reward_model", work.spec.reward_model.algorithm), ("policy", work.spec.policy.algorithm)):
+        if name not in algorithms:
+            raise InvalidArgument.at(
+                f"run.spec.{field}.algorithm", f"unknown algorithm {name!r}; the trainer has: {', '.join(algorithms)}"
+            )
+    if facts.ENGINE not in work.ledger:
+        status.ClearField("lease")
+        await work.journal.record(facts.ENGINE, status)
+
+
+async def _try_trainings(work: Work) -> None:
+    """Opens both trainings with their options and closes them again: a wrong option is known now, not in an hour."""
+    if facts.TRAINER in work.ledger:
+        return
+    base, reward_base = facts.base(work), work.ledger.need(facts.REWARD_BASE, types_v1.WeightsRef)
+    reward = await _try(
+        work,
+        "run.spec.reward_model.options",
+        trainer_v1.Training(
+            training_id=f"{work.run_id}-trial-reward-model",
+            algorithm=work.spec.reward_model.algorithm,
+            init=reward_base,
+            options=work.spec.reward_model.options,
+        ),
+    )
+    policy = await _try(
+        work,
+        "run.spec.policy.options",
+        trainer_v1.Training(
+            training_id=f"{work.run_id}-trial-policy",
+            algorithm=work.spec.policy.algorithm,
+            init=base,
+            reference=base,
+            options=work.spec.policy.options,
+        ),
+    )
+    if work.spec.policy.critic_from_reward_model and policy.tokenizer_fingerprint != reward.tokenizer_fingerprint:
+        raise InvalidArgument.at(
+            "run.spec.policy.critic_from_reward_model",
+            "the reward model's base has another tokenizer than the policy; leave this out, or set reward_model.model "
+            "to the run's model",
+            reason="TOKENIZER_MISMATCH",
+        )
+    await work.journal.record(facts.TRAINER, policy)
+
+
+async def _try(work: Work, field: str, training: trainer_v1.Training) -> trainer_v1.Training:
+    """The training as the trainer opened it; it is deleted again. InvalidArgument names `field`."""
+    token = work.services.token("trainer")
+    try:
+        opened = await work.client.trainer.create_training(training, lease_token=token)
+    except InvalidArgument as error:
+        raise InvalidArgument.at(field, error.message, reason=error.reason) from error
+    await work.client.trainer.delete_training(training.training_id, lease_token=token)
+    return opened

@@ -1,0 +1,107 @@
+"""Reward model: trained from base on all preferences so far, measured on held-out ones, put into service."""
+
+from __future__ import annotations
+
+import statistics
+
+from accord.controller import v1 as controller_v1
+from accord.preference import v1 as preference_v1
+from accord.reward import v1 as reward_v1
+from accord.trainer import v1 as trainer_v1
+from accord.types import v1 as types_v1
+from accord_controller import facts
+from accord_controller.examples import batches, to_examples
+from accord_controller.scoring import deviation, score_samples
+from accord_controller.stages.measuring import earlier_samples, finish_stage
+from accord_controller.stages.steps import Batch, Plan, open_training, run_steps
+from accord_controller.work import Work, key
+
+
+async def reward_model(work: Work, iteration: int) -> None:
+    """Runs the stage; its result names the reward model and its held-out accuracy."""
+    part = await _same_as_before(work, iteration)
+    metrics: dict[str, float] = {}
+    if part is None:
+        async with work.leased("trainer"):
+            part, metrics = await _train(work, iteration)
+    await work.client.reward.load_model(part.reward_model)
+    if key(iteration, "reward_model", "scorer") not in work.ledger:
+        scorer = await _normalised(work, part.reward_model)
+        await work.journal.record(key(iteration, "reward_model", "scorer"), scorer)
+    accuracy = (
+        f"held-out accuracy {part.rm_accuracy:.3f}" if part.HasField("rm_accuracy") else "no held-out preferences"
+    )
+    await finish_stage(work, controller_v1.STAGE_REWARD_MODEL, part, accuracy, metrics)
+
+
+def training_id(work: Work, iteration: int) -> str:
+    """The reward model's training."""
+    return f"{work.run_id}-{iteration}-reward-model"
+
+
+async def _same_as_before(work: Work, iteration: int) -> controller_v1.IterationResult | None:
+    """The earlier reward model when it learnt from the very same preferences (imported ones do not grow)."""
+    if iteration == 1:
+        return None
+    before = facts.iteration_so_far(work.ledger, iteration - 1)
+    if before.preference_snapshot != facts.iteration_so_far(work.ledger, iteration).preference_snapshot:
+        return None
+    part = controller_v1.IterationResult(reward_model=before.reward_model)
+    if before.HasField("rm_accuracy"):
+        part.rm_accuracy = before.rm_accuracy
+    await work.journal.tell("replayed", "the preferences are those of the iteration before, and so is the reward model")
+    return part
+
+
+async def _train(work: Work, iteration: int) -> tuple[controller_v1.IterationResult, dict[str, float]]:
+    """Trains and measures the reward model."""
+    digest = facts.iteration_so_far(work.ledger, iteration).preference_snapshot
+    train = await _examples(work, digest, preference_v1.SPLIT_TRAIN)
+    heldout = await _examples(work, digest, preference_v1.SPLIT_HELDOUT)
+    spec = work.spec.reward_model
+    order = batches(
+        train, epochs=spec.epochs, size=spec.batch_size, seed=work.seed("reward_model", iteration, "shuffle")
+    )
+
+    async def batch(step: int) -> Batch:
+        # Not recorded: the snapshot is immutable, and the order follows from the seed.
+        return Batch(preferences=order[step - 1])
+
+    opened = await open_training(
+        work,
+        trainer_v1.Training(
+            training_id=training_id(work, iteration),
+            algorithm=spec.algorithm,
+            init=work.ledger.need(facts.REWARD_BASE, types_v1.WeightsRef),
+            options=spec.options,
+            seed=work.seed("reward_model", iteration),
+            checkpoint_every=max(5, len(order) // 8),
+            compute_dtype=facts.compute_dtype(work),
+        ),
+    )
+    await run_steps(work, opened, Plan(iteration, "reward_model", len(order), publish=False, batch=batch))
+    metrics = {}
+    token = work.services.token("trainer")
+    if heldout:
+        put = await work.client.trainer.put_experience(opened.training_id, preferences=heldout, lease_token=token)
+        metrics = await work.client.trainer.evaluate(opened.training_id, put.batch_id)
+    weights = await work.client.trainer.publish(opened.training_id, lease_token=token)
+    part = controller_v1.IterationResult(reward_model=weights)
+    if "accuracy" in metrics:
+        part.rm_accuracy = metrics["accuracy"]
+    return part, {f"heldout_{name}": value for name, value in metrics.items()}
+
+
+async def _examples(
+    work: Work, digest: str, split: preference_v1.Split.ValueType
+) -> list[trainer_v1.PreferenceExample]:
+    return to_examples([record async for record in work.client.preferences.export_snapshot(digest, split=split)])
+
+
+async def _normalised(work: Work, weights: types_v1.WeightsRef) -> reward_v1.ScorerSpec:
+    """The reward model as a scorer whose scores have mean 0 and variance 1 on answers of the base policy."""
+    scorer = reward_v1.ScorerSpec(name="model", model_digest=weights.digest)
+    scored = await score_samples(work, await earlier_samples(work, 0), await facts.prompts(work), [scorer])
+    values = [each.score.value for each in scored]
+    scorer.weight, scorer.shift, scorer.scale = 1.0, statistics.fmean(values), deviation(values)
+    return scorer

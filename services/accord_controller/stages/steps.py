@@ -1,0 +1,187 @@
+"""Steps of a training, recorded one by one: what a dead trainer lost is replayed from the ledger, then it goes on.
+
+Before step k its experience is recorded; after it its result. A trainer that comes back at an earlier version is taken
+through the recorded experience again, and must come to the recorded digests: in a deterministic run anything else is an
+error. In another run the ledger forgets the steps after the one that came out differently, and they are made anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from accord.errors import DataLoss, FailedPrecondition
+from accord.trainer import v1 as trainer_v1
+from accord_controller.journal import Happening
+from accord_controller.work import Work, key
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step learns from. `metrics` are told with the step's own."""
+
+    samples: Sequence[trainer_v1.ScoredSample] = ()
+    preferences: Sequence[trainer_v1.PreferenceExample] = ()
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a training is taken through its steps."""
+
+    iteration: int
+    # `policy` or `reward_model`: names the steps in the ledger.
+    name: str
+    total: int
+    publish: bool
+    # The batch of a step (from 1): read from the ledger where it is recorded, made and recorded where it is not.
+    batch: Callable[[int], Awaitable[Batch]]
+
+
+def step_key(iteration: int, name: str, step: int) -> str:
+    """Where the result of a step is recorded."""
+    return key(iteration, name, step, "step")
+
+
+def experience_key(iteration: int, name: str, step: int) -> str:
+    """Where the experience of a step is recorded."""
+    return key(iteration, name, step, "experience")
+
+
+def recorded_steps(work: Work, plan: Plan) -> int:
+    """How many steps have a result in the ledger."""
+    count = 0
+    while count < plan.total and step_key(plan.iteration, plan.name, count + 1) in work.ledger:
+        count += 1
+    return count
+
+
+async def open_training(work: Work, training: trainer_v1.Training) -> trainer_v1.Training:
+    """Opens a training, or finds it as the trainer restored it."""
+    opened = await work.client.trainer.create_training(training, lease_token=work.services.token("trainer"))
+    recorded = work.ledger.get(_threads_key(work, training), trainer_v1.Training)
+    if recorded is None:
+        await work.journal.record(_threads_key(work, training), opened)
+    elif work.spec.deterministic and recorded.compute_threads != opened.compute_threads:
+        raise FailedPrecondition(
+            f"the trainer computes with {opened.compute_threads} threads now and did with {recorded.compute_threads} "
+            "when this training began: a deterministic run needs the same; set OMP_NUM_THREADS or --trainer-threads",
+            reason="OTHER_THREADS",
+        )
+    return opened
+
+
+async def catch_up(work: Work, opened: trainer_v1.Training, plan: Plan) -> int:
+    """Takes a training that was restored to an earlier version to the front of the ledger; returns the steps that count
+    as done. FailedPrecondition, REPLAY_DIVERGED; DataLoss, LEDGER_BEHIND, when the trainer knows steps that the ledger
+    does not."""
+    done = recorded_steps(work, plan)
+    # One step more than is recorded: its answer never reached the ledger. It will be asked for again by its request_id.
+    if opened.version > done + 1:
+        raise DataLoss(
+            f"training {opened.training_id} is at version {opened.version}, the ledger at {done}: was the controller's "
+            "database put back to an older copy?",
+            reason="LEDGER_BEHIND",
+        )
+    if opened.version < done:
+        await work.journal.tell(
+            "replayed",
+            f"{opened.training_id} came back at version {opened.version}; replaying to version {done}",
+            {"replayed_steps": done - opened.version},
+        )
+    for step in range(opened.version + 1, done + 1):
+        recorded = work.ledger.need(step_key(plan.iteration, plan.name, step), trainer_v1.StepResult)
+        result = await _take(work, opened.training_id, plan, step, await plan.batch(step), last=step == done)
+        if result.digest != recorded.digest:
+            await _diverged(work, plan, step, done, recorded, result)
+            return step
+        work.check()
+    return done
+
+
+async def run_steps(
+    work: Work,
+    opened: trainer_v1.Training,
+    plan: Plan,
+    after: Callable[[trainer_v1.StepResult], Awaitable[None]] | None = None,
+) -> None:
+    """Takes a training to `plan.total` steps. `after` is awaited after each new step is recorded."""
+    done = await catch_up(work, opened, plan)
+    work.journal.status.step, work.journal.status.total_steps = done, plan.total
+    started = time.monotonic()
+    for step in range(done + 1, plan.total + 1):
+        began = time.monotonic()
+        batch = await plan.batch(step)
+        result = await _take(work, opened.training_id, plan, step, batch, last=True)
+        now = time.monotonic()
+        metrics = {
+            **batch.metrics,
+            **result.metrics,
+            "step_seconds": result.seconds,
+            "eta_seconds": (now - started) / (step - done) * (plan.total - step),
+            "samples_per_second": (len(batch.samples) + len(batch.preferences)) / max(now - began, 1e-6),
+        }
+        work.journal.status.step = step
+        work.journal.status.message = ""
+        await work.journal.record(
+            step_key(plan.iteration, plan.name, step),
+            result,
+            Happening("step", f"step {step} of {plan.total}", metrics),
+        )
+        if after is not None:
+            await after(result)
+
+
+async def _take(
+    work: Work, training_id: str, plan: Plan, step: int, batch: Batch, *, last: bool
+) -> trainer_v1.StepResult:
+    """Puts a batch and takes the step on it. Both may be repeated at will."""
+    token = work.services.token("trainer")
+    put = await work.client.trainer.put_experience(
+        training_id, samples=batch.samples, preferences=batch.preferences, lease_token=token
+    )
+    return await work.client.trainer.step(
+        training_id,
+        put.batch_id,
+        parent_version=step - 1,
+        publish=plan.publish and last,
+        request_id=f"{training_id}-{step}",
+        lease_token=token,
+    )
+
+
+async def _diverged(
+    work: Work, plan: Plan, step: int, done: int, recorded: trainer_v1.StepResult, result: trainer_v1.StepResult
+) -> None:
+    """A replayed step came out differently."""
+    if work.spec.deterministic:
+        raise FailedPrecondition(
+            f"step {step} of {plan.name} in iteration {plan.iteration} came out as {result.digest[:12]} when replayed, "
+            f"and was {recorded.digest[:12]}: this machine does not compute as it did; go on where it did, or start a "
+            "new run",
+            reason="REPLAY_DIVERGED",
+            metadata={"recorded": recorded.digest, "replayed": result.digest},
+        )
+    first = step_key(plan.iteration, plan.name, step)
+    prefix = key(plan.iteration, plan.name) + "/"
+    forgotten = [
+        name
+        for name in work.ledger.names()
+        if name.startswith(prefix)
+        and (number := name.removeprefix(prefix).split("/")[0]).isdigit()
+        and int(number) > step
+    ]
+    await work.journal.record_entries(
+        [work.ledger.message_entry(first, result)],
+        Happening(
+            "replayed",
+            f"step {step} came out differently when replayed; the {done - step} steps after it are made anew",
+            {"forgotten_steps": done - step},
+        ),
+        forget=[first, *forgotten],
+    )
+
+
+def _threads_key(work: Work, training: trainer_v1.Training) -> str:
+    return key(work.journal.status.iteration, "training", training.training_id.removeprefix(f"{work.run_id}-"))

@@ -1,0 +1,1 @@
+"""What the controller remembers: runs, their events, their ledgers, and the models that came of them."""

@@ -1,0 +1,33 @@
+"""Which errors of a stage go away when the stage is entered again, its services restarted and their state restored."""
+
+from __future__ import annotations
+
+from accord.errors import (
+    AccordError,
+    Cancelled,
+    DeadlineExceeded,
+    FailedPrecondition,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+)
+
+# The launcher tried already, as often as it makes sense.
+_GIVEN_UP = frozenset({"SERVICE_FAILED", "SERVICE_KEEPS_DYING", "DATABASE_UNREACHABLE"})
+# A restarted service has lost what only its memory held; entering the stage again puts it back.
+_LOST_STATE = frozenset({"NO_WEIGHTS", "VERSION_MISMATCH", "MODEL_NOT_LOADED", "WRONG_PARENT", "LEASE_HELD"})
+_LOST_THINGS = frozenset({"TRAINING_NOT_FOUND", "BATCH_NOT_FOUND", "UNKNOWN_TRAINING", "UNKNOWN_BATCH"})
+_BUSY = frozenset({"OVERLOADED"})
+
+
+def is_recoverable(error: AccordError) -> bool:
+    """Whether trying again from the last durable point may help."""
+    if isinstance(error, Unavailable):
+        return error.reason not in _GIVEN_UP
+    if isinstance(error, FailedPrecondition):
+        return error.reason in _LOST_STATE
+    if isinstance(error, NotFound):
+        return error.reason in _LOST_THINGS
+    if isinstance(error, ResourceExhausted):
+        return error.reason in _BUSY
+    return isinstance(error, DeadlineExceeded | Cancelled)

@@ -1,0 +1,143 @@
+"""Model folders into modules: causal language models and reward models; errors say what is wrong with a folder."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from accord.errors import InvalidArgument
+
+DType = Literal["float32", "bfloat16"]
+TORCH_DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+# Services log their own lines; bars and load reports of the library would drown them.
+transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The torch type of `float32` or `bfloat16`; InvalidArgument/UNKNOWN_DTYPE for any other name."""
+    if name not in TORCH_DTYPES:
+        raise InvalidArgument(f"dtype {name!r} is unknown; known: {', '.join(TORCH_DTYPES)}", reason="UNKNOWN_DTYPE")
+    return TORCH_DTYPES[name]
+
+
+def load_causal_lm(folder: Path, dtype: DType | str = "float32") -> PreTrainedModel:
+    """The causal language model in `folder` (config.json, *.safetensors), in eval mode, every dropout 0.
+
+    InvalidArgument/BAD_MODEL where the folder is missing or incomplete, or lacks weights that the model needs.
+    """
+    config = load_config(folder)
+    model, info = _load(AutoModelForCausalLM, folder, config, dtype)
+    _refuse_missing(folder, info)
+    return _quiet(model)
+
+
+def load_reward_model(folder: Path, dtype: DType | str = "float32") -> PreTrainedModel:
+    """The reward model in `folder`: a sequence classifier with one output, eval mode, every dropout 0.
+
+    InvalidArgument/BAD_MODEL as `load_causal_lm`, and where the folder has no trained head or more than one output.
+    """
+    config = load_config(folder)
+    if config.num_labels != 1:
+        raise _bad(folder, f"has {config.num_labels} labels; a reward model has one (num_labels=1)")
+    model, info = _load(AutoModelForSequenceClassification, folder, config, dtype)
+    _refuse_missing(folder, info)
+    return _quiet(model)
+
+
+def new_reward_model(folder: Path, seed: int, dtype: DType | str = "float32") -> PreTrainedModel:
+    """A reward model on the trunk of the causal LM or encoder in `folder`, with a fresh head.
+
+    Head weights are drawn from N(0, 1/sqrt(d+1)) with d the input width, the bias is 0 (Stiennon et al. 2020, as
+    Huang et al. 2024, "The N+ implementation details", give it). The same seed gives the same head.
+    InvalidArgument/BAD_MODEL.
+    """
+    config = load_config(folder)
+    config.num_labels = 1
+    if getattr(config, "pad_token_id", None) is None:
+        from accord_models.tokenizer import load_tokenizer
+
+        config.pad_token_id = load_tokenizer(folder).pad_token_id
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, info = _load(AutoModelForSequenceClassification, folder, config, dtype, ignore_mismatched_sizes=True)
+        head = reward_head(model)
+        _refuse_missing(folder, info, outside=model.base_model)
+        with torch.no_grad():
+            head.weight.normal_(0.0, 1.0 / math.sqrt(head.in_features + 1))
+            if head.bias is not None:
+                head.bias.zero_()
+    return _quiet(model)
+
+
+def reward_head(model: PreTrainedModel) -> nn.Linear:
+    """The linear layer of a reward model that gives the score: its last one with a single output."""
+    heads = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == 1]
+    if not heads:
+        raise InvalidArgument(f"{type(model).__name__} has no linear layer with one output", reason="BAD_MODEL")
+    return heads[-1]
+
+
+def load_config(folder: Path) -> Any:
+    """The Hugging Face config of `folder`, dropouts set to 0; InvalidArgument/BAD_MODEL."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise _bad(folder, "does not exist or is not a folder; give a folder with config.json and *.safetensors")
+    if not (folder / "config.json").is_file():
+        raise _bad(folder, "has no config.json; give a folder in Hugging Face layout")
+    if not any(folder.glob("*.safetensors")):
+        raise _bad(folder, "has no *.safetensors; weights in other formats (pickle) are not loaded")
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (ValueError, OSError, KeyError, AttributeError, TypeError) as error:
+        raise _bad(folder, f"has a config.json that transformers cannot read: {error}") from error
+    for name, value in config.to_dict().items():
+        if name.endswith(("dropout", "pdrop", "_dropout_prob")) and isinstance(value, float | int) and value:
+            setattr(config, name, 0.0)
+    return config
+
+
+def _load(auto: Any, folder: Path, config: Any, dtype: str, **options: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
+    target = torch_dtype(dtype)
+    try:
+        model, info = auto.from_pretrained(
+            folder,
+            config=config,
+            dtype=target,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+        )
+    except Exception as error:  # transformers and safetensors raise many types, SafetensorError among them
+        raise _bad(folder, f"cannot be loaded: {type(error).__name__}: {error}") from error
+    return model, info
+
+
+def _refuse_missing(folder: Path, info: dict[str, Any], outside: nn.Module | None = None) -> None:
+    """Refuses weights that would stay random; with `outside` only those of that module count."""
+    missing = sorted(info["missing_keys"])
+    if outside is not None:
+        trunk = {name for name, _ in outside.named_parameters()}
+        missing = [name for name in missing if name.partition(".")[2] in trunk and "pooler" not in name]
+    if missing:
+        raise _bad(folder, f"lacks {len(missing)} of the model's weights: {', '.join(missing[:3])}")
+
+
+def _quiet(model: PreTrainedModel) -> PreTrainedModel:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    model.train(False)
+    return model
+
+
+def _bad(folder: Path, what: str) -> InvalidArgument:
+    return InvalidArgument(f"model folder {folder} {what}", reason="BAD_MODEL", metadata={"folder": str(folder)})

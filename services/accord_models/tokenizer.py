@@ -1,0 +1,126 @@
+"""Tokenizers: loading, the fingerprint that travels with tokens, conversations to token ids."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from jinja2.exceptions import TemplateError
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+
+from accord.errors import InvalidArgument
+from accord.types import v1 as types_v1
+
+_ROLE_NAMES = {"system": "System", "user": "User", "assistant": "Assistant"}
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in `folder`, padding on the left; without a pad token of its own it pads with eos.
+
+    InvalidArgument/BAD_TOKENIZER where there is none.
+    """
+    folder = Path(folder)
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
+        raise InvalidArgument(f"{folder} has no tokenizer (tokenizer.json)", reason="BAD_TOKENIZER")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
+    except Exception as error:  # the backends raise bare Exception on damaged files
+        raise InvalidArgument(f"the tokenizer in {folder} cannot be loaded: {error}", reason="BAD_TOKENIZER") from error
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token is None:
+            raise InvalidArgument(f"the tokenizer in {folder} has neither pad nor eos token", reason="BAD_TOKENIZER")
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 (hex) of everything that decides which ids a text has and where a response ends.
+
+    Vocabulary, merges, normalisation, added tokens, bos and eos. Not in it: the chat template, the pad token and the
+    state of padding and truncation, which do not change what an id means.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        rules: dict[str, Any] = json.loads(backend.to_str())
+        rules.pop("padding", None)
+        rules.pop("truncation", None)
+    else:
+        rules = {"class": type(tokenizer).__name__, "vocabulary": tokenizer.get_vocab()}
+    identity = {"rules": rules, "bos": tokenizer.bos_token_id, "eos": tokenizer.eos_token_id}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+
+
+def render(tokenizer: PreTrainedTokenizerBase, conversation: types_v1.Conversation) -> list[int]:
+    """Token ids of the conversation with the start of the assistant's turn: what a policy continues.
+
+    Without a chat template: `User: ...` paragraphs ending in `Assistant:`. InvalidArgument/BAD_CONVERSATION.
+    """
+    messages = _messages(conversation)
+    if tokenizer.chat_template:
+        return _apply(tokenizer, messages, add_generation_prompt=True)
+    ids: list[int] = tokenizer(_plain(messages) + "\n\nAssistant:")["input_ids"]
+    # Some tokenizers close every text with eos; a prompt is open.
+    return ids[:-1] if ids and ids[-1] in (tokenizer.eos_token_id, tokenizer.sep_token_id) else ids
+
+
+def render_response(
+    tokenizer: PreTrainedTokenizerBase, conversation: types_v1.Conversation, response: str
+) -> list[int]:
+    """Token ids of the whole conversation with `response` as the assistant's last turn: what a reward model scores.
+
+    Works with and without a chat template, for decoders and encoders. InvalidArgument/BAD_CONVERSATION.
+    """
+    messages = [*_messages(conversation), {"role": "assistant", "content": response}]
+    if tokenizer.chat_template:
+        return _apply(tokenizer, messages, add_generation_prompt=False)
+    ids: list[int] = tokenizer(_plain(messages))["input_ids"]
+    return ids
+
+
+def reading_limit(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The most tokens that the model can read, by its positions and its tokenizer."""
+    positions = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
+    return int(min(positions, tokenizer.model_max_length))
+
+
+def keep_end(tokenizer: PreTrainedTokenizerBase, token_ids: list[int], limit: int) -> list[int]:
+    """The last `limit` tokens of what a reward model reads; a start token ([CLS], bos) stays in front.
+
+    The trainer and the reward service cut alike, so that a model is scored on what it was trained on.
+    """
+    if len(token_ids) <= limit:
+        return token_ids
+    if token_ids[0] in (tokenizer.cls_token_id, tokenizer.bos_token_id) and limit > 1:
+        return [token_ids[0], *token_ids[len(token_ids) - limit + 1 :]]
+    return token_ids[len(token_ids) - limit :]
+
+
+def _messages(conversation: types_v1.Conversation) -> list[dict[str, str]]:
+    if not conversation.messages:
+        raise InvalidArgument("the conversation has no messages", reason="BAD_CONVERSATION")
+    for message in conversation.messages:
+        if message.role not in _ROLE_NAMES:
+            raise InvalidArgument(
+                f"role {message.role!r} is unknown; known: {', '.join(_ROLE_NAMES)}", reason="BAD_CONVERSATION"
+            )
+    return [{"role": message.role, "content": message.content} for message in conversation.messages]
+
+
+def _apply(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], add_generation_prompt: bool
+) -> list[int]:
+    try:
+        ids: Any = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=False
+        )
+    except TemplateError as error:
+        raise InvalidArgument(
+            f"the model's chat template refuses the conversation: {error}", reason="BAD_CONVERSATION"
+        ) from error
+    return list(ids)
+
+
+def _plain(messages: list[dict[str, str]]) -> str:
+    return "\n\n".join(f"{_ROLE_NAMES[message['role']]}: {message['content']}" for message in messages)

@@ -1,0 +1,23 @@
+"""`python -m accord_preference`: serves prompts, annotation tasks, feedback and snapshots."""
+
+from __future__ import annotations
+
+from accord_preference.settings import PreferenceSettings
+from accord_runtime.main import run_service
+from accord_runtime.server import Service
+
+
+async def build(settings: PreferenceSettings) -> Service:
+    """The service; the database code is loaded only now, --help does without."""
+    from accord_preference import service
+
+    return await service.build(settings)
+
+
+def main() -> None:
+    """Parses flags and environment, serves until SIGTERM or SIGINT."""
+    run_service("preference", PreferenceSettings, build)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Canonical forms: the bytes from which ids, splits and snapshot digests follow, the same on every machine.
+
+Canonical JSON here: UTF-8, keys sorted, no spaces, numbers in the shortest form that reads back, no NaN.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from accord.preference import v1 as preference_v1
+from accord.types import v1 as types_v1
+
+# One for all: json.dumps makes a new one for each call with these settings.
+_encoder = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def canonical_json(value: Any) -> str:
+    """`value` as canonical JSON."""
+    return _encoder.encode(value)
+
+
+def digest(kind: str, value: Any) -> str:
+    """SHA-256 in hex of canonical JSON; `kind` keeps digests of different sorts of things apart."""
+    return hashlib.sha256(f"accord.{kind}.v1\n{canonical_json(value)}".encode()).hexdigest()
+
+
+def conversation_value(conversation: types_v1.Conversation) -> list[list[str]]:
+    """[[role, content], ...], oldest turn first."""
+    return [[message.role, message.content] for message in conversation.messages]
+
+
+def origin_value(origin: preference_v1.CompletionOrigin) -> dict[str, Any] | None:
+    """Every field of the origin by name; None where nothing is known, as for imported answers."""
+    value = {
+        "run_id": origin.run_id,
+        "iteration": origin.iteration,
+        "weights_version": origin.weights_version,
+        "weights_digest": origin.weights_digest,
+        "seed": origin.seed,
+    }
+    return value if any(value.values()) else None
+
+
+def prompt_id(conversation: list[list[str]]) -> str:
+    """The id of a prompt: the digest of its conversation alone."""
+    return digest("prompt", conversation)
+
+
+def completion_id(prompt: str, text: str, origin: dict[str, Any] | None) -> str:
+    """The id of an answer: the digest of its prompt's id, text and origin."""
+    return digest("completion", [prompt, text, origin])
+
+
+def feedback_id(prompt: str, annotator: str, annotator_kind: int, judgement: Any, task: str) -> str:
+    """The id of a judgement: who, on what, which verdict, for which task ("": none)."""
+    return digest("feedback", [prompt, annotator, annotator_kind, judgement, task])
+
+
+def split_of(prompt: str, heldout_fraction: float, salt: str) -> int:
+    """The side of the split of the prompt with this id: held out where its hash, read as a number in [0, 1), is below
+    `heldout_fraction`."""
+    number = int.from_bytes(hashlib.sha256(f"{salt}\n{prompt}".encode()).digest()[:8], "big") / 2**64
+    return int(preference_v1.SPLIT_HELDOUT if number < heldout_fraction else preference_v1.SPLIT_TRAIN)
+
+
+def prompt_record_digest(prompt: str, split: int) -> str:
+    """The digest of a prompt as a record of a snapshot.
+
+    The source is left out: it is a label, and whichever import came first gives it.
+    """
+    return digest("record.prompt", [prompt, split])
+
+
+def feedback_record_digest(
+    prompt: str, split: int, annotator: str, annotator_kind: int, judgement: Any, source: str, late: bool
+) -> str:
+    """The digest of a judgement as a record of a snapshot.
+
+    Times and tasks are left out, so that the same content has the same digest wherever and whenever it was stored;
+    conversation, texts and origins are in it by the ids of prompt and completions, which are digests of them.
+    """
+    return digest("record.feedback", [prompt, split, annotator, annotator_kind, judgement, source, late])

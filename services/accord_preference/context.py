@@ -1,0 +1,74 @@
+"""What every part of the service works with, and checks that several parts make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from accord.errors import InvalidArgument, NotFound
+from accord.preference import v1 as preference_v1
+from accord_preference.settings import PreferenceSettings
+from accord_preference.store import CompletionRow, PromptRow, Reader, Store
+
+SPLITS = (preference_v1.SPLIT_UNSPECIFIED, preference_v1.SPLIT_TRAIN, preference_v1.SPLIT_HELDOUT)
+
+
+@dataclass(frozen=True)
+class Context:
+    """Store, settings, and `clock`: seconds since 1970; the only clock there is."""
+
+    store: Store
+    settings: PreferenceSettings
+    clock: Callable[[], float]
+
+    def now_us(self) -> int:
+        """Now, in microseconds since 1970."""
+        return int(self.clock() * 1_000_000)
+
+
+def check_split(split: int) -> int:
+    """The split of a filter, 0 for both sides. InvalidArgument for one that there is not."""
+    if split not in SPLITS:
+        raise InvalidArgument.at("split", f"is {split}; must be SPLIT_TRAIN, SPLIT_HELDOUT, or unset for both")
+    return split
+
+
+def check_annotator(annotator: preference_v1.Annotator, path: str) -> None:
+    """InvalidArgument for an annotator without id or of a kind that there is not."""
+    if not annotator.annotator_id:
+        raise InvalidArgument.at(f"{path}.annotator_id", "must be set")
+    known = (
+        preference_v1.ANNOTATOR_KIND_HUMAN,
+        preference_v1.ANNOTATOR_KIND_SIMULATED,
+        preference_v1.ANNOTATOR_KIND_MODEL,
+    )
+    if annotator.kind not in known:
+        raise InvalidArgument.at(f"{path}.kind", "must say who judged: a human, a simulated annotator or a model")
+
+
+def unknown(what: str, name: str, field: str) -> NotFound:
+    """The error for something that does not exist, naming it and the field that asked for it."""
+    return NotFound(
+        f"{field}: there is no {what} {name!r}",
+        reason=f"{what.upper()}_NOT_FOUND",
+        metadata={"field": field, f"{what}_id": name},
+    )
+
+
+async def judged_of(
+    tx: Reader, prompt_id: str, fields: dict[str, str], prompt_field: str
+) -> tuple[PromptRow, dict[str, CompletionRow]]:
+    """A prompt and those of its completions that `fields` (completion id -> field of the request) names.
+
+    NotFound names what does not exist; InvalidArgument names a completion that answers another prompt.
+    """
+    prompt = (await tx.prompts([prompt_id])).get(prompt_id)
+    if prompt is None:
+        raise unknown("prompt", prompt_id, prompt_field)
+    answers = await tx.completions(list(fields))
+    for name, field in fields.items():
+        if name not in answers:
+            raise unknown("completion", name, field)
+        if answers[name].prompt_id != prompt_id:
+            raise InvalidArgument.at(field, f"{name} answers another prompt ({answers[name].prompt_id})")
+    return prompt, answers

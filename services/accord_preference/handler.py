@@ -1,0 +1,106 @@
+"""What the preference service does, one method an RPC; its parts are in files of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from accord.preference import v1 as preference_v1
+from accord_preference import messages
+from accord_preference.context import Context, check_split, unknown
+from accord_preference.importing import Importing
+from accord_preference.judging import Judging
+from accord_preference.once import content_of, once
+from accord_preference.paging import page_size, page_token, read_token
+from accord_preference.settings import PreferenceSettings
+from accord_preference.snapshots import Snapshots
+from accord_preference.store import Store, Writer
+from accord_preference.tasks import Tasks
+
+
+class PreferenceHandler:
+    """Prompts, completions and statistics; `tasks`, `judging`, `importing`, `snapshots` do the rest."""
+
+    def __init__(self, store: Store, settings: PreferenceSettings, clock: Callable[[], float]):
+        self._context = Context(store, settings, clock)
+        self.tasks = Tasks(self._context)
+        self.judging = Judging(self._context)
+        self.importing = Importing(self._context)
+        self.snapshots = Snapshots(self._context)
+
+    async def create_prompts(self, request: preference_v1.CreatePromptsRequest) -> preference_v1.CreatePromptsResponse:
+        """Adds prompts, all or none; ones that exist are returned as they are."""
+        settings = self._context.settings
+        new = [
+            messages.prompt_row(
+                item.conversation,
+                item.source,
+                f"prompts[{index}].conversation",
+                settings.heldout_fraction,
+                settings.split_salt,
+            )
+            for index, item in enumerate(request.prompts)
+        ]
+
+        async def change(tx: Writer) -> preference_v1.CreatePromptsResponse:
+            await tx.add_prompts(new)
+            kept = await tx.prompts([row.prompt_id for row in new])
+            return preference_v1.CreatePromptsResponse(prompts=[messages.prompt(kept[row.prompt_id]) for row in new])
+
+        return await once(
+            self._context, request.request_id, content_of(request), preference_v1.CreatePromptsResponse, change
+        )
+
+    async def list_prompts(self, request: preference_v1.ListPromptsRequest) -> preference_v1.ListPromptsResponse:
+        """One page of prompts, by id."""
+        size = page_size(request.page_size, 1000, 1000)
+        split, source = check_split(request.split), request.source
+        after = read_token(request.page_token, "", "prompts", split, source)
+        async with self._context.store.reading() as tx:
+            found = await tx.list_prompts(after, size + 1, split, source)
+        page = found[:size]
+        more = len(found) > size
+        return preference_v1.ListPromptsResponse(
+            prompts=[messages.prompt(row) for row in page],
+            next_page_token=page_token(page[-1].prompt_id, "prompts", split, source) if more else "",
+        )
+
+    async def create_completions(
+        self, request: preference_v1.CreateCompletionsRequest
+    ) -> preference_v1.CreateCompletionsResponse:
+        """Adds answers to prompts, all or none."""
+        new = [messages.completion_row(item.prompt_id, item.text, item.origin) for item in request.completions]
+
+        async def change(tx: Writer) -> preference_v1.CreateCompletionsResponse:
+            prompts = await tx.prompts([row.prompt_id for row in new])
+            for index, row in enumerate(new):
+                if row.prompt_id not in prompts:
+                    raise unknown("prompt", row.prompt_id, f"completions[{index}].prompt_id")
+            await tx.add_completions(new)
+            return preference_v1.CreateCompletionsResponse(completions=[messages.completion(row) for row in new])
+
+        return await once(
+            self._context, request.request_id, content_of(request), preference_v1.CreateCompletionsResponse, change
+        )
+
+    async def get_stats(self) -> preference_v1.GetStatsResponse:
+        """Counts over everything."""
+        async with self._context.store.reading() as tx:
+            found = await tx.stats()
+        return preference_v1.GetStatsResponse(
+            prompts=found.prompts,
+            completions=found.completions,
+            comparisons=found.judgements.get(preference_v1.TASK_KIND_COMPARISON, 0),
+            rankings=found.judgements.get(preference_v1.TASK_KIND_RANKING, 0),
+            ratings=found.judgements.get(preference_v1.TASK_KIND_RATING, 0),
+            open_tasks=found.open_tasks,
+            snapshots=found.snapshots,
+            feedback=[
+                preference_v1.FeedbackCount(
+                    source=label,
+                    split=preference_v1.Split.ValueType(split),
+                    annotator_kind=preference_v1.AnnotatorKind.ValueType(kind),
+                    count=count,
+                )
+                for (label, split, kind), count in found.feedback.items()
+            ],
+        )

@@ -1,0 +1,157 @@
+"""Import of complete records: checked as they arrive, stored in one transaction when the stream has ended.
+
+What arrives waits in a spool (memory, then a nameless temporary file), so that a slow sender holds up nobody: the
+database is locked only while the rows go in. A broken stream, a wrong record or a killed process leaves nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import AsyncIterator, Iterator
+from tempfile import SpooledTemporaryFile
+from typing import IO
+
+from accord.errors import FieldViolation, InvalidArgument
+from accord.preference import v1 as preference_v1
+from accord_preference import messages
+from accord_preference.context import Context, check_annotator
+from accord_preference.judgement import Judgement, read_judgement
+from accord_preference.judging import Verdict, feedback_row
+from accord_preference.once import once
+from accord_preference.store import CompletionRow, PromptRow, Writer
+
+SPOOL_BYTES = 16 * 2**20
+CHUNK_RECORDS = 500
+_LENGTH = struct.Struct("<I")
+
+
+class Importing:
+    """The part of the service that takes records from elsewhere."""
+
+    def __init__(self, context: Context):
+        self._context = context
+
+    async def import_records(
+        self, requests: AsyncIterator[preference_v1.ImportRecordsRequest]
+    ) -> preference_v1.ImportRecordsResponse:
+        """Stores all records of the stream, or none. InvalidArgument names the record (counted from 0) and field."""
+        with SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
+            request_id, content = await self._receive(requests, spool)
+            spool.seek(0)
+
+            async def change(tx: Writer) -> preference_v1.ImportRecordsResponse:
+                total = preference_v1.ImportRecordsResponse()
+                chunk: list[preference_v1.ImportRecord] = []
+                for record in _spooled(spool):
+                    chunk.append(record)
+                    if len(chunk) == CHUNK_RECORDS:
+                        await self._store(tx, chunk, total)
+                        chunk = []
+                await self._store(tx, chunk, total)
+                return total
+
+            return await once(self._context, request_id, content, preference_v1.ImportRecordsResponse, change)
+
+    async def _receive(
+        self, requests: AsyncIterator[preference_v1.ImportRecordsRequest], spool: IO[bytes]
+    ) -> tuple[str, str]:
+        """Checks and spools the whole stream: (request_id, digest of the records)."""
+        request_id, count, first = "", 0, True
+        content = hashlib.sha256(b"accord.preference.v1.ImportRecords\n")
+        try:
+            async for request in requests:
+                if first:
+                    request_id = request.request_id
+                    if not request_id:
+                        raise InvalidArgument.at("request_id", "must be set in the first message of the stream")
+                elif request.request_id not in ("", request_id):
+                    raise InvalidArgument.at("request_id", "differs from that of the first message; send it once")
+                first = False
+                for record in request.records:
+                    self._rows(record, f"records[{count}].")
+                    data = record.SerializeToString(deterministic=True)
+                    framed = _LENGTH.pack(len(data)) + data
+                    content.update(framed)
+                    spool.write(framed)
+                    count += 1
+        except InvalidArgument as error:
+            raise _counted(error, count) from error
+        return request_id, content.hexdigest()
+
+    def _rows(
+        self, record: preference_v1.ImportRecord, path: str
+    ) -> tuple[PromptRow, list[CompletionRow], Judgement | None]:
+        """The rows of one record. InvalidArgument names what is wrong in it."""
+        settings = self._context.settings
+        prompt = messages.prompt_row(
+            record.prompt, record.source, f"{path}prompt", settings.heldout_fraction, settings.split_salt
+        )
+        answers: dict[str, CompletionRow] = {}
+        for index, answer in enumerate(record.completions):
+            if not answer.local_id or answer.local_id in answers:
+                problem = "is used twice in this record" if answer.local_id else "must be set"
+                raise InvalidArgument.at(f"{path}completions[{index}].local_id", problem)
+            answers[answer.local_id] = messages.completion_row(
+                prompt.prompt_id, answer.text, preference_v1.CompletionOrigin()
+            )
+
+        def resolve(field: str, name: str) -> str:
+            if name not in answers:
+                raise InvalidArgument.at(field, f"names no completion of this record: {name!r}")
+            return answers[name].completion_id
+
+        judgement = None
+        if record.WhichOneof("judgement") is not None:
+            check_annotator(record.annotator, f"{path}annotator")
+            judgement = read_judgement(record, path, resolve)
+        return prompt, list(answers.values()), judgement
+
+    async def _store(
+        self, tx: Writer, chunk: list[preference_v1.ImportRecord], total: preference_v1.ImportRecordsResponse
+    ) -> None:
+        """Stores a chunk and counts what was new into `total`."""
+        rows = [self._rows(record, "") for record in chunk]
+        total.prompts += await tx.add_prompts([prompt for prompt, _, _ in rows])
+        total.completions += await tx.add_completions([answer for _, answers, _ in rows for answer in answers])
+        # As stored: a prompt keeps the source under which it came first.
+        kept = await tx.prompts([prompt.prompt_id for prompt, _, _ in rows])
+        now_us = self._context.now_us()
+        judged = []
+        for record, (prompt, _, judgement) in zip(chunk, rows, strict=True):
+            if judgement is not None:
+                who = record.annotator
+                verdict = Verdict(who.annotator_id, who.kind, judgement, record.source)
+                judged.append(feedback_row(verdict, kept[prompt.prompt_id], now_us))
+        new = await tx.add_feedback(judged)
+        total.feedback += new
+        total.duplicates += len(judged) - new
+
+
+def _spooled(spool: IO[bytes]) -> Iterator[preference_v1.ImportRecord]:
+    while header := spool.read(_LENGTH.size):
+        yield preference_v1.ImportRecord.FromString(spool.read(_LENGTH.unpack(header)[0]))
+
+
+def _counted(error: InvalidArgument, received: int) -> InvalidArgument:
+    """The same error with the record's number in the metadata.
+
+    Checks before this handler see one message of the stream and count its records from 0; `received` records came in
+    messages before it.
+    """
+    numbers = []
+    violations = []
+    for violation in error.violations:
+        field, number = _renumbered(violation.field, received if error.reason == "REQUIRED_FIELD_MISSING" else 0)
+        violations.append(FieldViolation(field, violation.description))
+        numbers += [number] if number is not None else []
+    message = "; ".join(f"{one.field}: {one.description}" for one in violations) or error.message
+    metadata = {**error.metadata, "record": str(min(numbers))} if numbers else error.metadata
+    return InvalidArgument(message, reason=error.reason, metadata=metadata, violations=violations)
+
+
+def _renumbered(field: str, received: int) -> tuple[str, int | None]:
+    if not field.startswith("records["):
+        return field, None
+    index, _, rest = field.removeprefix("records[").partition("]")
+    return f"records[{int(index) + received}]{rest}", int(index) + received

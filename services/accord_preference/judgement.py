@@ -1,0 +1,132 @@
+"""Judgements: what makes one valid, and its canonical form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from accord.errors import InvalidArgument
+from accord.preference import v1 as preference_v1
+
+Judged = preference_v1.Feedback | preference_v1.ImportRecord
+KIND_NAMES = {
+    preference_v1.TASK_KIND_COMPARISON: "comparison",
+    preference_v1.TASK_KIND_RANKING: "ranking",
+    preference_v1.TASK_KIND_RATING: "rating",
+}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A valid judgement. `value`: its canonical form; `fields`: completion id -> the field that names it, in order.
+
+    What is interchangeable is sorted: the two of a tie, and the completions that share a rank.
+    """
+
+    kind: int
+    value: dict[str, Any]
+    fields: dict[str, str]
+
+    @property
+    def completion_ids(self) -> tuple[str, ...]:
+        """What was judged, best first."""
+        return tuple(self.fields)
+
+
+def read_judgement(message: Judged, path: str, resolve: Callable[[str, str], str] = lambda _, name: name) -> Judgement:
+    """The judgement in `message`, whose fields are named behind `path`, for instance `feedback.`.
+
+    `resolve(field, name)` gives the lasting id of the completion that the message calls `name`. Raises InvalidArgument
+    naming the field: a completion against itself or ranked twice, a number outside its scale or no number.
+    """
+    which = message.WhichOneof("judgement")
+    if which == "comparison":
+        return _comparison(message.comparison, f"{path}comparison.", resolve)
+    if which == "ranking":
+        return _ranking(message.ranking, f"{path}ranking.", resolve)
+    if which == "rating":
+        return _rating(message.rating, f"{path}rating.", resolve)
+    raise InvalidArgument.at(f"{path}judgement", "set one of comparison, ranking, rating")
+
+
+def write_judgement(kind: int, value: dict[str, Any], feedback: preference_v1.Feedback) -> None:
+    """Puts the canonical form `value` of a judgement into a message."""
+    if kind == preference_v1.TASK_KIND_COMPARISON:
+        feedback.comparison.CopyFrom(preference_v1.Comparison(**value))
+    elif kind == preference_v1.TASK_KIND_RANKING:
+        ranks = [preference_v1.Rank(completion_ids=names) for names in value["ranks"]]
+        feedback.ranking.CopyFrom(preference_v1.Ranking(ranks=ranks))
+    else:
+        feedback.rating.CopyFrom(preference_v1.Rating(**value))
+
+
+def _comparison(message: preference_v1.Comparison, path: str, resolve: Callable[[str, str], str]) -> Judgement:
+    fields: dict[str, str] = {}
+    chosen = _add(fields, f"{path}chosen_id", message.chosen_id, resolve)
+    rejected = _add(fields, f"{path}rejected_id", message.rejected_id, resolve)
+    margin = None
+    if message.HasField("margin"):
+        margin = _finite(f"{path}margin", message.margin)
+        if margin < 0:
+            raise InvalidArgument.at(f"{path}margin", f"is {margin:g}; must be at least 0, or unset when not known")
+        if message.tie and margin > 0:
+            raise InvalidArgument.at(f"{path}margin", "two answers that are as good as each other have no margin")
+    if message.tie and rejected < chosen:
+        chosen, rejected = rejected, chosen
+        fields = dict(reversed(fields.items()))
+    value = {"chosen_id": chosen, "rejected_id": rejected, "tie": message.tie, "margin": margin}
+    return Judgement(preference_v1.TASK_KIND_COMPARISON, value, fields)
+
+
+def _ranking(message: preference_v1.Ranking, path: str, resolve: Callable[[str, str], str]) -> Judgement:
+    fields: dict[str, str] = {}
+    ranks = []
+    for number, rank in enumerate(message.ranks):
+        if not rank.completion_ids:
+            raise InvalidArgument.at(f"{path}ranks[{number}].completion_ids", "a rank holds at least one completion")
+        ranks.append(
+            sorted(
+                _add(fields, f"{path}ranks[{number}].completion_ids[{place}]", name, resolve)
+                for place, name in enumerate(rank.completion_ids)
+            )
+        )
+    if len(fields) < 2:
+        raise InvalidArgument.at(f"{path}ranks", "a ranking orders at least two completions")
+    ordered = {name: fields[name] for rank in ranks for name in rank}
+    return Judgement(preference_v1.TASK_KIND_RANKING, {"ranks": ranks}, ordered)
+
+
+def _rating(message: preference_v1.Rating, path: str, resolve: Callable[[str, str], str]) -> Judgement:
+    fields: dict[str, str] = {}
+    completion = _add(fields, f"{path}completion_id", message.completion_id, resolve)
+    if not message.HasField("value"):
+        raise InvalidArgument.at(f"{path}value", "must be set")
+    low = _finite(f"{path}min", message.min) if message.HasField("min") else 0.0
+    high = _finite(f"{path}max", message.max) if message.HasField("max") else 1.0
+    if low >= high:
+        raise InvalidArgument.at(f"{path}max", f"is {high:g}; must be above min, which is {low:g}")
+    number = _finite(f"{path}value", message.value)
+    if not low <= number <= high:
+        raise InvalidArgument.at(f"{path}value", f"is {number:g}; the scale goes from {low:g} to {high:g}")
+    value = {"completion_id": completion, "value": number, "min": low, "max": high, "criterion": message.criterion}
+    return Judgement(preference_v1.TASK_KIND_RATING, value, fields)
+
+
+def _add(fields: dict[str, str], field: str, name: str, resolve: Callable[[str, str], str]) -> str:
+    if not name:
+        raise InvalidArgument.at(field, "must be set")
+    completion = resolve(field, name)
+    if completion in fields:
+        raise InvalidArgument.at(
+            field, f"is the same completion as {fields[completion]}: nothing can be better or worse than itself"
+        )
+    fields[completion] = field
+    return completion
+
+
+def _finite(field: str, number: float) -> float:
+    if not math.isfinite(number):
+        raise InvalidArgument.at(field, f"is {number}; must be a finite number")
+    return number + 0.0  # -0.0 becomes 0.0: equal numbers, equal digests

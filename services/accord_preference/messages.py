@@ -1,0 +1,155 @@
+"""Carriers of the store <-> messages of the contract."""
+
+from __future__ import annotations
+
+import json
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from accord.errors import InvalidArgument
+from accord.preference import v1 as preference_v1
+from accord.types import v1 as types_v1
+from accord_preference import canonical
+from accord_preference.judgement import write_judgement
+from accord_preference.store import (
+    CompletionRow,
+    FeedbackRow,
+    Filter,
+    LeaseRow,
+    PromptRow,
+    RecordRow,
+    SnapshotRow,
+    TaskRow,
+)
+
+ROLES = ("system", "user", "assistant")
+
+
+def timestamp(microseconds: int) -> Timestamp:
+    """A point in time, microseconds since 1970."""
+    return Timestamp(seconds=microseconds // 1_000_000, nanos=microseconds % 1_000_000 * 1000)
+
+
+def prompt_row(
+    conversation: types_v1.Conversation, source: str, path: str, heldout_fraction: float, salt: str
+) -> PromptRow:
+    """A new prompt. InvalidArgument, its field behind `path`, for no turns or an unknown role."""
+    if not conversation.messages:
+        raise InvalidArgument.at(f"{path}.messages", "must not be empty")
+    for index, message in enumerate(conversation.messages):
+        if message.role not in ROLES:
+            raise InvalidArgument.at(
+                f"{path}.messages[{index}].role", f"is {message.role!r}; must be one of {', '.join(ROLES)}"
+            )
+    value = canonical.conversation_value(conversation)
+    name = canonical.prompt_id(value)
+    split = canonical.split_of(name, heldout_fraction, salt)
+    return PromptRow(name, canonical.canonical_json(value), source, split, canonical.prompt_record_digest(name, split))
+
+
+def completion_row(prompt_id: str, text: str, origin: preference_v1.CompletionOrigin) -> CompletionRow:
+    """A new answer."""
+    value = canonical.origin_value(origin)
+    kept = None if value is None else canonical.canonical_json(value)
+    return CompletionRow(canonical.completion_id(prompt_id, text, value), prompt_id, text, kept)
+
+
+def prompt(row: PromptRow) -> preference_v1.Prompt:
+    """A prompt as a message."""
+    turns = [types_v1.ChatMessage(role=role, content=content) for role, content in json.loads(row.conversation)]
+    return preference_v1.Prompt(
+        prompt_id=row.prompt_id,
+        conversation=types_v1.Conversation(messages=turns),
+        source=row.source,
+        split=preference_v1.Split.ValueType(row.split),
+    )
+
+
+def completion(row: CompletionRow) -> preference_v1.Completion:
+    """An answer as a message."""
+    message = preference_v1.Completion(completion_id=row.completion_id, prompt_id=row.prompt_id, text=row.text)
+    if row.origin is not None:
+        message.origin.CopyFrom(preference_v1.CompletionOrigin(**json.loads(row.origin)))
+    return message
+
+
+def feedback(row: FeedbackRow) -> preference_v1.Feedback:
+    """A judgement as a message."""
+    message = preference_v1.Feedback(
+        feedback_id=row.feedback_id,
+        prompt_id=row.prompt_id,
+        annotator=preference_v1.Annotator(
+            annotator_id=row.annotator_id, kind=preference_v1.AnnotatorKind.ValueType(row.annotator_kind)
+        ),
+        task_id=row.task_id or "",
+        source=row.source,
+        create_time=timestamp(row.created_us),
+        late=row.late,
+    )
+    write_judgement(row.kind, json.loads(row.judgement), message)
+    return message
+
+
+def task(row: TaskRow) -> preference_v1.Task:
+    """A task as a message."""
+    return preference_v1.Task(
+        task_id=row.task_id,
+        kind=preference_v1.TaskKind.ValueType(row.kind),
+        prompt_id=row.prompt_id,
+        completion_ids=row.completion_ids,
+        redundancy=row.redundancy,
+        queue=row.queue,
+        state=preference_v1.TaskState.ValueType(row.state),
+        answers=row.answers,
+    )
+
+
+def task_lease(
+    work: TaskRow, about: PromptRow, answers: dict[str, CompletionRow], lease: LeaseRow
+) -> preference_v1.TaskLease:
+    """A leased task with all that an annotator needs to see."""
+    return preference_v1.TaskLease(
+        task=task(work),
+        prompt=prompt(about),
+        completions=[completion(answers[name]) for name in work.completion_ids],
+        lease_id=lease.lease_id,
+        expire_time=timestamp(lease.expire_us),
+    )
+
+
+def record(row: RecordRow) -> preference_v1.Record:
+    """A record of an export as a message."""
+    return preference_v1.Record(
+        prompt=prompt(row.prompt),
+        completions=[completion(answer) for answer in row.completions],
+        feedback=None if row.feedback is None else feedback(row.feedback),
+    )
+
+
+def snapshot(row: SnapshotRow) -> preference_v1.Snapshot:
+    """A snapshot as a message."""
+    message = preference_v1.Snapshot(
+        digest=row.digest,
+        kind=preference_v1.SnapshotKind.ValueType(row.kind),
+        train_records=row.train_records,
+        heldout_records=row.heldout_records,
+        create_time=timestamp(row.created_us),
+    )
+    message.filter.ParseFromString(row.filter)
+    return message
+
+
+def filter_of(kind: int, message: preference_v1.SnapshotFilter, split: int = 0) -> Filter:
+    """The filter of a request. InvalidArgument for an unset kind, or for a filter that prompts cannot have."""
+    if kind not in (preference_v1.SNAPSHOT_KIND_PROMPTS, preference_v1.SNAPSHOT_KIND_PREFERENCES):
+        raise InvalidArgument.at("kind", "must be SNAPSHOT_KIND_PROMPTS or SNAPSHOT_KIND_PREFERENCES")
+    if kind == preference_v1.SNAPSHOT_KIND_PROMPTS:
+        for field, value in (("annotator_kinds", message.annotator_kinds), ("queues", message.queues)):
+            if value:
+                raise InvalidArgument.at(f"filter.{field}", "filters feedback; prompts have none. Leave it empty")
+    return Filter(
+        sources=tuple(message.sources),
+        annotator_kinds=tuple(message.annotator_kinds),
+        queues=tuple(message.queues),
+        split=split,
+    )

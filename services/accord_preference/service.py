@@ -1,0 +1,54 @@
+"""Puts the preference service together: settings -> store -> handlers -> servicer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import grpc
+
+from accord.preference import v1 as preference_v1
+from accord_preference.handler import PreferenceHandler
+from accord_preference.servicer import PreferenceServicer
+from accord_preference.settings import PreferenceSettings
+from accord_preference.store import Store
+from accord_preference.stores import open_store
+from accord_runtime.database import database_url
+
+
+class PreferenceService:
+    """The preference service, ready to be served."""
+
+    def __init__(self, store: Store, settings: PreferenceSettings, clock: Callable[[], float] = time.time):
+        self._store = store
+        self._servicer = PreferenceServicer(PreferenceHandler(store, settings, clock))
+
+    @property
+    def service_names(self) -> Sequence[str]:
+        """For health and reflection."""
+        return (preference_v1.PREFERENCE_SERVICE.services_by_name["PreferenceService"].full_name,)
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Adds the servicer."""
+        preference_v1.add_PreferenceServiceServicer_to_server(self._servicer, server)
+
+    async def close(self) -> None:
+        """Closes the database."""
+        await self._store.close()
+
+
+async def build(settings: PreferenceSettings, clock: Callable[[], float] = time.time) -> PreferenceService:
+    """Opens the store, migrates it, and checks that it splits prompts as `settings` say. `clock`: seconds since 1970.
+
+    Raises FailedPrecondition, SPLIT_CHANGED, where the database was made with another split: prompts would change
+    sides, and snapshots made before and after would contradict one another.
+    """
+    url = database_url(settings.database_url, default=settings.state_dir / "preference.db")
+    store = await open_store(url)
+    try:
+        async with store.writing() as tx:
+            await tx.pin_split(settings.heldout_fraction, settings.split_salt)
+    except BaseException:
+        await store.close()
+        raise
+    return PreferenceService(store, settings, clock)

@@ -1,0 +1,131 @@
+"""The contract, adapted to the handlers: one method an RPC, no rules of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from accord.errors import Cancelled
+from accord.preference import v1 as preference_v1
+from accord_preference.handler import PreferenceHandler
+
+Call = grpc.aio.ServicerContext[Any, Any]
+
+
+class PreferenceServicer(preference_v1.PreferenceServiceServicer):
+    """accord.preference.v1.PreferenceService over a `PreferenceHandler`."""
+
+    def __init__(self, handler: PreferenceHandler):
+        self._handler = handler
+
+    async def CreatePrompts(
+        self, request: preference_v1.CreatePromptsRequest, context: Call
+    ) -> preference_v1.CreatePromptsResponse:
+        """See the contract."""
+        return await self._handler.create_prompts(request)
+
+    async def ListPrompts(
+        self, request: preference_v1.ListPromptsRequest, context: Call
+    ) -> preference_v1.ListPromptsResponse:
+        """See the contract."""
+        return await self._handler.list_prompts(request)
+
+    async def CreateCompletions(
+        self, request: preference_v1.CreateCompletionsRequest, context: Call
+    ) -> preference_v1.CreateCompletionsResponse:
+        """See the contract."""
+        return await self._handler.create_completions(request)
+
+    async def CreateTasks(
+        self, request: preference_v1.CreateTasksRequest, context: Call
+    ) -> preference_v1.CreateTasksResponse:
+        """See the contract."""
+        return await self._handler.tasks.create(request)
+
+    async def LeaseTask(
+        self, request: preference_v1.LeaseTaskRequest, context: Call
+    ) -> preference_v1.LeaseTaskResponse:
+        """See the contract."""
+        return await self._handler.tasks.lease(request)
+
+    async def ReleaseTask(
+        self, request: preference_v1.ReleaseTaskRequest, context: Call
+    ) -> preference_v1.ReleaseTaskResponse:
+        """See the contract."""
+        return await self._handler.tasks.release(request)
+
+    async def CancelTasks(
+        self, request: preference_v1.CancelTasksRequest, context: Call
+    ) -> preference_v1.CancelTasksResponse:
+        """See the contract."""
+        return await self._handler.tasks.cancel(request)
+
+    async def GetQueue(self, request: preference_v1.GetQueueRequest, context: Call) -> preference_v1.GetQueueResponse:
+        """See the contract."""
+        return await self._handler.tasks.queue(request)
+
+    async def SubmitFeedback(
+        self, request: preference_v1.SubmitFeedbackRequest, context: Call
+    ) -> preference_v1.SubmitFeedbackResponse:
+        """See the contract."""
+        return await self._handler.judging.submit(request)
+
+    async def ImportRecords(
+        self, request_iterator: AsyncIterator[preference_v1.ImportRecordsRequest], context: Call
+    ) -> preference_v1.ImportRecordsResponse:
+        """See the contract."""
+        return await self._handler.importing.import_records(_whole(request_iterator, context))
+
+    async def CreateSnapshot(
+        self, request: preference_v1.CreateSnapshotRequest, context: Call
+    ) -> preference_v1.CreateSnapshotResponse:
+        """See the contract."""
+        return await self._handler.snapshots.create(request)
+
+    async def GetSnapshot(
+        self, request: preference_v1.GetSnapshotRequest, context: Call
+    ) -> preference_v1.GetSnapshotResponse:
+        """See the contract."""
+        return await self._handler.snapshots.get(request)
+
+    async def ListSnapshots(
+        self, request: preference_v1.ListSnapshotsRequest, context: Call
+    ) -> preference_v1.ListSnapshotsResponse:
+        """See the contract."""
+        return await self._handler.snapshots.page(request)
+
+    async def ExportSnapshot(
+        self, request: preference_v1.ExportSnapshotRequest, context: Call
+    ) -> AsyncIterator[preference_v1.ExportSnapshotResponse]:
+        """See the contract."""
+        async for response in self._handler.snapshots.export_snapshot(request):
+            yield response
+
+    async def ExportRecords(
+        self, request: preference_v1.ExportRecordsRequest, context: Call
+    ) -> AsyncIterator[preference_v1.ExportRecordsResponse]:
+        """See the contract."""
+        async for response in self._handler.snapshots.export_records(request):
+            yield response
+
+    async def GetStats(self, request: preference_v1.GetStatsRequest, context: Call) -> preference_v1.GetStatsResponse:
+        """See the contract."""
+        return await self._handler.get_stats()
+
+
+async def _whole(
+    requests: AsyncIterator[preference_v1.ImportRecordsRequest], context: Call
+) -> AsyncIterator[preference_v1.ImportRecordsRequest]:
+    """The stream, ending only where the sender ended it.
+
+    A broken connection ends the stream too, and cancels this call; grpc promises no order of the two. Wait a moment for
+    the cancellation, so that half a stream is never taken for a whole one.
+    """
+    async for request in requests:
+        yield request
+    await asyncio.sleep(0.02)
+    if context.cancelled():
+        raise Cancelled("the stream broke; nothing of it was kept", reason="STREAM_BROKEN")

@@ -1,0 +1,28 @@
+"""What the preference service can be told."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from accord_runtime.settings import ServiceSettings, service_config
+
+
+class PreferenceSettings(ServiceSettings):
+    """Settings of the preference service: environment ACCORD_PREFERENCE_<FIELD>, flags --<field>."""
+
+    model_config = service_config("preference")
+
+    database_url: str = Field(
+        "", description="Where everything is stored; empty: the SQLite file preference.db in the state folder."
+    )
+    heldout_fraction: float = Field(
+        0.1, ge=0, lt=1, description="Share of prompts that is held out, by hash. Fixed when a database is made."
+    )
+    split_salt: str = Field(
+        "accord", description="Goes into the split's hash: another salt, another split. Fixed when a database is made."
+    )
+    lease_seconds: float = Field(
+        600, gt=0, description="Seconds a leased task is reserved when the caller does not say."
+    )
+    max_lease_seconds: float = Field(86_400, gt=0, description="The longest lease that is given, seconds.")
+    page_records: int = Field(200, ge=1, le=1000, description="Records in one message of an export stream.")

@@ -1,0 +1,134 @@
+"""Snapshots and exports.
+
+The digest of a snapshot is SHA-256 over a header line `accord.snapshot.v1 KIND` and one line a record: the record's own
+digest (`canonical.prompt_record_digest`, `canonical.feedback_record_digest`), in hex, lines ending in LF. Records are
+in the order of these digests, so neither the order of insertion nor the database plays a part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from accord.errors import FailedPrecondition
+from accord.preference import v1 as preference_v1
+from accord_preference import messages
+from accord_preference.context import Context, check_split, unknown
+from accord_preference.once import content_of, once
+from accord_preference.paging import page_size, page_token, read_token
+from accord_preference.store import RecordRow, SnapshotRow, Writer
+
+# A message of an export ends at this size even with room for more records.
+MESSAGE_BYTES = 2**20
+
+
+class Snapshots:
+    """The part of the service that freezes and exports."""
+
+    def __init__(self, context: Context):
+        self._context = context
+
+    async def create(self, request: preference_v1.CreateSnapshotRequest) -> preference_v1.CreateSnapshotResponse:
+        """Freezes what matches now. FailedPrecondition, EMPTY_SNAPSHOT, where nothing does."""
+        filter_ = messages.filter_of(request.kind, request.filter)
+
+        async def change(tx: Writer) -> preference_v1.CreateSnapshotResponse:
+            hashed = hashlib.sha256(f"accord.snapshot.v1 {request.kind}\n".encode())
+            counts: Counter[int] = Counter()
+            async for digest, split in tx.record_digests(request.kind, filter_):
+                hashed.update(digest.encode() + b"\n")
+                counts[split] += 1
+            if not counts:
+                raise FailedPrecondition(
+                    "nothing matches the filter, and an empty snapshot is of no use; GetStats tells what there is",
+                    reason="EMPTY_SNAPSHOT",
+                )
+            name = hashed.hexdigest()
+            known = await tx.snapshot(name)
+            if known is None:
+                known = SnapshotRow(
+                    digest=name,
+                    kind=request.kind,
+                    train_records=counts[preference_v1.SPLIT_TRAIN],
+                    heldout_records=counts[preference_v1.SPLIT_HELDOUT],
+                    created_us=self._context.now_us(),
+                    filter=request.filter.SerializeToString(deterministic=True),
+                )
+                await tx.add_snapshot(known, filter_)
+            return preference_v1.CreateSnapshotResponse(snapshot=messages.snapshot(known))
+
+        return await once(
+            self._context, request.request_id, content_of(request), preference_v1.CreateSnapshotResponse, change
+        )
+
+    async def get(self, request: preference_v1.GetSnapshotRequest) -> preference_v1.GetSnapshotResponse:
+        """One snapshot by digest."""
+        return preference_v1.GetSnapshotResponse(snapshot=messages.snapshot(await self._find(request.digest)))
+
+    async def page(self, request: preference_v1.ListSnapshotsRequest) -> preference_v1.ListSnapshotsResponse:
+        """One page of snapshots, newest first."""
+        size = page_size(request.page_size, 100, 1000)
+        before = read_token(request.page_token, 0, "snapshots")
+        async with self._context.store.reading() as tx:
+            found = await tx.list_snapshots(before, size + 1)
+        page = found[:size]
+        return preference_v1.ListSnapshotsResponse(
+            snapshots=[messages.snapshot(row) for row in page],
+            next_page_token=page_token(page[-1].number, "snapshots") if len(found) > size else "",
+        )
+
+    async def export_snapshot(
+        self, request: preference_v1.ExportSnapshotRequest
+    ) -> AsyncIterator[preference_v1.ExportSnapshotResponse]:
+        """Streams a snapshot's records in canonical order: the same bytes for ever."""
+        split = check_split(request.split)
+        snapshot = await self._find(request.digest)
+
+        async def read(after: tuple[int | str, ...], limit: int) -> list[RecordRow]:
+            async with self._context.store.reading() as tx:
+                return await tx.snapshot_page(snapshot, after, limit, split)
+
+        async for records in self._stream(read):
+            yield preference_v1.ExportSnapshotResponse(records=records)
+
+    async def export_records(
+        self, request: preference_v1.ExportRecordsRequest
+    ) -> AsyncIterator[preference_v1.ExportRecordsResponse]:
+        """Streams what matches and was there when the call came, in canonical order."""
+        filter_ = messages.filter_of(request.kind, request.filter, check_split(request.split))
+        async with self._context.store.reading() as tx:
+            newest = await tx.newest(request.kind)
+
+        async def read(after: tuple[int | str, ...], limit: int) -> list[RecordRow]:
+            async with self._context.store.reading() as tx:
+                return await tx.record_page(request.kind, filter_, newest, after, limit)
+
+        async for records in self._stream(read):
+            yield preference_v1.ExportRecordsResponse(records=records)
+
+    async def _stream(
+        self, page: Callable[[tuple[int | str, ...], int], Awaitable[list[RecordRow]]]
+    ) -> AsyncIterator[list[preference_v1.Record]]:
+        """Reads page by page, each in a transaction of its own: a slow reader holds no lock and little memory."""
+        limit, after = self._context.settings.page_records, ()
+        position: tuple[int | str, ...] = after
+        while rows := await page(position, limit):
+            batch: list[preference_v1.Record] = []
+            size = 0
+            for row in rows:
+                record = messages.record(row)
+                if batch and size + record.ByteSize() > MESSAGE_BYTES:
+                    yield batch
+                    batch, size = [], 0
+                batch.append(record)
+                size += record.ByteSize()
+            yield batch
+            position = rows[-1].position
+
+    async def _find(self, digest: str) -> SnapshotRow:
+        async with self._context.store.reading() as tx:
+            found = await tx.snapshot(digest)
+        if found is None:
+            raise unknown("snapshot", digest, "digest")
+        return found

@@ -1,0 +1,36 @@
+"""The store in an SQL database, in SQLAlchemy's terms: what differs between databases is in accord_runtime.database."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from accord_preference.store import Reader, Writer
+from accord_preference.stores.sql_read import SqlReader
+from accord_preference.stores.sql_write import SqlWriter
+from accord_runtime import database
+
+
+class SqlStore:
+    """A `Store` over one engine."""
+
+    def __init__(self, engine: AsyncEngine):
+        self._engine = engine
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Reader]:
+        """See `Store.reading`."""
+        async with database.reading(self._engine) as connection:
+            yield SqlReader(connection)
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[Writer]:
+        """See `Store.writing`."""
+        async with database.writing(self._engine) as connection:
+            yield SqlWriter(connection)
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        await self._engine.dispose()

@@ -1,0 +1,160 @@
+"""The tables, as SQLAlchemy knows them; migrations/ makes them. Plain types, so that any SQL database can hold them."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite gives growing numbers to a key of its own type INTEGER only.
+Number = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def _number() -> Column[int]:
+    """Grows with every row: what came first."""
+    return Column("number", Number, primary_key=True, autoincrement=True)
+
+
+def _digest(name: str, *constraints: ForeignKey, nullable: bool = False, unique: bool = False) -> Column[str]:
+    return Column(name, String(64), *constraints, nullable=nullable, unique=unique)
+
+
+prompts = Table(
+    "prompts",
+    metadata,
+    _number(),
+    _digest("prompt_id", unique=True),
+    Column("conversation", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("split", SmallInteger, nullable=False),
+    _digest("record_digest"),
+    Index(None, "record_digest"),
+    sqlite_autoincrement=True,
+)
+
+completions = Table(
+    "completions",
+    metadata,
+    Column("completion_id", String(64), primary_key=True),
+    _digest("prompt_id", ForeignKey("prompts.prompt_id")),
+    Column("text", Text, nullable=False),
+    Column("origin", Text, nullable=True),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    _number(),
+    _digest("task_id", unique=True),
+    Column("kind", SmallInteger, nullable=False),
+    _digest("prompt_id", ForeignKey("prompts.prompt_id")),
+    Column("completion_ids", Text, nullable=False),
+    Column("redundancy", Integer, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("state", SmallInteger, nullable=False),
+    Column("answers", Integer, nullable=False),
+    Index(None, "state", "queue", "number"),
+    Index(None, "queue"),
+    sqlite_autoincrement=True,
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    _number(),
+    _digest("lease_id", unique=True),
+    _digest("task_id", ForeignKey("tasks.task_id")),
+    Column("annotator_id", Text, nullable=False),
+    Column("expire_us", BigInteger, nullable=False),
+    Column("ended", Boolean(create_constraint=False), nullable=False),
+    Index(None, "task_id", "annotator_id"),
+    Index(None, "annotator_id"),
+    sqlite_autoincrement=True,
+)
+
+feedback = Table(
+    "feedback",
+    metadata,
+    _number(),
+    _digest("feedback_id", unique=True),
+    _digest("prompt_id", ForeignKey("prompts.prompt_id")),
+    Column("annotator_id", Text, nullable=False),
+    Column("annotator_kind", SmallInteger, nullable=False),
+    Column("kind", SmallInteger, nullable=False),
+    Column("judgement", Text, nullable=False),
+    Column("completion_ids", Text, nullable=False),
+    _digest("task_id", ForeignKey("tasks.task_id"), nullable=True),
+    Column("queue", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("late", Boolean(create_constraint=False), nullable=False),
+    Column("split", SmallInteger, nullable=False),
+    _digest("record_digest"),
+    # One answer of one annotator to one task; feedback without a task has NULL there and is not bound by this.
+    UniqueConstraint("task_id", "annotator_id"),
+    Index(None, "record_digest"),
+    Index(None, "queue"),
+    sqlite_autoincrement=True,
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    _number(),
+    _digest("digest", unique=True),
+    Column("kind", SmallInteger, nullable=False),
+    Column("train_records", BigInteger, nullable=False),
+    Column("heldout_records", BigInteger, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("filter", LargeBinary, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+# `member` is the number of a prompt or of feedback, as the snapshot's kind says; those rows never change.
+snapshot_members = Table(
+    "snapshot_members",
+    metadata,
+    Column("snapshot", Number, ForeignKey("snapshots.number"), primary_key=True),
+    Column("position", Number, primary_key=True),
+    Column("member", Number, nullable=False),
+    Column("split", SmallInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("request_id", Text, primary_key=True),
+    _digest("content"),
+    Column("response", LargeBinary, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+)
+
+facts = Table(
+    "facts",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+)

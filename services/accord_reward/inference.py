@@ -1,0 +1,94 @@
+"""A reward model in memory: tokenises, batches by length, scores. The only file of this service that needs torch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from accord.errors import AccordError
+from accord_models.loading import load_reward_model
+from accord_models.precision import compute_threads, resolve_dtype
+from accord_models.tokenizer import keep_end, load_tokenizer, reading_limit, render_response
+from accord_reward.scorer import Item, ItemFailure, Outcome
+
+log = logging.getLogger(__name__)
+_LONGEST_TO_SHORTEST = 1.25
+
+
+class RewardModel:
+    """One loaded sequence classifier with one output. Not thread-safe: used by one worker thread at a time."""
+
+    def __init__(self, folder: Path, dtype: str = "float32", threads: int = 0) -> None:
+        """Loads `folder`, eval mode, no dropout. `dtype`: float32, bfloat16 or auto. InvalidArgument/BAD_MODEL."""
+        compute_threads(threads)
+        self._model = load_reward_model(folder, resolve_dtype(dtype))
+        self._tokenizer = load_tokenizer(folder)
+        config = self._model.config
+        if config.pad_token_id is None:
+            # Decoders find the last real token by looking for the pad id; without one they refuse batches.
+            config.pad_token_id = self._tokenizer.pad_token_id
+        self._pad = int(config.pad_token_id)
+        self.max_tokens = reading_limit(config, self._tokenizer)
+
+    def score(self, items: Sequence[Item], max_batch_tokens: int, max_length: int | None = None) -> list[Outcome]:
+        """One raw score per item, in order, or a failure where the model's chat template refuses the conversation.
+
+        The last min(max_length, max_tokens) tokens count. Which items share a forward pass follows from the items
+        alone, so the same items give the same bits.
+        """
+        limit = min(max_length or self.max_tokens, self.max_tokens)
+        outcomes: dict[int, Outcome] = {}
+        tokens: dict[int, list[int]] = {}
+        cut = 0
+        for index, item in enumerate(items):
+            try:
+                ids = render_response(self._tokenizer, item.prompt, item.response)
+            except AccordError as error:
+                outcomes[index] = ItemFailure(error.message, reason=error.reason)
+                continue
+            cut += len(ids) > limit
+            tokens[index] = keep_end(self._tokenizer, ids, limit)
+        if cut:
+            log.info("%d of %d items were longer than %d tokens; their beginnings are not read", cut, len(items), limit)
+        for batch in by_length(tokens, max_batch_tokens):
+            outcomes.update(zip(batch, self._forward([tokens[index] for index in batch]), strict=True))
+        return [outcomes[index] for index in range(len(items))]
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text alone, without special tokens."""
+        return [len(self._tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+
+    @torch.inference_mode()
+    def _forward(self, token_ids: Sequence[list[int]]) -> list[float]:
+        """Scores of one padded batch. Pads on the right, so position ids are 0, 1, 2... of the real tokens."""
+        width = max(len(ids) for ids in token_ids)
+        device = self._model.device
+        ids_BT = torch.full((len(token_ids), width), self._pad, dtype=torch.long)
+        mask_BT = torch.zeros_like(ids_BT)
+        for row, ids in enumerate(token_ids):
+            ids_BT[row, : len(ids)] = torch.tensor(ids)
+            mask_BT[row, : len(ids)] = 1
+        logits_B1 = self._model(input_ids=ids_BT.to(device), attention_mask=mask_BT.to(device)).logits
+        scores: list[float] = logits_B1.float().squeeze(-1).tolist()
+        return scores
+
+
+def by_length(tokens: dict[int, list[int]], max_batch_tokens: int) -> Iterator[list[int]]:
+    """The keys in batches, shortest first: at most `max_batch_tokens` with padding, or one item.
+
+    A batch also ends where the next item is much longer than its first: on a CPU padding costs what tokens cost.
+    """
+    batch: list[int] = []
+    for index in sorted(tokens, key=lambda index: (len(tokens[index]), index)):
+        length = len(tokens[index])
+        if batch and (
+            (len(batch) + 1) * length > max_batch_tokens or length > _LONGEST_TO_SHORTEST * len(tokens[batch[0]]) + 8
+        ):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch

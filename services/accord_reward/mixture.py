@@ -1,0 +1,65 @@
+"""The weighted mixture of scorers: total = sum over parts of weight * (raw - shift) / scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from accord.errors import InvalidArgument
+from accord_reward.scorer import ItemFailure, Outcome
+
+
+@dataclass(frozen=True)
+class Part:
+    """How a scorer enters the mixture. `shift`, `scale`: mean and deviation of its raw score on reference samples."""
+
+    name: str
+    weight: float = 1.0
+    shift: float = 0.0
+    scale: float = 1.0
+
+    def check(self, field: str) -> None:
+        """InvalidArgument naming the number below `field` that is not finite, or a scale that is not above 0."""
+        for key in ("weight", "shift", "scale"):
+            if not math.isfinite(getattr(self, key)):
+                raise InvalidArgument.at(f"{field}.{key}", f"must be a finite number, not {getattr(self, key)}")
+        if self.scale <= 0:
+            raise InvalidArgument.at(f"{field}.scale", f"must be above 0 (a standard deviation), not {self.scale}")
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What one scorer gave (`raw`) and what it counts for (`weighted`)."""
+
+    name: str
+    raw: float
+    weighted: float
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """A finite score and its breakdown, one contribution per part, in order; `value` is the sum of `weighted`."""
+
+    value: float
+    parts: tuple[Contribution, ...]
+
+
+def mix(parts: Sequence[Part], raws: Sequence[Outcome]) -> Mixed | ItemFailure:
+    """The mixture for one item. It fails when any part failed: a sum that lacks a part would be another score."""
+    failed = [raw for raw in raws if isinstance(raw, ItemFailure)]
+    if failed:
+        return ItemFailure(
+            "; ".join(failure.message for failure in failed),
+            reason=failed[0].reason,
+            retryable=all(failure.retryable for failure in failed),
+        )
+    contributions = tuple(
+        Contribution(part.name, float(raw), part.weight * (float(raw) - part.shift) / part.scale)
+        for part, raw in zip(parts, raws, strict=True)
+        if not isinstance(raw, ItemFailure)
+    )
+    value = sum(contribution.weighted for contribution in contributions)
+    if not math.isfinite(value):
+        return ItemFailure(f"the mixture is {value}: weight, shift and scale take it out of range")
+    return Mixed(value, contributions)

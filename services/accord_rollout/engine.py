@@ -1,0 +1,122 @@
+"""The seam of the rollout service: what an engine is. Third parties add one by entry point, group `accord.engines`.
+
+The entry point names a callable that takes RolloutSettings and returns an Engine. The handler does everything that is
+the same for all engines: leases, versions, seeds, queue, failures, messages. No torch here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from accord.types import v1 as types_v1
+
+if TYPE_CHECKING:
+    from accord_rollout.settings import RolloutSettings
+
+
+class Finish(Enum):
+    """Why a response ended: the model said so (its last token is an end-of-sequence token), or max_new_tokens."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn: softmax(logits / temperature), cut to `top_k` tokens, then to the nucleus `top_p`.
+
+    temperature 0 is greedy, its logprobs those of softmax(logits). top_k 0 and top_p 1 are off.
+    """
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One sample to make. `seed` (64 bits) alone decides the random numbers of its tokens."""
+
+    index: int
+    prompt_token_ids: tuple[int, ...]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One finished response, at least one token; logprobs: nats, under the sampled distribution, one a token."""
+
+    index: int
+    response_token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish: Finish
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A sample that could not be made: reason UPPER_SNAKE_CASE, message for people."""
+
+    index: int
+    reason: str
+    message: str
+    retryable: bool = False
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What an engine says about the model in force."""
+
+    tokenizer_fingerprint: str
+    max_context_tokens: int  # prompt plus response
+    vocabulary_size: int  # token ids are below it
+
+
+Activate = Callable[[], Awaitable[ModelInfo]]
+
+
+class Engine(Protocol):
+    """Generates with one model at a time. The handler never lets `generate` and an `Activate` overlap."""
+
+    @property
+    def compute_dtype(self) -> str:
+        """`float32` or `bfloat16`."""
+
+    @property
+    def compute_threads(self) -> int:
+        """Threads it computes with."""
+
+    @property
+    def max_concurrent_requests(self) -> int:
+        """How many `generate` calls it wants at once; 1 where a request must never be mixed with another."""
+
+    async def prepare(self, folder: Path) -> Activate:
+        """Reads and checks the model folder while the old model goes on generating; the result puts it in force.
+
+        All that can fail belongs here: AccordError (BAD_MODEL, BAD_TOKENIZER) leaves the old model as it is.
+        """
+
+    def render(self, conversation: types_v1.Conversation) -> list[int]:
+        """Token ids of the conversation, generation prompt added. InvalidArgument where the template refuses it.
+
+        May run on any thread.
+        """
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of a response, special tokens left out."""
+
+    def generate(self, jobs: Sequence[Job], sampling: Sampling) -> AsyncGenerator[Drawn | Failed, None]:
+        """One result for each job, in any order, as they finish. Closing the iterator stops the work soon.
+
+        The same jobs, sampling and weights give the same results.
+        """
+
+    async def close(self) -> None:
+        """Ends the engine; work in hand is given up."""
+
+
+EngineFactory = Callable[["RolloutSettings"], Engine]

@@ -1,0 +1,102 @@
+"""A Generate request checked and laid out: which samples, with which seeds, drawn how."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+from accord.errors import InvalidArgument
+from accord.rollout import v1 as rollout_v1
+from accord.types import v1 as types_v1
+from accord_rollout.engine import Sampling
+
+# Below this, logits divided by the temperature may overflow; who wants less wants 0.
+_LEAST_TEMPERATURE = 1e-3
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One sample asked for: `index` = prompt_position * n + j."""
+
+    index: int
+    prompt_position: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a request asks for, defaults filled in."""
+
+    slots: tuple[Slot, ...]
+    sampling: Sampling
+
+
+def make_plan(request: rollout_v1.GenerateRequest) -> Plan:
+    """Checks what can be checked without a model. InvalidArgument names the field."""
+    n = request.n or 1
+    if n < 0:
+        raise InvalidArgument.at("n", f"must be at least 1, not {n}")
+    for position, prompt in enumerate(request.prompts):
+        _check_input(request, position, prompt)
+    total = len(request.prompts) * n
+    indices = list(request.indices) or list(range(total))
+    for index in indices:
+        if not 0 <= index < total:
+            raise InvalidArgument.at("indices", f"{index} is not below {total} (prompts times n)")
+    if len(set(indices)) != len(indices):
+        raise InvalidArgument.at("indices", "name each index once")
+    slots = tuple(_slot(request, index, n) for index in sorted(indices))
+    return Plan(slots, _sampling(request.sampling))
+
+
+def prompt_seed(request_id: str, position: int) -> int:
+    """The seed of a prompt that brings none: 64 bits of SHA-256 over request_id and position."""
+    return _hash64(b"accord/prompt\0" + request_id.encode() + b"\0" + position.to_bytes(8, "little"))
+
+
+def sample_seed(seed: int, j: int) -> int:
+    """The seed of sample j of a prompt: 64 bits of SHA-256 over the prompt's seed and j."""
+    return _hash64(b"accord/sample\0" + seed.to_bytes(8, "little") + j.to_bytes(8, "little"))
+
+
+def _hash64(data: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(data).digest()[:8], "little")
+
+
+def _slot(request: rollout_v1.GenerateRequest, index: int, n: int) -> Slot:
+    position, j = divmod(index, n)
+    prompt = request.prompts[position]
+    seed = prompt.seed if prompt.HasField("seed") else prompt_seed(request.request_id, position)
+    return Slot(index, position, sample_seed(seed, j))
+
+
+def _check_input(request: rollout_v1.GenerateRequest, position: int, prompt: rollout_v1.Prompt) -> None:
+    kind = prompt.WhichOneof("input")
+    if kind is None:
+        raise InvalidArgument.at(f"prompts[{position}]", "must have a conversation or token_ids")
+    if kind == "token_ids" and not request.tokenizer_fingerprint:
+        raise InvalidArgument.at(
+            "tokenizer_fingerprint", f"must be given, because prompts[{position}] comes as token_ids"
+        )
+
+
+def _sampling(params: types_v1.SamplingParams) -> Sampling:
+    sampling = Sampling(
+        max_new_tokens=params.max_new_tokens,
+        temperature=params.temperature if params.HasField("temperature") else 1.0,
+        top_p=params.top_p if params.HasField("top_p") else 1.0,
+        top_k=params.top_k if params.HasField("top_k") else 0,
+    )
+    if sampling.max_new_tokens < 1:
+        raise InvalidArgument.at("sampling.max_new_tokens", f"must be at least 1, not {sampling.max_new_tokens}")
+    temperature = sampling.temperature
+    if temperature != 0 and not (math.isfinite(temperature) and temperature >= _LEAST_TEMPERATURE):
+        raise InvalidArgument.at(
+            "sampling.temperature", f"must be 0 (greedy) or at least {_LEAST_TEMPERATURE}, not {temperature}"
+        )
+    if not 0 < sampling.top_p <= 1:
+        raise InvalidArgument.at("sampling.top_p", f"must be above 0 and at most 1, not {sampling.top_p}")
+    if sampling.top_k < 0:
+        raise InvalidArgument.at("sampling.top_k", f"must be 0 (off) or more, not {sampling.top_k}")
+    return sampling

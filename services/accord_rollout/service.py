@@ -1,0 +1,63 @@
+"""Puts the rollout service together from its settings."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+import grpc
+
+from accord.rollout import v1 as rollout_v1
+from accord_rollout.settings import RolloutSettings
+from accord_runtime import plugins
+from accord_runtime.digest import weights_digest
+
+if TYPE_CHECKING:
+    from accord_rollout.engine import Engine, EngineFactory
+    from accord_rollout.handler import RolloutHandler
+
+log = logging.getLogger(__name__)
+
+
+class RolloutService:
+    """What accord_runtime.server serves."""
+
+    service_names = (rollout_v1.ROLLOUT_SERVICE.services_by_name["RolloutService"].full_name,)
+
+    def __init__(self, handler: RolloutHandler) -> None:
+        self.handler = handler
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Adds the servicer."""
+        from accord_rollout.servicer import RolloutServicer
+
+        rollout_v1.add_RolloutServiceServicer_to_server(RolloutServicer(self.handler), server)
+
+    async def close(self) -> None:
+        """Ends the engine."""
+        await self.handler.close()
+
+
+async def build(settings: RolloutSettings) -> RolloutService:
+    """Makes the engine and, with `settings.model`, loads that folder as version 0.
+
+    InvalidArgument/UNKNOWN_ENGINE, BAD_MODEL, WEIGHTS_NOT_FOUND.
+    """
+    from accord_rollout.handler import RolloutHandler
+
+    # Before the engine's heavy imports: a wrong path is said at once.
+    digest = await asyncio.to_thread(weights_digest, settings.model) if settings.model else ""
+    factory: EngineFactory = plugins.load("accord.engines", settings.engine, field="engine")
+    engine: Engine = await asyncio.to_thread(factory, settings)
+    handler = RolloutHandler(
+        engine,
+        engine_name=settings.engine,
+        cache=settings.state_dir / "cache",
+        max_pending_samples=settings.max_pending_samples,
+        max_lease_seconds=settings.max_lease_seconds,
+    )
+    if settings.model is not None:
+        await handler.install(settings.model, version=0, digest=digest)
+        log.info("serving %s as version 0, digest %s", settings.model, digest)
+    return RolloutService(handler)

@@ -1,0 +1,1 @@
+"""The algorithms that come with Accord; each is one short file. Others plug in by entry point."""

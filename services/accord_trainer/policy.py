@@ -1,0 +1,198 @@
+"""The policy with its critic, and the reference that it is kept near to, over packed rows."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from accord.errors import FailedPrecondition, InvalidArgument
+from accord_models.loading import load_causal_lm, load_reward_model, reward_head
+from accord_models.tokenizer import fingerprint, load_tokenizer
+from accord_trainer.adapters import Adaptable
+from accord_trainer.algorithm import Start
+from accord_trainer.forward import autocast, pad, response_states, token_logprobs
+from accord_trainer.options import AlgorithmOptions
+from accord_trainer.prefix import Packed, Row, buckets, collate
+from accord_trainer.selfcheck import can_share, head_gives_logits
+from accord_trainer.trunk import Trunk
+
+# The frozen blocks' output for each row, by the row's members, (T, D) without padding.
+Lower = dict[tuple[int, ...], Tensor]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a model says of the responses of some rows; `members` names them, the other tensors follow its order."""
+
+    members: Tensor
+    logprobs_BR: Tensor
+    entropy_BR: Tensor | None
+    values_BR: Tensor
+    # The value of the state after the last token.
+    final_value_B: Tensor
+
+
+class Policy:
+    """A causal LM that is trained, with a value head on its trunk or a critic of its own, and its reference."""
+
+    def __init__(self, start: Start, options: AlgorithmOptions) -> None:
+        self.tokenizer = load_tokenizer(start.init)
+        self.compute_dtype = start.compute_dtype
+        self.adaptable = Adaptable(load_causal_lm(start.init), options, task="CAUSAL_LM", seed=start.seed)
+        self.model = self.adaptable.model
+        self.trunk = self.adaptable.trunk
+        head = output_head(self.model)
+        if not head_gives_logits(self.model, self.trunk, head):
+            raise InvalidArgument.at(
+                "training.init",
+                f"{type(self.model).__name__} does not give head(hidden states) as logits and cannot be trained here",
+            )
+        self.head = head
+        self.pad = int(self.tokenizer.pad_token_id or 0)
+        self.critic = _critic(start, self.tokenizer)
+        self.critic_trunk = Trunk(self.critic.base_model) if self.critic else None
+        self.value_head = reward_head(self.critic) if self.critic else _value_head(self.head)
+        self.share = options.share_prefixes and can_share(self.trunk, self.pad)
+        if self.critic_trunk:
+            self.share = self.share and can_share(self.critic_trunk, self.pad)
+        self._reference = self._load_reference(start)
+
+    def parameters(self) -> dict[str, Parameter]:
+        """Those of the language model, by name; some may be frozen."""
+        return {f"policy.{name}": parameter for name, parameter in self.model.named_parameters()}
+
+    def value_parameters(self) -> dict[str, Parameter]:
+        """Those of the head on the trunk, or of the whole critic."""
+        module = self.critic or self.value_head
+        return {f"value.{name}": parameter for name, parameter in module.named_parameters()}
+
+    @torch.no_grad()
+    def lower(self, rows: Sequence[Row], max_tokens: int, check: Callable[[], None]) -> Lower:
+        """The frozen blocks' output for all rows; empty where nothing is frozen."""
+        found: Lower = {}
+        if self.trunk.frozen:
+            for group in buckets(rows, max_tokens):
+                check()
+                with autocast(self.compute_dtype):
+                    states_WTD = self.trunk.lower(collate(group, pad=self.pad, share=self.share))
+                for row, states_TD in zip(group, states_WTD, strict=True):
+                    found[row.members] = states_TD[: len(row)].clone()
+        return found
+
+    def outputs(
+        self,
+        rows: Sequence[Row],
+        temperature_B: Tensor,
+        width: int,
+        lower: Lower,
+        *,
+        entropy: bool = False,
+        detach_values: bool = False,
+    ) -> Outputs:
+        """The current policy and critic on rows that go through together. `detach_values` keeps the value loss from
+        the trunk."""
+        packed = collate(rows, pad=self.pad, share=self.share)
+        lengths = [len(response) for response in packed.responses]
+        members = torch.tensor(packed.members)
+        with autocast(self.compute_dtype):
+            hidden_WTD = _hidden(self.trunk, packed, rows, lower)
+            before_ND, after_BD = response_states(hidden_WTD, packed)
+            temperature_N = temperature_B[members].repeat_interleave(torch.tensor(lengths))
+            logprobs_N, entropy_N = token_logprobs(
+                before_ND, torch.cat(packed.responses), temperature_N, self.head, entropy=entropy
+            )
+            if self.critic_trunk:
+                before_ND, after_BD = response_states(self.critic_trunk.hidden(packed), packed)
+        if detach_values and not self.critic_trunk:
+            before_ND, after_BD = before_ND.detach(), after_BD.detach()
+        values_N = self.value_head(before_ND.float())[:, 0]
+        return Outputs(
+            members=members,
+            logprobs_BR=pad(logprobs_N, lengths, width),
+            entropy_BR=None if entropy_N is None else pad(entropy_N, lengths, width),
+            values_BR=pad(values_N, lengths, width),
+            final_value_B=self.value_head(after_BD.float())[:, 0],
+        )
+
+    @torch.no_grad()
+    def reference_logprobs(
+        self, rows: Sequence[Row], temperature_B: Tensor, width: int, lower: Lower
+    ) -> tuple[Tensor, Tensor]:
+        """The members of the rows and the reference's log-probabilities of their tokens, (B, width)."""
+        packed = collate(rows, pad=self.pad, share=self.share)
+        lengths = [len(response) for response in packed.responses]
+        members = torch.tensor(packed.members)
+        peft = self.adaptable.peft
+        # Without a model of its own the reference is this one, adapter switched off.
+        off = peft.disable_adapter() if self._reference is None and peft else contextlib.nullcontext()
+        # The frozen blocks hold no adapter, so what they gave the policy serves here as well.
+        trunk, head, shared = self._reference or (self.trunk, self.head, True)
+        with off, autocast(self.compute_dtype):
+            states_ND, _ = response_states(_hidden(trunk, packed, rows, lower if shared else {}), packed)
+            temperature_N = temperature_B[members].repeat_interleave(torch.tensor(lengths))
+            logprobs_N, _ = token_logprobs(states_ND, torch.cat(packed.responses), temperature_N, head, entropy=False)
+        return members, pad(logprobs_N, lengths, width)
+
+    def _load_reference(self, start: Start) -> tuple[Trunk, nn.Module, bool] | None:
+        """The reference's trunk and head, and whether its lower blocks are the policy's frozen ones."""
+        if start.reference_is_init and self.adaptable.peft:
+            return None
+        folder = start.reference or start.init
+        if fingerprint(load_tokenizer(folder)) != fingerprint(self.tokenizer):
+            raise FailedPrecondition(
+                f"the reference {folder} has another tokenizer than the policy", reason="TOKENIZER_MISMATCH"
+            )
+        model = load_causal_lm(folder)
+        model.requires_grad_(False)
+        head = output_head(model)
+        trunk = Trunk(model.base_model)
+        if not self.trunk.frozen or len(trunk.blocks) != len(self.trunk.blocks):
+            return trunk, head, False
+        trunk.frozen = self.trunk.frozen
+        return trunk, head, self.trunk.share_lower(trunk)
+
+
+def _hidden(trunk: Trunk, packed: Packed, rows: Sequence[Row], lower: Lower) -> Tensor:
+    if not lower:
+        return trunk.hidden(packed)
+    return trunk.upper(packed, nn.utils.rnn.pad_sequence([lower[row.members] for row in rows], batch_first=True))
+
+
+def _critic(start: Start, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel | None:
+    """The reward model to start the critic from; its tokens must be the policy's."""
+    if start.critic is None:
+        return None
+    if fingerprint(load_tokenizer(start.critic)) != fingerprint(tokenizer):
+        raise FailedPrecondition(
+            "the critic's reward model has another tokenizer than the policy: leave critic_init unset, "
+            "or train the reward model from the policy's base",
+            reason="TOKENIZER_MISMATCH",
+        )
+    return load_reward_model(start.critic)
+
+
+def output_head(model: PreTrainedModel) -> nn.Linear:
+    """The layer that gives logits; InvalidArgument where there is none."""
+    head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    if not isinstance(head, nn.Linear):
+        raise InvalidArgument.at("training.init", f"{type(model).__name__} has no linear output layer")
+    return head
+
+
+def _value_head(head: nn.Linear) -> nn.Linear:
+    """A fresh head on the policy's trunk that values everything 0.
+
+    A random one would start with noise of the trunk's scale, here several times that of the returns, and the first
+    steps' advantages would be that noise. (The random head of Huang et al. 2024 is a reward model's.)
+    """
+    value_head = nn.Linear(head.in_features, 1)
+    nn.init.zeros_(value_head.weight)
+    nn.init.zeros_(value_head.bias)
+    return value_head

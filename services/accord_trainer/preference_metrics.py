@@ -1,0 +1,73 @@
+"""How well scores agree with preferences: accuracy, calibration, length bias."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from accord.trainer import v1 as trainer_v1
+
+BINS = 10
+
+
+def preference_metrics(
+    scores: Sequence[Tensor], examples: Sequence[trainer_v1.PreferenceExample], lengths: Sequence[Sequence[int]]
+) -> dict[str, float]:
+    """The figures of a batch; one that is not defined is left out.
+
+    `accuracy` and `accuracy/<source>` over ordered pairs of answers (tied preferences are left out, tied scores count
+    half), `pairs` counted, `calibration_error` (ECE of sigmoid(difference), 10 bins), `score_mean`, `score_std`, and
+    `length_correlation` of score and tokens.
+    """
+    differences: dict[str, list[float]] = defaultdict(list)
+    for scores_K, example in zip(scores, examples, strict=True):
+        for better, worse in ordered_pairs(example):
+            differences[example.source].append(float(scores_K[better] - scores_K[worse]))
+    every = [difference for group in differences.values() for difference in group]
+    flat_N = torch.cat(list(scores)).double()
+    found = {
+        "score_mean": float(flat_N.mean()),
+        "score_std": float(flat_N.std(correction=0)),
+        "pairs": float(len(every)),
+    }
+    if every:
+        found["accuracy"] = _accuracy(every)
+        found["calibration_error"] = calibration_error(every)
+        found["difference_mean"] = sum(every) / len(every)
+    found |= {f"accuracy/{source}": _accuracy(group) for source, group in differences.items() if source}
+    lengths_N = torch.tensor([float(length) for one in lengths for length in one], dtype=torch.float64)
+    if float(lengths_N.std(correction=0)) > 0 and found["score_std"] > 0:
+        found["length_correlation"] = float(torch.corrcoef(torch.stack([flat_N, lengths_N]))[0, 1])
+    return found
+
+
+def ordered_pairs(example: trainer_v1.PreferenceExample) -> Iterator[tuple[int, int]]:
+    """(better, worse) indices of the answers that the example tells apart."""
+    if example.HasField("ratings"):
+        order = [-value for value in example.ratings.values]
+    else:
+        order = [float(value) for value in example.ranks.values]
+    for a, b in combinations(range(len(order)), 2):
+        if order[a] != order[b]:
+            yield (a, b) if order[a] < order[b] else (b, a)
+
+
+def calibration_error(differences: Sequence[float]) -> float:
+    """Expected calibration error (Guo et al. 2017, arXiv 1706.04599, equation 3) of the probability of the answer that
+    the model prefers, against how often people preferred it too."""
+    bins: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    for difference in differences:
+        confidence = 1.0 / (1.0 + math.exp(-min(abs(difference), 500.0)))
+        right = 0.5 if difference == 0 else float(difference > 0)
+        bins[min(int((confidence - 0.5) * 2 * BINS), BINS - 1)].append((confidence, right))
+    gaps = (abs(sum(c for c, _ in entries) - sum(r for _, r in entries)) for entries in bins.values())
+    return sum(gaps) / len(differences)
+
+
+def _accuracy(differences: Sequence[float]) -> float:
+    return sum(0.5 if d == 0 else float(d > 0) for d in differences) / len(differences)

@@ -1,0 +1,66 @@
+"""Published weights: folders below state_dir/artifacts, named after training, version and digest."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from accord.errors import Internal, InvalidArgument
+from accord.types import v1 as types_v1
+from accord_models.publishing import save_model
+from accord_runtime import atomic
+from accord_runtime.digest import weights_digest
+from accord_trainer.algorithm import Algorithm
+
+SCHEMES = ("file", "grpc")
+FORMATS = ("merged", "adapter")
+
+
+class Publisher:
+    """Writes folders that `from_pretrained` loads below `root`. `address` gives this server's host:port for `grpc`
+    URIs once it serves."""
+
+    def __init__(self, root: Path, scheme: str, address: Callable[[], str]) -> None:
+        self.root = root
+        self._scheme = scheme
+        self._address = address
+
+    def publish(
+        self, training_id: str, version: int, digest: str, algorithm: Algorithm, scheme: str
+    ) -> types_v1.WeightsRef:
+        """The merged model. The same version again: the same reference, nothing written."""
+        artifact_id = f"{training_id}-{version}-{digest[:16]}"
+        folder = self.root / artifact_id
+        if not folder.is_dir():
+            written = save_model(algorithm.merged(), algorithm.tokenizer, folder, algorithm.publish_dtype)
+            if written != digest:
+                shutil.rmtree(folder)
+                raise Internal(
+                    f"{folder} came out with digest {written[:12]} instead of {digest[:12]}", reason="PUBLISH_MISMATCH"
+                )
+        return self._ref(artifact_id, version, digest, scheme, "merged")
+
+    def publish_adapter(self, training_id: str, version: int, algorithm: Algorithm, scheme: str) -> types_v1.WeightsRef:
+        """The adapter alone, to be applied to version 0."""
+        artifact_id = f"{training_id}-{version}-adapter"
+        folder = self.root / artifact_id
+        with atomic.folder(folder) as part:
+            algorithm.save_adapter(part)
+        ref = self._ref(artifact_id, version, weights_digest(folder), scheme, "adapter")
+        ref.base_version = 0
+        return ref
+
+    def check(self, format: str, scheme: str) -> None:
+        """InvalidArgument for a format or scheme that is not known; empty ones stand for the defaults."""
+        if format not in ("", *FORMATS):
+            raise InvalidArgument.at("format", f"is {format!r}; one of {', '.join(FORMATS)}")
+        if scheme not in ("", *SCHEMES):
+            raise InvalidArgument.at("scheme", f"is {scheme!r}; one of {', '.join(SCHEMES)}")
+
+    def _ref(self, artifact_id: str, version: int, digest: str, scheme: str, format: str) -> types_v1.WeightsRef:
+        if (scheme or self._scheme) == "grpc":
+            uri = f"grpc://{self._address()}/{artifact_id}"
+        else:
+            uri = (self.root / artifact_id).resolve().as_uri()
+        return types_v1.WeightsRef(uri=uri, version=version, digest=digest, format=format)

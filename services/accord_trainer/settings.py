@@ -1,0 +1,25 @@
+"""What the trainer service can be told, by flag or by ACCORD_TRAINER_<FIELD>."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from accord_runtime.settings import ServiceSettings, service_config
+
+
+class TrainerSettings(ServiceSettings):
+    """Settings of `python -m accord_trainer`."""
+
+    model_config = service_config("trainer")
+
+    threads: int = Field(0, ge=0, description="Threads to compute with; 0 leaves it to OMP_NUM_THREADS and the cores.")
+    scheme: Literal["file", "grpc"] = Field(
+        "file", description="URI scheme of published weights unless asked otherwise."
+    )
+    advertise: str = Field("", description="host:port in grpc:// URIs; empty: where this service serves.")
+    max_loaded: int = Field(
+        1, ge=1, description="Trainings kept in memory; the one unused for longest is checkpointed and unloaded."
+    )
+    max_lease_seconds: float = Field(600, gt=0, description="The longest lease given, seconds.")

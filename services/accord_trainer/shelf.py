@@ -1,0 +1,212 @@
+"""The trainings that are kept: on disk all of them, in memory those in use."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import shutil
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar, cast
+
+import torch
+
+from accord.errors import AlreadyExists, InvalidArgument, NotFound
+from accord.trainer import v1 as trainer_v1
+from accord.types import v1 as types_v1
+from accord_models.precision import compute_threads, resolve_dtype
+from accord_runtime import artifacts, plugins
+from accord_trainer.algorithm import Start
+from accord_trainer.batches import BatchStore
+from accord_trainer.checkpoints import CheckpointStore
+from accord_trainer.options import parse_options
+from accord_trainer.publisher import Publisher
+from accord_trainer.record import Manifest, Record
+from accord_trainer.training import GROUP, LiveTraining, build_algorithm, new_manifest, verify_restored
+from accord_trainer.worker import Worker
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+
+
+class Shelf:
+    """Trainings below `root`, one folder each: training.json, batches, checkpoints."""
+
+    def __init__(self, root: Path, *, cache: Path, publisher: Publisher, threads: int, max_loaded: int) -> None:
+        self.root = root
+        self.publisher = publisher
+        self.worker = Worker()
+        self._cache = cache
+        self._threads = threads
+        self._max_loaded = max_loaded
+        self._live: OrderedDict[str, LiveTraining] = OrderedDict()
+        self._manifests: dict[str, Manifest] = {}
+        # Opening a training takes several steps; two callers must not open the same one.
+        self._opening = asyncio.Lock()
+
+    def ids(self) -> list[str]:
+        """Ids of the trainings kept, sorted."""
+        return sorted(path.parent.name for path in self.root.glob("*/training.json"))
+
+    def manifest(self, training_id: str) -> Manifest:
+        """NotFound, TRAINING_NOT_FOUND."""
+        if training_id not in self._manifests:
+            path = self._folder(training_id) / "training.json"
+            if not path.is_file():
+                raise NotFound(f"no training {training_id} here; create it", reason="TRAINING_NOT_FOUND")
+            self._manifests[training_id] = Manifest.read(path)
+        return self._manifests[training_id]
+
+    def record(self, training_id: str) -> tuple[Record, int]:
+        """The record as it stands in memory, or else in the last checkpoint; and that checkpoint's version."""
+        manifest = self.manifest(training_id)
+        live = self._live.get(training_id)
+        if live is not None:
+            return live.record, live.checkpoint_version
+        checkpoints = self._checkpoints(training_id)
+        versions = checkpoints.versions()
+        if not versions:
+            return Record(0, manifest.digest, {0: manifest.digest}), 0
+        return Record.from_json(checkpoints.record(versions[-1])), versions[-1]
+
+    def batches(self, training_id: str) -> BatchStore:
+        """The batches of a training."""
+        self.manifest(training_id)
+        return BatchStore(self._folder(training_id) / "batches")
+
+    def bytes(self, training_id: str) -> int:
+        """Bytes on disk."""
+        return folder_bytes(self._folder(training_id))
+
+    async def create(self, training: trainer_v1.Training) -> None:
+        """Opens a new training, or finds that it is there with the same content; AlreadyExists with other content."""
+        if not ID.fullmatch(training.training_id):
+            raise InvalidArgument.at(
+                "training.training_id",
+                f"is {training.training_id!r}; letters, digits, `.`, `_` and `-`, not first a sign",
+            )
+        if training.checkpoint_every < 0:
+            raise InvalidArgument.at("training.checkpoint_every", "must be at least 0")
+        if training.training_id in self.ids():
+            if self.manifest(training.training_id).training != training:
+                raise AlreadyExists(
+                    f"training {training.training_id} exists with other content; use another id or delete it",
+                    reason="TRAINING_EXISTS",
+                )
+        else:
+            # Cheap mistakes are told before a model is loaded.
+            kind = plugins.load(GROUP, training.algorithm, field="training.algorithm")
+            parse_options(training.options, kind.options_type)
+            resolve_dtype(training.compute_dtype or "auto")
+        await self.live(training.training_id, training)
+
+    async def live(self, training_id: str, new: trainer_v1.Training | None = None) -> LiveTraining:
+        """The training in memory, restored from its last checkpoint where it was not; `new` where it may not exist."""
+        async with self._opening:
+            if training_id in self._live:
+                self._live.move_to_end(training_id)
+                return self._live[training_id]
+            known = None if new is not None and training_id not in self.ids() else self.manifest(training_id)
+            training = known.training if known else new
+            assert training is not None
+            await self._make_room()
+            folders = await self._fetch(training)
+            live = await self.worker.run(lambda: self._open(training, known, folders))
+            self._live[training_id] = live
+            self._manifests[training_id] = live.manifest
+            return live
+
+    async def use(self, training_id: str, work: Callable[[LiveTraining], T]) -> T:
+        """`work` on the training, on the worker; loaded first, and again if it was unloaded while this call queued."""
+        while True:
+            live = await self.live(training_id)
+            done, result = await self.worker.run(partial(_unless_retired, live, work))
+            if done:
+                return cast(T, result)
+
+    async def delete(self, training_id: str) -> None:
+        """Forgets a training: memory, checkpoints, batches."""
+        self.manifest(training_id)
+        async with self._opening:
+            # On the worker, so that a step in hand ends first.
+            await self.worker.run(lambda: self._delete(training_id))
+
+    def _delete(self, training_id: str) -> None:
+        folder = self._folder(training_id)
+        if training_id in self._live:
+            self._live[training_id].retired = True
+        (folder / "training.json").unlink(missing_ok=True)  # first: what has none does not exist
+        shutil.rmtree(folder)
+        self._live.pop(training_id, None)
+        self._manifests.pop(training_id, None)
+
+    async def _make_room(self) -> None:
+        while len(self._live) >= self._max_loaded:
+            oldest, live = next(iter(self._live.items()))
+            await self.worker.run(live.retire)
+            log.info("%s: unloaded at version %d", oldest, live.record.version)
+            del self._live[oldest]
+
+    async def _fetch(self, training: trainer_v1.Training) -> dict[str, Path]:
+        """The folders of the weights that the training names, verified."""
+        refs = {"init": training.init}
+        if training.HasField("reference"):
+            refs["reference"] = training.reference
+        if training.HasField("critic_init"):
+            refs["critic_init"] = training.critic_init
+        return {name: await artifacts.fetch(ref, self._cache) for name, ref in refs.items()}
+
+    def _open(self, training: trainer_v1.Training, known: Manifest | None, folders: dict[str, Path]) -> LiveTraining:
+        threads = compute_threads(known.compute_threads if known else self._threads)
+        dtype = known.compute_dtype if known else resolve_dtype(training.compute_dtype or "auto")
+        reference_is_init = not training.HasField("reference") or training.reference.digest == training.init.digest
+        start = Start(
+            init=folders["init"],
+            reference=folders.get("reference"),
+            critic=folders.get("critic_init"),
+            reference_is_init=reference_is_init,
+            seed=training.seed,
+            compute_dtype=dtype,
+        )
+        torch.manual_seed(training.seed % 2**63)
+        algorithm = build_algorithm(training, start)
+        manifest = known or new_manifest(training, algorithm, compute_dtype=dtype, compute_threads=threads)
+        checkpoints = self._checkpoints(training.training_id)
+        checkpoints.remove_unfinished()
+        if known is None:
+            manifest.write(self._folder(training.training_id) / "training.json")
+            self._manifests[training.training_id] = manifest
+        record, version = self.record(training.training_id)
+        live = LiveTraining(manifest, record, algorithm, checkpoints, self.publisher, self.worker.check_stopped)
+        if version:
+            live.restore(version)
+            log.info("%s: restored version %d", training.training_id, version)
+        verify_restored(live, self._folder(training.training_id))
+        return live
+
+    def _checkpoints(self, training_id: str) -> CheckpointStore:
+        return CheckpointStore(self._folder(training_id) / "checkpoints")
+
+    def _folder(self, training_id: str) -> Path:
+        if not ID.fullmatch(training_id):
+            raise InvalidArgument.at("training_id", f"is {training_id!r}; letters, digits, `.`, `_` and `-`")
+        return self.root / training_id
+
+
+def _unless_retired(live: LiveTraining, work: Callable[[LiveTraining], T]) -> tuple[bool, T | None]:
+    return (False, None) if live.retired else (True, work(live))
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of the files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def needed_digests(training: trainer_v1.Training) -> set[str]:
+    """Digests of the weights that a training must find again when it is restored."""
+    refs: list[types_v1.WeightsRef] = [training.init, training.reference, training.critic_init]
+    return {ref.digest for ref in refs if ref.digest}

@@ -1,0 +1,189 @@
+"""One training in memory: steps that happen wholly or not at all. Runs on the worker thread; knows nothing of gRPC."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from accord.errors import FailedPrecondition, Internal
+from accord.trainer import v1 as trainer_v1
+from accord.types import v1 as types_v1
+from accord_models.tokenizer import fingerprint
+from accord_runtime import plugins
+from accord_trainer.algorithm import Algorithm, Experience, Start, StepContext
+from accord_trainer.checkpoints import CheckpointStore
+from accord_trainer.options import parse_options
+from accord_trainer.publisher import Publisher
+from accord_trainer.record import Manifest, Record, facts
+from accord_trainer.verification import verify_current
+from accord_trainer.weights_digest import published_digest
+
+log = logging.getLogger(__name__)
+GROUP = "accord.algorithms"
+CHECKPOINT_EVERY = 5
+
+
+def build_algorithm(training: trainer_v1.Training, start: Start) -> Algorithm:
+    """The algorithm that a training names, its models loaded."""
+    kind = plugins.load(GROUP, training.algorithm, field="training.algorithm")
+    algorithm: Algorithm = kind(start, parse_options(training.options, kind.options_type))
+    return algorithm
+
+
+def new_manifest(
+    training: trainer_v1.Training, algorithm: Algorithm, *, compute_dtype: str, compute_threads: int
+) -> Manifest:
+    """What is fixed from now on."""
+    return Manifest(
+        training=training,
+        compute_dtype=compute_dtype,
+        compute_threads=compute_threads,
+        tokenizer_fingerprint=fingerprint(algorithm.tokenizer),
+        vocabulary_size=algorithm.vocabulary_size,
+        learns_from=algorithm.learns_from,
+        digest=published_digest(algorithm.merged(), algorithm.publish_dtype),
+    )
+
+
+class LiveTraining:
+    """An algorithm with its record, generator, checkpoints and publisher."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        record: Record,
+        algorithm: Algorithm,
+        checkpoints: CheckpointStore,
+        publisher: Publisher,
+        check_stopped: Callable[[], None],
+    ) -> None:
+        self.manifest = manifest
+        self.record = record
+        self.algorithm = algorithm
+        self.checkpoints = checkpoints
+        self.publisher = publisher
+        self.checkpoint_version = 0
+        # Set when it leaves the memory: whoever still holds it must ask for it again.
+        self.retired = False
+        self._check_stopped = check_stopped
+        self._generator = torch.Generator().manual_seed(manifest.training.seed % 2**63)
+
+    def restore(self, version: int) -> None:
+        """Puts the weights, optimizer and generator of a checkpoint in place; DataLoss where it is damaged."""
+        state, self._generator = self.checkpoints.read(version)
+        self.algorithm.load_state(state)
+        self.checkpoint_version = version
+
+    def step(self, request: trainer_v1.StepRequest, batch: Experience) -> trainer_v1.StepResult:
+        """Trains, digests, publishes and checkpoints; on any error everything is as it was, and the error goes on."""
+        torch.set_num_threads(self.manifest.compute_threads)
+        parent = request.parent_version
+        if parent != self.record.version:
+            raise FailedPrecondition(
+                f"{request.training_id} is at version {self.record.version}, not at {parent}: "
+                "replay the steps after it, or go on from it",
+                reason="WRONG_PARENT",
+                metadata={"current": str(self.record.version), "parent": str(parent)},
+            )
+        verify_current(batch.samples, facts(self.manifest, self.record), parent)
+        self.algorithm.check(batch)
+        every = self.manifest.training.checkpoint_every or CHECKPOINT_EVERY
+        checkpointed = (parent + 1) % every == 0
+        if checkpointed:
+            self.checkpoints.require_space(self.algorithm.state())
+        started = time.monotonic()
+        state, generator_state = self.algorithm.state().clone(), self._generator.get_state()
+        try:
+            metrics = self.algorithm.step(batch, self._context())
+            _refuse_odd(metrics)
+            result = self._result(request, metrics, started)
+            record = self.record.after(result)
+            if checkpointed:
+                result.checkpointed = True
+                self.checkpoints.write(record.version, self.algorithm.state(), self._generator, record.to_json())
+        except BaseException:
+            self.algorithm.load_state(state)
+            self._generator.set_state(generator_state)
+            raise
+        self.record = record
+        if checkpointed:
+            self.checkpoint_version = record.version
+        return result
+
+    def evaluate(self, batch: Experience) -> dict[str, float]:
+        """Metrics under the current weights."""
+        torch.set_num_threads(self.manifest.compute_threads)
+        self.algorithm.check(batch)
+        metrics = self.algorithm.evaluate(batch, self._context())
+        _refuse_odd(metrics)
+        return metrics
+
+    def publish(self, format: str, scheme: str) -> types_v1.WeightsRef:
+        """Writes the current weights and names them."""
+        if format == "adapter":
+            return self.publisher.publish_adapter(
+                self.manifest.training.training_id, self.record.version, self.algorithm, scheme
+            )
+        return self._publish(self.record.version, self.record.digest, scheme)
+
+    def checkpoint(self) -> int:
+        """Writes the current version unless it is on disk; gives the version."""
+        if self.checkpoint_version != self.record.version:
+            self.checkpoints.write(self.record.version, self.algorithm.state(), self._generator, self.record.to_json())
+            self.checkpoint_version = self.record.version
+        return self.checkpoint_version
+
+    def retire(self) -> None:
+        """Makes sure that nothing is lost when this object goes."""
+        self.checkpoint()
+        self.retired = True
+
+    def _publish(self, version: int, digest: str, scheme: str) -> types_v1.WeightsRef:
+        return self.publisher.publish(self.manifest.training.training_id, version, digest, self.algorithm, scheme)
+
+    def _result(
+        self, request: trainer_v1.StepRequest, metrics: dict[str, float], started: float
+    ) -> trainer_v1.StepResult:
+        version = request.parent_version + 1
+        digest = published_digest(self.algorithm.merged(), self.algorithm.publish_dtype)
+        result = trainer_v1.StepResult(
+            training_id=request.training_id,
+            request_id=request.request_id,
+            batch_id=request.batch_id,
+            version=version,
+            digest=digest,
+            metrics=metrics,
+        )
+        if request.publish:
+            result.weights.CopyFrom(self._publish(version, digest, ""))
+        result.seconds = time.monotonic() - started
+        if "tokens" in metrics:
+            result.metrics["tokens_per_second"] = metrics["tokens"] / max(result.seconds, 1e-9)
+        log.info("%s: version %d in %.1f s", request.training_id, version, result.seconds)
+        return result
+
+    def _context(self) -> StepContext:
+        return StepContext(self.record.version, self._generator, self._check_stopped)
+
+
+def _refuse_odd(metrics: dict[str, float]) -> None:
+    odd = [name for name, value in metrics.items() if not math.isfinite(value)]
+    if odd:
+        raise FailedPrecondition(
+            f"the figures {', '.join(odd)} are not finite; the model is as it was before", reason="NOT_FINITE"
+        )
+
+
+def verify_restored(live: LiveTraining, folder: Path) -> None:
+    """Internal, RESTORE_MISMATCH, where the restored weights are not those that the record tells of."""
+    digest = published_digest(live.algorithm.merged(), live.algorithm.publish_dtype)
+    if digest != live.record.digest:
+        raise Internal(
+            f"the weights restored from {folder} have digest {digest[:12]}, recorded is {live.record.digest[:12]}",
+            reason="RESTORE_MISMATCH",
+        )

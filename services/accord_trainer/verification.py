@@ -1,0 +1,141 @@
+"""Experience is believed only where it can be checked: versions, digests, tokenizer, and every number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from accord.errors import FailedPrecondition, InvalidArgument
+from accord.trainer import v1 as trainer_v1
+from accord.types import v1 as types_v1
+from accord_trainer.algorithm import Kind
+
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a training knows of itself, against which experience is held. `history` is version -> digest as it would be
+    published; `init` the weights that it started from, which are version 0 under whatever number they came."""
+
+    learns_from: Kind
+    vocabulary_size: int
+    tokenizer_fingerprint: str
+    history: Mapping[int, str]
+    init: types_v1.WeightsRef
+
+
+def verify_sample(scored: trainer_v1.ScoredSample, at: str, facts: Facts) -> None:
+    """InvalidArgument naming the field under `at`; FailedPrecondition UNKNOWN_VERSION, DIGEST_MISMATCH or
+    TOKENIZER_MISMATCH."""
+    sample = scored.sample
+    if facts.learns_from != "samples":
+        raise InvalidArgument.at(at, "this training learns from preferences")
+    if not scored.HasField("score") or not math.isfinite(scored.score):
+        raise InvalidArgument.at(f"{at}.score", "must be a finite number; leave out samples whose scoring failed")
+    _verify_tokens(list(sample.prompt_token_ids), f"{at}.sample.prompt_token_ids", facts.vocabulary_size)
+    _verify_tokens(list(sample.response_token_ids), f"{at}.sample.response_token_ids", facts.vocabulary_size)
+    length = len(sample.response_token_ids)
+    for field in ("logprobs", "response_mask"):
+        if len(getattr(sample, field)) != length:
+            raise InvalidArgument.at(
+                f"{at}.sample.{field}", f"has {len(getattr(sample, field))} entries for {length} tokens"
+            )
+    for index, logprob in enumerate(sample.logprobs):
+        if not math.isfinite(logprob) or logprob > 0:
+            raise InvalidArgument.at(
+                f"{at}.sample.logprobs[{index}]", f"is {logprob}; a log-probability is finite and <= 0"
+            )
+    if not any(sample.response_mask):
+        raise InvalidArgument.at(f"{at}.sample.response_mask", "is 0 everywhere: the policy chose no token")
+    if sample.finish_reason == types_v1.FINISH_REASON_UNSPECIFIED:
+        raise InvalidArgument.at(f"{at}.sample.finish_reason", "must be set")
+    if sample.tokenizer_fingerprint != facts.tokenizer_fingerprint:
+        raise FailedPrecondition(
+            f"{at}: its tokens are of another tokenizer than this training's",
+            reason="TOKENIZER_MISMATCH",
+            metadata={"expected": facts.tokenizer_fingerprint, "found": sample.tokenizer_fingerprint},
+        )
+    _verify_segments(sample, f"{at}.sample.segments", facts)
+
+
+def verify_preference(example: trainer_v1.PreferenceExample, at: str, facts: Facts) -> None:
+    """InvalidArgument naming the field under `at`."""
+    if facts.learns_from != "preferences":
+        raise InvalidArgument.at(at, "this training learns from samples")
+    for index, message in enumerate(example.prompt.messages):
+        if message.role not in ROLES:
+            raise InvalidArgument.at(f"{at}.prompt.messages[{index}].role", f"is {message.role!r}; one of {ROLES}")
+    if not example.prompt.messages:
+        raise InvalidArgument.at(f"{at}.prompt", "has no messages")
+    answers = len(example.responses)
+    target = example.WhichOneof("target")
+    if target is None:
+        raise InvalidArgument.at(at, "has neither ranks nor ratings")
+    if answers < (2 if target == "ranks" else 1):
+        raise InvalidArgument.at(f"{at}.responses", "are too few to be compared")
+    values = list(example.ranks.values if target == "ranks" else example.ratings.values)
+    if len(values) != answers:
+        raise InvalidArgument.at(f"{at}.{target}.values", f"has {len(values)} entries for {answers} responses")
+    if target == "ranks" and min(values) < 0:
+        raise InvalidArgument.at(f"{at}.ranks.values", "has a negative rank; 0 is the best")
+    if target == "ratings" and not all(math.isfinite(value) and 0 <= value <= 1 for value in values):
+        raise InvalidArgument.at(f"{at}.ratings.values", "has a rating outside 0..1")
+    for name in ("margin", "weight"):
+        value = getattr(example, name)
+        if not math.isfinite(value) or value < 0:
+            raise InvalidArgument.at(f"{at}.{name}", f"is {value}; it must be finite and at least 0")
+
+
+def verify_current(
+    batch: trainer_v1.ExperienceChunk | list[trainer_v1.ScoredSample], facts: Facts, version: int
+) -> None:
+    """FailedPrecondition, STALE_EXPERIENCE, where a sample was not made by `version` alone."""
+    samples = batch if isinstance(batch, list) else list(batch.samples)
+    for index, scored in enumerate(samples):
+        for segment in scored.sample.segments:
+            made_by = _version(segment, facts)
+            if made_by != version:
+                raise FailedPrecondition(
+                    f"chunk.samples[{index}] was made by version {made_by}, but {version} is trained "
+                    "(max_staleness 0): generate again with the current weights",
+                    reason="STALE_EXPERIENCE",
+                    metadata={"current": str(version), "sample": str(made_by)},
+                )
+
+
+def _verify_tokens(tokens: list[int], at: str, vocabulary_size: int) -> None:
+    if not tokens:
+        raise InvalidArgument.at(at, "is empty")
+    for index, token in enumerate(tokens):
+        if not 0 <= token < vocabulary_size:
+            raise InvalidArgument.at(f"{at}[{index}]", f"is {token}; the vocabulary has {vocabulary_size} tokens")
+
+
+def _verify_segments(sample: types_v1.Sample, at: str, facts: Facts) -> None:
+    starts = [segment.start for segment in sample.segments]
+    if not starts or starts[0] != 0 or starts != sorted(set(starts)) or starts[-1] >= len(sample.response_token_ids):
+        raise InvalidArgument.at(at, "must begin at 0, rise, and lie within the response")
+    for index, segment in enumerate(sample.segments):
+        version = _version(segment, facts)
+        known = facts.history.get(version)
+        if known is None:
+            raise FailedPrecondition(
+                f"{at}[{index}]: version {segment.version} was never made by this training",
+                reason="UNKNOWN_VERSION",
+                metadata={"version": str(segment.version)},
+            )
+        if segment.digest != known and not (version == 0 and segment.digest == facts.init.digest):
+            raise FailedPrecondition(
+                f"{at}[{index}]: version {version} has other weights here than the ones that made the sample",
+                reason="DIGEST_MISMATCH",
+                metadata={"expected": known, "found": segment.digest},
+            )
+
+
+def _version(segment: types_v1.Segment, facts: Facts) -> int:
+    """The version in this training: the weights it started from may have another number where they came from."""
+    if segment.digest == facts.init.digest and segment.version in (0, facts.init.version):
+        return 0
+    return int(segment.version)

@@ -1,0 +1,216 @@
+"""One suite for every Python rollout engine that is installed: what the seam (accord_rollout/engine.py) promises."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+from tests.support.recompute import recomputed_logprobs
+from tests.support.rollout import rollout_settings, user
+from tests.support.tiny import make_tiny_model
+
+from accord.errors import FailedPrecondition, InvalidArgument
+from accord_rollout.engine import Drawn, Engine, Failed, Finish, Job, Sampling
+from accord_runtime import plugins
+
+
+@pytest.fixture(params=plugins.names("accord.engines"))
+async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Engine]:
+    made: Engine = plugins.load("accord.engines", request.param)(rollout_settings(tmp_path, engine=request.param))
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def loaded(engine: Engine, tiny_folder: Path) -> Engine:
+    await (await engine.prepare(tiny_folder))()
+    return engine
+
+
+def jobs(engine: Engine, count: int, first_seed: int = 0) -> list[Job]:
+    texts = ["a", "What is the best way?", "hello there", "I love this happy day " * 3]
+    return [
+        Job(index, tuple(engine.render(user(texts[index % len(texts)]))), first_seed + index) for index in range(count)
+    ]
+
+
+async def drawn(engine: Engine, work: list[Job], sampling: Sampling) -> dict[int, Drawn]:
+    results: dict[int, Drawn] = {}
+    async with aclosing(engine.generate(work, sampling)) as stream:
+        async for result in stream:
+            assert isinstance(result, Drawn), result
+            assert result.index not in results
+            results[result.index] = result
+    return results
+
+
+def test_at_least_the_transformers_engine_is_held_to_this_suite() -> None:
+    assert "transformers" in plugins.names("accord.engines")
+
+
+async def test_each_job_has_one_result_with_a_logprob_for_each_token(loaded: Engine) -> None:
+    results = await drawn(loaded, jobs(loaded, 7), Sampling(max_new_tokens=5))
+    assert sorted(results) == list(range(7))
+    for result in results.values():
+        assert 1 <= len(result.response_token_ids) <= 5
+        assert len(result.logprobs) == len(result.response_token_ids)
+        assert all(logprob <= 0 for logprob in result.logprobs)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 2.0])
+async def test_logprobs_are_those_of_the_sampled_distribution(
+    loaded: Engine, tiny_folder: Path, temperature: float
+) -> None:
+    work = jobs(loaded, 4)
+    results = await drawn(loaded, work, Sampling(max_new_tokens=6, temperature=temperature))
+    for job in work:
+        result = results[job.index]
+        expected = recomputed_logprobs(
+            tiny_folder, list(job.prompt_token_ids), list(result.response_token_ids), temperature
+        )
+        assert result.logprobs == pytest.approx(expected, abs=1e-4)
+
+
+async def test_top_k_logprobs_are_those_of_the_truncated_distribution(loaded: Engine, tiny_folder: Path) -> None:
+    work = jobs(loaded, 4)
+    results = await drawn(loaded, work, Sampling(max_new_tokens=6, top_k=3))
+    for job in work:
+        result = results[job.index]
+        expected = recomputed_logprobs(
+            tiny_folder, list(job.prompt_token_ids), list(result.response_token_ids), top_k=3
+        )
+        assert result.logprobs == pytest.approx(expected, abs=1e-4)
+
+
+async def test_greedy_takes_the_likeliest_token_whatever_the_seed(loaded: Engine, tiny_folder: Path) -> None:
+    first = await drawn(loaded, jobs(loaded, 4, first_seed=1), Sampling(max_new_tokens=6, temperature=0))
+    second = await drawn(loaded, jobs(loaded, 4, first_seed=99), Sampling(max_new_tokens=6, temperature=0))
+    assert first == second
+    job = jobs(loaded, 1)[0]
+    response = list(first[0].response_token_ids)
+    assert first[0].logprobs == pytest.approx(
+        recomputed_logprobs(tiny_folder, list(job.prompt_token_ids), response), abs=1e-4
+    )
+    top_1 = await drawn(loaded, jobs(loaded, 4), Sampling(max_new_tokens=6, top_k=1))
+    assert {i: r.response_token_ids for i, r in top_1.items()} == {i: r.response_token_ids for i, r in first.items()}
+
+
+async def test_same_seeds_same_tokens_other_seeds_others(loaded: Engine) -> None:
+    sampling = Sampling(max_new_tokens=6)
+    first = await drawn(loaded, jobs(loaded, 6), sampling)
+    assert await drawn(loaded, jobs(loaded, 6), sampling) == first
+    other = await drawn(loaded, jobs(loaded, 6, first_seed=1000), sampling)
+    assert all(other[i].response_token_ids != first[i].response_token_ids for i in first)
+
+
+async def test_a_sample_alone_has_the_tokens_it_had_in_company(loaded: Engine) -> None:
+    work, sampling = jobs(loaded, 6), Sampling(max_new_tokens=6)
+    together = await drawn(loaded, work, sampling)
+    for job in work:
+        alone = await drawn(loaded, [job], sampling)
+        assert alone[job.index].response_token_ids == together[job.index].response_token_ids
+        assert alone[job.index].logprobs == pytest.approx(together[job.index].logprobs, abs=1e-4)
+
+
+async def test_samples_follow_the_model_distribution(loaded: Engine, tiny_folder: Path) -> None:
+    prompt = tuple(loaded.render(user("a")))
+    work = [Job(index, prompt, index) for index in range(600)]
+    first = [r.response_token_ids[0] for r in (await drawn(loaded, work, Sampling(1, temperature=0.3))).values()]
+    likeliest = max(set(first), key=first.count)
+    expected = recomputed_logprobs(tiny_folder, list(prompt), [likeliest], 0.3)[0]
+    share, probability = first.count(likeliest) / len(first), 2.718281828**expected
+    assert 0.05 < probability < 0.95, "the test needs a token that is neither rare nor certain"
+    assert abs(share - probability) < 4 * (probability * (1 - probability) / len(first)) ** 0.5
+
+
+async def test_end_of_sequence_belongs_to_the_response_and_stops_it(loaded: Engine) -> None:
+    stopped = limited = 0
+    eos = 2
+    results = await drawn(loaded, jobs(loaded, 64), Sampling(max_new_tokens=40, temperature=3.0))
+    for result in results.values():
+        if result.finish is Finish.STOP:
+            stopped += 1
+            assert result.response_token_ids.index(eos) == len(result.response_token_ids) - 1
+        else:
+            limited += 1
+            assert len(result.response_token_ids) == 40
+            assert eos not in result.response_token_ids
+    assert stopped
+    assert limited
+
+
+async def test_nucleus_keeps_only_the_likeliest_tokens(loaded: Engine) -> None:
+    narrow = await drawn(loaded, jobs(loaded, 4), Sampling(max_new_tokens=6, top_p=1e-6))
+    greedy = await drawn(loaded, jobs(loaded, 4), Sampling(max_new_tokens=6, temperature=0))
+    for index, result in narrow.items():
+        assert result.response_token_ids == greedy[index].response_token_ids
+        assert result.logprobs == pytest.approx([0.0] * 6, abs=1e-6)
+
+
+async def test_closing_the_stream_stops_the_work(loaded: Engine) -> None:
+    long = Sampling(max_new_tokens=200)
+    stream = loaded.generate(jobs(loaded, 400), long)
+    pending = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0.2)
+    pending.cancel()
+    await asyncio.gather(pending, return_exceptions=True)
+    await stream.aclose()
+    async with asyncio.timeout(2):
+        await drawn(loaded, jobs(loaded, 1), Sampling(max_new_tokens=1))
+
+
+async def test_new_weights_take_over_and_give_what_a_fresh_engine_gives(loaded: Engine, tmp_path: Path) -> None:
+    other = make_tiny_model(tmp_path / "other", seed=7)
+    sampling = Sampling(max_new_tokens=6)
+    before = await drawn(loaded, jobs(loaded, 4), sampling)
+    activate = await loaded.prepare(other)
+    assert await drawn(loaded, jobs(loaded, 4), sampling) == before, "preparing changed the model in force"
+    await activate()
+    after = await drawn(loaded, jobs(loaded, 4), sampling)
+    assert after != before
+    for job in jobs(loaded, 4):
+        expected = recomputed_logprobs(other, list(job.prompt_token_ids), list(after[job.index].response_token_ids))
+        assert after[job.index].logprobs == pytest.approx(expected, abs=1e-4)
+
+
+async def test_a_folder_that_is_no_model_is_refused_and_the_old_stays(loaded: Engine, tmp_path: Path) -> None:
+    before = await drawn(loaded, jobs(loaded, 2), Sampling(max_new_tokens=4))
+    with pytest.raises(InvalidArgument) as refused:
+        await loaded.prepare(tmp_path / "nowhere")
+    assert "nowhere" in str(refused.value)
+    assert await drawn(loaded, jobs(loaded, 2), Sampling(max_new_tokens=4)) == before
+
+
+async def test_an_engine_without_weights_says_so(engine: Engine) -> None:
+    with pytest.raises(FailedPrecondition) as refused:
+        await drawn(engine, [Job(0, (1, 2), 0)], Sampling(max_new_tokens=1))
+    assert refused.value.reason == "NO_WEIGHTS"
+
+
+async def test_broken_weights_are_failures_not_samples(engine: Engine, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = make_tiny_model(tmp_path / "broken")
+    state = load_file(folder / "model.safetensors")
+    state["model.norm.weight"][:] = float("nan")
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    await (await engine.prepare(folder))()
+    async with aclosing(engine.generate(jobs(engine, 2), Sampling(max_new_tokens=3))) as stream:
+        results = [result async for result in stream]
+    assert [type(result) for result in results] == [Failed, Failed]
+    assert {result.reason for result in results if isinstance(result, Failed)} == {"NON_FINITE_LOGITS"}
+
+
+def test_text_and_compute_facts_are_said(engine: Engine) -> None:
+    assert engine.compute_dtype == "float32"
+    assert engine.compute_threads == 1
+    assert engine.max_concurrent_requests >= 1
+
+
+async def test_decode_leaves_special_tokens_out(loaded: Engine) -> None:
+    ids = loaded.render(user("hello"))
+    assert "hello" in loaded.decode(ids)
+    assert "<|im_start|>" not in loaded.decode(ids)

@@ -1,0 +1,336 @@
+"""What every store of the preference service must do. A new store joins by one entry in STORES."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from accord.errors import FailedPrecondition
+from accord_preference.store import (
+    PREFERENCES,
+    PROMPTS,
+    CompletionRow,
+    FeedbackRow,
+    Filter,
+    LeaseRow,
+    PromptRow,
+    RequestRow,
+    SnapshotRow,
+    Store,
+    TaskRow,
+)
+from accord_preference.stores import open_store
+
+STORES: dict[str, Callable[[Path], str]] = {"sqlite": lambda folder: f"sqlite+aiosqlite:///{folder}/store.db"}
+OPEN, DONE, CANCELLED = 1, 2, 3
+TRAIN, HELDOUT = 1, 2
+
+
+@pytest.fixture(params=STORES)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return STORES[request.param](tmp_path)
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[Store]:
+    opened = await open_store(url)
+    yield opened
+    await opened.close()
+
+
+def name(kind: str, number: int) -> str:
+    return f"{kind}{number:063d}"
+
+
+def a_prompt(number: int, split: int = TRAIN, source: str = "s") -> PromptRow:
+    # Canonical order is the reverse of the order of ids.
+    return PromptRow(name("p", number), f'[["user","{number}"]]', source, split, name("r", 999 - number))
+
+
+def an_answer(number: int, prompt: int) -> CompletionRow:
+    return CompletionRow(name("c", number), name("p", prompt), f"text \0 {number} é 🎉", None)
+
+
+def a_judgement(
+    number: int, prompt: int = 0, *, annotator: str = "ann", task: int | None = None, label: str = "s", queue: str = ""
+) -> FeedbackRow:
+    return FeedbackRow(
+        feedback_id=name("f", number),
+        prompt_id=name("p", prompt),
+        annotator_id=annotator,
+        annotator_kind=1,
+        kind=1,
+        judgement="{}",
+        completion_ids=(name("c", 1), name("c", 0)),
+        task_id=None if task is None else name("t", task),
+        queue=queue,
+        source="",
+        label=label,
+        created_us=5,
+        late=False,
+        split=TRAIN,
+        record_digest=name("r", 999 - number),
+    )
+
+
+def a_task(number: int, redundancy: int = 1, queue: str = "q") -> TaskRow:
+    return TaskRow(name("t", number), 1, name("p", 0), (name("c", 0), name("c", 1)), redundancy, queue, OPEN)
+
+
+async def fill(store: Store) -> None:
+    async with store.writing() as tx:
+        await tx.add_prompts([a_prompt(0)])
+        await tx.add_completions([an_answer(0, 0), an_answer(1, 0)])
+
+
+async def test_rows_come_back_as_they_went_in(store: Store) -> None:
+    await fill(store)
+    async with store.writing() as tx:
+        await tx.add_tasks([a_task(1)])
+        await tx.add_feedback([a_judgement(1, task=1, queue="q")])
+    async with store.reading() as tx:
+        assert await tx.prompts([name("p", 0), "gone"]) == {name("p", 0): a_prompt(0)}
+        assert await tx.completions([name("c", 1)]) == {name("c", 1): an_answer(1, 0)}
+        assert await tx.feedback(name("f", 1)) == a_judgement(1, task=1, queue="q")
+        assert await tx.answer(name("t", 1), "ann") == a_judgement(1, task=1, queue="q")
+        assert await tx.answer(name("t", 1), "bob") is None
+        assert await tx.task(name("t", 1)) == a_task(1)
+        assert await tx.task("gone") is None
+
+
+async def test_adding_again_keeps_the_first_and_counts_only_new_ones(store: Store) -> None:
+    async with store.writing() as tx:
+        assert await tx.add_prompts([a_prompt(1), a_prompt(1, source="later"), a_prompt(2)]) == 2
+        assert await tx.add_prompts([a_prompt(2, source="later"), a_prompt(3)]) == 1
+        assert await tx.add_prompts([]) == 0
+        kept = await tx.prompts([name("p", 1), name("p", 2)])
+    assert {row.source for row in kept.values()} == {"s"}
+
+
+async def test_more_rows_than_a_statement_takes(store: Store) -> None:
+    many = [a_prompt(number) for number in range(1300)]
+    async with store.writing() as tx:
+        assert await tx.add_prompts(many) == 1300
+        assert len(await tx.prompts([row.prompt_id for row in many])) == 1300
+
+
+async def test_failed_transaction_keeps_nothing(store: Store) -> None:
+    async def fail() -> None:
+        async with store.writing() as tx:
+            await tx.add_prompts([a_prompt(1)])
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        await fail()
+    async with store.reading() as tx:
+        assert not await tx.prompts([name("p", 1)])
+
+
+async def test_cancelled_transaction_keeps_nothing_and_frees_the_lock(store: Store) -> None:
+    inside = asyncio.Event()
+
+    async def linger() -> None:
+        async with store.writing() as tx:
+            await tx.add_prompts([a_prompt(1)])
+            inside.set()
+            await asyncio.sleep(60)
+
+    task = asyncio.ensure_future(linger())
+    await inside.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with asyncio.timeout(5), store.writing() as tx:
+        assert not await tx.prompts([name("p", 1)])
+
+
+async def test_writers_do_not_interleave(store: Store) -> None:
+    async def add() -> None:
+        async with store.writing() as tx:
+            count = (await tx.stats()).prompts
+            await asyncio.sleep(0)
+            assert await tx.add_prompts([a_prompt(count)]) == 1
+
+    await asyncio.gather(*(add() for _ in range(20)))
+    async with store.reading() as tx:
+        assert (await tx.stats()).prompts == 20
+
+
+async def test_what_was_committed_is_there_when_opened_again(url: str) -> None:
+    store = await open_store(url)
+    async with store.writing() as tx:
+        await tx.add_prompts([a_prompt(1)])
+    await store.close()
+    again = await open_store(url)
+    async with again.reading() as tx:
+        assert await tx.prompts([name("p", 1)])
+    await again.close()
+
+
+async def test_prompts_list_by_id_filtered(store: Store) -> None:
+    async with store.writing() as tx:
+        await tx.add_prompts([a_prompt(n, HELDOUT if n % 2 else TRAIN, "a" if n < 4 else "b") for n in range(8)])
+
+        async def listed(after: str = "", limit: int = 99, split: int = 0, source: str = "") -> list[int]:
+            return [int(row.prompt_id[1:]) for row in await tx.list_prompts(after, limit, split, source)]
+
+        assert await listed(limit=3) == [0, 1, 2]
+        assert await listed(after=name("p", 2), limit=2) == [3, 4]
+        assert await listed(split=HELDOUT) == [1, 3, 5, 7]
+        assert await listed(split=TRAIN, source="b") == [4, 6]
+
+
+async def test_next_task_respects_holders_answers_state_and_queue(store: Store) -> None:
+    await fill(store)
+    async with store.writing() as tx:
+        await tx.add_tasks([a_task(1, redundancy=2), a_task(2, queue="other")])
+
+        async def offered(annotator: str, queue: str = "q", now: int = 0) -> int | None:
+            task = await tx.next_task(annotator, queue, now)
+            return None if task is None else int(task.task_id[1:])
+
+        assert await offered("ann") == 1
+        assert await offered("ann", "") == 1
+        await tx.add_lease(LeaseRow("l1", name("t", 1), "ann", expire_us=10))
+        assert await offered("ann") is None
+        assert await offered("ann", "") == 2
+        await tx.add_lease(LeaseRow("l2", name("t", 1), "bob", expire_us=20))
+        assert await offered("cid") is None
+        assert await offered("cid", now=10) == 1  # ann's has just ended
+        assert await offered("ann", now=10) == 1
+        await tx.end_lease("l2")
+        assert await offered("cid") == 1
+        await tx.add_feedback([a_judgement(1, annotator="ann", task=1, queue="q")])
+        await tx.count_answer(name("t", 1))
+        assert await offered("ann", now=99) is None
+        assert await offered("cid", now=99) == 1
+        await tx.count_answer(name("t", 1))
+        assert await offered("cid", now=99) is None
+        done = await tx.task(name("t", 1))
+        assert done is not None
+        assert (done.state, done.answers) == (DONE, 2)
+
+
+async def test_cancelling_ends_open_tasks_and_their_leases_only(store: Store) -> None:
+    await fill(store)
+    async with store.writing() as tx:
+        await tx.add_tasks([a_task(1), a_task(2), a_task(3, queue="other")])
+        await tx.count_answer(name("t", 1))
+        await tx.add_lease(LeaseRow("l2", name("t", 2), "ann", expire_us=100))
+        await tx.add_lease(LeaseRow("l3", name("t", 3), "ann", expire_us=100))
+        assert (await tx.queue("q", 50)).leased_tasks == 1
+        assert await tx.cancel_tasks("q") == 1
+        assert await tx.cancel_tasks("q") == 0
+        ended, kept = await tx.lease("l2"), await tx.lease("l3")
+        assert ended is not None
+        assert kept is not None
+        assert (ended.ended, kept.ended) == (True, False)
+        counts = await tx.queue("q", 50)
+        assert (counts.open_tasks, counts.done_tasks, counts.cancelled_tasks, counts.leased_tasks) == (0, 1, 1, 0)
+
+
+@pytest.mark.parametrize("kind", [PROMPTS, PREFERENCES])
+async def test_snapshot_keeps_its_records_in_canonical_order(store: Store, kind: int) -> None:
+    await fill(store)
+
+    async def grow(start: int) -> None:
+        async with store.writing() as tx:
+            await tx.add_prompts([a_prompt(n, HELDOUT if n % 3 == 0 else TRAIN) for n in range(start, start + 10)])
+            await tx.add_feedback([a_judgement(n) for n in range(start, start + 10)])
+
+    await grow(1)
+    async with store.writing() as tx:
+        digests = [digest async for digest, _ in tx.record_digests(kind, Filter())]
+        assert digests == sorted(digests)
+        await tx.add_snapshot(SnapshotRow(name("s", 1), kind, 9, 2, 77, b"f"), Filter())
+    await grow(11)
+    async with store.reading() as tx:
+        snapshot = await tx.snapshot(name("s", 1))
+        assert snapshot is not None
+        assert (snapshot.kind, snapshot.train_records, snapshot.created_us, snapshot.filter) == (kind, 9, 77, b"f")
+        seen: list[str] = []
+        after: tuple[int | str, ...] = ()
+        while page := await tx.snapshot_page(snapshot, after, 4, 0):
+            assert len(page) <= 4
+            seen += [(row.feedback or row.prompt).record_digest for row in page]
+            after = page[-1].position
+            if kind == PREFERENCES:
+                assert [answer.completion_id for answer in page[0].completions] == [name("c", 1), name("c", 0)]
+        assert seen == digests
+        held = await tx.snapshot_page(snapshot, (), 99, HELDOUT)
+        assert {row.prompt.split for row in held} <= {HELDOUT}
+        assert len(held) == (3 if kind == PROMPTS else 0)
+
+
+async def test_live_pages_stop_at_the_newest_and_filter(store: Store) -> None:
+    await fill(store)
+    async with store.writing() as tx:
+        await tx.add_feedback([a_judgement(n, label="odd" if n % 2 else "even", queue=f"q{n % 3}") for n in range(9)])
+        newest = await tx.newest(PREFERENCES)
+        await tx.add_feedback([a_judgement(n) for n in range(9, 12)])
+
+        async def pages(filter_: Filter) -> list[int]:
+            found: list[int] = []
+            after: tuple[int | str, ...] = ()
+            while page := await tx.record_page(PREFERENCES, filter_, newest, after, 2):
+                found += [int(row.feedback.feedback_id[1:]) for row in page if row.feedback]
+                after = page[-1].position
+            return found
+
+        assert await pages(Filter()) == list(range(8, -1, -1))
+        assert await pages(Filter(sources=("odd",))) == [7, 5, 3, 1]
+        assert await pages(Filter(sources=("odd", "even"), queues=("q1",))) == [7, 4, 1]
+        assert await pages(Filter(annotator_kinds=(2,))) == []
+        assert await pages(Filter(split=HELDOUT)) == []
+
+
+async def test_records_with_equal_digests_are_all_kept(store: Store) -> None:
+    await fill(store)
+    twins = [FeedbackRow(**(vars(a_judgement(n)) | {"record_digest": name("r", 0)})) for n in range(5)]
+    async with store.writing() as tx:
+        await tx.add_feedback(twins)
+        after: tuple[int | str, ...] = ()
+        seen = 0
+        while page := await tx.record_page(PREFERENCES, Filter(), 99, after, 2):
+            seen, after = seen + len(page), page[-1].position
+        assert seen == 5
+
+
+async def test_requests_are_remembered(store: Store) -> None:
+    async with store.writing() as tx:
+        await tx.remember(RequestRow("r", "digest", b"\x00answer"), 1)
+    async with store.reading() as tx:
+        assert await tx.request("r") == RequestRow("r", "digest", b"\x00answer")
+        assert await tx.request("other") is None
+
+
+async def test_snapshots_list_newest_first(store: Store) -> None:
+    await fill(store)
+    async with store.writing() as tx:
+        for number in range(5):
+            await tx.add_snapshot(SnapshotRow(name("s", number), PROMPTS, 1, 0, number, b""), Filter())
+        first = await tx.list_snapshots(0, 2)
+        rest = await tx.list_snapshots(first[-1].number, 9)
+    assert [int(row.digest[1:]) for row in first + rest] == [4, 3, 2, 1, 0]
+
+
+async def test_stats_count_by_label_split_and_kind(store: Store) -> None:
+    await fill(store)
+    async with store.writing() as tx:
+        await tx.add_feedback([a_judgement(1), a_judgement(2), a_judgement(3, label="x")])
+        stats = await tx.stats()
+    assert stats.feedback == {("s", TRAIN, 1): 2, ("x", TRAIN, 1): 1}
+    assert stats.judgements == {1: 3}
+    assert (stats.prompts, stats.completions) == (1, 2)
+
+
+async def test_split_is_pinned(store: Store) -> None:
+    async with store.writing() as tx:
+        await tx.pin_split(0.1, "salt")
+    async with store.writing() as tx:
+        await tx.pin_split(0.1, "salt")
+        with pytest.raises(FailedPrecondition, match="change sides"):
+            await tx.pin_split(0.1, "pepper")

@@ -1,0 +1,129 @@
+"""The local launcher with real processes (the preference service: it starts without torch)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import accord
+from accord import discovery
+from accord.errors import FailedPrecondition, InvalidArgument, Unavailable
+from accord_controller.launchers import local, process
+from accord_controller.launchers.given import GivenAddresses
+from accord_controller.launchers.local import LocalLauncher
+from accord_controller.settings import ControllerSettings
+
+NAME = "preference"
+
+
+def settings(state_dir: Path, **changes: Any) -> ControllerSettings:
+    return ControllerSettings(**{"state_dir": state_dir, "start_seconds": 60, **changes})
+
+
+@pytest.fixture
+async def launcher(tmp_path: Path) -> AsyncIterator[LocalLauncher]:
+    made = LocalLauncher(settings(tmp_path))
+    yield made
+    await made.close()
+
+
+def pid(state_dir: Path) -> int:
+    record = discovery.read(state_dir, NAME)
+    assert record is not None
+    return record.pid
+
+
+async def test_a_service_is_started_once_and_has_a_log_of_its_own(launcher: LocalLauncher, tmp_path: Path) -> None:
+    first, second = await asyncio.gather(launcher.ensure([NAME]), launcher.ensure([NAME]))
+    assert first == second == {NAME: discovery.read(tmp_path, NAME).address}  # type: ignore[union-attr]
+    async with accord.Client(preference=first[NAME]) as client:
+        assert (await client.preferences.stats()).prompts == 0
+    assert "serving at" in (tmp_path / "logs" / f"{NAME}.log").read_text()
+    environment = psutil.Process(pid(tmp_path)).environ()
+    assert (environment["OMP_WAIT_POLICY"], environment["GOMP_SPINCOUNT"]) == ("PASSIVE", "0")
+
+
+async def test_a_dead_service_is_started_again_and_that_is_told(launcher: LocalLauncher, tmp_path: Path) -> None:
+    told: list[tuple[str, str]] = []
+
+    async def on_restart(service: str, message: str) -> None:
+        told.append((service, message))
+
+    await launcher.ensure([NAME], on_restart)
+    assert told == []
+    old = pid(tmp_path)
+    psutil.Process(old).kill()
+    after = await launcher.ensure([NAME], on_restart)
+    assert pid(tmp_path) != old
+    assert [service for service, _ in told] == [NAME]
+    assert after[NAME] in told[0][1]
+
+
+async def test_a_successor_adopts_what_a_killed_controller_started_and_stops_it_at_its_end(tmp_path: Path) -> None:
+    killed, successor = LocalLauncher(settings(tmp_path)), LocalLauncher(settings(tmp_path))
+    started = await killed.ensure([NAME])
+    old = pid(tmp_path)
+    assert await successor.ensure([NAME]) == started
+    assert pid(tmp_path) == old
+    await successor.close()
+    assert not psutil.pid_exists(old) or psutil.Process(old).status() == psutil.STATUS_ZOMBIE
+    await killed.close()
+
+
+async def test_a_service_that_somebody_else_started_is_used_and_left_alone(tmp_path: Path) -> None:
+    log = tmp_path / "mine.log"
+    mine = process.start_process(NAME, settings(tmp_path), log)
+    try:
+        while discovery.read(tmp_path, NAME) is None:
+            assert mine.exit_code() is None, log.read_text()
+            await asyncio.sleep(0.05)
+        launcher = LocalLauncher(settings(tmp_path))
+        await launcher.ensure([NAME])
+        await launcher.close()
+        assert mine.exit_code() is None
+    finally:
+        await mine.stop(10)
+
+
+async def test_a_service_that_cannot_start_says_why_with_the_end_of_its_log(tmp_path: Path) -> None:
+    (tmp_path / "preference.db").write_text("this is not a database, and long enough to be looked at" * 10)
+    launcher = LocalLauncher(settings(tmp_path))
+    with pytest.raises(Unavailable, match="ended with code 1") as caught:
+        await launcher.ensure([NAME])
+    assert caught.value.reason == "SERVICE_FAILED"
+    assert "not an Accord database" in caught.value.message
+    await launcher.close()
+
+
+async def test_a_service_that_keeps_dying_is_given_up(
+    launcher: LocalLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "MOST_RESTARTS", 1)
+    await launcher.ensure([NAME])
+    psutil.Process(pid(tmp_path)).kill()
+    await launcher.ensure([NAME])
+    psutil.Process(pid(tmp_path)).kill()
+    with pytest.raises(Unavailable, match="keeps dying") as caught:
+        await launcher.ensure([NAME])
+    assert caught.value.reason == "SERVICE_KEEPS_DYING"
+
+
+async def test_a_given_address_is_used_and_one_that_is_down_is_named(tmp_path: Path) -> None:
+    nobody = GivenAddresses(settings(tmp_path, preference_address="127.0.0.1:1", start_seconds=0.3))
+    with pytest.raises(Unavailable, match=r"preference service at 127\.0\.0\.1:1"):
+        await nobody.ensure([NAME])
+    with pytest.raises(FailedPrecondition, match="--trainer-address"):
+        await nobody.ensure(["trainer"])
+    with pytest.raises(InvalidArgument, match="unknown service 'tainer'"):
+        await nobody.ensure(["tainer"])
+
+
+def test_threads_are_handed_to_the_service(tmp_path: Path) -> None:
+    assert process.environment(3, {})["OMP_NUM_THREADS"] == "3"
+    assert process.environment(0, {"OMP_NUM_THREADS": "1"})["OMP_NUM_THREADS"] == "1"
+    assert "--engine" in process.command("rollout", settings(tmp_path, engine="transformers"))

@@ -1,0 +1,135 @@
+"""Steps against a real trainer: what it lost is replayed from the ledger, and a replay that differs is noticed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from tests.support.controller import add_run, open_journal, open_store
+from tests.trainer.trainer_bench import pairs, trainer, training
+
+import accord
+from accord.errors import DataLoss, FailedPrecondition
+from accord.trainer import v1 as trainer_v1
+from accord_controller.launchers.given import GivenAddresses
+from accord_controller.services import Services
+from accord_controller.settings import ControllerSettings
+from accord_controller.stages.steps import Batch, Plan, catch_up, open_training, recorded_steps, run_steps, step_key
+from accord_controller.work import Work
+
+STEPS = 3
+
+
+@asynccontextmanager
+async def at_work(
+    folder: Path, trainer_name: str = "trainer", *, deterministic: bool = True
+) -> AsyncIterator[tuple[Work, accord.Client]]:
+    """A run in the hands of a stage, with a real trainer. Another `trainer_name`: one that has lost everything."""
+    async with open_store(folder) as store, trainer(folder / trainer_name) as client:
+        await add_run(store, deterministic=deterministic)
+        settings = ControllerSettings(
+            state_dir=folder, launcher="none", trainer_address=client.addresses["trainer"], start_seconds=10
+        )
+        services = Services(GivenAddresses(settings), "demo", 60)
+        await services.connect(["trainer"])
+        yield Work(await open_journal(store, folder), services, store, folder, lambda: None), client
+        await services.close()
+
+
+def plan_of(steps: int = STEPS) -> Plan:
+    async def batch(step: int) -> Batch:
+        return Batch(preferences=pairs(6)[2 * step - 2 : 2 * step])
+
+    return Plan(1, "reward_model", steps, publish=True, batch=batch)
+
+
+async def digests(work: Work, steps: int = STEPS) -> list[str]:
+    return [
+        work.ledger.need(step_key(1, "reward_model", step), trainer_v1.StepResult).digest
+        for step in range(1, steps + 1)
+    ]
+
+
+async def tamper(work: Work, step: int) -> None:
+    """The ledger says that a step came out as something else."""
+    name = step_key(1, "reward_model", step)
+    result = work.ledger.need(name, trainer_v1.StepResult)
+    result.digest = "0" * 64
+    await work.journal.record_entries([work.ledger.message_entry(name, result)], forget=[name])
+
+
+async def test_a_trainer_that_lost_its_steps_is_taken_through_them_again(tiny_folder: Path, tmp_path: Path) -> None:
+    wanted = training(tiny_folder, "demo-1-reward-model", "reward_model", seed=3)
+    async with at_work(tmp_path) as (work, _):
+        await run_steps(work, await open_training(work, wanted), plan_of())
+        first = await digests(work)
+        assert len(set(first)) == STEPS
+    async with at_work(tmp_path, "empty") as (work, client):
+        opened = await open_training(work, wanted)
+        assert opened.version == 0
+        assert await catch_up(work, opened, plan_of()) == STEPS
+        now = await client.trainer.training(wanted.training_id)
+        assert (now.version, now.digest) == (STEPS, first[-1])
+        assert await digests(work) == first
+        kinds = [event.kind for event in await work.store.events("demo", 0, 100)]
+        assert kinds == ["step"] * STEPS + ["replayed"]
+
+
+async def test_going_on_takes_only_the_steps_that_are_missing(tiny_folder: Path, tmp_path: Path) -> None:
+    wanted = training(tiny_folder, "demo-1-reward-model", "reward_model", seed=3)
+    async with at_work(tmp_path) as (work, _):
+        await run_steps(work, await open_training(work, wanted), plan_of(1))
+        await run_steps(work, await open_training(work, wanted), plan_of())
+        events = await work.store.events("demo", 0, 100)
+        assert [event.step for event in events if event.kind == "step"] == [1, 2, 3]
+        assert all(event.metrics["eta_seconds"] >= 0 for event in events)
+
+
+async def test_an_answer_that_never_reached_the_ledger_is_asked_for_again(tiny_folder: Path, tmp_path: Path) -> None:
+    wanted = training(tiny_folder, "demo-1-reward-model", "reward_model", seed=3)
+    async with at_work(tmp_path) as (work, client):
+        await run_steps(work, await open_training(work, wanted), plan_of(2))
+        recorded = await digests(work, 2)
+        await work.journal.record_entries([], forget=[step_key(1, "reward_model", 2)])
+        await run_steps(work, await open_training(work, wanted), plan_of(2))
+        assert await digests(work, 2) == recorded
+        assert (await client.trainer.training(wanted.training_id)).version == 2
+
+
+async def test_a_replay_that_differs_fails_a_deterministic_run_loudly(tiny_folder: Path, tmp_path: Path) -> None:
+    wanted = training(tiny_folder, "demo-1-reward-model", "reward_model", seed=3)
+    async with at_work(tmp_path) as (work, _):
+        await run_steps(work, await open_training(work, wanted), plan_of())
+        await tamper(work, 2)
+    async with at_work(tmp_path, "empty") as (work, _):
+        with pytest.raises(FailedPrecondition, match="step 2 of reward_model in iteration 1") as caught:
+            await catch_up(work, await open_training(work, wanted), plan_of())
+        assert caught.value.reason == "REPLAY_DIVERGED"
+        assert recorded_steps(work, plan_of()) == STEPS
+
+
+async def test_in_another_run_the_steps_after_it_are_forgotten_and_made_anew(tiny_folder: Path, tmp_path: Path) -> None:
+    wanted = training(tiny_folder, "demo-1-reward-model", "reward_model", seed=3)
+    async with at_work(tmp_path, deterministic=False) as (work, _):
+        await run_steps(work, await open_training(work, wanted), plan_of())
+        first = await digests(work)
+        await tamper(work, 2)
+    async with at_work(tmp_path, "empty", deterministic=False) as (work, client):
+        assert await catch_up(work, await open_training(work, wanted), plan_of()) == 2
+        assert await digests(work, 2) == first[:2]
+        assert recorded_steps(work, plan_of()) == 2
+        last = (await work.store.events("demo", 0, 100))[-1]
+        assert (last.kind, last.metrics["forgotten_steps"]) == ("replayed", 1.0)
+        await run_steps(work, await client.trainer.training(wanted.training_id), plan_of())
+        assert recorded_steps(work, plan_of()) == STEPS
+
+
+async def test_a_trainer_ahead_of_the_ledger_is_an_error(tiny_folder: Path, tmp_path: Path) -> None:
+    wanted = training(tiny_folder, "demo-1-reward-model", "reward_model", seed=3)
+    async with at_work(tmp_path) as (work, _):
+        await run_steps(work, await open_training(work, wanted), plan_of())
+        await work.journal.record_entries([], forget=[step_key(1, "reward_model", step) for step in (1, 2, 3)])
+        with pytest.raises(DataLoss, match="is at version 3, the ledger at 0"):
+            await catch_up(work, await open_training(work, wanted), plan_of())

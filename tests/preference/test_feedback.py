@@ -1,0 +1,196 @@
+"""Prompts, answers and judgements: ids from content, all or none, wrong ones named, repeats that do nothing twice."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from preference_desk import Desk, conversation, pair, person
+
+from accord.errors import AccordError, AlreadyExists, InvalidArgument, NotFound
+from accord.preference import v1 as preference_v1
+from accord.types import v1 as types_v1
+
+
+async def test_same_conversation_is_same_prompt_and_first_source_stays(desk: Desk) -> None:
+    first = await desk.prompt("hello", "one")
+    again = await desk.prompt("hello", "two")
+    assert again == first
+    assert first.source == "one"
+    assert (await desk.stats()).prompts == 1
+
+
+async def test_prompts_page_in_order_of_id_without_gaps(desk: Desk) -> None:
+    made = {prompt.prompt_id for prompt in await desk.prompts(f"p{number}" for number in range(25))}
+    seen: list[str] = []
+    token, pages = "", 0
+    while True:
+        page = await desk.stub.ListPrompts(preference_v1.ListPromptsRequest(page_size=10, page_token=token), timeout=10)
+        seen += [prompt.prompt_id for prompt in page.prompts]
+        token, pages = page.next_page_token, pages + 1
+        if not token:
+            break
+    assert seen == sorted(made)
+    assert pages == 3
+
+
+@pytest.mark.parametrize("token", ["nonsense", "W10=", "WyJ4IiwgMV0="])
+async def test_foreign_page_token_is_refused(desk: Desk, token: str) -> None:
+    await desk.prompt("hello")
+    with pytest.raises(InvalidArgument) as caught:
+        await desk.stub.ListPrompts(preference_v1.ListPromptsRequest(page_token=token), timeout=10)
+    assert caught.value.violations[0].field == "page_token"
+
+
+async def test_token_of_another_filter_is_refused(desk: Desk) -> None:
+    await desk.prompts(["a", "b"], "s")
+    page = await desk.stub.ListPrompts(preference_v1.ListPromptsRequest(page_size=1), timeout=10)
+    with pytest.raises(InvalidArgument):
+        await desk.stub.ListPrompts(
+            preference_v1.ListPromptsRequest(page_size=1, page_token=page.next_page_token, source="s"), timeout=10
+        )
+
+
+async def test_prompt_batch_with_wrong_role_keeps_nothing(desk: Desk) -> None:
+    wrong = types_v1.Conversation(messages=[types_v1.ChatMessage(role="robot", content="x")])
+    prompts = [preference_v1.Prompt(conversation=conversation("fine")), preference_v1.Prompt(conversation=wrong)]
+    with pytest.raises(InvalidArgument) as caught:
+        await desk.stub.CreatePrompts(preference_v1.CreatePromptsRequest(request_id="r", prompts=prompts), timeout=10)
+    assert caught.value.violations[0].field == "prompts[1].conversation.messages[0].role"
+    assert (await desk.stats()).prompts == 0
+
+
+async def test_completion_of_unknown_prompt_is_named_and_batch_dropped(desk: Desk) -> None:
+    prompt = await desk.prompt("hello")
+    batch = [
+        preference_v1.Completion(prompt_id=prompt.prompt_id, text="fine"),
+        preference_v1.Completion(prompt_id="gone", text="lost"),
+    ]
+    with pytest.raises(NotFound, match=r"completions\[1\].prompt_id.*'gone'"):
+        await desk.stub.CreateCompletions(
+            preference_v1.CreateCompletionsRequest(request_id="r", completions=batch), timeout=10
+        )
+    assert (await desk.stats()).completions == 0
+
+
+async def test_completion_keeps_empty_text_and_whole_origin(desk: Desk) -> None:
+    prompt = await desk.prompt("hello")
+    origin = preference_v1.CompletionOrigin(
+        run_id="r", iteration=2, weights_version=7, weights_digest="d", seed=2**64 - 1
+    )
+    request = preference_v1.CreateCompletionsRequest(
+        request_id="r",
+        completions=[
+            preference_v1.Completion(prompt_id=prompt.prompt_id, text="", origin=origin),
+            preference_v1.Completion(prompt_id=prompt.prompt_id, text=""),
+        ],
+    )
+    made = (await desk.stub.CreateCompletions(request, timeout=10)).completions
+    assert made[0].origin == origin
+    assert made[0].completion_id != made[1].completion_id
+    assert not made[1].HasField("origin")
+
+
+Wrong = dict[str, preference_v1.Comparison | preference_v1.Ranking | preference_v1.Rating]
+
+
+def _wrong(one: str, two: str, foreign: str) -> dict[str, tuple[Wrong, str, type[AccordError]]]:
+    """Case -> (judgement, field that is wrong, error)."""
+
+    def ranking(*ranks: list[str]) -> Wrong:
+        return {"ranking": preference_v1.Ranking(ranks=[preference_v1.Rank(completion_ids=rank) for rank in ranks])}
+
+    def comparison(chosen: str, rejected: str, **more: float | bool) -> Wrong:
+        return {"comparison": preference_v1.Comparison(chosen_id=chosen, rejected_id=rejected, **more)}  # type: ignore[arg-type]
+
+    def rating(value: float, **more: float) -> Wrong:
+        return {"rating": preference_v1.Rating(completion_id=one, value=value, **more)}
+
+    return {
+        "itself": (comparison(one, one), "feedback.comparison.rejected_id", InvalidArgument),
+        "unknown": (comparison(one, "gone"), "feedback.comparison.rejected_id", NotFound),
+        "other prompt": (comparison(foreign, one), "feedback.comparison.chosen_id", InvalidArgument),
+        "negative margin": (comparison(one, two, margin=-1.0), "feedback.comparison.margin", InvalidArgument),
+        "nan margin": (comparison(one, two, margin=math.nan), "feedback.comparison.margin", InvalidArgument),
+        "margin of a tie": (comparison(one, two, margin=1.0, tie=True), "feedback.comparison.margin", InvalidArgument),
+        "ranked twice": (ranking([one], [two, one]), "feedback.ranking.ranks[1].completion_ids[1]", InvalidArgument),
+        "ranks one": (ranking([one]), "feedback.ranking.ranks", InvalidArgument),
+        "nan": (rating(math.nan), "feedback.rating.value", InvalidArgument),
+        "infinite": (rating(math.inf, max=math.inf), "feedback.rating.max", InvalidArgument),
+        "off the scale": (rating(6, min=1, max=5), "feedback.rating.value", InvalidArgument),
+        "off the usual scale": (rating(1.5), "feedback.rating.value", InvalidArgument),
+        "empty scale": (rating(1, min=1, max=1), "feedback.rating.max", InvalidArgument),
+        "nothing": ({}, "feedback.judgement", InvalidArgument),
+    }
+
+
+@pytest.mark.parametrize("case", _wrong("", "", ""))
+async def test_wrong_judgement_is_refused_with_its_field(desk: Desk, case: str) -> None:
+    prompt = await desk.prompt("hello")
+    one, two = await desk.answers(prompt, "one", "two")
+    (foreign,) = await desk.answers(await desk.prompt("other"), "foreign")
+    judgement, field, error = _wrong(one, two, foreign)[case]
+    with pytest.raises(error) as caught:
+        await desk.submit(
+            preference_v1.Feedback(prompt_id=prompt.prompt_id, annotator=person("ann"), **judgement)  # type: ignore[arg-type]
+        )
+    assert field in caught.value.message
+    if error is InvalidArgument:
+        assert [violation.field for violation in caught.value.violations] == [field]
+    assert not (await desk.stats()).feedback
+
+
+async def test_every_kind_of_judgement_comes_back_from_a_snapshot(desk: Desk) -> None:
+    prompt = await desk.prompt("hello", "set")
+    one, two, three = await desk.answers(prompt, "one", "two", "three")
+    sent = [
+        preference_v1.Feedback(comparison=preference_v1.Comparison(chosen_id=two, rejected_id=one, margin=0.5)),
+        preference_v1.Feedback(
+            ranking=preference_v1.Ranking(
+                ranks=[
+                    preference_v1.Rank(completion_ids=[three]),
+                    preference_v1.Rank(completion_ids=sorted([one, two])),
+                ]
+            )
+        ),
+        preference_v1.Feedback(
+            rating=preference_v1.Rating(completion_id=one, value=4, min=1, max=5, criterion="helpful")
+        ),
+    ]
+    for feedback in sent:
+        feedback.prompt_id = prompt.prompt_id
+        feedback.annotator.CopyFrom(person("ann"))
+        await desk.submit(feedback)
+    records = await desk.export((await desk.snapshot()).digest)
+    found = {record.feedback.WhichOneof("judgement"): record for record in records}
+    assert found["comparison"].feedback.comparison == sent[0].comparison
+    assert [answer.text for answer in found["comparison"].completions] == ["two", "one"]
+    assert found["ranking"].feedback.ranking == sent[1].ranking
+    assert found["rating"].feedback.rating == sent[2].rating
+    stats = await desk.stats()
+    assert (stats.comparisons, stats.rankings, stats.ratings) == (1, 1, 1)
+    assert [(row.source, row.count) for row in stats.feedback] == [("set", 3)]
+
+
+async def test_repeated_request_does_nothing_twice_also_after_restart(desk: Desk) -> None:
+    await desk.task("hello", queue="q")
+    request = preference_v1.LeaseTaskRequest(request_id="mine", annotator=person("ann"), queue="q")
+    first = await desk.stub.LeaseTask(request, timeout=10)
+    imported = await desk.load([pair(number) for number in range(3)], name="import")
+    await desk.stop()
+    await desk.start()
+    assert await desk.stub.LeaseTask(request, timeout=10) == first
+    assert await desk.load([pair(number) for number in range(3)], name="import", size=1) == imported
+    assert imported.feedback == 3
+    assert (await desk.stats()).comparisons == 3
+
+
+async def test_request_id_with_other_content_is_refused(desk: Desk) -> None:
+    request = preference_v1.CreatePromptsRequest(
+        request_id="r", prompts=[preference_v1.Prompt(conversation=conversation("a"))]
+    )
+    await desk.stub.CreatePrompts(request, timeout=10)
+    request.prompts[0].source = "changed"
+    with pytest.raises(AlreadyExists) as caught:
+        await desk.stub.CreatePrompts(request, timeout=10)
+    assert caught.value.reason == "REQUEST_ID_REUSED"

@@ -1,0 +1,133 @@
+"""The order of requests and updates, step by step, on an engine that the test holds and lets go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+
+import pytest
+from tests.support.rollout import generate_request
+
+from accord.errors import FailedPrecondition, Internal
+from accord.rollout import v1 as rollout_v1
+from accord.types import v1 as types_v1
+from accord_rollout.engine import Activate, Drawn, Failed, Finish, Job, ModelInfo, Sampling
+from accord_rollout.handler import RolloutHandler
+
+
+class HeldEngine:
+    """Answers every job with the number of the model in force, once `go` is set; loses the jobs in `lost`."""
+
+    compute_dtype = "float32"
+    compute_threads = 1
+    max_concurrent_requests = 1
+
+    def __init__(self, lost: Sequence[int] = ()) -> None:
+        self.go, self.prepared = asyncio.Event(), asyncio.Event()
+        self.lost = lost
+        self.model = 0
+
+    async def prepare(self, folder: Path) -> Activate:
+        self.prepared.set()
+
+        async def activate() -> ModelInfo:
+            self.model += 1
+            return ModelInfo("fingerprint", max_context_tokens=100, vocabulary_size=10)
+
+        return activate
+
+    def render(self, conversation: types_v1.Conversation) -> list[int]:
+        return [1]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return str(token_ids)
+
+    async def generate(self, jobs: Sequence[Job], sampling: Sampling) -> AsyncGenerator[Drawn | Failed, None]:
+        for job in jobs:
+            await self.go.wait()
+            if job.index not in self.lost:
+                yield Drawn(job.index, (self.model,), (0.0,), Finish.LENGTH)
+
+    async def close(self) -> None:
+        self.go.set()
+
+
+async def served(engine: HeldEngine, tmp_path: Path) -> RolloutHandler:
+    handler = RolloutHandler(engine, engine_name="held", cache=tmp_path)
+    await handler.install(tmp_path, version=1, digest="first")
+    engine.prepared.clear()
+    return handler
+
+
+async def collect(handler: RolloutHandler, request: rollout_v1.GenerateRequest) -> list[types_v1.Sample]:
+    return [response.sample async for response in handler.generate(request)]
+
+
+async def taken_in(handler: RolloutHandler, samples: int) -> None:
+    async with asyncio.timeout(5):
+        while handler.status().pending_samples < samples:  # noqa: ASYNC110  the handler tells, it does not signal
+            await asyncio.sleep(0)
+
+
+async def test_an_update_waits_for_running_requests_and_later_requests_wait_for_it(tmp_path: Path) -> None:
+    engine = HeldEngine()
+    handler = await served(engine, tmp_path)
+    running = asyncio.create_task(collect(handler, generate_request(["a"], "running", n=3, version=1)))
+    await taken_in(handler, 3)
+    update = asyncio.create_task(handler.install(tmp_path, version=2, digest="second"))
+    await engine.prepared.wait()
+    await asyncio.sleep(0)  # the update is at the gate
+    pinned = asyncio.create_task(collect(handler, generate_request(["a"], "pinned", version=1)))
+    later = asyncio.create_task(collect(handler, generate_request(["a"], "later")))
+    await taken_in(handler, 5)
+    assert handler.status().version == 1
+    assert not update.done()
+    engine.go.set()
+    first = await running
+    assert [list(sample.response_token_ids) for sample in first] == [[1]] * 3
+    assert {segment.digest for sample in first for segment in sample.segments} == {"first"}
+    with pytest.raises(FailedPrecondition) as refused:
+        await pinned
+    assert refused.value.reason == "VERSION_MISMATCH"
+    (sample,) = await later
+    assert (list(sample.response_token_ids), sample.segments[0].version) == ([2], 2)
+    assert handler.status().pending_samples == 0
+    await update
+
+
+async def test_a_cancelled_update_lets_the_next_request_pass(tmp_path: Path) -> None:
+    engine = HeldEngine()
+    handler = await served(engine, tmp_path)
+    running = asyncio.create_task(collect(handler, generate_request(["a"], "running")))
+    await taken_in(handler, 1)
+    update = asyncio.create_task(handler.install(tmp_path, version=2, digest="second"))
+    await engine.prepared.wait()
+    await asyncio.sleep(0)
+    update.cancel()
+    engine.go.set()
+    await running
+    async with asyncio.timeout(2):
+        (sample,) = await collect(handler, generate_request(["a"], "next"))
+    assert sample.segments[0].version == 1
+
+
+async def test_a_caller_that_does_not_read_does_not_hold_the_engine(tmp_path: Path) -> None:
+    engine = HeldEngine()
+    engine.go.set()
+    handler = await served(engine, tmp_path)
+    slow = handler.generate(generate_request(["a"], "slow", n=4))
+    await anext(slow)
+    async with asyncio.timeout(2):
+        assert len(await collect(handler, generate_request(["a"], "quick"))) == 1
+    assert len([response async for response in slow]) == 3
+
+
+async def test_an_engine_that_loses_a_sample_is_found_out(tmp_path: Path) -> None:
+    engine = HeldEngine(lost=[1])
+    engine.go.set()
+    handler = await served(engine, tmp_path)
+    with pytest.raises(Internal) as found:
+        await collect(handler, generate_request(["a"], n=3))
+    assert found.value.reason == "ENGINE_FAULT"
+    assert handler.status().pending_samples == 0

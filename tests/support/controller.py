@@ -1,0 +1,67 @@
+"""A controller's database and settings for tests of its parts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import accord
+from accord.controller import v1 as controller_v1
+from accord_controller.journal import Journal
+from accord_controller.ledger import Ledger
+from accord_controller.service import build
+from accord_controller.settings import ControllerSettings
+from accord_controller.spec import resolve
+from accord_controller.store.store import Store
+from accord_runtime.database import migrate, open_database
+from accord_runtime.server import serving
+
+
+def database(state_dir: Path) -> str:
+    """The URL of the controller's database in a state folder."""
+    return f"sqlite+aiosqlite:///{state_dir / 'controller.db'}"
+
+
+@asynccontextmanager
+async def open_store(state_dir: Path) -> AsyncIterator[Store]:
+    """The migrated database."""
+    await migrate(database(state_dir), "accord_controller")
+    store = Store(open_database(database(state_dir)))
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def add_run(store: Store, run_id: str = "demo", *, deterministic: bool = True) -> controller_v1.Run:
+    """A running run, as CreateRun makes it."""
+    run = controller_v1.Run(run_id=run_id)
+    run.spec.model, run.spec.seed, run.spec.deterministic = "file:///nowhere", 7, deterministic
+    run.spec.feedback.simulated.scorers.add(name="length")
+    run.status.state = controller_v1.RUN_STATE_RUNNING
+    run.status.resolved_spec.CopyFrom(resolve(run.spec))
+    return (await store.create_run(f"request-{run_id}", run))[0]
+
+
+async def open_journal(store: Store, state_dir: Path, run_id: str = "demo") -> Journal:
+    """The journal of a run as the database has it."""
+    return Journal(
+        store,
+        await Ledger.load(store, run_id, state_dir),
+        await store.get_run(run_id),
+        stage_seconds=await store.stage_seconds(run_id),
+        told=lambda: None,
+        check=lambda: None,
+    )
+
+
+@asynccontextmanager
+async def controller_client(state_dir: Path, **settings: Any) -> AsyncIterator[accord.Client]:
+    """A served controller that starts nothing by itself, and its client."""
+    chosen = ControllerSettings(
+        **{"state_dir": state_dir, "launcher": "none", "start_seconds": 0.5, "pause_seconds": 2, **settings}
+    )
+    async with serving(await build(chosen), chosen) as address, accord.Client(controller=address) as client:
+        yield client
