@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from accord.trainer import v1 as trainer_v1
+from accord_trainer.world import Alone, World
 
 Kind = Literal["samples", "preferences"]
 
@@ -33,6 +34,8 @@ class Start:
     seed: int
     # `float32` or `bfloat16`: what is multiplied in. Master weights are float32.
     compute_dtype: str
+    # The ranks that train together.
+    world: World = field(default_factory=Alone)
 
 
 @dataclass(frozen=True)

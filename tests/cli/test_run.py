@@ -15,6 +15,7 @@ from tests.cli.terminal import terminal
 from accord import discovery
 from accord.digest import weights_digest
 
+STEPS = 30
 ITERATION_KEYS = {"iteration", "heldout_score", "kl_nats", "rm_accuracy", "promoted", "seconds"}
 
 
@@ -86,15 +87,17 @@ async def test_ctrl_c_pauses_a_killed_controller_is_told_and_resume_goes_on_to_t
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with loop_services(folder / "state", monkeypatch):
-        async with terminal(folder / "state", "run", "run.yaml", cwd=folder) as screen:
-            await screen.expect("policy 1/4", 90)
+        # Enough steps that a stage is never over before the key or the signal arrives.
+        steps = ("--set", f"policy.steps={STEPS}")
+        async with terminal(folder / "state", "run", "run.yaml", *steps, cwd=folder) as screen:
+            await screen.expect(rf"iteration 1/2 · policy \d+/{STEPS}", 90)
             screen.interrupt()
             await screen.expect("tiny is paused. Go on with: accord run --resume tiny", 60)
             assert await screen.process.wait() == 130
         assert nothing_runs(folder)
 
         async with terminal(folder / "state", "run", "--resume", cwd=folder) as screen:
-            await screen.expect("iteration 2/2 · policy 1/4", 90)
+            await screen.expect(rf"policy \d+/{STEPS}", 90)
             controller = discovery.read(folder / "state", "controller")
             assert controller is not None
             os.kill(controller.pid, signal.SIGKILL)
@@ -107,8 +110,8 @@ async def test_ctrl_c_pauses_a_killed_controller_is_told_and_resume_goes_on_to_t
             report = json.loads((await command(folder, "report", "tiny", "--format", "json")).out)
             nothing = await command(folder, "run", "--resume")
         assert [each["iteration"] for each in report["iterations"]] == [0, 1, 2]
-        steps = [(step["iteration"], step["step"]) for step in report["steps"] if step["stage"] == "policy"]
-        assert steps == [(iteration, step) for iteration in (1, 2) for step in (1, 2, 3, 4)]
+        done = [(step["iteration"], step["step"]) for step in report["steps"] if step["stage"] == "policy"]
+        assert done == [(iteration, step) for iteration in (1, 2) for step in range(1, STEPS + 1)]
         assert (nothing.code, "[NOTHING_TO_RESUME]" in nothing.err) == (1, True)
 
 
@@ -118,10 +121,10 @@ async def test_up_keeps_the_services_for_detached_runs_and_stops_on_ctrl_c(
     async with loop_services(folder / "state", monkeypatch), terminal(folder / "state", "up", cwd=folder) as screen:
         await screen.expect("Up. Start a run", 60)
         pid = discovery.read(folder / "state", "controller")
-        detached = await command(folder, "run", "run.yaml", "--detach")
+        detached = await command(folder, "run", "run.yaml", "--detach", "--set", "policy.steps=400")
         assert detached.code == 0, detached.err
         async with terminal(folder / "state", "runs", "watch", "tiny", cwd=folder) as watching:
-            await watching.expect("policy 1/4", 90)
+            await watching.expect(r"policy \d+/400", 90)
             watching.interrupt()
             await watching.expect("stopped watching; tiny goes on")
             assert await watching.process.wait() == 130
