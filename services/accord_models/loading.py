@@ -39,28 +39,40 @@ def load_causal_lm(folder: Path, dtype: DType | str = "float32") -> PreTrainedMo
     return _quiet(model)
 
 
-def load_reward_model(folder: Path, dtype: DType | str = "float32") -> PreTrainedModel:
+def load_reward_model(folder: Path, dtype: DType | str = "float32", *, members: bool = False) -> PreTrainedModel:
     """The reward model in `folder`: a sequence classifier with one output, eval mode, every dropout 0.
 
-    InvalidArgument/BAD_MODEL as `load_causal_lm`, and where the folder has no trained head or more than one output.
+    An ensemble (M outputs, `accord_ensemble: M` in its config) keeps its heads with `members`; else its mean becomes
+    one head, which is exact, the heads being linear.
+    InvalidArgument/BAD_MODEL as `load_causal_lm`, and where the folder has no trained head or outputs that are neither
+    one nor an ensemble's.
     """
     config = load_config(folder)
-    if config.num_labels != 1:
+    if config.num_labels != ensemble_size(config):
         raise _bad(folder, f"has {config.num_labels} labels; a reward model has one (num_labels=1)")
     model, info = _load(AutoModelForSequenceClassification, folder, config, dtype)
     _refuse_missing(folder, info)
+    if not members and config.num_labels > 1:
+        _average_heads(model)
     return _quiet(model)
 
 
-def new_reward_model(folder: Path, seed: int, dtype: DType | str = "float32") -> PreTrainedModel:
-    """A reward model on the trunk of the causal LM or encoder in `folder`, with a fresh head.
+def ensemble_size(config: Any) -> int:
+    """How many reward models share the trunk: `accord_ensemble` of the config; 1 for a plain reward model."""
+    return int(getattr(config, "accord_ensemble", None) or 1)
+
+
+def new_reward_model(folder: Path, seed: int, dtype: DType | str = "float32", *, ensemble: int = 1) -> PreTrainedModel:
+    """A reward model on the trunk of the causal LM or encoder in `folder`, with a fresh head, or `ensemble` of them.
 
     Head weights are drawn from N(0, 1/sqrt(d+1)) with d the input width, the bias is 0 (Stiennon et al. 2020, as
     Huang et al. 2024, "The N+ implementation details", give it). The same seed gives the same head.
     InvalidArgument/BAD_MODEL.
     """
     config = load_config(folder)
-    config.num_labels = 1
+    config.num_labels = ensemble
+    if ensemble > 1:
+        config.accord_ensemble = ensemble
     if getattr(config, "pad_token_id", None) is None:
         from accord_models.tokenizer import load_tokenizer
 
@@ -78,11 +90,24 @@ def new_reward_model(folder: Path, seed: int, dtype: DType | str = "float32") ->
 
 
 def reward_head(model: PreTrainedModel) -> nn.Linear:
-    """The linear layer of a reward model that gives the score: its last one with a single output."""
-    heads = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == 1]
+    """The linear layer of a reward model that gives the score: its last one, with one output (an ensemble: M)."""
+    outputs = model.config.num_labels
+    heads = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == outputs]
     if not heads:
-        raise InvalidArgument(f"{type(model).__name__} has no linear layer with one output", reason="BAD_MODEL")
+        raise InvalidArgument(f"{type(model).__name__} has no linear layer with {outputs} outputs", reason="BAD_MODEL")
     return heads[-1]
+
+
+@torch.no_grad()
+def _average_heads(model: PreTrainedModel) -> None:
+    head = reward_head(model)
+    head.weight = nn.Parameter(head.weight.float().mean(0, keepdim=True).to(head.weight.dtype))
+    if head.bias is not None:
+        head.bias = nn.Parameter(head.bias.float().mean(0, keepdim=True).to(head.bias.dtype))
+    head.out_features = 1
+    model.config.num_labels = 1
+    model.config.accord_ensemble = 1
+    model.num_labels = 1  # type: ignore[assignment]  # heads of some encoders reshape by it
 
 
 def load_config(folder: Path) -> Any:

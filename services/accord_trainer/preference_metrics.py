@@ -21,15 +21,25 @@ def preference_metrics(
     """The figures of a batch; one that is not defined is left out.
 
     `accuracy` and `accuracy/<source>` over ordered pairs of answers (tied preferences are left out, tied scores count
-    half), `pairs` counted, `calibration_error` (ECE of sigmoid(difference), 10 bins), `score_mean`, `score_std`, and
-    `length_correlation` of score and tokens.
+    half), `pairs` counted, `calibration_error` (ECE of sigmoid(difference), 10 bins), `score_mean`, `score_std`,
+    `length_correlation` of score and tokens, and `longer_accuracy`: that of "the longer is better" on the same pairs.
+
+    `scores` are (M, K) of M heads, and their mean is what is judged. Of an ensemble besides: `uncertainty`, the
+    deviation over heads (of the population), averaged over answers, and `disagreement`, the part of pairs and heads
+    that order the two otherwise than the mean does (an equal score is half).
     """
     differences: dict[str, list[float]] = defaultdict(list)
-    for scores_K, example in zip(scores, examples, strict=True):
+    longer: list[float] = []
+    otherwise: list[float] = []
+    for scores_MK, example, tokens_K in zip(scores, examples, lengths, strict=True):
+        scores_K = scores_MK.mean(0)
         for better, worse in ordered_pairs(example):
             differences[example.source].append(float(scores_K[better] - scores_K[worse]))
+            longer.append(float(tokens_K[better] - tokens_K[worse]))
+            otherwise.append(_disagreement(scores_MK[:, better] - scores_MK[:, worse]))
     every = [difference for group in differences.values() for difference in group]
-    flat_N = torch.cat(list(scores)).double()
+    flat_MN = torch.cat(list(scores), dim=1).double()
+    flat_N = flat_MN.mean(0)
     found = {
         "score_mean": float(flat_N.mean()),
         "score_std": float(flat_N.std(correction=0)),
@@ -39,6 +49,11 @@ def preference_metrics(
         found["accuracy"] = _accuracy(every)
         found["calibration_error"] = calibration_error(every)
         found["difference_mean"] = sum(every) / len(every)
+        found["longer_accuracy"] = _accuracy(longer)
+    if len(flat_MN) > 1:
+        found["uncertainty"] = float(flat_MN.std(0, correction=0).mean())
+        if every:
+            found["disagreement"] = sum(otherwise) / len(otherwise)
     found |= {f"accuracy/{source}": _accuracy(group) for source, group in differences.items() if source}
     lengths_N = torch.tensor([float(length) for one in lengths for length in one], dtype=torch.float64)
     if float(lengths_N.std(correction=0)) > 0 and found["score_std"] > 0:
@@ -67,6 +82,13 @@ def calibration_error(differences: Sequence[float]) -> float:
         bins[min(int((confidence - 0.5) * 2 * BINS), BINS - 1)].append((confidence, right))
     gaps = (abs(sum(c for c, _ in entries) - sum(r for _, r in entries)) for entries in bins.values())
     return sum(gaps) / len(differences)
+
+
+def _disagreement(difference_M: Tensor) -> float:
+    mean = float(difference_M.mean())
+    return sum(0.5 if d == 0 or mean == 0 else float((d > 0) != (mean > 0)) for d in difference_M.tolist()) / len(
+        difference_M
+    )
 
 
 def _accuracy(differences: Sequence[float]) -> float:

@@ -1,9 +1,13 @@
-"""Reward models over answers: one score for each, at its last token; answers to one prompt share it where they can."""
+"""Reward models over answers: one score for each, at its last token; answers to one prompt share it where they can.
+
+M is the number of heads: 1, or the members of an ensemble.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +20,19 @@ from accord_trainer.forward import autocast, response_states
 from accord_trainer.prefix import Row, buckets, collate
 from accord_trainer.selfcheck import can_share
 from accord_trainer.trunk import Trunk
+from accord_trainer.world import World
 
 
 @dataclass(frozen=True)
 class Answers:
-    """The answers of one example as tokens: what they begin with in common, and how each goes on (never empty)."""
+    """The answers of one example as tokens: what they begin with in common, and how each goes on (never empty).
+
+    `lengths`: tokens of each answer alone, uncut and without what the template puts around it.
+    """
 
     common: tuple[int, ...]
     rest: tuple[tuple[int, ...], ...]
+    lengths: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.common) + sum(map(len, self.rest))
@@ -40,7 +49,8 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, example: trainer_v1.PreferenceE
     first = whole[0]
     common = next((i for i in range(shortest) if any(ids[i] != first[i] for ids in whole)), shortest)
     common = min(common, shortest - 1)  # each keeps a token of its own to be scored at
-    return Answers(first[:common], tuple(ids[common:] for ids in whole))
+    lengths = tuple(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in example.responses)
+    return Answers(first[:common], tuple(ids[common:] for ids in whole), lengths)
 
 
 class Scorer:
@@ -60,6 +70,7 @@ class Scorer:
         self.pad = int(tokenizer.pad_token_id or 0)
         self.compute_dtype = compute_dtype
         self.head = reward_head(model)
+        self.members = self.head.out_features
         # A causal trunk with a bare head: the score is the head's output at the last token.
         self.causal = getattr(model, "score", None) is self.head
         self.share = share and self.causal and can_share(trunk, self.pad)
@@ -70,7 +81,7 @@ class Scorer:
         return [[row.members[0] for row in group] for group in buckets(rows, max_tokens)]
 
     def scores(self, answers: Sequence[Answers]) -> list[Tensor]:
-        """The scores of each example's answers, (K,) each."""
+        """The scores of each example's answers, (M, K) each."""
         if self.share:
             rows = [Row(one.common, one.rest, tuple(range(len(one.rest)))) for one in answers]
         else:
@@ -79,20 +90,57 @@ class Scorer:
         with autocast(self.compute_dtype):
             if self.causal:
                 _, last_ND = response_states(self.trunk.hidden(packed), packed)
-                scores_N = self.head(last_ND)[:, 0]
+                scores_NM = self.head(last_ND)
             else:
-                scores_N = self.model(input_ids=packed.tokens_WT, attention_mask=packed.attention).logits[:, 0]
-        return list(scores_N.float().split([len(one.rest) for one in answers]))
+                scores_NM = self.model(input_ids=packed.tokens_WT, attention_mask=packed.attention).logits
+        return list(scores_NM.float().t().split([len(one.rest) for one in answers], dim=1))
 
 
-def score_all(scorer: Scorer, answers: Sequence[Answers], max_tokens: int, check: Callable[[], None]) -> list[Tensor]:
-    """The scores of every example, in order, without gradient."""
-    found: dict[int, Tensor] = {}
+class Gathered:
+    """The scores of a whole batch, filled in by each rank for the examples that went through it."""
+
+    def __init__(self, answers: Sequence[Answers], members: int) -> None:
+        self._sizes = [len(one.rest) for one in answers]
+        self._starts = [0, *accumulate(self._sizes)]
+        self._scores_MN = torch.zeros(members, self._starts[-1])
+
+    def put(self, example: int, scores_MK: Tensor) -> None:
+        """The scores of one example."""
+        self._scores_MN[:, self._starts[example] : self._starts[example + 1]] = scores_MK.detach()
+
+    def all(self, world: World) -> list[Tensor]:
+        """The scores of every example in order, (M, K) each, the same on all ranks."""
+        return list(world.sum(self._scores_MN).split(self._sizes, dim=1))
+
+
+def score_all(
+    scorer: Scorer, answers: Sequence[Answers], max_tokens: int, world: World, check: Callable[[], None]
+) -> list[Tensor]:
+    """The scores of every example, in order, (M, K) each, without gradient."""
+    gathered = Gathered(answers, scorer.members)
     with torch.no_grad():
-        for group in scorer.groups(answers, max_tokens):
+        for group in rounds(scorer.groups(answers, max_tokens), world):
             check()
-            found.update(zip(group, scorer.scores([answers[i] for i in group]), strict=True))
-    return [found[i] for i in range(len(answers))]
+            for index, scores_MK in zip(group.items, scorer.scores([answers[i] for i in group.items]), strict=True):
+                if group.counts:
+                    gathered.put(index, scores_MK)
+    return gathered.all(world)
+
+
+@dataclass(frozen=True)
+class Round:
+    """A group of examples that goes through the model; where it does not count it keeps the ranks in step."""
+
+    items: list[int]
+    counts: bool
+
+
+def rounds(groups: Sequence[list[int]], world: World) -> list[Round]:
+    """This rank's groups, filled up so that every rank passes through the model equally often: sharded weights are
+    gathered by all ranks together in each pass."""
+    own = [Round(group, True) for group in world.mine(groups)]
+    most = int(world.max(len(own)))
+    return [*own, *([Round(groups[0][:1], False)] * (most - len(own)))]
 
 
 def head_parameters(model: PreTrainedModel) -> list[nn.Module]:

@@ -17,6 +17,7 @@ from accord_reward.scorer import Item
 from accord_trainer.algorithm import Start
 from accord_trainer.algorithms.reward_model import RewardModelOptions, RewardModelTraining
 from accord_trainer.scoring import score_all
+from accord_trainer.world import Alone
 
 
 def test_a_long_conversation_scores_the_same_in_training_and_in_service(tiny_folder: Path, tmp_path: Path) -> None:
@@ -31,7 +32,7 @@ def test_a_long_conversation_scores_the_same_in_training_and_in_service(tiny_fol
     answers = training._tokenize([example])
     assert [len(answers[0].common) + len(rest) for rest in answers[0].rest] == [48, 48]
     with torch.no_grad():
-        trained = score_all(training.scorer, answers, 1024, lambda: None)[0].tolist()
+        trained = score_all(training.scorer, answers, 1024, Alone(), lambda: None)[0][0].tolist()
     served = RewardModel(tmp_path / "model", threads=1).score([Item(prompt, r, False) for r in responses], 4096, 48)
     assert trained == pytest.approx(served, abs=1e-5)
 

@@ -114,10 +114,12 @@ def test_an_example_without_weight_teaches_nothing(tiny_folder: Path) -> None:
 def test_metrics_by_hand() -> None:
     first, second, third = pairs(3)
     third.source = ""
-    scores = [torch.tensor([1.0, 0.0]), torch.tensor([1.0, 0.0]), torch.tensor([2.0, 2.0])]
+    scores = [torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0]]), torch.tensor([[2.0, 2.0]])]
     found = preference_metrics(scores, [first, second, third], [[1, 2], [2, 1], [1, 1]])
     assert found["accuracy"] == 0.5  # right, wrong, tied
     assert (found["accuracy/set0"], found["accuracy/set1"]) == (1.0, 0.0)
     assert "accuracy/" not in found
+    assert found["longer_accuracy"] == pytest.approx(0.5 / 3)  # the better one is shorter, shorter, as long
+    assert "uncertainty" not in found
     # Confidence .5 with half right, and twice .7311 with half right.
     assert calibration_error([0.0, 1.0, -1.0]) == pytest.approx(2 * (0.731058 - 0.5) / 3, abs=1e-5)

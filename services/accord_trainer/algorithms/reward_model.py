@@ -13,15 +13,16 @@ from transformers import PreTrainedModel
 
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord.trainer import v1 as trainer_v1
-from accord_models.loading import load_config, load_reward_model, new_reward_model
+from accord_models.loading import ensemble_size, load_config, load_reward_model, new_reward_model
 from accord_models.tokenizer import load_tokenizer, reading_limit
 from accord_trainer.adapters import Adaptable
 from accord_trainer.algorithm import AlgorithmState, Experience, Start, StepContext
+from accord_trainer.bootstrap import Bootstrap, bootstrap_weights
 from accord_trainer.objectives.preference import bradley_terry, centring, plackett_luce, rating_loss
 from accord_trainer.optimizer import Group, Optimizer, not_finite
 from accord_trainer.options import AlgorithmOptions
 from accord_trainer.preference_metrics import preference_metrics
-from accord_trainer.scoring import Answers, Scorer, score_all, tokenize
+from accord_trainer.scoring import Answers, Gathered, Scorer, rounds, score_all, tokenize
 
 
 class RewardModelOptions(AlgorithmOptions):
@@ -32,6 +33,8 @@ class RewardModelOptions(AlgorithmOptions):
         0.0, ge=0, lt=0.5, description="The part of pairs taken to be labelled the wrong way."
     )
     centring: float = Field(0.01, ge=0, description="Weight of the squared sum of an example's scores.")
+    ensemble: int = Field(1, ge=1, le=64, description="Heads on the shared trunk, each with a resample of its own.")
+    bootstrap: Bootstrap = Field("poisson", description="How an ensemble's members resample the examples.")
     max_tokens: int = Field(1024, ge=8, description="Longer conversations lose their beginning.")
 
 
@@ -49,9 +52,9 @@ class RewardModelTraining:
         self.options = options
         self.compute_dtype = start.compute_dtype
         self.tokenizer = load_tokenizer(start.init)
-        model = (
-            load_reward_model(start.init) if _is_reward_model(start.init) else new_reward_model(start.init, start.seed)
-        )
+        self.world = start.world
+        self.seed = start.seed
+        model = _model(start, options.ensemble)
         self.vocabulary_size = len(self.tokenizer)
         self.max_tokens = min(options.max_tokens, reading_limit(model.config, self.tokenizer))
         self.publish_dtype = start.compute_dtype if options.publish_dtype == "auto" else options.publish_dtype
@@ -81,18 +84,23 @@ class RewardModelTraining:
     def step(self, batch: Experience, context: StepContext) -> dict[str, float]:
         answers = self._tokenize(batch.preferences)
         total = sum(map(_weight, batch.preferences))
-        scores: list[Tensor] = [torch.empty(0)] * len(answers)
-        for group in self.scorer.groups(answers, self.options.micro_batch_tokens):
+        gathered = Gathered(answers, self.scorer.members)
+        for group in rounds(self.scorer.groups(answers, self.options.micro_batch_tokens), self.world):
             context.check_stopped()
             loss = torch.zeros(())
-            for index, scores_K in zip(group, self.scorer.scores([answers[i] for i in group]), strict=True):
-                example = batch.preferences[index]
-                regularised = self._loss(scores_K, example) + self.options.centring * centring(scores_K)
-                loss = loss + _weight(example) * regularised
-                scores[index] = scores_K.detach()
-            if not bool(torch.isfinite(loss)):
-                raise not_finite("the loss")
+            for index, scores_MK in zip(
+                group.items, self.scorer.scores([answers[i] for i in group.items]), strict=True
+            ):
+                if not group.counts:
+                    loss = loss + torch.where(torch.isfinite(scores_MK), scores_MK, 0.0).sum() * 0.0
+                    continue
+                loss = loss + self._objective(scores_MK, batch.preferences[index])
+                gathered.put(index, scores_MK)
             (loss / total).backward()  # type: ignore[no-untyped-call]
+        scores = gathered.all(self.world)
+        # Of the gathered scores, so that all ranks refuse together.
+        if not all(bool(torch.isfinite(scores_MK).all()) for scores_MK in scores):
+            raise not_finite("the loss")
         learning_rate = self.options.learning_rate * self.optimizer.rate_factor()
         norms = self.optimizer.update()
         tokens = float(sum(map(len, answers)))
@@ -106,7 +114,7 @@ class RewardModelTraining:
     def evaluate(self, batch: Experience, context: StepContext) -> dict[str, float]:
         """Loss (without centring), accuracy overall and by source, calibration, length bias."""
         answers = self._tokenize(batch.preferences)
-        scores = score_all(self.scorer, answers, self.options.micro_batch_tokens, context.check_stopped)
+        scores = score_all(self.scorer, answers, self.options.micro_batch_tokens, self.world, context.check_stopped)
         return self._metrics(scores, batch.preferences, answers)
 
     def state(self) -> AlgorithmState:
@@ -124,8 +132,14 @@ class RewardModelTraining:
     def _tokenize(self, examples: Sequence[trainer_v1.PreferenceExample]) -> list[Answers]:
         return [tokenize(self.tokenizer, example, self.max_tokens) for example in examples]
 
+    def _objective(self, scores_MK: Tensor, example: trainer_v1.PreferenceExample) -> Tensor:
+        """What the example adds to the loss: the mean over members, each by its resample."""
+        resample_M = bootstrap_weights(example, len(scores_MK), self.seed, self.options.bootstrap)
+        regularised_M = self._loss(scores_MK, example) + self.options.centring * centring(scores_MK)
+        return _weight(example) * (resample_M * regularised_M).mean()
+
     def _loss(self, scores_K: Tensor, example: trainer_v1.PreferenceExample) -> Tensor:
-        """The example's loss as a scalar, unweighted."""
+        """The example's loss, unweighted, (...) for scores (..., K)."""
         if example.HasField("ratings"):
             return rating_loss(scores_K, torch.tensor(list(example.ratings.values), dtype=scores_K.dtype))
         ranks = list(example.ranks.values)
@@ -133,8 +147,8 @@ class RewardModelTraining:
             return plackett_luce(scores_K, ranks)
         first, second = (0, 1) if ranks[0] <= ranks[1] else (1, 0)
         return bradley_terry(
-            scores_K[first],
-            scores_K[second],
+            scores_K[..., first],
+            scores_K[..., second],
             margin_N=example.margin,
             tie_N=torch.tensor(ranks[0] == ranks[1]),
             label_smoothing=self.options.label_smoothing,
@@ -143,9 +157,9 @@ class RewardModelTraining:
     def _metrics(
         self, scores: list[Tensor], examples: Sequence[trainer_v1.PreferenceExample], answers: list[Answers]
     ) -> dict[str, float]:
-        losses = [float(self._loss(s, e)) * _weight(e) for s, e in zip(scores, examples, strict=True)]
+        losses = [float(self._loss(s.mean(0), e)) * _weight(e) for s, e in zip(scores, examples, strict=True)]
         total = sum(map(_weight, examples))
-        found = preference_metrics(scores, examples, [[len(rest) for rest in one.rest] for one in answers])
+        found = preference_metrics(scores, examples, [one.lengths for one in answers])
         return {"loss": sum(losses) / total if total else 0.0, **found}
 
 
@@ -153,9 +167,21 @@ def _weight(example: trainer_v1.PreferenceExample) -> float:
     return example.weight if example.HasField("weight") else 1.0
 
 
+def _model(start: Start, ensemble: int) -> PreTrainedModel:
+    """The reward model in `start.init` with its heads, or new heads on what is there."""
+    if not _is_reward_model(start.init):
+        return new_reward_model(start.init, start.seed, ensemble=ensemble)
+    found = ensemble_size(load_config(start.init))
+    if found != ensemble:
+        raise InvalidArgument.at(
+            "training.options.ensemble", f"is {ensemble}, but the reward model in training.init has {found} heads"
+        )
+    return load_reward_model(start.init, members=True)
+
+
 def _is_reward_model(folder: Path) -> bool:
-    """Whether the folder holds a sequence classifier with one output, by its config."""
-    load_config(folder)
+    """Whether the folder holds a sequence classifier with one output, or an ensemble's, by its config."""
+    heads = ensemble_size(load_config(folder))
     config = json.loads((folder / "config.json").read_text())
     classifier = any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or [])
-    return classifier and len(config.get("id2label", {"0": "", "1": ""})) == 1
+    return classifier and len(config.get("id2label", {"0": "", "1": ""})) == heads

@@ -1,5 +1,7 @@
 """Losses of reward models: pairs, rankings with ties, ratings. Each returns one loss per example.
 
+Scores may have leading dimensions, (..., K): the members of an ensemble, each with a loss of its own, (...).
+
 - Pairs: Bradley and Terry 1952; margin as in Touvron et al. 2023 (Llama 2), arXiv 2307.09288, equation 2; centring as
   in Eisenstein et al. 2023, arXiv 2312.09244, equation 2.
 - Rankings: Plackett 1975, Luce 1959; ties by Efron 1977 (the Cox partial likelihood is the same function).
@@ -35,30 +37,32 @@ def bradley_terry(
 
 
 def plackett_luce(scores_K: Tensor, ranks: list[int]) -> Tensor:
-    """The negative log-likelihood of a ranking (`ranks[i]`: 0 the best, equal ranks tie) as a scalar.
+    """The negative log-likelihood of a ranking (`ranks[i]`: 0 the best, equal ranks tie), (...).
 
     Without ties: the sum over answers of log(sum of exp of it and all ranked below) - score. A group of g tied answers
     is taken out one by one, each time with 1/g of the group's weight gone from the denominator (Efron).
     """
     ranks_K = torch.tensor(ranks, device=scores_K.device)
-    loss = scores_K.new_zeros(())
+    loss = scores_K.new_zeros(scores_K.shape[:-1])
     for rank in sorted(set(ranks)):
-        tied_G = scores_K[ranks_K == rank]
-        below = scores_K[ranks_K > rank]
-        if len(below) == 0 and len(tied_G) == 1:
+        tied_G = scores_K[..., ranks_K == rank]
+        below = scores_K[..., ranks_K > rank]
+        tied = tied_G.shape[-1]
+        if below.shape[-1] == 0 and tied == 1:
             continue  # the last one left is taken with certainty
-        for taken in range(len(tied_G)):
-            share = torch.tensor(1.0 - taken / len(tied_G), dtype=scores_K.dtype, device=scores_K.device)
-            loss = loss + torch.logsumexp(torch.cat([tied_G + share.log(), below]), dim=0)
-        loss = loss - tied_G.sum()
+        for taken in range(tied):
+            share = torch.tensor(1.0 - taken / tied, dtype=scores_K.dtype, device=scores_K.device)
+            loss = loss + torch.logsumexp(torch.cat([tied_G + share.log(), below], dim=-1), dim=-1)
+        loss = loss - tied_G.sum(-1)
     return loss
 
 
 def rating_loss(scores_K: Tensor, ratings_K: Tensor) -> Tensor:
-    """Cross-entropy between sigmoid(score) and a rating on 0..1, averaged over the K answers, as a scalar."""
-    return functional.binary_cross_entropy_with_logits(scores_K, ratings_K)
+    """Cross-entropy between sigmoid(score) and a rating on 0..1, averaged over the K answers, (...)."""
+    wide_K = ratings_K.expand_as(scores_K)
+    return functional.binary_cross_entropy_with_logits(scores_K, wide_K, reduction="none").mean(-1)
 
 
 def centring(scores_K: Tensor) -> Tensor:
     """The square of the sum of an example's scores: added with a small weight it keeps the mean reward near 0."""
-    return scores_K.sum().square()
+    return scores_K.sum(-1).square()

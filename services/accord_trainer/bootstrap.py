@@ -1,0 +1,51 @@
+"""Bootstrap weights of an ensemble's members: each learns from a resample of the examples of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from accord.trainer import v1 as trainer_v1
+
+Bootstrap = Literal["poisson", "double_or_nothing", "none"]
+
+
+def bootstrap_weights(example: trainer_v1.PreferenceExample, members: int, seed: int, kind: Bootstrap) -> Tensor:
+    """How often the example is in each member's resample, (M,), mean 1; 1 everywhere for a single model.
+
+    `poisson`: Poisson(1), the online bootstrap of Oza and Russell 2001; `double_or_nothing`: 0 or 2, Owen and Eckles
+    2012. A function of seed and content alone, so every epoch, repeat and rank draws the same; who it came from and
+    how much it counts do not enter.
+    """
+    if members == 1 or kind == "none":
+        return torch.ones(members)
+    content = trainer_v1.PreferenceExample()
+    content.CopyFrom(example)
+    for field in ("source", "weight"):
+        content.ClearField(field)  # type: ignore[arg-type]
+    data = content.SerializeToString(deterministic=True)
+    draws = [_uniform(seed, member, data) for member in range(members)]
+    if kind == "double_or_nothing":
+        return torch.tensor([2.0 if draw < 0.5 else 0.0 for draw in draws])
+    return torch.tensor([float(_poisson(draw)) for draw in draws])
+
+
+def _uniform(seed: int, member: int, data: bytes) -> float:
+    """On [0, 1)."""
+    digest = hashlib.sha256(f"{seed}/{member}/".encode() + data).digest()
+    return (int.from_bytes(digest[:8], "big") >> 11) * 2.0**-53
+
+
+def _poisson(uniform: float) -> int:
+    """The quantile of Poisson(1)."""
+    count, probability = 0, math.exp(-1.0)
+    below = probability
+    while uniform >= below and count < 20:  # beyond, nothing of a double is left
+        count += 1
+        probability /= count
+        below += probability
+    return count
