@@ -26,7 +26,7 @@ def bootstrap_weights(example: trainer_v1.PreferenceExample, members: int, seed:
     content = trainer_v1.PreferenceExample()
     content.CopyFrom(example)
     for field in ("source", "weight"):
-        content.ClearField(field)  # type: ignore[arg-type]
+        content.ClearField(field)
     data = content.SerializeToString(deterministic=True)
     draws = [_uniform(seed, member, data) for member in range(members)]
     if kind == "double_or_nothing":

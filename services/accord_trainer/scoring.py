@@ -110,7 +110,7 @@ class Gathered:
 
     def all(self, world: World) -> list[Tensor]:
         """The scores of every example in order, (M, K) each, the same on all ranks."""
-        return list(world.sum(self._scores_MN).split(self._sizes, dim=1))
+        return list(torch.split(world.sum(self._scores_MN), self._sizes, dim=1))
 
 
 def score_all(
