@@ -70,12 +70,20 @@ def render_response(
 ) -> list[int]:
     """Token ids of the whole conversation with `response` as the assistant's last turn: what a reward model scores.
 
-    Works with and without a chat template, for decoders and encoders. InvalidArgument/BAD_CONVERSATION.
+    By the chat template; encoders ([CLS] and [SEP]) read the response as the second text of a pair; others read
+    `User: ...` paragraphs. InvalidArgument/BAD_CONVERSATION.
     """
-    messages = [*_messages(conversation), {"role": "assistant", "content": response}]
+    messages = _messages(conversation)
+    turn = {"role": "assistant", "content": response}
     if tokenizer.chat_template:
-        return _apply(tokenizer, messages, add_generation_prompt=False)
-    ids: list[int] = tokenizer(_plain(messages))["input_ids"]
+        return _apply(tokenizer, [*messages, turn], add_generation_prompt=False)
+    ids: list[int]
+    if tokenizer.cls_token_id is not None and tokenizer.sep_token_id is not None:
+        # One turn needs no name: it is the text that the encoder was trained on.
+        prompt = messages[0]["content"] if len(messages) == 1 else _plain(messages)
+        ids = tokenizer(prompt, response)["input_ids"]
+    else:
+        ids = tokenizer(_plain([*messages, turn]))["input_ids"]
     return ids
 
 

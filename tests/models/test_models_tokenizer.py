@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.rollout import user
+from transformers import BertTokenizerFast
 
 from accord.errors import InvalidArgument
 from accord.types import v1 as types_v1
@@ -50,6 +51,18 @@ def test_without_a_template_the_turns_are_named(tiny_folder: Path) -> None:
     tokenizer.chat_template = None
     assert tokenizer.decode(render(tokenizer, user("hi"))) == "User: hi\n\nAssistant:"
     assert tokenizer.decode(render_response(tokenizer, user("hi"), "yes")) == "User: hi\n\nAssistant: yes"
+
+
+def test_an_encoder_reads_prompt_and_response_as_a_pair(tmp_path: Path) -> None:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "hi", "yes", "user", "assistant", ":"]
+    BertTokenizerFast(vocab={word: i for i, word in enumerate(words)}).save_pretrained(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.decode(render_response(tokenizer, user("hi"), "yes")) == "[CLS] hi [SEP] yes [SEP]"
+    turns = [("user", "hi"), ("assistant", "yes"), ("user", "hi")]
+    dialogue = types_v1.Conversation(messages=[types_v1.ChatMessage(role=r, content=text) for r, text in turns])
+    assert tokenizer.decode(render_response(tokenizer, dialogue, "yes")) == (
+        "[CLS] user : hi assistant : yes user : hi [SEP] yes [SEP]"
+    )
 
 
 @pytest.mark.parametrize(
