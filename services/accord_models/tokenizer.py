@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2.exceptions import TemplateError
+from torch import Tensor
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from accord.errors import InvalidArgument
@@ -85,6 +86,15 @@ def render_response(
     else:
         ids = tokenizer(_plain([*messages, turn]))["input_ids"]
     return ids
+
+
+def pair_inputs(tokenizer: PreTrainedTokenizerBase, tokens_BT: Tensor) -> dict[str, Tensor]:
+    """What an encoder of BERT's kind is given besides tokens and mask: `token_type_ids`, (B, T), 0 up to the first [SEP]
+    and 1 after it (Devlin et al. 2019, arXiv 1810.04805, figure 2). Empty for models that know no such input."""
+    if "token_type_ids" not in tokenizer.model_input_names or tokenizer.sep_token_id is None:
+        return {}
+    ends_BT = (tokens_BT == tokenizer.sep_token_id).long()
+    return {"token_type_ids": (ends_BT.cumsum(1) - ends_BT).clamp(max=1)}
 
 
 def reading_limit(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:

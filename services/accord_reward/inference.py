@@ -11,7 +11,7 @@ import torch
 from accord.errors import AccordError
 from accord_models.loading import load_reward_model
 from accord_models.precision import compute_threads, resolve_dtype
-from accord_models.tokenizer import keep_end, load_tokenizer, reading_limit, render_response
+from accord_models.tokenizer import keep_end, load_tokenizer, pair_inputs, reading_limit, render_response
 from accord_reward.scorer import Item, ItemFailure, Outcome
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,8 @@ class RewardModel:
         for row, ids in enumerate(token_ids):
             ids_BT[row, : len(ids)] = torch.tensor(ids)
             mask_BT[row, : len(ids)] = 1
-        logits_B1 = self._model(input_ids=ids_BT.to(device), attention_mask=mask_BT.to(device)).logits
+        inputs = {"input_ids": ids_BT, "attention_mask": mask_BT, **pair_inputs(self._tokenizer, ids_BT)}
+        logits_B1 = self._model(**{name: tensor.to(device) for name, tensor in inputs.items()}).logits
         scores: list[float] = logits_B1.float().squeeze(-1).tolist()
         return scores
 

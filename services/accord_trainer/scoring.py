@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from accord.trainer import v1 as trainer_v1
 from accord_models.loading import reward_head
-from accord_models.tokenizer import keep_end, render_response
+from accord_models.tokenizer import keep_end, pair_inputs, render_response
 from accord_trainer.forward import autocast, response_states
 from accord_trainer.prefix import Row, buckets, collate
 from accord_trainer.selfcheck import can_share
@@ -67,6 +67,7 @@ class Scorer:
     ) -> None:
         self.model = model
         self.trunk = trunk
+        self.tokenizer = tokenizer
         self.pad = int(tokenizer.pad_token_id or 0)
         self.compute_dtype = compute_dtype
         self.head = reward_head(model)
@@ -92,7 +93,8 @@ class Scorer:
                 _, last_ND = response_states(self.trunk.hidden(packed), packed)
                 scores_NM = self.head(last_ND)
             else:
-                scores_NM = self.model(input_ids=packed.tokens_WT, attention_mask=packed.attention).logits
+                inputs = {"attention_mask": packed.attention, **pair_inputs(self.tokenizer, packed.tokens_WT)}
+                scores_NM = self.model(input_ids=packed.tokens_WT, **inputs).logits
         return list(scores_NM.float().t().split([len(one.rest) for one in answers], dim=1))
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from tests.support.rollout import user
 from transformers import BertTokenizerFast
 
 from accord.errors import InvalidArgument
 from accord.types import v1 as types_v1
 from accord_models.precision import compute_threads, fastest_dtype, resolve_dtype
-from accord_models.tokenizer import fingerprint, load_tokenizer, render, render_response
+from accord_models.tokenizer import fingerprint, load_tokenizer, pair_inputs, render, render_response
 
 
 def test_the_fingerprint_survives_saving_and_padding(tiny_folder: Path, tmp_path: Path) -> None:
@@ -63,6 +64,13 @@ def test_an_encoder_reads_prompt_and_response_as_a_pair(tmp_path: Path) -> None:
     assert tokenizer.decode(render_response(tokenizer, dialogue, "yes")) == (
         "[CLS] user : hi assistant : yes user : hi [SEP] yes [SEP]"
     )
+
+
+def test_the_second_text_of_a_pair_is_marked_and_only_where_the_model_asks_for_it(tiny_folder: Path) -> None:
+    tokenizer = BertTokenizerFast(vocab={word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "hi"])})
+    expected = tokenizer(["hi hi"], ["hi"], return_tensors="pt")
+    assert torch.equal(pair_inputs(tokenizer, expected["input_ids"])["token_type_ids"], expected["token_type_ids"])
+    assert pair_inputs(load_tokenizer(tiny_folder), torch.tensor([[1, 2]])) == {}
 
 
 @pytest.mark.parametrize(
