@@ -89,7 +89,7 @@ def render_response(
 
 
 def pair_inputs(tokenizer: PreTrainedTokenizerBase, tokens_BT: Tensor) -> dict[str, Tensor]:
-    """What an encoder of BERT's kind is given besides tokens and mask: `token_type_ids`, (B, T), 0 up to the first [SEP]
+    """What an encoder of BERT's kind is given besides tokens and mask: `token_type_ids`, (B, T), 0 to the first [SEP]
     and 1 after it (Devlin et al. 2019, arXiv 1810.04805, figure 2). Empty for models that know no such input."""
     if "token_type_ids" not in tokenizer.model_input_names or tokenizer.sep_token_id is None:
         return {}
