@@ -57,11 +57,12 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the JSONL files")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
-    parser.add_argument("--model", type=Path, default=models.ENCODER, help="what the reward model starts from")
-    parser.add_argument("--epochs", type=int, default=2, help="passes over the training pairs")
+    parser.add_argument("--model", type=Path, default=models.POLICY, help="what the reward model starts from")
+    parser.add_argument("--epochs", type=int, default=1, help="passes over the training pairs")
     parser.add_argument("--batch-size", type=int, default=16, help="pairs a step")
-    parser.add_argument("--max-tokens", type=int, default=128, help="longer conversations lose their beginning")
-    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--max-tokens", type=int, default=160, help="longer conversations lose their beginning")
+    parser.add_argument("--learning-rate", type=float, default=5e-5)
+    parser.add_argument("--trainable-layers", type=int, default=10, help="upper blocks that are trained; 0: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, help="only so many training pairs of each source (a quick look)")
     parser.add_argument("--policy", type=Path, default=models.POLICY, help="the policy to be tuned")
@@ -93,7 +94,7 @@ async def run(given: argparse.Namespace, console: Console) -> Result:
     console.print(f"TF-IDF baseline on the mix: {result.baseline['mix']:.3f}")
     recipe = Recipe(
         encoder, given.epochs, given.batch_size, given.max_tokens, given.learning_rate, 10,
-        {"weight_decay": 0.01}, given.seed,
+        {"weight_decay": 0.01, "trainable_layers": given.trainable_layers, "micro_batch_tokens": 2048}, given.seed,
     )  # fmt: skip
     names = ["preference", "trainer", "reward", *(["rollout"] if policy else [])]
     async with open_session(given.state_dir.absolute()) as session:
