@@ -42,7 +42,8 @@ class Outputs:
 class Policy:
     """A causal LM that is trained, with a value head on its trunk or a critic of its own, and its reference."""
 
-    def __init__(self, start: Start, options: AlgorithmOptions) -> None:
+    def __init__(self, start: Start, options: AlgorithmOptions, *, critic: bool = True) -> None:
+        """Loads models. Without `critic` there are no values: they are 0."""
         self.tokenizer = load_tokenizer(start.init)
         self.compute_dtype = start.compute_dtype
         self.adaptable = Adaptable(load_causal_lm(start.init), options, task="CAUSAL_LM", seed=start.seed)
@@ -56,9 +57,11 @@ class Policy:
             )
         self.head = head
         self.pad = int(self.tokenizer.pad_token_id or 0)
-        self.critic = _critic(start, self.tokenizer)
+        self.critic = _critic(start, self.tokenizer) if critic else None
         self.critic_trunk = Trunk(self.critic.base_model) if self.critic else None
-        self.value_head = reward_head(self.critic) if self.critic else _value_head(self.head)
+        self.value_head: nn.Linear | None = None
+        if critic:
+            self.value_head = reward_head(self.critic) if self.critic else _value_head(self.head)
         self.share = options.share_prefixes and can_share(self.trunk, self.pad)
         if self.critic_trunk:
             self.share = self.share and can_share(self.critic_trunk, self.pad)
@@ -69,9 +72,9 @@ class Policy:
         return {f"policy.{name}": parameter for name, parameter in self.model.named_parameters()}
 
     def value_parameters(self) -> dict[str, Parameter]:
-        """Those of the head on the trunk, or of the whole critic."""
+        """Those of the head on the trunk, or of the whole critic; none without a critic."""
         module = self.critic or self.value_head
-        return {f"value.{name}": parameter for name, parameter in module.named_parameters()}
+        return {f"value.{name}": parameter for name, parameter in module.named_parameters()} if module else {}
 
     @torch.no_grad()
     def lower(self, rows: Sequence[Row], max_tokens: int, check: Callable[[], None]) -> Lower:
@@ -112,13 +115,16 @@ class Policy:
                 before_ND, after_BD = response_states(self.critic_trunk.hidden(packed), packed)
         if detach_values and not self.critic_trunk:
             before_ND, after_BD = before_ND.detach(), after_BD.detach()
-        values_N = self.value_head(before_ND.float())[:, 0]
+        values_N, final_value_B = torch.zeros(len(before_ND)), torch.zeros(len(after_BD))
+        if self.value_head is not None:
+            values_N = self.value_head(before_ND.float())[:, 0]
+            final_value_B = self.value_head(after_BD.float())[:, 0]
         return Outputs(
             members=members,
             logprobs_BR=pad(logprobs_N, lengths, width),
             entropy_BR=None if entropy_N is None else pad(entropy_N, lengths, width),
             values_BR=pad(values_N, lengths, width),
-            final_value_B=self.value_head(after_BD.float())[:, 0],
+            final_value_B=final_value_B,
         )
 
     @torch.no_grad()

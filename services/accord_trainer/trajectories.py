@@ -23,6 +23,8 @@ class Trajectories:
     temperature_B: Tensor
     # True where the response was cut off at max_new_tokens.
     truncated_B: Tensor
+    # The most tokens that the response could have had.
+    limit_B: Tensor
 
     @property
     def width(self) -> int:
@@ -46,6 +48,9 @@ def trajectories(samples: list[trainer_v1.ScoredSample]) -> Trajectories:
         rollout_logprobs_BR=logprobs_BR,
         score_B=torch.tensor([scored.score for scored in samples], dtype=torch.float32),
         temperature_B=torch.tensor([temperature(scored.sample) for scored in samples]),
+        limit_B=torch.tensor(
+            [max(s.sample.sampling.max_new_tokens, len(s.sample.response_token_ids)) for s in samples]
+        ),
         truncated_B=torch.tensor([scored.sample.finish_reason == types_v1.FINISH_REASON_LENGTH for scored in samples]),
     )
 

@@ -1,0 +1,40 @@
+"""REINFORCE++: Hu 2025, arXiv 2501.03262.
+
+No critic: a token's advantage is the sum of the rewards from it on (score at the end, KL penalty at each token),
+whitened over the whole batch and clipped as in PPO. With `group_baseline` the group's mean score is taken off first.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from accord_trainer.algorithms.policy_gradient import PolicyGradient
+from accord_trainer.algorithms.policy_gradient_options import PolicyGradientOptions
+from accord_trainer.algorithms.targets import Draft, Estimate
+from accord_trainer.objectives.advantages import last_action_B
+from accord_trainer.objectives.groups import group_index, group_mean, returns_to_go
+from accord_trainer.objectives.whitening import whiten
+from accord_trainer.trajectories import Trajectories
+
+
+class ReinforcePlusPlusOptions(PolicyGradientOptions):
+    """Options of `reinforce++`; those of every policy-gradient algorithm besides."""
+
+    gamma: float = Field(1.0, gt=0, le=1, description="Discount of a later token's reward.")
+    group_baseline: bool = Field(False, description="Take the mean score of the prompt's responses off each score.")
+
+
+class ReinforcePlusPlus(PolicyGradient):
+    """The algorithm `reinforce++`. Learns from scored samples of the current version."""
+
+    options_type = ReinforcePlusPlusOptions
+    options: ReinforcePlusPlusOptions
+
+    def estimate(self, data: Trajectories, draft: Draft) -> Estimate:
+        rewards_BR = draft.rewards_BR
+        if self.options.group_baseline:
+            rewards_BR = rewards_BR.clone()
+            baseline_B = group_mean(draft.score_B, group_index(data.prompts))
+            rewards_BR[range(len(baseline_B)), last_action_B(data.mask_BR)] -= baseline_B
+        returns_BR = returns_to_go(rewards_BR, data.mask_BR, self.options.gamma)
+        return Estimate(whiten(returns_BR, data.mask_BR))

@@ -1,0 +1,33 @@
+"""REINFORCE leave-one-out: Ahmadian et al. 2024, arXiv 2402.14740, section 3.2.
+
+The whole response is one action. Its reward is the score less the KL penalty of all its tokens; the baseline is the
+mean reward of the other responses to the prompt. With one epoch the clipped ratio is 1 and the gradient is REINFORCE's.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from accord_trainer.algorithms.policy_gradient import PolicyGradient
+from accord_trainer.algorithms.policy_gradient_options import PolicyGradientOptions
+from accord_trainer.algorithms.targets import Draft, Estimate
+from accord_trainer.objectives.groups import group_index, leave_one_out
+from accord_trainer.trajectories import Trajectories
+
+
+class RlooOptions(PolicyGradientOptions):
+    """Options of `rloo`; those of every policy-gradient algorithm besides."""
+
+    epochs: int = Field(1, ge=1, description="Passes over the batch.")
+
+
+class RLOO(PolicyGradient):
+    """The algorithm `rloo`. Learns from scored samples of the current version, two or more to each prompt."""
+
+    options_type = RlooOptions
+    least_group = 2
+    options: RlooOptions
+
+    def estimate(self, data: Trajectories, draft: Draft) -> Estimate:
+        advantage_B = leave_one_out(draft.rewards_BR.sum(1), group_index(data.prompts))
+        return Estimate(advantage_B[:, None] * data.mask_BR)
