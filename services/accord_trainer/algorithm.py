@@ -36,6 +36,8 @@ class Start:
     compute_dtype: str
     # The ranks that train together.
     world: World = field(default_factory=Alone)
+    # Where models and batches live while they are computed with.
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
 @dataclass(frozen=True)
