@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
 from accord.errors import FailedPrecondition
 from accord_trainer.options import AlgorithmOptions
+from accord_trainer.world import Alone, World
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,9 @@ class Group:
 class Optimizer:
     """Loshchilov and Hutter 2019, arXiv 1711.05101. `updates` counts the updates made."""
 
-    def __init__(self, groups: Mapping[str, Group], options: AlgorithmOptions) -> None:
+    def __init__(self, groups: Mapping[str, Group], options: AlgorithmOptions, world: World | None = None) -> None:
         self._options = options
+        self._world = world or Alone()
         self._groups = {
             name: Group(group.learning_rate, {key: p for key, p in group.parameters.items() if p.requires_grad})
             for name, group in groups.items()
@@ -54,9 +57,10 @@ class Optimizer:
         FailedPrecondition, NOT_FINITE, where a gradient is NaN or infinite; nothing is applied then.
         """
         norms: dict[str, float] = {}
+        self._world.add_gradients(self._parameters.values())
         for name, group in self._groups.items():
             given = [p for p in group.parameters.values() if p.grad is not None]
-            norms[name] = float(torch.nn.utils.clip_grad_norm_(given, self._options.max_grad_norm)) if given else 0.0
+            norms[name] = _clip(given, self._options.max_grad_norm) if given else 0.0
             if norms[name] != norms[name] or norms[name] == float("inf"):
                 raise not_finite(f"the gradient of the {name} parameters")
         factor = self.rate_factor()
@@ -97,6 +101,14 @@ class Optimizer:
             name, _, entry = key.rpartition("/")
             self._adam.state[self._parameters[name]][entry] = tensor.detach().clone()
         self.updates = updates
+
+
+def _clip(parameters: list[Parameter], most: float) -> float:
+    """Clips the gradients to the norm `most`, of all ranks' parts together; gives the norm before."""
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+    torch.nn.utils.clip_grads_with_norm_(parameters, most, norm)
+    return float(norm)
 
 
 def not_finite(what: str) -> FailedPrecondition:

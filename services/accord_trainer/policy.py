@@ -22,6 +22,7 @@ from accord_trainer.options import AlgorithmOptions
 from accord_trainer.prefix import Packed, Row, buckets, collate
 from accord_trainer.selfcheck import can_share, head_gives_logits
 from accord_trainer.trunk import Trunk
+from accord_trainer.world import passing
 
 # The frozen blocks' output for each row, by the row's members, (T, D) without padding.
 Lower = dict[tuple[int, ...], Tensor]
@@ -66,6 +67,14 @@ class Policy:
         if self.critic_trunk:
             self.share = self.share and can_share(self.critic_trunk, self.pad)
         self._reference = self._load_reference(start)
+        # Last, for nothing above may meet weights that are spread over the ranks.
+        value = self.critic or self.value_head
+        self.passes = start.world.place([self.model, *([value] if value else [])], start.compute_dtype)
+        self.reference_passes = self.passes
+        if self._reference:
+            self.reference_passes = start.world.place(
+                [self._reference[0].module, self._reference[1]], start.compute_dtype
+            )
 
     def parameters(self) -> dict[str, Parameter]:
         """Those of the language model, by name; some may be frozen."""
@@ -76,6 +85,7 @@ class Policy:
         module = self.critic or self.value_head
         return {f"value.{name}": parameter for name, parameter in module.named_parameters()} if module else {}
 
+    @passing("passes")
     @torch.no_grad()
     def lower(self, rows: Sequence[Row], max_tokens: int, check: Callable[[], None]) -> Lower:
         """The frozen blocks' output for all rows; empty where nothing is frozen."""
@@ -89,6 +99,7 @@ class Policy:
                     found[row.members] = states_TD[: len(row)].clone()
         return found
 
+    @passing("passes")
     def outputs(
         self,
         rows: Sequence[Row],
@@ -127,6 +138,7 @@ class Policy:
             final_value_B=final_value_B,
         )
 
+    @passing("reference_passes")
     @torch.no_grad()
     def reference_logprobs(
         self, rows: Sequence[Row], temperature_B: Tensor, width: int, lower: Lower
@@ -162,7 +174,7 @@ class Policy:
         if not self.trunk.frozen or len(trunk.blocks) != len(self.trunk.blocks):
             return trunk, head, False
         trunk.frozen = self.trunk.frozen
-        return trunk, head, self.trunk.share_lower(trunk)
+        return trunk, head, self.trunk.share_lower(trunk, release=not start.world.sharded)
 
 
 def _hidden(trunk: Trunk, packed: Packed, rows: Sequence[Row], lower: Lower) -> Tensor:

@@ -20,7 +20,7 @@ from accord_trainer.forward import autocast, response_states
 from accord_trainer.prefix import Row, buckets, collate
 from accord_trainer.selfcheck import can_share
 from accord_trainer.trunk import Trunk
-from accord_trainer.world import World
+from accord_trainer.world import Passes, World, passing, straight
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,14 @@ class Scorer:
         # A causal trunk with a bare head: the score is the head's output at the last token.
         self.causal = getattr(model, "score", None) is self.head
         self.share = share and self.causal and can_share(trunk, self.pad)
+        self.passes: Passes = straight
 
     def groups(self, answers: Sequence[Answers], max_tokens: int) -> list[list[int]]:
         """Indices of examples that go through together: like lengths, at most `max_tokens` with padding."""
         rows = [Row((0,) * len(one), (), (index,)) for index, one in enumerate(answers)]
         return [[row.members[0] for row in group] for group in buckets(rows, max_tokens)]
 
+    @passing("passes")
     def scores(self, answers: Sequence[Answers]) -> list[Tensor]:
         """The scores of each example's answers, (M, K) each."""
         if self.share:

@@ -103,8 +103,9 @@ class Trunk:
         finally:
             hook.remove()
 
-    def share_lower(self, other: Trunk) -> bool:
-        """Whether everything below the upper blocks is equal in both; if so `other` lets go of its own copy.
+    def share_lower(self, other: Trunk, *, release: bool = True) -> bool:
+        """Whether everything below the upper blocks is equal in both; if so `other` lets go of its own copy, unless
+        told not to (blocks that are spread over ranks have one owner).
 
         Only then does one computation of the frozen part serve both.
         """
@@ -112,7 +113,7 @@ class Trunk:
             for (_, a), (_, b) in zip(mine.named_parameters(), theirs.named_parameters(), strict=True):
                 if a.shape != b.shape or not torch.equal(a, b):
                     return False
-        for index in range(self.frozen):
+        for index in range(self.frozen if release else 0):
             other.blocks[index] = self.blocks[index]
         return True
 

@@ -50,7 +50,7 @@ class PolicyGradient:
         self.tokenizer = self.policy.tokenizer
         self.vocabulary_size = self.policy.head.out_features
         self.publish_dtype = start.compute_dtype if options.publish_dtype == "auto" else options.publish_dtype
-        self.optimizer = Optimizer(self._groups(), options)
+        self.optimizer = Optimizer(self._groups(), options, start.world)
         self.kl = KlController(options.kl_coefficient, options.kl_target, options.kl_horizon)
 
     def estimate(self, data: Trajectories, draft: Draft) -> Estimate:

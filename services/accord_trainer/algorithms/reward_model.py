@@ -63,6 +63,7 @@ class RewardModelTraining:
             model, self.adaptable.trunk, self.tokenizer, start.compute_dtype, share=options.share_prefixes
         )
         self.scorer.head.requires_grad_(True)
+        self.scorer.passes = start.world.place([model], start.compute_dtype)
         head = {id(parameter) for parameter in self.scorer.head.parameters()}
         named = dict(model.named_parameters())
         self.optimizer = Optimizer(
@@ -74,6 +75,7 @@ class RewardModelTraining:
                 ),
             },
             options,
+            start.world,
         )
 
     def check(self, batch: Experience) -> None:
