@@ -80,11 +80,17 @@ def test_cutting_a_minibatch_into_parts_changes_nothing(kind: type[PolicyGradien
 
 
 @pytest.mark.parametrize("kind", GROUPED)
-def test_a_group_of_one_is_refused_with_its_field(kind: type[PolicyGradient], tiny_folder: Path) -> None:
-    samples = rollout(tiny_folder, prompts=((5, 6), (8, 9)), samples=2)[:3]
+def test_groups_of_one_are_refused_but_one_among_others_only_teaches_nothing(
+    kind: type[PolicyGradient], tiny_folder: Path
+) -> None:
+    samples = scored(rollout(tiny_folder, prompts=((5, 6), (8, 9)), samples=2), 0.0, 1.0, 0.5, 0.6)
+    algorithm = make(kind, tiny_folder)
     with pytest.raises(InvalidArgument) as refused:
-        make(kind, tiny_folder).check(Experience(samples, []))
-    assert refused.value.violations[0].field == "chunk.samples[2].sample.prompt_token_ids"
+        algorithm.check(Experience(samples[1:3], []))
+    assert refused.value.violations[0].field == "chunk.samples"
+    algorithm.check(Experience(samples[:3], []))
+    assert not advantages(kind, tiny_folder, samples[:3])[2].any()
+    assert advantages(kind, tiny_folder, samples[:3])[:2].any()
 
 
 @pytest.mark.parametrize("kind", GROUPED)

@@ -50,7 +50,7 @@ class PolicyGradient:
         self.tokenizer = self.policy.tokenizer
         self.vocabulary_size = self.policy.head.out_features
         self.publish_dtype = start.compute_dtype if options.publish_dtype == "auto" else options.publish_dtype
-        self.optimizer = Optimizer(self._groups(), options, start.world)
+        self.optimizer = Optimizer(self._groups(), options)
         self.kl = KlController(options.kl_coefficient, options.kl_target, options.kl_horizon)
 
     def estimate(self, data: Trajectories, draft: Draft) -> Estimate:
@@ -74,7 +74,7 @@ class PolicyGradient:
 
     def check(self, batch: Experience) -> None:
         """Refuses samples whose log-probabilities are not those of softmax(logits / temperature), temperature above 0,
-        samples made by more than one version, and groups that are too small."""
+        samples made by more than one version, and batches without a group of responses to one prompt."""
         sizes: dict[tuple[int, ...], int] = {}
         for scored in batch.samples:
             prompt = tuple(scored.sample.prompt_token_ids)
@@ -89,11 +89,13 @@ class PolicyGradient:
                 raise InvalidArgument.at(f"{at}.sampling", "training rollouts leave top_p and top_k off")
             if len(scored.sample.segments) != 1:
                 raise InvalidArgument.at(f"{at}.segments", "one version makes a sample (max_staleness 0)")
-            if sizes[tuple(scored.sample.prompt_token_ids)] < self.least_group:
-                raise InvalidArgument.at(
-                    f"{at}.prompt_token_ids",
-                    f"has one response; the baseline comes from the others: sample {self.least_group} or more a prompt",
-                )
+        # A group that lost its other responses on the way has no advantage, and does not keep the rest from learning.
+        if max(sizes.values(), default=0) < self.least_group:
+            raise InvalidArgument.at(
+                "chunk.samples",
+                "hold one response to each prompt; the baseline comes from the others: take "
+                f"{self.least_group} or more samples a prompt",
+            )
 
     def step(self, batch: Experience, context: StepContext) -> dict[str, float]:
         data = trajectories(batch.samples)
