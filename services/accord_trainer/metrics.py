@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import torch
+
+from accord_trainer.world import World
+
 
 class Means:
     """Sums with counts, and maxima; a name that was never given is not in the result."""
@@ -19,6 +23,9 @@ class Means:
         """Keeps the largest value under `name`."""
         self._largest[name] = max(value, self._largest.get(name, value))
 
-    def result(self) -> dict[str, float]:
-        """Means and maxima by name."""
-        return {name: total / count for name, (total, count) in self._sums.items() if count} | self._largest
+    def result(self, world: World) -> dict[str, float]:
+        """Means and maxima by name, over all ranks; each of them has the same names."""
+        names = sorted(self._sums)
+        sums = world.sum(torch.tensor([self._sums[name] for name in names], dtype=torch.float64).reshape(-1, 2))
+        means = {name: float(total / count) for name, (total, count) in zip(names, sums, strict=True) if count}
+        return means | {name: world.max(self._largest[name]) for name in sorted(self._largest)}

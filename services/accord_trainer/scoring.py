@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from accord.trainer import v1 as trainer_v1
@@ -18,6 +18,7 @@ from accord_models.loading import reward_head
 from accord_models.tokenizer import keep_end, pair_inputs, render_response
 from accord_trainer.forward import autocast, response_states
 from accord_trainer.prefix import Row, buckets, collate
+from accord_trainer.rounds import rounds
 from accord_trainer.selfcheck import can_share
 from accord_trainer.trunk import Trunk
 from accord_trainer.world import Passes, World, passing, straight
@@ -129,25 +130,3 @@ def score_all(
                 if group.counts:
                     gathered.put(index, scores_MK)
     return gathered.all(world)
-
-
-@dataclass(frozen=True)
-class Round:
-    """A group of examples that goes through the model; where it does not count it keeps the ranks in step."""
-
-    items: list[int]
-    counts: bool
-
-
-def rounds(groups: Sequence[list[int]], world: World) -> list[Round]:
-    """This rank's groups, filled up so that every rank passes through the model equally often: sharded weights are
-    gathered by all ranks together in each pass."""
-    own = [Round(group, True) for group in world.mine(groups)]
-    most = int(world.max(len(own)))
-    return [*own, *([Round(groups[0][:1], False)] * (most - len(own)))]
-
-
-def head_parameters(model: PreTrainedModel) -> list[nn.Module]:
-    """The parts of a reward model outside its trunk."""
-    trunk = {id(module) for module in model.base_model.modules()}
-    return [child for child in model.children() if id(child) not in trunk]

@@ -26,6 +26,7 @@ from accord_trainer.objectives.whitening import masked_sum
 from accord_trainer.optimizer import Group, Optimizer, not_finite
 from accord_trainer.policy import Lower, Outputs, Policy
 from accord_trainer.prefix import Row, buckets, make_rows
+from accord_trainer.rounds import rounds
 from accord_trainer.trajectories import Trajectories, temperature, trajectories
 
 LOSS_KL = {"k2": k2, "k3": k3}
@@ -50,7 +51,7 @@ class PolicyGradient:
         self.tokenizer = self.policy.tokenizer
         self.vocabulary_size = self.policy.head.out_features
         self.publish_dtype = start.compute_dtype if options.publish_dtype == "auto" else options.publish_dtype
-        self.optimizer = Optimizer(self._groups(), options)
+        self.optimizer = Optimizer(self._groups(), options, start.world)
         self.kl = KlController(options.kl_coefficient, options.kl_target, options.kl_horizon)
 
     def estimate(self, data: Trajectories, draft: Draft) -> Estimate:
@@ -100,7 +101,7 @@ class PolicyGradient:
     def step(self, batch: Experience, context: StepContext) -> dict[str, float]:
         data = trajectories(batch.samples)
         rows = self._rows(data)
-        lower = self.policy.lower(self.world.mine(rows), self.options.micro_batch_tokens, context.check_stopped)
+        lower = self._lower(rows, context)
         targets = self._targets(data, rows, lower, context)
         if not bool(targets.mask_BR.any()):
             raise FailedPrecondition(
@@ -115,7 +116,7 @@ class PolicyGradient:
                 if not stopped:
                     approx_kl = self._update(data, targets, minibatch, lower, means, context)
                     stopped = self.options.kl_stop is not None and approx_kl > self.options.kl_stop
-        metrics = {**self._metrics(data, targets), **means.result(), "kl_coefficient": self.kl.coefficient}
+        metrics = {**self._metrics(data, targets), **means.result(self.world), "kl_coefficient": self.kl.coefficient}
         self.kl = self.kl.after(metrics["kl_k1"], len(data.responses))
         return metrics
 
@@ -123,7 +124,7 @@ class PolicyGradient:
         """The same figures of the batch, nothing learned."""
         data = trajectories(batch.samples)
         rows = self._rows(data)
-        lower = self.policy.lower(self.world.mine(rows), self.options.micro_batch_tokens, context.check_stopped)
+        lower = self._lower(rows, context)
         return self._metrics(data, self._targets(data, rows, lower, context))
 
     def state(self) -> AlgorithmState:
@@ -149,6 +150,13 @@ class PolicyGradient:
             max_members=self.options.minibatch_size,
         )
 
+    def _lower(self, rows: list[Row], context: StepContext) -> Lower:
+        """What the frozen blocks give for all rows, kept for the step; of several ranks none knows which rows it will
+        work on, so there nothing is kept."""
+        if self.world.size > 1:
+            return {}
+        return self.policy.lower(rows, self.options.micro_batch_tokens, context.check_stopped)
+
     def _metrics(self, data: Trajectories, targets: Targets) -> dict[str, float]:
         left_out = data.mask_BR.any(1) & ~targets.mask_BR.any(1)
         return {**target_metrics(data, targets), "samples_dropped": float(left_out.sum())}
@@ -172,16 +180,17 @@ class PolicyGradient:
         """Each rank fills in its own rows; the others' are 0 there, so that the sum over ranks is the whole."""
         old_BR, reference_BR, entropy_BR, values_BR = (torch.zeros(data.mask_BR.shape) for _ in range(4))
         final_value_B = torch.zeros(len(data.responses))
-        for group in buckets(self.world.mine(rows), self.options.micro_batch_tokens):
+        for turn in rounds(buckets(rows, self.options.micro_batch_tokens), self.world):
             context.check_stopped()
-            out = self.policy.outputs(group, data.temperature_B, data.width, lower, entropy=True)
+            out = self.policy.outputs(turn.items, data.temperature_B, data.width, lower, entropy=True)
+            members, reference = self.policy.reference_logprobs(turn.items, data.temperature_B, data.width, lower)
+            if not turn.counts:
+                continue
             old_BR[out.members], values_BR[out.members] = out.logprobs_BR, out.values_BR
             final_value_B[out.members] = out.final_value_B
             if out.entropy_BR is not None:
                 entropy_BR[out.members] = out.entropy_BR
-            members, reference_BR[members] = self.policy.reference_logprobs(
-                group, data.temperature_B, data.width, lower
-            )
+            reference_BR[members] = reference
         return OldPolicy(*map(self.world.sum, (old_BR, reference_BR, entropy_BR, values_BR, final_value_B)))
 
     def _minibatches(self, rows: list[Row], generator: torch.Generator) -> list[list[Row]]:
@@ -213,18 +222,18 @@ class PolicyGradient:
         weights_B1 = torch.zeros(len(data.responses), 1)
         chosen_B1 = token_weights(targets.mask_BR[everyone], data.limit_B[everyone], options.loss_aggregation)
         weights_B1[everyone] = 1.0 if chosen_B1 is None else chosen_B1
-        approx_kl = 0.0
-        for group in buckets(minibatch, options.micro_batch_tokens):
+        approx_kl, odd = 0.0, False
+        for turn in rounds(buckets(minibatch, options.micro_batch_tokens), self.world):
             context.check_stopped()
             out = self.policy.outputs(
-                group,
+                turn.items,
                 data.temperature_B,
                 data.width,
                 lower,
                 entropy=options.entropy_coefficient > 0,
                 detach_values=warming,
             )
-            mask_BR, weight_B1 = targets.mask_BR[out.members], weights_B1[out.members]
+            mask_BR, weight_B1 = targets.mask_BR[out.members] & turn.counts, weights_B1[out.members]
             importance_BR = weight_B1.expand(mask_BR.shape)
             if targets.importance_BR is not None:
                 importance_BR = importance_BR * targets.importance_BR[out.members]
@@ -252,8 +261,7 @@ class PolicyGradient:
                 kl_loss = masked_sum(kl_BR * weight_B1, mask_BR)
                 loss = loss + options.kl_loss_coefficient * kl_loss
                 means.add("kl_loss", float(kl_loss.detach()), part)
-            if not bool(torch.isfinite(loss)):
-                raise not_finite("the loss")
+            odd = odd or not bool(torch.isfinite(loss))
             (loss / tokens).backward()  # type: ignore[no-untyped-call]
             means.add("policy_loss", float(terms.loss.detach()), part)
             means.add("approx_kl", float(terms.approx_kl), part)
@@ -261,9 +269,12 @@ class PolicyGradient:
             means.add("ratio_mean", float(terms.ratio), part)
             means.largest("ratio_max", float(terms.ratio_max))
             approx_kl += float(terms.approx_kl) / tokens
+        # After the passes, so that all ranks refuse together.
+        if self.world.max(float(odd)):
+            raise not_finite("the loss")
         means.add("lr", options.learning_rate * self.optimizer.rate_factor(), 1)
         norms = self.optimizer.update()
         means.add("grad_norm", norms["policy"], 1)
         if "value" in norms:
             means.add("value_grad_norm", norms["value"], 1)
-        return approx_kl
+        return float(self.world.sum(torch.tensor(approx_kl)))

@@ -22,7 +22,8 @@ from accord_trainer.objectives.preference import bradley_terry, centring, placke
 from accord_trainer.optimizer import Group, Optimizer, not_finite
 from accord_trainer.options import AlgorithmOptions
 from accord_trainer.preference_metrics import preference_metrics
-from accord_trainer.scoring import Answers, Gathered, Scorer, rounds, score_all, tokenize
+from accord_trainer.rounds import rounds
+from accord_trainer.scoring import Answers, Gathered, Scorer, score_all, tokenize
 
 
 class RewardModelOptions(AlgorithmOptions):
