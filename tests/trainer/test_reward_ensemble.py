@@ -21,7 +21,7 @@ from accord_trainer.preference_metrics import preference_metrics
 from accord_trainer.world import Alone, T, World
 
 
-class OneOf:
+class OneOf(Alone):
     """A rank that computes its part and sees nothing of the others': what it leaves out is 0."""
 
     def __init__(self, rank: int, size: int, most: float) -> None:
