@@ -25,7 +25,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     with atomic.folder(folder) as part:
         model.save_pretrained(part, state_dict=state)
         tokenizer.save_pretrained(part)
-        _record_dtype(part / "config.json", dtype)
+        record_dtype(part / "config.json", dtype)
         return weights_digest(part)
 
 
@@ -49,7 +49,7 @@ def state_bytes(state: Mapping[str, torch.Tensor]) -> int:
     return sum({tensor.data_ptr(): tensor.nbytes for tensor in state.values()}.values())
 
 
-def _record_dtype(path: Path, dtype: str) -> None:
+def record_dtype(path: Path, dtype: str) -> None:
     """config.json names the type of the module in memory; the file must name that of the weights beside it."""
     config = json.loads(path.read_text())
     config["dtype"] = dtype

@@ -8,10 +8,15 @@ from pathlib import Path
 
 from accord.errors import Internal, InvalidArgument
 from accord.types import v1 as types_v1
+from accord_models.loading import torch_dtype
 from accord_models.publishing import save_model
+from accord_models.streaming import save_streamed
 from accord_runtime import atomic
 from accord_runtime.digest import weights_digest
 from accord_trainer.algorithm import Algorithm
+from accord_trainer.shards import is_spread
+from accord_trainer.weights_digest import published_state, published_tensors
+from accord_trainer.world import Alone, World, all_or_none, leads
 
 SCHEMES = ("file", "grpc")
 FORMATS = ("merged", "adapter")
@@ -19,12 +24,13 @@ FORMATS = ("merged", "adapter")
 
 class Publisher:
     """Writes folders that `from_pretrained` loads below `root`. `address` gives this server's host:port for `grpc`
-    URIs once it serves."""
+    URIs once it serves. With several ranks all call the same methods; rank 0 writes."""
 
-    def __init__(self, root: Path, scheme: str, address: Callable[[], str]) -> None:
+    def __init__(self, root: Path, scheme: str, address: Callable[[], str], world: World | None = None) -> None:
         self.root = root
         self._scheme = scheme
         self._address = address
+        self._world = world or Alone()
 
     def publish(
         self, training_id: str, version: int, digest: str, algorithm: Algorithm, scheme: str
@@ -32,22 +38,21 @@ class Publisher:
         """The merged model. The same version again: the same reference, nothing written."""
         artifact_id = f"{training_id}-{version}-{digest[:16]}"
         folder = self.root / artifact_id
-        if not folder.is_dir():
-            written = save_model(algorithm.merged(), algorithm.tokenizer, folder, algorithm.publish_dtype)
-            if written != digest:
-                shutil.rmtree(folder)
-                raise Internal(
-                    f"{folder} came out with digest {written[:12]} instead of {digest[:12]}", reason="PUBLISH_MISMATCH"
-                )
+        if self._world.max(float(leads(self._world) and not folder.is_dir())):
+            with all_or_none(self._world):
+                self._write(folder, digest, algorithm)
         return self._ref(artifact_id, version, digest, scheme, "merged")
 
     def publish_adapter(self, training_id: str, version: int, algorithm: Algorithm, scheme: str) -> types_v1.WeightsRef:
         """The adapter alone, to be applied to version 0."""
         artifact_id = f"{training_id}-{version}-adapter"
         folder = self.root / artifact_id
-        with atomic.folder(folder) as part:
-            algorithm.save_adapter(part)
-        ref = self._ref(artifact_id, version, weights_digest(folder), scheme, "adapter")
+        with all_or_none(self._world):
+            if leads(self._world):
+                with atomic.folder(folder) as part:
+                    algorithm.save_adapter(part)
+        digest = weights_digest(folder) if leads(self._world) else ""
+        ref = self._ref(artifact_id, version, digest, scheme, "adapter")
         ref.base_version = 0
         return ref
 
@@ -58,7 +63,31 @@ class Publisher:
         if scheme not in ("", *SCHEMES):
             raise InvalidArgument.at("scheme", f"is {scheme!r}; one of {', '.join(SCHEMES)}")
 
+    def _write(self, folder: Path, digest: str, algorithm: Algorithm) -> None:
+        """Rank 0 writes. Where weights are spread, each goes through all ranks' hands, one at a time."""
+        model, dtype = algorithm.merged(), algorithm.publish_dtype
+        state = published_state(model)
+        written = digest
+        if is_spread(state):
+            tensors = published_tensors(state, torch_dtype(dtype))
+            try:
+                if leads(self._world):
+                    written = save_streamed(model, algorithm.tokenizer, folder, dtype, state, tensors)
+            finally:
+                # Also where rank 0's disk fails: the others are gathering with us.
+                for _ in tensors:
+                    pass
+        elif leads(self._world):
+            written = save_model(model, algorithm.tokenizer, folder, dtype)
+        if written != digest:
+            shutil.rmtree(folder)
+            raise Internal(
+                f"{folder} came out with digest {written[:12]} instead of {digest[:12]}", reason="PUBLISH_MISMATCH"
+            )
+
     def _ref(self, artifact_id: str, version: int, digest: str, scheme: str, format: str) -> types_v1.WeightsRef:
+        if not leads(self._world):
+            return types_v1.WeightsRef(version=version, digest=digest, format=format)
         if (scheme or self._scheme) == "grpc":
             uri = f"grpc://{self._address()}/{artifact_id}"
         else:

@@ -15,7 +15,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
-from accord.errors import Unavailable
+from accord.errors import InvalidArgument, Unavailable
 from accord_trainer.sharding import shard
 from accord_trainer.world import Passes, straight
 
@@ -62,6 +62,11 @@ class Ranks:
         if not self.sharded:
             return straight
         modules = list(modules)
+        if any("lora_" in name for module in modules for name, _ in module.named_parameters()):
+            raise InvalidArgument.at(
+                "training.options.lora_rank",
+                "adapters are not spread over ranks (they are small): start the trainer with --parallel ddp",
+            )
         kind = next(parameter.device.type for module in modules for parameter in module.parameters())
         if kind not in self._meshes:
             self._meshes[kind] = dist.init_device_mesh(kind, (self.size,))

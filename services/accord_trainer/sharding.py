@@ -7,6 +7,7 @@ weights are one) is the root's group, whole while a pass through the model runs.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -51,6 +52,8 @@ def shard(modules: Iterable[nn.Module], mesh: DeviceMesh, compute_dtype: str) ->
 
     With `bfloat16` the blocks are gathered in it, at half the traffic: their matrix products cast to it anyway.
     """
+    # Nothing here works in place on what a pass gives.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     root = Root(modules)
     half = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=None, cast_forward_inputs=False

@@ -75,7 +75,7 @@ class LiveTraining:
 
     def restore(self, version: int) -> None:
         """Puts the weights, optimizer and generator of a checkpoint in place; DataLoss where it is damaged."""
-        state, self._generator = self.checkpoints.read(version)
+        state, self._generator = self.checkpoints.read(version, self.algorithm.state())
         self.algorithm.load_state(state)
         self.checkpoint_version = version
 

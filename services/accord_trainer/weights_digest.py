@@ -3,55 +3,54 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from accord_models.loading import torch_dtype
-
-# The names of the safetensors format.
-NAMES = {
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float64: "F64",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
+from accord_models.streaming import digest_line, tensor_bytes
 
 
 def published_digest(model: PreTrainedModel, dtype: str) -> str:
-    """Lower-case hex SHA-256, as accord_runtime.digest gives it for the folder that `save_model` would write."""
+    """Lower-case hex SHA-256, as accord_runtime.digest gives it for the folder that `save_model` would write.
+
+    Where the weights are spread over ranks, all ranks call this together."""
     return state_digest(published_state(model), torch_dtype(dtype))
 
 
 def published_state(model: PreTrainedModel) -> Mapping[str, Tensor]:
     """The tensors that `save_pretrained` writes: tied ones once, under the name that is not declared as tied."""
     tied = set(getattr(model, "all_tied_weights_keys", None) or {})
-    seen: dict[tuple[int, tuple[int, ...]], str] = {}
+    seen: set[tuple[int, tuple[int, ...]]] = set()
     kept: dict[str, Tensor] = {}
-    for name, tensor in sorted(model.state_dict().items(), key=lambda item: (item[0] in tied, item[0])):
-        key = (tensor.data_ptr(), tuple(tensor.shape))
+    state = model.state_dict(keep_vars=True)
+    for name, tensor in sorted(state.items(), key=lambda item: (item[0] in tied, item[0])):
+        # What is spread over ranks has no address of its own, but is one object wherever it is tied.
+        address = id(tensor) if isinstance(tensor, DTensor) else tensor.data_ptr()
+        key = (address, tuple(tensor.shape))
         if key in seen and tensor.numel():
             continue
-        seen[key] = name
-        kept[name] = tensor
+        seen.add(key)
+        kept[name] = tensor.detach()
     return kept
 
 
 def state_digest(state: Mapping[str, Tensor], dtype: torch.dtype) -> str:
     """SHA-256 over (name, dtype, shape, bytes) of tensors sorted by name, floating ones cast to `dtype`."""
     total = hashlib.sha256()
+    for name, tensor in published_tensors(state, dtype):
+        total.update(digest_line(name, tensor))
+        total.update(tensor_bytes(tensor))
+    return total.hexdigest()
+
+
+def published_tensors(state: Mapping[str, Tensor], dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    """Each tensor as it is published, sorted by name: whole, on the CPU, cast. One at a time, so that of weights that
+    are spread over ranks no more than one is whole on any of them; all ranks must go through to the end."""
     for name in sorted(state):
         tensor = state[name].detach()
-        cast = (tensor.to(dtype) if tensor.is_floating_point() else tensor).cpu().contiguous()
-        total.update(json.dumps([name, NAMES[cast.dtype], list(cast.shape)]).encode() + b"\n")
-        total.update(cast.reshape(-1).view(torch.uint8).numpy().data)
-    return total.hexdigest()
+        tensor = tensor.to(dtype) if tensor.is_floating_point() else tensor
+        yield name, (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu().contiguous()
