@@ -66,6 +66,14 @@ def render(tokenizer: PreTrainedTokenizerBase, conversation: types_v1.Conversati
     return ids[:-1] if ids and ids[-1] in (tokenizer.eos_token_id, tokenizer.sep_token_id) else ids
 
 
+def render_continuation(tokenizer: PreTrainedTokenizerBase, response: str) -> list[int]:
+    """Token ids of `response` as a policy would generate them after `render`: with its end, eos."""
+    # After `Assistant:` a word begins with its space.
+    text = response if tokenizer.chat_template else f" {response}"
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids if tokenizer.eos_token_id is None else [*ids, tokenizer.eos_token_id]
+
+
 def render_response(
     tokenizer: PreTrainedTokenizerBase, conversation: types_v1.Conversation, response: str
 ) -> list[int]:

@@ -1,0 +1,213 @@
+"""Direct preference optimisation: Rafailov et al. 2023, arXiv 2305.18290. Offline, on preferences; no reward model.
+
+Each pair of answers that people told apart pulls the policy's log-ratio to the reference apart; rankings and ratings
+count as all their ordered pairs, which share the example's weight.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from accord.errors import InvalidArgument
+from accord.trainer import v1 as trainer_v1
+from accord_trainer.algorithm import AlgorithmState, Experience, Start, StepContext
+from accord_trainer.demonstrated import prompt_and_response
+from accord_trainer.objectives.dpo import dpo_loss
+from accord_trainer.optimizer import Group, Optimizer, not_finite
+from accord_trainer.options import AlgorithmOptions
+from accord_trainer.policy import Policy
+from accord_trainer.preference_metrics import ordered_pairs
+from accord_trainer.prefix import Row, buckets, make_rows
+from accord_trainer.rounds import rounds
+
+Loss = Literal["sigmoid", "ipo", "hinge"]
+
+
+class DpoOptions(AlgorithmOptions):
+    """Options of `dpo`; those of every algorithm besides."""
+
+    learning_rate: float = Field(5e-6, gt=0, description="AdamW's, reached after the warm-up.")
+    beta: float = Field(0.1, gt=0, description="How strongly the policy is kept at the reference.")
+    loss: Loss = Field("sigmoid", description="sigmoid (DPO), ipo or hinge (SLiC).")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="The part of pairs taken to be labelled the wrong way (sigmoid)."
+    )
+    length_normalised: bool = Field(False, description="Log-probabilities a token instead of a response.")
+    max_tokens: int = Field(1024, ge=8, description="Longer conversations lose the beginning of their prompt.")
+
+
+@dataclass(frozen=True)
+class _Example:
+    """The answers of one example as tokens, and the (better, worse) pairs among them."""
+
+    rows: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+    pairs: tuple[tuple[int, int], ...]
+    weight: float
+    source: str
+
+    def __len__(self) -> int:
+        return sum(len(prompt) + len(response) for prompt, response in self.rows)
+
+
+class DPO:
+    """The algorithm `dpo`. Learns from preferences."""
+
+    learns_from: Literal["preferences"] = "preferences"
+    options_type = DpoOptions
+
+    def __init__(self, start: Start, options: DpoOptions) -> None:
+        if start.critic is not None:
+            raise InvalidArgument.at("training.critic_init", "this algorithm has no critic; leave it unset")
+        self.options = options
+        self.world = start.world
+        self.policy = Policy(start, options, critic=False)
+        self.tokenizer = self.policy.tokenizer
+        self.vocabulary_size = self.policy.head.out_features
+        self.publish_dtype = start.compute_dtype if options.publish_dtype == "auto" else options.publish_dtype
+        groups = {"policy": Group(options.learning_rate, self.policy.parameters())}
+        self.optimizer = Optimizer(groups, options, start.world)
+
+    def check(self, batch: Experience) -> None:
+        """Refuses answers that are too long, and batches in which no pair counts."""
+        if not any(example.pairs and example.weight > 0 for example in self._examples(batch.preferences)):
+            raise InvalidArgument.at("chunk.preferences", "no two answers are told apart with a weight above 0")
+
+    def step(self, batch: Experience, context: StepContext) -> dict[str, float]:
+        examples = self._examples(batch.preferences)
+        figures = self._pass(examples, context, learn=True)
+        rate = self.options.learning_rate * self.optimizer.rate_factor()
+        norms = self.optimizer.update()
+        return {**figures, "lr": rate, "grad_norm": norms["policy"]}
+
+    def evaluate(self, batch: Experience, context: StepContext) -> dict[str, float]:
+        with torch.no_grad():
+            return self._pass(self._examples(batch.preferences), context, learn=False)
+
+    def state(self) -> AlgorithmState:
+        return AlgorithmState(self.optimizer.weights(), self.optimizer.tensors(), {"updates": self.optimizer.updates})
+
+    def load_state(self, state: AlgorithmState) -> None:
+        self.optimizer.load(state.weights, state.optimizer, state.scalars["updates"])
+
+    def merged(self) -> PreTrainedModel:
+        return self.policy.adaptable.merged()
+
+    def save_adapter(self, folder: Path) -> None:
+        self.policy.adaptable.save_adapter(folder)
+
+    def _examples(self, preferences: Sequence[trainer_v1.PreferenceExample]) -> list[_Example]:
+        limit = self.options.max_tokens
+        return [
+            _Example(
+                rows=tuple(
+                    prompt_and_response(
+                        self.tokenizer, one.prompt, text, limit, f"chunk.preferences[{i}].responses[{k}]"
+                    )
+                    for k, text in enumerate(one.responses)
+                ),
+                pairs=tuple(ordered_pairs(one)),
+                weight=one.weight if one.HasField("weight") else 1.0,
+                source=one.source,
+            )
+            for i, one in enumerate(preferences)
+        ]
+
+    def _pass(self, examples: list[_Example], context: StepContext, *, learn: bool) -> dict[str, float]:
+        """The figures of all pairs; with `learn` the gradient of the mean loss besides."""
+        total = sum(example.weight for example in examples if example.pairs)
+        # (policy, reference) log-probability of each answer; every rank fills in its own.
+        starts = [0]
+        for example in examples:
+            starts.append(starts[-1] + len(example.rows))
+        found_B2 = torch.zeros(starts[-1], 2)
+        for turn in rounds(self._groups(examples), self.world):
+            context.check_stopped()
+            here = [examples[index] for index in turn.items]
+            policy_B, reference_B = self._logprobs(here)
+            loss, at = torch.zeros(()), 0
+            for index, example in zip(turn.items, here, strict=True):
+                size = len(example.rows)
+                own_K, reference_K = policy_B[at : at + size], reference_B[at : at + size]
+                at += size
+                if turn.counts:
+                    found_B2[starts[index] : starts[index + 1]] = torch.stack([own_K.detach(), reference_K], 1)
+                if turn.counts and example.pairs:
+                    loss = loss + example.weight * self._losses(own_K - reference_K, example).mean()
+            if learn:
+                (loss / total + policy_B.sum() * 0.0).backward()  # type: ignore[no-untyped-call]
+        found_B2 = self.world.sum(found_B2)
+        if not bool(torch.isfinite(found_B2).all()):
+            raise not_finite("a log-probability")
+        return self._metrics(examples, [found_B2[a:b] for a, b in pairwise(starts)], total)
+
+    def _groups(self, examples: list[_Example]) -> list[list[int]]:
+        """Indices of examples that go through together: the answers of a pair meet in one graph."""
+        rows = [Row((0,) * len(example), (), (index,)) for index, example in enumerate(examples)]
+        return [[row.members[0] for row in group] for group in buckets(rows, self.options.micro_batch_tokens)]
+
+    def _logprobs(self, examples: list[_Example]) -> tuple[Tensor, Tensor]:
+        """log policy and log reference of every answer, (B,) each, in order: a response's sum, or its mean a token."""
+        prompts = [prompt for example in examples for prompt, _ in example.rows]
+        responses = [response for example in examples for _, response in example.rows]
+        limit = self.options.micro_batch_tokens
+        rows = make_rows(
+            prompts, responses, share=self.policy.share, max_tokens=limit, max_members=max(len(responses), 1)
+        )
+        width, temperature_B = max(map(len, responses)), torch.ones(len(responses))
+        lower = self.policy.lower(rows, limit, lambda: None) if self.world.size == 1 else {}
+        out = self.policy.outputs(rows, temperature_B, width, lower)
+        members, reference_BR = self.policy.reference_logprobs(rows, temperature_B, width, lower)
+        order = torch.argsort(out.members)
+        policy_B, reference_B = out.logprobs_BR.sum(1)[order], reference_BR.sum(1)[torch.argsort(members)]
+        if not self.options.length_normalised:
+            return policy_B, reference_B
+        length_B = torch.tensor([float(len(response)) for response in responses])
+        return policy_B / length_B, reference_B / length_B
+
+    def _losses(self, ratio_K: Tensor, example: _Example) -> Tensor:
+        """The loss of each pair, (N,)."""
+        better, worse = (torch.tensor(side) for side in zip(*example.pairs, strict=True))
+        options = self.options
+        difference_N = ratio_K[better] - ratio_K[worse]
+        return dpo_loss(difference_N, beta=options.beta, kind=options.loss, label_smoothing=options.label_smoothing)
+
+    def _metrics(self, examples: list[_Example], logprobs: list[Tensor], total: float) -> dict[str, float]:
+        """Rewards are implicit, beta * log(policy / reference): of the better and the worse answers of all pairs."""
+        rewards: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        sides: list[tuple[float, float]] = []
+        loss = 0.0
+        for example, both_K2 in zip(examples, logprobs, strict=True):
+            if not example.pairs:
+                continue
+            ratio_K = both_K2[:, 0] - both_K2[:, 1]
+            loss += example.weight * float(self._losses(ratio_K, example).mean())
+            for better, worse in example.pairs:
+                rewards[example.source].append(tuple((self.options.beta * ratio_K[[better, worse]]).tolist()))
+                sides.append((float(both_K2[better, 0]), float(both_K2[worse, 0])))
+        every = [pair for group in rewards.values() for pair in group]
+        found = {"loss": loss / total if total else 0.0, "pairs": float(len(every))}
+        found["tokens"] = float(sum(map(len, examples)))
+        if every:
+            found |= {
+                "accuracy": _accuracy(every),
+                "chosen_reward": sum(chosen for chosen, _ in every) / len(every),
+                "rejected_reward": sum(rejected for _, rejected in every) / len(every),
+                "reward_margin": sum(chosen - rejected for chosen, rejected in every) / len(every),
+                "chosen_logprob": sum(chosen for chosen, _ in sides) / len(every),
+                "rejected_logprob": sum(rejected for _, rejected in sides) / len(every),
+            }
+        return found | {f"accuracy/{source}": _accuracy(group) for source, group in rewards.items() if source}
+
+
+def _accuracy(rewards: Sequence[tuple[float, float]]) -> float:
+    return sum(0.5 if a == b else float(a > b) for a, b in rewards) / len(rewards)
