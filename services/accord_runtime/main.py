@@ -27,6 +27,17 @@ def run_service(name: str, settings_type: type[S], build: Callable[[S], Awaitabl
 
     Exit code 2 for a bad setting, 1 where the service cannot start (port in use, model missing), each with one line.
     """
+    settings = begin(name, settings_type)
+    try:
+        asyncio.run(_serve(name, settings, build))
+    except AccordError as error:
+        sys.exit(f"accord_{name}: {error.message} [{error.reason}]")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def begin(name: str, settings_type: type[S]) -> S:
+    """What any process of a service does first: settings, log, threads. Exit code 2 for a bad setting."""
     settings = _settings(name, settings_type)
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
@@ -34,12 +45,7 @@ def run_service(name: str, settings_type: type[S], build: Callable[[S], Awaitabl
     # Threads that spin while they wait cost tenfold when several services share the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
-    try:
-        asyncio.run(_serve(name, settings, build))
-    except AccordError as error:
-        sys.exit(f"accord_{name}: {error.message} [{error.reason}]")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    return settings
 
 
 def _settings(name: str, settings_type: type[S]) -> S:

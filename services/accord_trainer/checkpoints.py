@@ -42,15 +42,15 @@ class CheckpointStore:
         return sorted(int(path.name) for path in self.root.iterdir() if path.is_dir() and path.name.isdigit())
 
     def require_space(self, state: AlgorithmState) -> None:
-        """ResourceExhausted, DISK_FULL, where a checkpoint of `state` would not fit."""
-        atomic.require_space(self.root, state_bytes(state) + SLACK_BYTES)
+        """ResourceExhausted, DISK_FULL, where a checkpoint of `state` would not fit; rank 0 looks for all."""
+        if leads(self._world):
+            atomic.require_space(self.root, state_bytes(state) + SLACK_BYTES)
 
     def write(self, version: int, state: AlgorithmState, generator: torch.Generator, record: dict[str, Any]) -> None:
         """Writes the checkpoint of `version`, durably, then drops all but the last two. All ranks call this together;
         where one fails, all do, and the folder is not there."""
         with all_or_none(self._world):
-            if leads(self._world):
-                self.require_space(state)
+            self.require_space(state)
         spread = is_spread(state.weights)
         with self._folder(version) as part:
             if spread:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import grpc
@@ -16,6 +18,7 @@ from accord_trainer.settings import TrainerSettings
 
 if TYPE_CHECKING:
     from accord_trainer.handler import TrainerHandler
+    from accord_trainer.opening import Bench
 
 
 class TrainerService:
@@ -26,9 +29,11 @@ class TrainerService:
         artifact_v1.ARTIFACT_SERVICE.services_by_name["ArtifactService"].full_name,
     )
 
-    def __init__(self, handler: TrainerHandler, artifacts: ArtifactStore) -> None:
+    def __init__(self, handler: TrainerHandler, artifacts: ArtifactStore, end: Callable[[], None]) -> None:
+        """`end` is called when the last work is done."""
         self.handler = handler
         self._artifacts = artifacts
+        self._end = end
 
     def register(self, server: grpc.aio.Server) -> None:
         """Adds both servicers."""
@@ -40,13 +45,51 @@ class TrainerService:
     async def close(self) -> None:
         """Stops the step in work (undone, to be repeated) and ends the worker."""
         await self.handler.close()
+        await asyncio.to_thread(self._end)
 
 
 async def build(settings: TrainerSettings) -> TrainerService:
     """Opens what is kept in `settings.state_dir`; models are loaded when they are first needed."""
     from accord_trainer.handler import TrainerHandler
-    from accord_trainer.publisher import Publisher
+    from accord_trainer.ranks import Ranks
     from accord_trainer.shelf import Shelf
+    from accord_trainer.team import Solo, Team
+
+    bench = await asyncio.to_thread(make_bench, settings)
+    team: Team = Solo()
+    end: Callable[[], None] = lambda: None  # noqa: E731
+    if isinstance(bench.world, Ranks):
+        from accord_trainer.leader import Leader
+
+        team = leader = Leader(bench.world)
+        end = leader.close
+    shelf = Shelf(
+        bench,
+        team,
+        cache=settings.state_dir / "cache",
+        threads=settings.threads,
+        max_loaded=settings.max_loaded,
+    )
+    handler = TrainerHandler(shelf, settings.max_lease_seconds)
+    return TrainerService(handler, ArtifactStore(settings.state_dir / "artifacts"), end)
+
+
+def follow(settings: TrainerSettings) -> None:
+    """What ranks other than 0 do: compute what rank 0 says, until it ends."""
+    from accord_trainer.follower import Follower
+    from accord_trainer.ranks import Ranks
+
+    bench = make_bench(settings)
+    assert isinstance(bench.world, Ranks)
+    Follower(bench.world, bench, settings.state_dir / "cache").run()
+
+
+def make_bench(settings: TrainerSettings) -> Bench:
+    """Joins the other ranks, where torchrun started some."""
+    from accord_trainer.opening import Bench
+    from accord_trainer.publisher import Publisher
+    from accord_trainer.ranks import Ranks, local_device, started_by_torchrun
+    from accord_trainer.world import Alone, World
 
     def address() -> str:
         if settings.advertise:
@@ -58,13 +101,9 @@ async def build(settings: TrainerSettings) -> TrainerService:
             raise FailedPrecondition("this trainer does not know its own address; set --advertise", reason="NO_ADDRESS")
         return found.address
 
-    artifacts = settings.state_dir / "artifacts"
-    publisher = Publisher(artifacts, settings.scheme, address)
-    shelf = Shelf(
-        settings.state_dir / "trainer",
-        cache=settings.state_dir / "cache",
-        publisher=publisher,
-        threads=settings.threads,
-        max_loaded=settings.max_loaded,
-    )
-    return TrainerService(TrainerHandler(shelf, settings.max_lease_seconds), ArtifactStore(artifacts))
+    device = local_device(settings.device)
+    world: World = Alone()
+    if started_by_torchrun():
+        world = Ranks(sharded=settings.parallel == "fsdp", seconds=settings.collective_seconds)
+    publisher = Publisher(settings.state_dir / "artifacts", settings.scheme, address, world)
+    return Bench(settings.state_dir / "trainer", publisher, world, device)

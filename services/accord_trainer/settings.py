@@ -22,4 +22,12 @@ class TrainerSettings(ServiceSettings):
     max_loaded: int = Field(
         1, ge=1, description="Trainings kept in memory; the one unused for longest is checkpointed and unloaded."
     )
+    parallel: Literal["ddp", "fsdp"] = Field(
+        "ddp",
+        description="Under torchrun: each rank holds all weights (ddp) or its part of them (fsdp: torch's FSDP2).",
+    )
+    collective_seconds: float = Field(
+        600, gt=0, description="Under torchrun: how long a rank waits for the others before it counts them as lost."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="What to compute on; auto: a GPU if any.")
     max_lease_seconds: float = Field(600, gt=0, description="The longest lease given, seconds.")

@@ -12,20 +12,18 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
-import torch
-
 from accord.errors import AlreadyExists, InvalidArgument, NotFound
 from accord.trainer import v1 as trainer_v1
 from accord.types import v1 as types_v1
 from accord_models.precision import compute_threads, resolve_dtype
-from accord_runtime import artifacts, plugins
-from accord_trainer.algorithm import Start
+from accord_runtime import plugins
 from accord_trainer.batches import BatchStore
 from accord_trainer.checkpoints import CheckpointStore
+from accord_trainer.opening import Bench, Opening, fetch_weights
 from accord_trainer.options import parse_options
-from accord_trainer.publisher import Publisher
 from accord_trainer.record import Manifest, Record
-from accord_trainer.training import GROUP, LiveTraining, build_algorithm, new_manifest, verify_restored
+from accord_trainer.team import Order, Team
+from accord_trainer.training import GROUP, LiveTraining
 from accord_trainer.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -34,12 +32,14 @@ ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
 class Shelf:
-    """Trainings below `root`, one folder each: training.json, batches, checkpoints."""
+    """Trainings below `bench.root`, one folder each: training.json, batches, checkpoints. `team` computes them."""
 
-    def __init__(self, root: Path, *, cache: Path, publisher: Publisher, threads: int, max_loaded: int) -> None:
-        self.root = root
-        self.publisher = publisher
+    def __init__(self, bench: Bench, team: Team, *, cache: Path, threads: int, max_loaded: int) -> None:
+        self.root = bench.root
+        self.publisher = bench.publisher
         self.worker = Worker()
+        self._bench = bench
+        self._team = team
         self._cache = cache
         self._threads = threads
         self._max_loaded = max_loaded
@@ -114,7 +114,7 @@ class Shelf:
             training = known.training if known else new
             assert training is not None
             await self._make_room()
-            folders = await self._fetch(training)
+            folders = await fetch_weights(training, self._cache)
             live = await self.worker.run(lambda: self._open(training, known, folders))
             self._live[training_id] = live
             self._manifests[training_id] = live.manifest
@@ -139,6 +139,7 @@ class Shelf:
         folder = self._folder(training_id)
         if training_id in self._live:
             self._live[training_id].retired = True
+            self._team.together(Order("forget", training_id), lambda: None)
         (folder / "training.json").unlink(missing_ok=True)  # first: what has none does not exist
         shutil.rmtree(folder)
         self._live.pop(training_id, None)
@@ -151,50 +152,35 @@ class Shelf:
             log.info("%s: unloaded at version %d", oldest, live.record.version)
             del self._live[oldest]
 
-    async def _fetch(self, training: trainer_v1.Training) -> dict[str, Path]:
-        """The folders of the weights that the training names, verified."""
-        refs = {"init": training.init}
-        if training.HasField("reference"):
-            refs["reference"] = training.reference
-        if training.HasField("critic_init"):
-            refs["critic_init"] = training.critic_init
-        return {name: await artifacts.fetch(ref, self._cache) for name, ref in refs.items()}
-
     def _open(self, training: trainer_v1.Training, known: Manifest | None, folders: dict[str, Path]) -> LiveTraining:
-        threads = compute_threads(known.compute_threads if known else self._threads)
-        dtype = known.compute_dtype if known else resolve_dtype(training.compute_dtype or "auto")
-        reference_is_init = not training.HasField("reference") or training.reference.digest == training.init.digest
-        start = Start(
-            init=folders["init"],
-            reference=folders.get("reference"),
-            critic=folders.get("critic_init"),
-            reference_is_init=reference_is_init,
-            seed=training.seed,
-            compute_dtype=dtype,
+        training_id = training.training_id
+        opening = Opening(
+            training=training,
+            known=known,
+            compute_dtype=known.compute_dtype if known else resolve_dtype(training.compute_dtype or "auto"),
+            compute_threads=compute_threads(known.compute_threads if known else self._threads),
+            version=self.record(training_id)[1] if known else 0,
         )
-        torch.manual_seed(training.seed % 2**63)
-        algorithm = build_algorithm(training, start)
-        manifest = known or new_manifest(training, algorithm, compute_dtype=dtype, compute_threads=threads)
-        checkpoints = self._checkpoints(training.training_id)
-        checkpoints.remove_unfinished()
-        if known is None:
-            manifest.write(self._folder(training.training_id) / "training.json")
-            self._manifests[training.training_id] = manifest
-        record, version = self.record(training.training_id)
-        live = LiveTraining(manifest, record, algorithm, checkpoints, self.publisher, self.worker.check_stopped)
-        if version:
-            live.restore(version)
-            log.info("%s: restored version %d", training.training_id, version)
-        verify_restored(live, self._folder(training.training_id))
-        return live
+        # Several ranks stop together or not at all: a step that only rank 0 leaves would hang the others.
+        check_stopped = self.worker.check_stopped if self._bench.world.size == 1 else _go_on
+        return self._team.together(
+            opening.order(),
+            lambda: self._bench.open(opening, folders, check_stopped, self._team),
+            lambda live: live.record.digest,
+        )
 
     def _checkpoints(self, training_id: str) -> CheckpointStore:
-        return CheckpointStore(self._folder(training_id) / "checkpoints")
+        self._folder(training_id)  # refuses what is no id
+        return self._bench.checkpoints(training_id)
 
     def _folder(self, training_id: str) -> Path:
         if not ID.fullmatch(training_id):
             raise InvalidArgument.at("training_id", f"is {training_id!r}; letters, digits, `.`, `_` and `-`")
         return self.root / training_id
+
+
+def _go_on() -> None:
+    """Nothing stops it."""
 
 
 def _unless_retired(live: LiveTraining, work: Callable[[LiveTraining], T]) -> tuple[bool, T | None]:

@@ -20,6 +20,7 @@ from accord_trainer.checkpoints import CheckpointStore
 from accord_trainer.options import parse_options
 from accord_trainer.publisher import Publisher
 from accord_trainer.record import Manifest, Record, facts
+from accord_trainer.team import Order, Team, batch_message
 from accord_trainer.verification import verify_current
 from accord_trainer.weights_digest import published_digest
 
@@ -61,6 +62,7 @@ class LiveTraining:
         checkpoints: CheckpointStore,
         publisher: Publisher,
         check_stopped: Callable[[], None],
+        team: Team,
     ) -> None:
         self.manifest = manifest
         self.record = record
@@ -71,6 +73,8 @@ class LiveTraining:
         # Set when it leaves the memory: whoever still holds it must ask for it again.
         self.retired = False
         self._check_stopped = check_stopped
+        self._team = team
+        self._id = manifest.training.training_id
         self._generator = torch.Generator().manual_seed(manifest.training.seed % 2**63)
 
     def restore(self, version: int) -> None:
@@ -81,7 +85,14 @@ class LiveTraining:
 
     def step(self, request: trainer_v1.StepRequest, batch: Experience) -> trainer_v1.StepResult:
         """Trains, digests, publishes and checkpoints; on any error everything is as it was, and the error goes on."""
-        torch.set_num_threads(self.manifest.compute_threads)
+        self._require_learnable(request, batch)
+        messages = (request.SerializeToString(), batch_message(batch))
+        return self._team.together(
+            Order("step", self._id, messages=messages), lambda: self._step(request, batch), lambda result: result.digest
+        )
+
+    def _require_learnable(self, request: trainer_v1.StepRequest, batch: Experience) -> None:
+        """Raises where the step cannot be made, before any rank has begun it."""
         parent = request.parent_version
         if parent != self.record.version:
             raise FailedPrecondition(
@@ -92,10 +103,15 @@ class LiveTraining:
             )
         verify_current(batch.samples, facts(self.manifest, self.record), parent)
         self.algorithm.check(batch)
-        every = self.manifest.training.checkpoint_every or CHECKPOINT_EVERY
-        checkpointed = (parent + 1) % every == 0
-        if checkpointed:
+        if self._checkpoints_after(parent):
             self.checkpoints.require_space(self.algorithm.state())
+
+    def _checkpoints_after(self, parent: int) -> bool:
+        return (parent + 1) % (self.manifest.training.checkpoint_every or CHECKPOINT_EVERY) == 0
+
+    def _step(self, request: trainer_v1.StepRequest, batch: Experience) -> trainer_v1.StepResult:
+        torch.set_num_threads(self.manifest.compute_threads)
+        checkpointed = self._checkpoints_after(request.parent_version)
         started = time.monotonic()
         state, generator_state = self.algorithm.state().clone(), self._generator.get_state()
         try:
@@ -117,22 +133,31 @@ class LiveTraining:
 
     def evaluate(self, batch: Experience) -> dict[str, float]:
         """Metrics under the current weights."""
-        torch.set_num_threads(self.manifest.compute_threads)
         self.algorithm.check(batch)
+        order = Order("evaluate", self._id, messages=(batch_message(batch),))
+        return self._team.together(order, lambda: self._evaluate(batch))
+
+    def _evaluate(self, batch: Experience) -> dict[str, float]:
+        torch.set_num_threads(self.manifest.compute_threads)
         metrics = self.algorithm.evaluate(batch, self._context())
         _refuse_odd(metrics)
         return metrics
 
     def publish(self, format: str, scheme: str) -> types_v1.WeightsRef:
         """Writes the current weights and names them."""
-        if format == "adapter":
-            return self.publisher.publish_adapter(
-                self.manifest.training.training_id, self.record.version, self.algorithm, scheme
-            )
-        return self._publish(self.record.version, self.record.digest, scheme)
+
+        def work() -> types_v1.WeightsRef:
+            if format == "adapter":
+                return self.publisher.publish_adapter(self._id, self.record.version, self.algorithm, scheme)
+            return self._publish(self.record.version, self.record.digest, scheme)
+
+        return self._team.together(Order("publish", self._id, {"format": format, "scheme": scheme}), work)
 
     def checkpoint(self) -> int:
         """Writes the current version unless it is on disk; gives the version."""
+        return self._team.together(Order("checkpoint", self._id), self._checkpoint)
+
+    def _checkpoint(self) -> int:
         if self.checkpoint_version != self.record.version:
             self.checkpoints.write(self.record.version, self.algorithm.state(), self._generator, self.record.to_json())
             self.checkpoint_version = self.record.version
@@ -140,11 +165,11 @@ class LiveTraining:
 
     def retire(self) -> None:
         """Makes sure that nothing is lost when this object goes."""
-        self.checkpoint()
+        self._team.together(Order("retire", self._id), self._checkpoint)
         self.retired = True
 
     def _publish(self, version: int, digest: str, scheme: str) -> types_v1.WeightsRef:
-        return self.publisher.publish(self.manifest.training.training_id, version, digest, self.algorithm, scheme)
+        return self.publisher.publish(self._id, version, digest, self.algorithm, scheme)
 
     def _result(
         self, request: trainer_v1.StepRequest, metrics: dict[str, float], started: float
