@@ -43,8 +43,8 @@ class Outputs:
 class Policy:
     """A causal LM that is trained, with a value head on its trunk or a critic of its own, and its reference."""
 
-    def __init__(self, start: Start, options: AlgorithmOptions, *, critic: bool = True) -> None:
-        """Loads models. Without `critic` there are no values: they are 0."""
+    def __init__(self, start: Start, options: AlgorithmOptions, *, critic: bool = True, reference: bool = True) -> None:
+        """Loads models. Without `critic` there are no values: they are 0; without `reference` none can be asked."""
         self.tokenizer = load_tokenizer(start.init)
         self.compute_dtype = start.compute_dtype
         self.adaptable = Adaptable(load_causal_lm(start.init), options, task="CAUSAL_LM", seed=start.seed)
@@ -66,7 +66,7 @@ class Policy:
         self.share = options.share_prefixes and can_share(self.trunk, self.pad)
         if self.critic_trunk:
             self.share = self.share and can_share(self.critic_trunk, self.pad)
-        self._reference = self._load_reference(start)
+        self._reference = self._load_reference(start) if reference else None
         # Last, for nothing above may meet weights that are spread over the ranks.
         value = self.critic or self.value_head
         self.passes = start.world.place([self.model, *([value] if value else [])], start.compute_dtype)

@@ -1,0 +1,143 @@
+"""Supervised fine-tuning on demonstrations: the log-likelihood of answers that are wanted (Ouyang et al. 2022, arXiv
+2203.02155, section 3.5).
+
+A demonstration is an example with one response, rated 1. Of examples with more, the best response is taken (all that
+tie for it), so preferences can be learned from as well (Dong et al. 2023, RAFT, arXiv 2304.06767).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+from transformers import PreTrainedModel
+
+from accord.errors import InvalidArgument
+from accord.trainer import v1 as trainer_v1
+from accord_trainer.algorithm import AlgorithmState, Experience, Start, StepContext
+from accord_trainer.demonstrated import prompt_and_response
+from accord_trainer.metrics import Means
+from accord_trainer.optimizer import Group, Optimizer, not_finite
+from accord_trainer.options import AlgorithmOptions
+from accord_trainer.policy import Policy
+from accord_trainer.prefix import buckets, make_rows
+from accord_trainer.rounds import rounds
+
+
+class SftOptions(AlgorithmOptions):
+    """Options of `sft`; those of every algorithm besides."""
+
+    max_tokens: int = Field(1024, ge=8, description="Longer conversations lose the beginning of their prompt.")
+
+
+@dataclass(frozen=True)
+class _Demonstration:
+    prompt: tuple[int, ...]
+    response: tuple[int, ...]
+    weight: float
+
+
+class SFT:
+    """The algorithm `sft`. Learns from preferences: their best answers."""
+
+    learns_from: Literal["preferences"] = "preferences"
+    options_type = SftOptions
+
+    def __init__(self, start: Start, options: SftOptions) -> None:
+        if start.critic is not None:
+            raise InvalidArgument.at("training.critic_init", "this algorithm has no critic; leave it unset")
+        if start.reference is not None:
+            raise InvalidArgument.at("training.reference", "this algorithm has no reference; leave it unset")
+        self.options = options
+        self.world = start.world
+        self.policy = Policy(start, options, critic=False, reference=False)
+        self.tokenizer = self.policy.tokenizer
+        self.vocabulary_size = self.policy.head.out_features
+        self.publish_dtype = start.compute_dtype if options.publish_dtype == "auto" else options.publish_dtype
+        groups = {"policy": Group(options.learning_rate, self.policy.parameters())}
+        self.optimizer = Optimizer(groups, options, start.world)
+
+    def check(self, batch: Experience) -> None:
+        """Refuses answers that are too long, and batches in which none has a weight."""
+        if not sum(one.weight for one in self._demonstrations(batch.preferences)) > 0:
+            raise InvalidArgument.at("chunk.preferences", "no answer has a weight above 0: nothing to learn")
+
+    def step(self, batch: Experience, context: StepContext) -> dict[str, float]:
+        figures = self._pass(batch, context, learn=True)
+        rate = self.options.learning_rate * self.optimizer.rate_factor()
+        norms = self.optimizer.update()
+        return {**figures, "lr": rate, "grad_norm": norms["policy"]}
+
+    def evaluate(self, batch: Experience, context: StepContext) -> dict[str, float]:
+        with torch.no_grad():
+            return self._pass(batch, context, learn=False)
+
+    def state(self) -> AlgorithmState:
+        return AlgorithmState(self.optimizer.weights(), self.optimizer.tensors(), {"updates": self.optimizer.updates})
+
+    def load_state(self, state: AlgorithmState) -> None:
+        self.optimizer.load(state.weights, state.optimizer, state.scalars["updates"])
+
+    def merged(self) -> PreTrainedModel:
+        return self.policy.adaptable.merged()
+
+    def save_adapter(self, folder: Path) -> None:
+        self.policy.adaptable.save_adapter(folder)
+
+    def _demonstrations(self, preferences: Sequence[trainer_v1.PreferenceExample]) -> list[_Demonstration]:
+        found = []
+        for i, one in enumerate(preferences):
+            weight = one.weight if one.HasField("weight") else 1.0
+            best = _best(one)
+            for k in best:
+                at = f"chunk.preferences[{i}].responses[{k}]"
+                prompt, response = prompt_and_response(
+                    self.tokenizer, one.prompt, one.responses[k], self.options.max_tokens, at
+                )
+                found.append(_Demonstration(prompt, response, weight / len(best)))
+        return found
+
+    def _pass(self, batch: Experience, context: StepContext, *, learn: bool) -> dict[str, float]:
+        """The mean over the response tokens of the whole batch, each counting by its example's weight."""
+        data = self._demonstrations(batch.preferences)
+        limit, width = self.options.micro_batch_tokens, max(len(one.response) for one in data)
+        rows = make_rows(
+            [one.prompt for one in data],
+            [one.response for one in data],
+            share=self.policy.share,
+            max_tokens=limit,
+            max_members=len(data),
+        )
+        temperature_B = torch.ones(len(data))
+        weight_B = torch.tensor([one.weight for one in data])
+        length_B = torch.tensor([float(len(one.response)) for one in data])
+        total = float((weight_B * length_B).sum())
+        lower = self.policy.lower(rows, limit, context.check_stopped) if self.world.size == 1 else {}
+        means, odd = Means(), False
+        for turn in rounds(buckets(rows, limit), self.world):
+            context.check_stopped()
+            out = self.policy.outputs(turn.items, temperature_B, width, lower)
+            loss = -(out.logprobs_BR.sum(1) * weight_B[out.members]).sum()
+            if learn:
+                (loss * (turn.counts / total)).backward()
+            counted = float((weight_B * length_B)[out.members].sum()) * turn.counts
+            means.add("loss", float(loss.detach()) * turn.counts, counted)
+            odd = odd or not bool(torch.isfinite(loss))
+        if self.world.max(float(odd)):
+            raise not_finite("the loss")
+        found = means.result(self.world)
+        perplexity = float(torch.tensor(found["loss"]).clamp(max=80.0).exp())
+        return {**found, "perplexity": perplexity, "samples": float(len(data)), "tokens": float(length_B.sum())}
+
+
+def _best(example: trainer_v1.PreferenceExample) -> list[int]:
+    """Indices of the responses that no other is preferred to."""
+    if example.HasField("ratings"):
+        values = list(example.ratings.values)
+        return [k for k, value in enumerate(values) if value == max(values)]
+    ranks = list(example.ranks.values)
+    return [k for k, rank in enumerate(ranks) if rank == min(ranks)]
