@@ -123,7 +123,7 @@ class SFT:
             out = self.policy.outputs(turn.items, temperature_B, width, lower)
             loss = -(out.logprobs_BR.sum(1) * weight_B[out.members]).sum()
             if learn:
-                (loss * (turn.counts / total)).backward()
+                (loss * (turn.counts / total)).backward()  # type: ignore[no-untyped-call]
             counted = float((weight_B * length_B)[out.members].sum()) * turn.counts
             means.add("loss", float(loss.detach()) * turn.counts, counted)
             odd = odd or not bool(torch.isfinite(loss))
