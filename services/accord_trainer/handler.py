@@ -15,6 +15,7 @@ from accord_runtime.digest import weights_digest
 from accord_runtime.idempotency import Once
 from accord_runtime.leases import LeaseTable
 from accord_trainer.algorithm import Experience
+from accord_trainer.curves import Curves
 from accord_trainer.record import facts
 from accord_trainer.shelf import Shelf, folder_bytes, needed_digests
 from accord_trainer.training import GROUP
@@ -26,8 +27,9 @@ T = TypeVar("T")
 class TrainerHandler:
     """The service's calls on a shelf of trainings. Errors are accord.errors."""
 
-    def __init__(self, shelf: Shelf, max_lease_seconds: float) -> None:
+    def __init__(self, shelf: Shelf, max_lease_seconds: float, curves: Curves) -> None:
         self._shelf = shelf
+        self._curves = curves
         self._once = Once()
         self.leases = LeaseTable(max_lease_seconds)
         self._pending_steps = 0
@@ -61,7 +63,11 @@ class TrainerHandler:
         return page, rest[size - 1] if len(rest) > size else ""
 
     async def delete(self, request: trainer_v1.DeleteTrainingRequest) -> None:
-        await self._mutate(request, lambda: self._shelf.delete(request.training_id))
+        await self._mutate(request, lambda: self._delete(request.training_id))
+
+    async def _delete(self, training_id: str) -> None:
+        await self._shelf.delete(training_id)
+        self._curves.forget(training_id)
 
     async def put(self, requests: AsyncIterator[trainer_v1.PutExperienceRequest]) -> trainer_v1.PutExperienceResponse:
         """Verifies each record as it arrives and stores the batch when the stream ends."""
@@ -101,9 +107,14 @@ class TrainerHandler:
         self._pending_steps += 1
         try:
             batch = self._shelf.batches(request.training_id).get(request.batch_id)
-            return await self._shelf.use(request.training_id, lambda live: live.step(request, batch))
+            return await self._shelf.use(request.training_id, lambda live: self._made(live.step(request, batch)))
         finally:
             self._pending_steps -= 1
+
+    def _made(self, result: trainer_v1.StepResult) -> trainer_v1.StepResult:
+        # Here, on the worker, steps come one after the other.
+        self._curves.write(result)
+        return result
 
     async def evaluate(self, training_id: str, batch_id: str) -> dict[str, float]:
         batch = self._shelf.batches(training_id).get(batch_id)
@@ -137,7 +148,7 @@ class TrainerHandler:
             response.freed.append(training_id)
             response.freed_bytes += self._shelf.bytes(training_id)
             if not request.dry_run:
-                await self._shelf.delete(training_id)
+                await self._delete(training_id)
         root = self._shelf.publisher.root
         for folder in sorted(root.iterdir()) if root.is_dir() else ():
             # Folders that begin with a dot are being written, or were when somebody was killed.
@@ -157,6 +168,7 @@ class TrainerHandler:
     async def close(self) -> None:
         """Ends the worker; a step in work is undone."""
         await self._shelf.worker.close()
+        self._curves.close()
 
     async def _mutate(self, request: Any, work: Callable[[], Awaitable[T]]) -> T:
         """`work` once for this request_id, for whoever holds the lease. The token is no part of what is asked: a

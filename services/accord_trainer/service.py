@@ -50,6 +50,7 @@ class TrainerService:
 
 async def build(settings: TrainerSettings) -> TrainerService:
     """Opens what is kept in `settings.state_dir`; models are loaded when they are first needed."""
+    from accord_trainer.curves import Curves
     from accord_trainer.handler import TrainerHandler
     from accord_trainer.ranks import Ranks
     from accord_trainer.shelf import Shelf
@@ -70,7 +71,9 @@ async def build(settings: TrainerSettings) -> TrainerService:
         threads=settings.threads,
         max_loaded=settings.max_loaded,
     )
-    handler = TrainerHandler(shelf, settings.max_lease_seconds)
+    names = [name.strip() for name in settings.metrics.split(",") if name.strip()]
+    curves = Curves(names, lambda training_id: shelf.root / training_id)
+    handler = TrainerHandler(shelf, settings.max_lease_seconds, curves)
     return TrainerService(handler, ArtifactStore(settings.state_dir / "artifacts"), end)
 
 

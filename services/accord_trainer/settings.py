@@ -30,4 +30,8 @@ class TrainerSettings(ServiceSettings):
         600, gt=0, description="Under torchrun: how long a rank waits for the others before it counts them as lost."
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="What to compute on; auto: a GPU if any.")
+    metrics: str = Field(
+        "jsonl",
+        description="Where each step's figures are written, in the training's folder: jsonl, tensorboard; by commas.",
+    )
     max_lease_seconds: float = Field(600, gt=0, description="The longest lease given, seconds.")

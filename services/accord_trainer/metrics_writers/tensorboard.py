@@ -1,0 +1,24 @@
+"""TensorBoard event files in `tensorboard/`; needs the extra `tensorboard`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+
+class TensorBoardWriter:
+    """A metrics writer over torch's own."""
+
+    def __init__(self, folder: Path, first: int) -> None:
+        # TensorBoard hides what older files of the folder say of steps from purge_step on.
+        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=first)  # type: ignore[no-untyped-call]
+
+    def write(self, version: int, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            self._events.add_scalar(name, value, version)  # type: ignore[no-untyped-call]
+        self._events.flush()  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        self._events.close()  # type: ignore[no-untyped-call]
