@@ -31,7 +31,6 @@ class Follower:
         while True:
             order = Order.from_bytes(self._ranks.order())
             if order.kind == "end":
-                self._ranks.close()
                 return
             try:
                 outcome = Outcome(check=self.obey(order))

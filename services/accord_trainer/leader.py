@@ -54,8 +54,7 @@ class Leader:
         if self._lost is None:
             try:
                 self._ranks.order(Order("end").to_bytes())
-                self._ranks.close()
-            except Exception as error:  # noqa: BLE001  # they may be gone already, and we are going
+            except AccordError as error:
                 log.info("the other ranks had ended: %s", error)
 
     def _compare(self, own: Outcome) -> list[Outcome]:

@@ -107,10 +107,6 @@ class Ranks:
             dist.all_gather(parts, _bytes(data.ljust(longest)), group=self._words)
         return [part[: int(length)].numpy().tobytes() for part, length in zip(parts, lengths, strict=True)]
 
-    def close(self) -> None:
-        """Leaves the group; the others must do so as well."""
-        dist.destroy_process_group()
-
 
 def started_by_torchrun() -> bool:
     """Whether this process is one of a group: torchrun says so in the environment."""

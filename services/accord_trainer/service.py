@@ -78,7 +78,7 @@ async def build(settings: TrainerSettings) -> TrainerService:
 
 
 def follow(settings: TrainerSettings) -> None:
-    """What ranks other than 0 do: compute what rank 0 says, until it ends."""
+    """What ranks other than 0 do: compute what rank 0 says, until it ends. Unavailable, RANK_LOST."""
     from accord_trainer.follower import Follower
     from accord_trainer.ranks import Ranks
 

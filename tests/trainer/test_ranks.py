@@ -1,0 +1,149 @@
+"""Several ranks train what one rank trains: losses, metrics, weights, checkpoints. gloo, on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.ranks import run_scenarios
+from tests.trainer import ranks_scenarios
+
+from accord_trainer.world import Alone
+
+WAYS = [(2, False), (2, True), (4, False), (4, True)]
+# A large epsilon keeps Adam from blowing rounding up to whole steps where a gradient is nearly 0.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "ppo": {"minibatch_size": 6, "epochs": 2, "adam_epsilon": 1e-3, "micro_batch_tokens": 24},
+    "reward_model": {"adam_epsilon": 1e-3, "micro_batch_tokens": 64},
+}
+FROZEN = {**OPTIONS["ppo"], "trainable_layers": 1}
+
+
+def scenario(name: str, ranks: int, sharded: bool, **arguments: Any) -> dict[str, Any]:
+    function = f"tests.trainer.ranks_scenarios:{name}"
+    return {"function": function, "ranks": ranks, "sharded": sharded, "arguments": arguments}
+
+
+def trained(
+    folder: Path, state: Path, algorithm: str, options: dict[str, Any], first: int, last: int
+) -> dict[str, Any]:
+    return {
+        "folder": str(folder),
+        "state": str(state),
+        "algorithm": algorithm,
+        "options": options,
+        "first": first,
+        "last": last,
+    }
+
+
+class Seen:
+    """What one rank gave here, and several in processes of their own."""
+
+    def __init__(self, folder: Path, root: Path) -> None:
+        self.alone = {
+            name: ranks_scenarios.train(Alone(), **trained(folder, root / f"{name}-alone", name, options, 0, 3))
+            for name, options in OPTIONS.items()
+        }
+        self.frozen = ranks_scenarios.train(Alone(), **trained(folder, root / "frozen", "ppo", FROZEN, 0, 2))
+        self.first = ranks_scenarios.train(Alone(), **trained(folder, root / "from1", "ppo", OPTIONS["ppo"], 0, 2))
+        scenarios: dict[Any, dict[str, Any]] = {}
+        for ranks, sharded in WAYS:
+            for name, options in OPTIONS.items():
+                state = root / f"{name}-{ranks}-{sharded}"
+                scenarios[name, ranks, sharded] = scenario(
+                    "train", ranks, sharded, **trained(folder, state, name, options, 0, 2)
+                )
+        for name, (ranks, sharded), state in (
+            ("2 to 4", (4, True), "ppo-2-True"),
+            ("4 to 2 whole", (2, False), "ppo-4-True"),
+            ("1 to 4", (4, True), "from1"),
+        ):
+            scenarios[name] = scenario(
+                "train", ranks, sharded, **trained(folder, root / state, "ppo", OPTIONS["ppo"], 2, 3)
+            )
+        scenarios["frozen"] = scenario("train", 2, True, **trained(folder, root / "f2", "ppo", FROZEN, 0, 2))
+        scenarios["failures"] = scenario("failures", 2, True, folder=str(folder), state=str(root / "failures"))
+        scenarios["helpers"] = scenario("helpers", 4, False)
+        found = run_scenarios(list(scenarios.values()), root / "scenarios.json")
+        self.several = dict(zip(scenarios, found, strict=True))
+        # Last, for it goes on from what two ranks left.
+        self.back = ranks_scenarios.train(
+            Alone(), **trained(folder, root / "reward_model-2-True", "reward_model", OPTIONS["reward_model"], 2, 3)
+        )
+        self.shards = sorted(path.name for path in (root / "ppo-4-True/trainer/t/checkpoints/00000002").iterdir())
+
+
+@pytest.fixture(scope="module")
+def seen(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
+    return Seen(tiny_folder, tmp_path_factory.mktemp("ranks"))
+
+
+def assert_same(found: dict[str, float], expected: dict[str, float]) -> None:
+    timed = {"tokens_per_second"}
+    assert found.keys() == expected.keys()
+    for name in expected.keys() - timed:
+        assert found[name] == pytest.approx(expected[name], abs=1e-5, rel=1e-5), name
+
+
+@pytest.mark.parametrize(("ranks", "sharded"), WAYS)
+@pytest.mark.parametrize("algorithm", ["ppo", "reward_model"])
+def test_several_ranks_see_the_losses_of_one(seen: Seen, algorithm: str, ranks: int, sharded: bool) -> None:
+    several, alone = seen.several[algorithm, ranks, sharded], seen.alone[algorithm]
+    assert several["begun"] == alone["begun"]
+    for found, expected in zip(several["metrics"], alone["metrics"][:2], strict=True):
+        assert_same(found, expected)
+    assert alone["metrics"][0]["grad_norm"] > 0
+    assert len(set(several["digests"])) == 1
+    assert len(several["digests"]) == ranks
+    assert several["digests"][0] == several["published"] != several["begun"]
+
+
+def test_what_is_published_from_shards_is_a_model_folder(seen: Seen) -> None:
+    spread, whole = seen.several["ppo", 2, True], seen.several["ppo", 2, False]
+    assert spread["files"] == whole["files"]
+    assert spread["config"] == whole["config"] == ["LlamaForCausalLM"]
+
+
+def test_frozen_blocks_on_several_ranks(seen: Seen) -> None:
+    for found, expected in zip(seen.several["frozen"]["metrics"], seen.frozen["metrics"], strict=True):
+        assert_same(found, expected)
+
+
+def test_each_rank_writes_its_own_shards_and_nothing_is_pickled(seen: Seen) -> None:
+    ranks = [f"{rank:05d}-of-00004.safetensors" for rank in range(1, 5)]
+    expected = [*(f"optimizer-{rank}" for rank in ranks), "rng.safetensors", "state.json"]
+    assert seen.shards == [*expected, *(f"weights-{rank}" for rank in ranks)]
+
+
+@pytest.mark.parametrize(
+    ("name", "before"),
+    [("2 to 4", ("ppo", 2, True)), ("4 to 2 whole", ("ppo", 4, True)), ("1 to 4", None)],
+)
+def test_another_number_of_ranks_goes_on_with_the_same_weights(seen: Seen, name: str, before: Any) -> None:
+    left = seen.several[before] if before else seen.first
+    assert seen.several[name]["record"] == 2
+    # The very bits: rounding differs only from here on.
+    assert seen.several[name]["begun"] == left["digests"][0]
+    assert_same(seen.several[name]["metrics"][0], seen.alone["ppo"]["metrics"][2])
+
+
+def test_one_rank_goes_on_from_two(seen: Seen) -> None:
+    assert seen.back["begun"] == seen.several["reward_model", 2, True]["digests"][0]
+    assert_same(seen.back["metrics"][0], seen.alone["reward_model"]["metrics"][2])
+
+
+def test_where_one_rank_cannot_publish_all_undo_the_step(seen: Seen) -> None:
+    found = seen.several["failures"]
+    assert found["failed"] == [1.0, 1.0]
+    assert found["version"] == 1
+    assert found["same"]
+
+
+def test_parts_are_balanced_and_gradients_are_summed(seen: Seen) -> None:
+    found = seen.several["helpers"]
+    assert found["counts"] == [1.0] * 11
+    assert max(found["work"]) - min(found["work"]) <= 4
+    assert found["largest"] == 3.0
+    assert found["gradients"] == [[10.0] * 3, [5.0] * 3, None]
