@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,11 @@ class Curves:
         if last + 1 != result.version:
             for writer in writers:
                 self._try("close", writer.close)
-            opened = (self._try("open", lambda kind=kind: self._new(kind, result)) for kind in self._kinds.values())
+            opened = (self._try("open", partial(self._new, kind, result)) for kind in self._kinds.values())
             writers = [writer for writer in opened if writer is not None]
         metrics = {**result.metrics, "seconds": result.seconds}
         for writer in writers:
-            self._try("write", lambda writer=writer: writer.write(result.version, metrics))
+            self._try("write", partial(writer.write, result.version, metrics))
         self._open[result.training_id] = (result.version, writers)
 
     def forget(self, training_id: str) -> None:

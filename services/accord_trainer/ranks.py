@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
@@ -69,7 +69,7 @@ class Ranks:
             )
         kind = next(parameter.device.type for module in modules for parameter in module.parameters())
         if kind not in self._meshes:
-            self._meshes[kind] = dist.init_device_mesh(kind, (self.size,))
+            self._meshes[kind] = init_device_mesh(kind, (self.size,))
         return shard(modules, self._meshes[kind], compute_dtype)
 
     def add_gradients(self, parameters: Iterable[Parameter]) -> None:
@@ -85,7 +85,7 @@ class Ranks:
             flat = torch.cat([gradient.flatten() for gradient in bucket])
             with _lost():
                 dist.all_reduce(flat)
-            for gradient, total in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
+            for gradient, total in zip(bucket, torch.split(flat, [g.numel() for g in bucket]), strict=True):
                 gradient.copy_(total.view_as(gradient))
 
     def order(self, data: bytes = b"") -> bytes:

@@ -13,12 +13,12 @@ class TensorBoardWriter:
 
     def __init__(self, folder: Path, first: int) -> None:
         # TensorBoard hides what older files of the folder say of steps from purge_step on.
-        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=first)  # type: ignore[no-untyped-call]
+        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=first)
 
     def write(self, version: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
-            self._events.add_scalar(name, value, version)  # type: ignore[no-untyped-call]
-        self._events.flush()  # type: ignore[no-untyped-call]
+            self._events.add_scalar(name, value, version)
+        self._events.flush()
 
     def close(self) -> None:
-        self._events.close()  # type: ignore[no-untyped-call]
+        self._events.close()
