@@ -4,25 +4,30 @@ import logging
 import os
 import signal
 import sys
+from functools import partial
 
 from accord.errors import AccordError
 from accord_runtime.main import begin, run_service
-from accord_trainer.service import build, follow
+from accord_trainer.service import build, follow, make_bench
 from accord_trainer.settings import TrainerSettings
 
 
 def main() -> None:
-    """Ranks other than 0 end when rank 0 says so, or is gone: it still needs them for the step in work."""
-    if os.environ.get("RANK", "0") == "0":
+    """A service of one process, or one rank of it."""
+    if "RANK" not in os.environ:
         run_service("trainer", TrainerSettings, build)
-        if "RANK" in os.environ:
-            leave(0)
         return
     settings = begin("trainer", TrainerSettings)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
     try:
-        follow(settings)
+        # Before anything catches signals: who waits for a rank that never comes can be told to stop.
+        bench = make_bench(settings)
+        if bench.world.rank == 0:
+            run_service("trainer", TrainerSettings, partial(build, bench=bench))
+        else:
+            # They end when rank 0 says so, or is gone: it still needs them for the step in work.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)
+            follow(settings, bench)
     except AccordError as error:
         sys.stderr.write(f"accord_trainer: {error.message} [{error.reason}]\n")
         leave(70)

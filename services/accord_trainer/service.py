@@ -48,15 +48,16 @@ class TrainerService:
         await asyncio.to_thread(self._end)
 
 
-async def build(settings: TrainerSettings) -> TrainerService:
-    """Opens what is kept in `settings.state_dir`; models are loaded when they are first needed."""
+async def build(settings: TrainerSettings, bench: Bench | None = None) -> TrainerService:
+    """Opens what is kept in `settings.state_dir`; models are loaded when they are first needed. `bench`: one that has
+    joined other ranks already, of which this is the first."""
     from accord_trainer.curves import Curves
     from accord_trainer.handler import TrainerHandler
     from accord_trainer.ranks import Ranks
     from accord_trainer.shelf import Shelf
     from accord_trainer.team import Solo, Team
 
-    bench = await asyncio.to_thread(make_bench, settings)
+    bench = bench or make_bench(settings)
     team: Team = Solo()
     end: Callable[[], None] = lambda: None  # noqa: E731
     if isinstance(bench.world, Ranks):
@@ -77,18 +78,17 @@ async def build(settings: TrainerSettings) -> TrainerService:
     return TrainerService(handler, ArtifactStore(settings.state_dir / "artifacts"), end)
 
 
-def follow(settings: TrainerSettings) -> None:
+def follow(settings: TrainerSettings, bench: Bench) -> None:
     """What ranks other than 0 do: compute what rank 0 says, until it ends. Unavailable, RANK_LOST."""
     from accord_trainer.follower import Follower
     from accord_trainer.ranks import Ranks
 
-    bench = make_bench(settings)
     assert isinstance(bench.world, Ranks)
     Follower(bench.world, bench, settings.state_dir / "cache").run()
 
 
 def make_bench(settings: TrainerSettings) -> Bench:
-    """Joins the other ranks, where torchrun started some."""
+    """Joins the other ranks, where torchrun started some. Unavailable, RANK_LOST, where one does not come."""
     from accord_trainer.opening import Bench
     from accord_trainer.publisher import Publisher
     from accord_trainer.ranks import Ranks, local_device, started_by_torchrun

@@ -14,7 +14,7 @@ from accord_trainer.world import Alone
 WAYS = [(2, False), (2, True), (4, False), (4, True)]
 # A large epsilon keeps Adam from blowing rounding up to whole steps where a gradient is nearly 0.
 OPTIONS: dict[str, dict[str, Any]] = {
-    "ppo": {"minibatch_size": 6, "epochs": 2, "adam_epsilon": 1e-3, "micro_batch_tokens": 24},
+    "ppo": {"minibatch_size": 6, "epochs": 1, "adam_epsilon": 1e-3, "micro_batch_tokens": 24},
     "reward_model": {"adam_epsilon": 1e-3, "micro_batch_tokens": 64},
 }
 FROZEN = {**OPTIONS["ppo"], "trainable_layers": 1}
