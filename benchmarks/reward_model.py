@@ -107,6 +107,7 @@ async def run(given: argparse.Namespace, console: Console) -> Result:
         scorers = [scorer(weights.digest, recipe.max_tokens)]
         console.print("scoring the held-out pairs")
         result.reward_model = human_data.accuracy(test_pairs, await differences(client, test_pairs, scorers))
+        console.print(f"reward model on the mix: {result.reward_model['mix']:.3f}")
         if policy is not None:
             await tune(client, given, policy, scorers, result, console)
     return result
