@@ -6,6 +6,7 @@ and writes what rank 0 returned, as JSON. torchrun would import torch anew in ev
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -23,7 +24,7 @@ SECONDS = 120
 
 
 def run_scenarios(scenarios: Sequence[dict[str, Any]], out: Path) -> list[Any]:
-    """What rank 0 of each scenario gave. One is {"function": "module:name", "ranks", "sharded", "arguments"}."""
+    """What rank 0 of each gave. A scenario: {"function": "module:name", "ranks", "sharded", "arguments", "seconds"}."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     out.with_suffix(".in").write_text(json.dumps(list(scenarios)))
     command = [sys.executable, "-m", "tests.support.ranks", str(out.with_suffix(".in")), str(out)]
@@ -35,9 +36,13 @@ def run_scenarios(scenarios: Sequence[dict[str, Any]], out: Path) -> list[Any]:
 def main(source: Path, out: Path) -> None:
     """Runs the scenarios one after another."""
     import torch
+    import torch._dynamo  # the first optimizer imports it: once here, not in each rank
+    import transformers.models.llama.modeling_llama  # noqa: F401  # likewise the model
 
     torch.set_num_threads(1)
     scenarios = json.loads(source.read_text())
+    for module in ("ppo", "reward_model"):
+        importlib.import_module(f"accord_trainer.algorithms.{module}")
     functions = [_function(scenario["function"]) for scenario in scenarios]  # imported before the fork
     found = []
     for scenario, function in zip(scenarios, functions, strict=True):
@@ -63,13 +68,15 @@ def _fork(rank: int, scenario: dict[str, Any], function: Any, port: int, answer:
         "MASTER_PORT": str(port),
     }
     try:
+        from accord.errors import Unavailable
         from accord_trainer.ranks import Ranks
 
-        world = Ranks(sharded=scenario["sharded"], seconds=60)
+        world = Ranks(sharded=scenario["sharded"], seconds=scenario.get("seconds", 60))
         result = function(world, **scenario["arguments"])
         if rank == 0:
             answer.write_text(json.dumps(result))
-        world.max(0.0)  # nobody leaves while another still talks
+        with contextlib.suppress(Unavailable):
+            world.max(0.0)  # nobody leaves while another still talks
     except BaseException:  # noqa: BLE001  # a forked test process must not go on as its parent
         traceback.print_exc()
         sys.stderr.flush()

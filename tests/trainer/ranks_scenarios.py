@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tests.trainer.trainer_bench import pairs, rollout, training
 
-from accord.errors import AccordError
+from accord.errors import Aborted, AccordError, InvalidArgument, ResourceExhausted, Unavailable
 from accord.trainer import v1 as trainer_v1
 from accord_models.loading import load_causal_lm
 from accord_runtime.artifacts import local_path
 from accord_runtime.digest import weights_digest
 from accord_trainer.algorithm import Experience
+from accord_trainer.leader import Leader
 from accord_trainer.opening import Bench, Opening
+from accord_trainer.outcome import Outcome
 from accord_trainer.publisher import Publisher
+from accord_trainer.ranks import Ranks
+from accord_trainer.team import Order
 from accord_trainer.training import LiveTraining
 from accord_trainer.world import World, leads
 
@@ -112,3 +118,42 @@ def helpers(world: World) -> dict[str, Any]:
         "largest": world.max(float(world.rank)),
         "gradients": [plain.grad.tolist(), scarce.grad.tolist(), none.grad],
     }
+
+
+def troubles(world: Ranks) -> dict[str, Any]:
+    """What the leader says of ranks that came to another end, failed together, and at last do not answer."""
+    told: list[Outcome] = [
+        Outcome(check="x"),
+        Outcome.of(InvalidArgument.at("batch", "is bad")),
+        Outcome.of(ResourceExhausted("full", reason="DISK_FULL")),
+        Outcome(check="other"),
+    ]
+    if not leads(world):
+        for outcome in told:
+            assert Order.from_bytes(world.order()) == Order("step", "t", {"a": [1]}, (b"\0\1", b"", b"2"))
+            world.exchange(outcome.to_bytes())
+        time.sleep(4)
+        return {}
+    order = Order("step", "t", {"a": [1]}, (b"\0\1", b"", b"2"))
+    ended: list[bool] = []
+    leader = Leader(world, end=lambda: ended.append(True))
+    found: dict[str, Any] = {"result": leader.together(order, lambda: 7, lambda _: "x")}
+
+    def fails(error: AccordError) -> Any:
+        def work() -> None:
+            raise error
+
+        with pytest.raises(AccordError) as seen:
+            leader.together(order, work)
+        return [seen.value.code.name, seen.value.reason, len(ended)]
+
+    found["alike"] = fails(InvalidArgument.at("batch", "is bad"))
+    found["elsewhere"] = fails(Aborted("another rank failed", reason="OTHER_RANK"))
+    with pytest.raises(Unavailable) as unlike:
+        leader.together(order, lambda: 7, lambda _: "x")
+    found["unlike"] = [unlike.value.reason, "rank 1: done other" in unlike.value.message, len(ended)]
+    began = time.monotonic()
+    with pytest.raises(Unavailable) as silent:
+        world.sum(torch.ones(1))
+    found["silent"] = [silent.value.reason, time.monotonic() - began]
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ import pytest
 from tests.support.ranks import run_scenarios
 from tests.trainer import ranks_scenarios
 
+from accord.errors import DataLoss
+from accord_trainer.algorithm import AlgorithmState
+from accord_trainer.checkpoints import CheckpointStore
 from accord_trainer.world import Alone
 
 WAYS = [(2, False), (2, True), (4, False), (4, True)]
@@ -42,6 +46,7 @@ class Seen:
     """What one rank gave here, and several in processes of their own."""
 
     def __init__(self, folder: Path, root: Path) -> None:
+        self.root = root
         self.alone = {
             name: ranks_scenarios.train(Alone(), **trained(folder, root / f"{name}-alone", name, options, 0, 3))
             for name, options in OPTIONS.items()
@@ -65,6 +70,7 @@ class Seen:
             )
         scenarios["frozen"] = scenario("train", 2, True, **trained(folder, root / "f2", "ppo", FROZEN, 0, 2))
         scenarios["failures"] = scenario("failures", 2, True, folder=str(folder), state=str(root / "failures"))
+        scenarios["troubles"] = {**scenario("troubles", 2, False), "seconds": 2.0}
         scenarios["helpers"] = scenario("helpers", 4, False)
         found = run_scenarios(list(scenarios.values()), root / "scenarios.json")
         self.several = dict(zip(scenarios, found, strict=True))
@@ -147,3 +153,23 @@ def test_parts_are_balanced_and_gradients_are_summed(seen: Seen) -> None:
     assert max(found["work"]) - min(found["work"]) <= 4
     assert found["largest"] == 3.0
     assert found["gradients"] == [[10.0] * 3, [5.0] * 3, None]
+
+
+def test_the_leader_tells_a_shared_failure_from_a_lost_rank(seen: Seen) -> None:
+    found = seen.several["troubles"]
+    assert found["result"] == 7
+    assert found["alike"] == ["INVALID_ARGUMENT", "INVALID_ARGUMENT", 0]
+    assert found["elsewhere"] == ["RESOURCE_EXHAUSTED", "DISK_FULL", 0]
+    assert found["unlike"] == ["RANK_LOST", True, 1]
+    reason, seconds = found["silent"]
+    assert reason == "RANK_LOST"
+    assert seconds < 3.5
+
+
+def test_shards_that_are_missing_or_cut_are_told(seen: Seen, tmp_path: Path) -> None:
+    checkpoint = seen.root / "ppo-4-True/trainer/t/checkpoints/00000002"
+    for damage in (lambda file: file.unlink(), lambda file: file.write_bytes(file.read_bytes()[:-8])):
+        copy = Path(shutil.copytree(checkpoint, tmp_path / "checkpoints/00000002", dirs_exist_ok=True))
+        damage(copy / "weights-00003-of-00004.safetensors")
+        with pytest.raises(DataLoss):
+            CheckpointStore(tmp_path / "checkpoints").read(2, AlgorithmState())
