@@ -27,6 +27,7 @@ class ControllerSettings(ServiceSettings):
     rollout_threads: int = Field(0, ge=0, description="Threads of a rollout service started here; 0: all cores.")
     reward_threads: int = Field(0, ge=0, description="Threads of a reward service started here; 0: all cores.")
     trainer_threads: int = Field(0, ge=0, description="Threads of a trainer service started here; 0: all cores.")
+    trainer_ranks: int = Field(1, ge=1, description="Ranks of a trainer started here; above 1: under torchrun.")
     start_seconds: float = Field(120, gt=0, description="How long a started service may take until it is healthy.")
     pause_seconds: float = Field(
         15, ge=0, description="On SIGTERM: how long a run may take to reach its next durable point."

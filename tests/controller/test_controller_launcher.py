@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,15 @@ async def test_a_given_address_is_used_and_one_that_is_down_is_named(tmp_path: P
         await nobody.ensure(["trainer"])
     with pytest.raises(InvalidArgument, match="unknown service 'tainer'"):
         await nobody.ensure(["tainer"])
+
+
+def test_a_trainer_of_several_ranks_is_started_by_torchrun(tmp_path: Path) -> None:
+    several = process.command("trainer", settings(tmp_path, trainer_ranks=3))
+    assert several[:5] == [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3"]
+    # Whoever restarts must be one, or two trainers could serve one state folder.
+    assert several[5:8] == ["--max-restarts=0", "-m", "accord_trainer"]
+    assert several[8:] == process.command("trainer", settings(tmp_path))[3:]
+    assert "torch.distributed.run" not in process.command("reward", settings(tmp_path, trainer_ranks=3))
 
 
 def test_threads_are_handed_to_the_service(tmp_path: Path) -> None:

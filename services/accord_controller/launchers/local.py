@@ -100,6 +100,9 @@ class LocalLauncher:
 
     async def _start(self, name: str) -> str:
         """Starts a service and waits until it is healthy."""
+        ending = self._processes.get(name)
+        if ending is not None:  # torchrun, whose serving rank is dead already
+            await ending.stop(STOP_SECONDS)
         dtype = self._engine_dtype.read_text() if name == "rollout" and self._engine_dtype.exists() else ""
         process = await asyncio.to_thread(start_process, name, self._settings, self._log(name), dtype=dtype)
         self._processes[name] = process
@@ -111,7 +114,7 @@ class LocalLauncher:
                 del self._processes[name]
                 raise self._failed(name, f"ended with code {code} while it started", process)
             record = discovery.read(self._state_dir, name)
-            if record is not None and record.pid == process.pid and await health.is_healthy(record.address):
+            if record is not None and process.serves_as(record.pid) and await health.is_healthy(record.address):
                 log.info("started the %s service at %s (pid %s)", name, record.address, process.pid)
                 if name == "rollout":
                     await self._remember_dtype(record.address)

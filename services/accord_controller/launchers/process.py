@@ -11,10 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from accord_controller.settings import ControllerSettings
 
 # Threads that spin while they wait cost tenfold when several services share the cores.
 ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "TOKENIZERS_PARALLELISM": "false"}
+# The module behind the command `torchrun`, of this very Python.
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone")
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,13 @@ class ServiceProcess:
     def pid(self) -> int:
         """Its process id."""
         return self.popen.pid
+
+    def serves_as(self, pid: int) -> bool:
+        """Whether `pid` is this process or was started by it (torchrun's first rank serves, not torchrun)."""
+        try:
+            return pid == self.pid or psutil.Process(pid).ppid() == self.pid
+        except psutil.NoSuchProcess:
+            return False
 
     def exit_code(self) -> int | None:
         """Its exit code, or None while it runs."""
@@ -67,7 +78,11 @@ def command(name: str, settings: ControllerSettings, dtype: str = "") -> list[st
     options = ["--state-dir", str(settings.state_dir.absolute()), "--port", "0", "--log-level", settings.log_level]
     if name == "rollout":
         options += ["--engine", settings.engine, *(["--dtype", dtype] if dtype else [])]
-    return [sys.executable, "-m", f"accord_{name}", *options]
+    module = ["-m", f"accord_{name}", *options]
+    if name == "trainer" and settings.trainer_ranks > 1:
+        # No restarts of its own: a dead trainer is for the launcher to start again, which counts how often.
+        module = [*TORCHRUN, f"--nproc-per-node={settings.trainer_ranks}", "--max-restarts=0", *module]
+    return [sys.executable, *module]
 
 
 def environment(threads: int, outer: Mapping[str, str]) -> dict[str, str]:
