@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
@@ -37,7 +38,7 @@ class Ranks:
         with _lost():
             store, rank, size = next(rendezvous("env://", timeout=timeout))
             # torchrun keeps the store when it starts the ranks again, with the addresses of the dead in it.
-            store = dist.PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+            store = PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
             dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
             self._words = dist.new_group(backend="gloo", timeout=timeout)
             self._orders = dist.new_group(backend="gloo", timeout=IDLE)
