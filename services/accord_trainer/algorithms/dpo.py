@@ -10,22 +10,20 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from accord.errors import InvalidArgument
 from accord.trainer import v1 as trainer_v1
-from accord_trainer.algorithm import AlgorithmState, Experience, Start, StepContext
+from accord_trainer.algorithm import Experience, StepContext
+from accord_trainer.algorithms.policy_training import PolicyTraining
 from accord_trainer.demonstrated import prompt_and_response
 from accord_trainer.objectives.dpo import dpo_loss
-from accord_trainer.optimizer import Group, Optimizer, not_finite
+from accord_trainer.optimizer import not_finite
 from accord_trainer.options import AlgorithmOptions
-from accord_trainer.policy import Policy
 from accord_trainer.preference_metrics import ordered_pairs
 from accord_trainer.prefix import Row, buckets, make_rows
 from accord_trainer.rounds import rounds
@@ -59,23 +57,12 @@ class _Example:
         return sum(len(prompt) + len(response) for prompt, response in self.rows)
 
 
-class DPO:
+class DPO(PolicyTraining):
     """The algorithm `dpo`. Learns from preferences."""
 
     learns_from: Literal["preferences"] = "preferences"
     options_type = DpoOptions
-
-    def __init__(self, start: Start, options: DpoOptions) -> None:
-        if start.critic is not None:
-            raise InvalidArgument.at("training.critic_init", "this algorithm has no critic; leave it unset")
-        self.options = options
-        self.world = start.world
-        self.policy = Policy(start, options, critic=False)
-        self.tokenizer = self.policy.tokenizer
-        self.vocabulary_size = self.policy.head.out_features
-        self.publish_dtype = start.compute_dtype if options.publish_dtype == "auto" else options.publish_dtype
-        groups = {"policy": Group(options.learning_rate, self.policy.parameters())}
-        self.optimizer = Optimizer(groups, options, start.world)
+    options: DpoOptions
 
     def check(self, batch: Experience) -> None:
         """Refuses answers that are too long, and batches in which no pair counts."""
@@ -92,18 +79,6 @@ class DPO:
     def evaluate(self, batch: Experience, context: StepContext) -> dict[str, float]:
         with torch.no_grad():
             return self._pass(self._examples(batch.preferences), context, learn=False)
-
-    def state(self) -> AlgorithmState:
-        return AlgorithmState(self.optimizer.weights(), self.optimizer.tensors(), {"updates": self.optimizer.updates})
-
-    def load_state(self, state: AlgorithmState) -> None:
-        self.optimizer.load(state.weights, state.optimizer, state.scalars["updates"])
-
-    def merged(self) -> PreTrainedModel:
-        return self.policy.adaptable.merged()
-
-    def save_adapter(self, folder: Path) -> None:
-        self.policy.adaptable.save_adapter(folder)
 
     def _examples(self, preferences: Sequence[trainer_v1.PreferenceExample]) -> list[_Example]:
         limit = self.options.max_tokens

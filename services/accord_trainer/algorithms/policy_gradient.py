@@ -6,16 +6,15 @@ the last; advantages, which is where the algorithms differ; then epochs over shu
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord_trainer.algorithm import AlgorithmState, Experience, Start, StepContext
 from accord_trainer.algorithms.policy_gradient_options import PolicyGradientOptions
+from accord_trainer.algorithms.policy_training import PolicyTraining
 from accord_trainer.algorithms.targets import Draft, Estimate, OldPolicy, Targets, penalised_score, target_metrics
 from accord_trainer.metrics import Means
 from accord_trainer.objectives.advantages import token_rewards
@@ -23,8 +22,8 @@ from accord_trainer.objectives.aggregation import token_weights
 from accord_trainer.objectives.kl import KlController, k1, k2, k3
 from accord_trainer.objectives.ppo_loss import ppo_policy_terms, truncated_importance
 from accord_trainer.objectives.whitening import masked_sum
-from accord_trainer.optimizer import Group, Optimizer, not_finite
-from accord_trainer.policy import Lower, Outputs, Policy
+from accord_trainer.optimizer import not_finite
+from accord_trainer.policy import Lower, Outputs
 from accord_trainer.prefix import Row, buckets, make_rows
 from accord_trainer.rounds import rounds
 from accord_trainer.trajectories import Trajectories, temperature, trajectories
@@ -32,26 +31,16 @@ from accord_trainer.trajectories import Trajectories, temperature, trajectories
 LOSS_KL = {"k2": k2, "k3": k3}
 
 
-class PolicyGradient:
+class PolicyGradient(PolicyTraining):
     """What ppo, grpo, rloo, reinforce++ and dapo have in common. A subclass gives `estimate` and its options."""
 
     learns_from: ClassVar[Literal["samples", "preferences"]] = "samples"
     options_type: ClassVar[type[PolicyGradientOptions]] = PolicyGradientOptions
-    # Whether there is a critic: a head on the policy's trunk or a model of its own.
-    critic: ClassVar[bool] = False
     # The fewest responses to one prompt that the advantages can be made from.
     least_group: ClassVar[int] = 1
 
     def __init__(self, start: Start, options: Any) -> None:
-        if start.critic is not None and not self.critic:
-            raise InvalidArgument.at("training.critic_init", "this algorithm has no critic; leave it unset")
-        self.options = options
-        self.world = start.world
-        self.policy = Policy(start, options, critic=self.critic)
-        self.tokenizer = self.policy.tokenizer
-        self.vocabulary_size = self.policy.head.out_features
-        self.publish_dtype = start.compute_dtype if options.publish_dtype == "auto" else options.publish_dtype
-        self.optimizer = Optimizer(self._groups(), options, start.world)
+        super().__init__(start, options)
         self.kl = KlController(options.kl_coefficient, options.kl_target, options.kl_horizon)
 
     def estimate(self, data: Trajectories, draft: Draft) -> Estimate:
@@ -69,9 +58,6 @@ class PolicyGradient:
     def warming(self, context: StepContext) -> bool:
         """Whether only the critic learns in this step."""
         return False
-
-    def _groups(self) -> dict[str, Group]:
-        return {"policy": Group(self.options.learning_rate, self.policy.parameters())}
 
     def check(self, batch: Experience) -> None:
         """Refuses samples whose log-probabilities are not those of softmax(logits / temperature), temperature above 0,
@@ -128,18 +114,13 @@ class PolicyGradient:
         return self._metrics(data, self._targets(data, rows, lower, context))
 
     def state(self) -> AlgorithmState:
-        scalars = {"updates": self.optimizer.updates, "kl_coefficient": self.kl.coefficient}
-        return AlgorithmState(self.optimizer.weights(), self.optimizer.tensors(), scalars)
+        state = super().state()
+        state.scalars["kl_coefficient"] = self.kl.coefficient
+        return state
 
     def load_state(self, state: AlgorithmState) -> None:
-        self.optimizer.load(state.weights, state.optimizer, state.scalars["updates"])
+        super().load_state(state)
         self.kl = KlController(state.scalars["kl_coefficient"], self.kl.target, self.kl.horizon)
-
-    def merged(self) -> PreTrainedModel:
-        return self.policy.adaptable.merged()
-
-    def save_adapter(self, folder: Path) -> None:
-        self.policy.adaptable.save_adapter(folder)
 
     def _rows(self, data: Trajectories) -> list[Row]:
         return make_rows(

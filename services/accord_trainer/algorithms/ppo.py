@@ -53,6 +53,6 @@ class PPO(PolicyGradient):
     def warming(self, context: StepContext) -> bool:
         return context.version < self.options.critic_warmup_steps
 
-    def _groups(self) -> dict[str, Group]:
+    def groups(self) -> dict[str, Group]:
         rate = self.options.critic_learning_rate if self.policy.critic else self.options.value_learning_rate
-        return {**super()._groups(), "value": Group(rate, self.policy.value_parameters())}
+        return {**super().groups(), "value": Group(rate, self.policy.value_parameters())}

@@ -9,21 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
 from pydantic import Field
-from transformers import PreTrainedModel
 
 from accord.errors import InvalidArgument
 from accord.trainer import v1 as trainer_v1
-from accord_trainer.algorithm import AlgorithmState, Experience, Start, StepContext
+from accord_trainer.algorithm import Experience, StepContext
+from accord_trainer.algorithms.policy_training import PolicyTraining
 from accord_trainer.demonstrated import prompt_and_response
 from accord_trainer.metrics import Means
-from accord_trainer.optimizer import Group, Optimizer, not_finite
+from accord_trainer.optimizer import not_finite
 from accord_trainer.options import AlgorithmOptions
-from accord_trainer.policy import Policy
 from accord_trainer.prefix import buckets, make_rows
 from accord_trainer.rounds import rounds
 
@@ -41,25 +39,13 @@ class _Demonstration:
     weight: float
 
 
-class SFT:
+class SFT(PolicyTraining):
     """The algorithm `sft`. Learns from preferences: their best answers."""
 
     learns_from: Literal["preferences"] = "preferences"
     options_type = SftOptions
-
-    def __init__(self, start: Start, options: SftOptions) -> None:
-        if start.critic is not None:
-            raise InvalidArgument.at("training.critic_init", "this algorithm has no critic; leave it unset")
-        if start.reference is not None:
-            raise InvalidArgument.at("training.reference", "this algorithm has no reference; leave it unset")
-        self.options = options
-        self.world = start.world
-        self.policy = Policy(start, options, critic=False, reference=False)
-        self.tokenizer = self.policy.tokenizer
-        self.vocabulary_size = self.policy.head.out_features
-        self.publish_dtype = start.compute_dtype if options.publish_dtype == "auto" else options.publish_dtype
-        groups = {"policy": Group(options.learning_rate, self.policy.parameters())}
-        self.optimizer = Optimizer(groups, options, start.world)
+    reference = False
+    options: SftOptions
 
     def check(self, batch: Experience) -> None:
         """Refuses answers that are too long, and batches in which none has a weight."""
@@ -75,18 +61,6 @@ class SFT:
     def evaluate(self, batch: Experience, context: StepContext) -> dict[str, float]:
         with torch.no_grad():
             return self._pass(batch, context, learn=False)
-
-    def state(self) -> AlgorithmState:
-        return AlgorithmState(self.optimizer.weights(), self.optimizer.tensors(), {"updates": self.optimizer.updates})
-
-    def load_state(self, state: AlgorithmState) -> None:
-        self.optimizer.load(state.weights, state.optimizer, state.scalars["updates"])
-
-    def merged(self) -> PreTrainedModel:
-        return self.policy.adaptable.merged()
-
-    def save_adapter(self, folder: Path) -> None:
-        self.policy.adaptable.save_adapter(folder)
 
     def _demonstrations(self, preferences: Sequence[trainer_v1.PreferenceExample]) -> list[_Demonstration]:
         found = []
