@@ -50,7 +50,8 @@ class ShardedPasses:
 def shard(modules: Iterable[nn.Module], mesh: DeviceMesh, compute_dtype: str) -> ShardedPasses:
     """Leaves on this rank its part of each weight, split along the first dimension. Gradients are summed, in float32.
 
-    With `bfloat16` the blocks are gathered in it, at half the traffic: their matrix products cast to it anyway.
+    Between GPUs the blocks are gathered in bfloat16 where that is the compute type, at half the traffic: their matrix
+    products cast to it anyway, but norms are then rounded too. On CPUs the figures stay those of one rank.
     """
     # Nothing here works in place on what a pass gives.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
@@ -58,7 +59,8 @@ def shard(modules: Iterable[nn.Module], mesh: DeviceMesh, compute_dtype: str) ->
     half = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=None, cast_forward_inputs=False
     )
-    policy = half if compute_dtype == "bfloat16" else MixedPrecisionPolicy()
+    to_halve = compute_dtype == "bfloat16" and mesh.device_type == "cuda"
+    policy = half if to_halve else MixedPrecisionPolicy()
     for part in root.parts:
         if any(isinstance(inner, nn.ModuleList) and len(inner) for inner in part.modules()):
             for block in find_blocks(part)[2]:

@@ -95,7 +95,15 @@ def failures(world: World, folder: str, state: str) -> dict[str, Any]:
     world.max(0.0)
     after = live.step(request, batch).digest
     other = opened(world, Path(folder), Path(state) / "calm", "reward_model", {}).step(request, batch).digest
-    return {"failed": failed, "version": live.record.version, "before": before, "same": after == other}
+    with pytest.raises(InvalidArgument) as adapter:
+        opened(world, Path(folder), Path(state) / "adapter", "reward_model", {"lora_rank": 2})
+    return {
+        "failed": failed,
+        "version": live.record.version,
+        "changed": after != before,
+        "same": after == other,
+        "adapter": adapter.value.violations[0].field,
+    }
 
 
 def helpers(world: World) -> dict[str, Any]:

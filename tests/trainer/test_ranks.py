@@ -144,7 +144,12 @@ def test_where_one_rank_cannot_publish_all_undo_the_step(seen: Seen) -> None:
     found = seen.several["failures"]
     assert found["failed"] == [1.0, 1.0]
     assert found["version"] == 1
+    assert found["changed"]
     assert found["same"]
+
+
+def test_adapters_are_not_spread(seen: Seen) -> None:
+    assert seen.several["failures"]["adapter"] == "training.options.lora_rank"
 
 
 def test_parts_are_balanced_and_gradients_are_summed(seen: Seen) -> None:
