@@ -10,7 +10,7 @@ from accord.errors import AccordError, Internal
 from accord.trainer import v1 as trainer_v1
 from accord_trainer.opening import Bench, Opening, fetch_weights
 from accord_trainer.outcome import Outcome
-from accord_trainer.ranks import Ranks
+from accord_trainer.ranks import Ranks, breaks, rank_lost
 from accord_trainer.team import Order, batch_of
 from accord_trainer.training import LiveTraining
 
@@ -35,8 +35,8 @@ class Follower:
             try:
                 outcome = Outcome(check=self.obey(order))
             except Exception as error:
-                if isinstance(error, AccordError) and error.reason == "RANK_LOST":
-                    raise
+                if breaks(error):
+                    raise error if isinstance(error, AccordError) else rank_lost(error) from error
                 log.warning("%s of %s: %s", order.kind, order.training_id, error, exc_info=not _known(error))
                 outcome = Outcome.of(error)
             self._ranks.exchange(outcome.to_bytes())

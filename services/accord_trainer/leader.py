@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from accord.errors import AccordError, Unavailable
 from accord_trainer.outcome import Outcome, explain
-from accord_trainer.ranks import Ranks, rank_lost
+from accord_trainer.ranks import Ranks, breaks, rank_lost
 from accord_trainer.team import Order
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Leader:
         try:
             result = work()
         except Exception as error:
-            if isinstance(error, AccordError) and error.reason == "RANK_LOST":
+            if breaks(error):
                 raise self._lose(error) from error
             told = self._compare(Outcome.of(error))
             if isinstance(error, AccordError) and error.reason == "OTHER_RANK":
@@ -68,7 +68,7 @@ class Leader:
             raise self._lose(rank_lost(RuntimeError(f"the ranks came to different ends: {unlike}")))
         return told
 
-    def _lose(self, error: AccordError) -> Unavailable:
+    def _lose(self, error: Exception) -> Unavailable:
         self._lost = error if isinstance(error, Unavailable) else rank_lost(error)
         log.error("%s", self._lost.message)
         self._end()

@@ -17,7 +17,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
-from accord.errors import InvalidArgument, Unavailable
+from accord.errors import AccordError, InvalidArgument, Unavailable
 from accord_trainer.sharding import shard
 from accord_trainer.world import Passes, straight
 
@@ -135,6 +135,12 @@ def rank_lost(error: Exception) -> Unavailable:
         "--max-restarts does it); it goes on from its last checkpoint. Repeat the steps since then",
         reason="RANK_LOST",
     )
+
+
+def breaks(error: Exception) -> bool:
+    """Whether a rank cannot go on after it: torch's errors (a dead peer inside FSDP's exchanges, no memory) may leave
+    weights half gathered."""
+    return isinstance(error, RuntimeError) or (isinstance(error, AccordError) and error.reason == "RANK_LOST")
 
 
 @contextmanager

@@ -67,10 +67,11 @@ def read_shards(path: Path, stem: str, live: Mapping[str, Tensor]) -> dict[str, 
 
 def _read(name: str, parts: list[tuple[int, Any]], shape: list[int], like: Tensor | None) -> Tensor:
     if not isinstance(like, DTensor) or list(like.shape) != shape:
-        return _join(name, parts, 0, shape[0]) if shape else parts[0][1].get_tensor(name)
+        whole = _join(name, parts, 0, shape[0]) if shape else parts[0][1].get_tensor(name)
+        return whole if like is None else whole.to(like.device)
     local = like.to_local()
     start, count = _own_rows(like)
-    found = _join(name, parts, start, count) if count else torch.empty_like(local)
+    found = _join(name, parts, start, count).to(local.device) if count else torch.empty_like(local)
     return DTensor.from_local(
         found, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
     )
