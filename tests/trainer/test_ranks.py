@@ -16,6 +16,7 @@ from accord_trainer.checkpoints import CheckpointStore
 from accord_trainer.world import Alone
 
 WAYS = [(2, False), (2, True), (4, False), (4, True)]
+STOPPED = [("ppo", 2, False), ("reward_model", 4, True)]
 # A large epsilon keeps Adam from blowing rounding up to whole steps where a gradient is nearly 0.
 OPTIONS: dict[str, dict[str, Any]] = {
     "ppo": {"minibatch_size": 6, "epochs": 1, "adam_epsilon": 1e-3, "micro_batch_tokens": 24},
@@ -68,6 +69,11 @@ class Seen:
             scenarios[name] = scenario(
                 "train", ranks, sharded, **trained(folder, root / state, "ppo", OPTIONS["ppo"], 2, 3)
             )
+        for name, ranks, sharded in STOPPED:
+            for way, state, first in (("resumed", f"{name}-{ranks}-{sharded}", 2), ("whole", f"whole-{name}", 0)):
+                scenarios[way, name] = scenario(
+                    "train", ranks, sharded, **trained(folder, root / state, name, OPTIONS[name], first, 3)
+                )
         scenarios["frozen"] = scenario("train", 2, True, **trained(folder, root / "f2", "ppo", FROZEN, 0, 2))
         scenarios["failures"] = scenario("failures", 2, True, folder=str(folder), state=str(root / "failures"))
         scenarios["troubles"] = {**scenario("troubles", 2, False), "seconds": 2.0}
@@ -133,6 +139,14 @@ def test_another_number_of_ranks_goes_on_with_the_same_weights(seen: Seen, name:
     # The very bits: rounding differs only from here on.
     assert seen.several[name]["begun"] == left["digests"][0]
     assert_same(seen.several[name]["metrics"][0], seen.alone["ppo"]["metrics"][2])
+
+
+@pytest.mark.parametrize(("name", "ranks", "sharded"), STOPPED)
+def test_as_many_ranks_go_on_with_the_same_bits(seen: Seen, name: str, ranks: int, sharded: bool) -> None:
+    resumed, whole = seen.several["resumed", name], seen.several["whole", name]
+    assert resumed["begun"] == seen.several[name, ranks, sharded]["digests"][0]
+    assert resumed["digests"] == whole["digests"]
+    assert resumed["begun"] not in whole["digests"]
 
 
 def test_one_rank_goes_on_from_two(seen: Seen) -> None:
