@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 
 from accord.controller import v1
+from accord.errors import Unimplemented
 from accord_controller.handler import ControllerHandler
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -78,3 +79,17 @@ class ModelServicer(v1.ModelServiceServicer):
     async def GetModel(self, request: v1.GetModelRequest, context: Context) -> v1.GetModelResponse:
         """One model by name."""
         return v1.GetModelResponse(model=await self._handler.get_model(request.name))
+
+    async def GetModelLineage(self, request: v1.GetModelLineageRequest, context: Context) -> v1.GetModelLineageResponse:
+        """See the contract."""
+        raise Unimplemented(
+            "GetModelLineage is in the contract and not in this version of the service", reason="NOT_OFFERED"
+        )
+
+    async def ListTrainedModels(
+        self, request: v1.ListTrainedModelsRequest, context: Context
+    ) -> v1.ListTrainedModelsResponse:
+        """See the contract."""
+        raise Unimplemented(
+            "ListTrainedModels is in the contract and not in this version of the service", reason="NOT_OFFERED"
+        )

@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from accord.errors import Cancelled
+from accord.errors import Cancelled, Unimplemented
 from accord.preference import v1 as preference_v1
 from accord_preference.handler import PreferenceHandler
 
@@ -114,6 +114,68 @@ class PreferenceServicer(preference_v1.PreferenceServiceServicer):
     async def GetStats(self, request: preference_v1.GetStatsRequest, context: Call) -> preference_v1.GetStatsResponse:
         """See the contract."""
         return await self._handler.get_stats()
+
+    async def RenewLease(
+        self, request: preference_v1.RenewLeaseRequest, context: Call
+    ) -> preference_v1.RenewLeaseResponse:
+        """See the contract."""
+        raise _not_yet("RenewLease")
+
+    async def FlagTask(self, request: preference_v1.FlagTaskRequest, context: Call) -> preference_v1.FlagTaskResponse:
+        """See the contract."""
+        raise _not_yet("FlagTask")
+
+    async def ListFlags(
+        self, request: preference_v1.ListFlagsRequest, context: Call
+    ) -> preference_v1.ListFlagsResponse:
+        """See the contract."""
+        raise _not_yet("ListFlags")
+
+    async def ResolveTask(
+        self, request: preference_v1.ResolveTaskRequest, context: Call
+    ) -> preference_v1.ResolveTaskResponse:
+        """See the contract."""
+        raise _not_yet("ResolveTask")
+
+    async def RetractFeedback(
+        self, request: preference_v1.RetractFeedbackRequest, context: Call
+    ) -> preference_v1.RetractFeedbackResponse:
+        """See the contract."""
+        raise _not_yet("RetractFeedback")
+
+    async def ListFeedback(
+        self, request: preference_v1.ListFeedbackRequest, context: Call
+    ) -> preference_v1.ListFeedbackResponse:
+        """See the contract."""
+        raise _not_yet("ListFeedback")
+
+    async def GetCompletion(
+        self, request: preference_v1.GetCompletionRequest, context: Call
+    ) -> preference_v1.GetCompletionResponse:
+        """See the contract."""
+        raise _not_yet("GetCompletion")
+
+    async def DeletePrompts(
+        self, request: preference_v1.DeletePromptsRequest, context: Call
+    ) -> preference_v1.DeletePromptsResponse:
+        """See the contract."""
+        raise _not_yet("DeletePrompts")
+
+    async def GetSnapshotOrigins(
+        self, request: preference_v1.GetSnapshotOriginsRequest, context: Call
+    ) -> preference_v1.GetSnapshotOriginsResponse:
+        """See the contract."""
+        raise _not_yet("GetSnapshotOrigins")
+
+    async def ListSnapshotUses(
+        self, request: preference_v1.ListSnapshotUsesRequest, context: Call
+    ) -> preference_v1.ListSnapshotUsesResponse:
+        """See the contract."""
+        raise _not_yet("ListSnapshotUses")
+
+
+def _not_yet(name: str) -> Unimplemented:
+    return Unimplemented(f"{name} is in the contract and not in this version of the service", reason="NOT_OFFERED")
 
 
 async def _whole(

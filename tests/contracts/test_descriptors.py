@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FILES = (
     artifact_v1.ARTIFACT_SERVICE,
     controller_v1.RUN_SERVICE,
+    preference_v1.ANNOTATOR_SERVICE,
     preference_v1.PREFERENCE_SERVICE,
     reward_v1.REWARD_SERVICE,
     rollout_v1.ROLLOUT_SERVICE,

@@ -6,7 +6,9 @@ from accord.controller.v1.run_pb2 import FeedbackSpec as FeedbackSpec
 from accord.controller.v1.run_pb2 import HumanAnnotators as HumanAnnotators
 from accord.controller.v1.run_pb2 import ImportedPreferences as ImportedPreferences
 from accord.controller.v1.run_pb2 import IterationResult as IterationResult
+from accord.controller.v1.run_pb2 import Judge as Judge
 from accord.controller.v1.run_pb2 import Model as Model
+from accord.controller.v1.run_pb2 import ModelJudges as ModelJudges
 from accord.controller.v1.run_pb2 import PolicySpec as PolicySpec
 from accord.controller.v1.run_pb2 import PromptSource as PromptSource
 from accord.controller.v1.run_pb2 import RUN_STATE_CANCELLED as RUN_STATE_CANCELLED
@@ -40,20 +42,26 @@ from accord.controller.v1.run_service_pb2 import CreateRunResponse as CreateRunR
 from accord.controller.v1.run_service_pb2 import DESCRIPTOR as RUN_SERVICE
 from accord.controller.v1.run_service_pb2 import EnsureServicesRequest as EnsureServicesRequest
 from accord.controller.v1.run_service_pb2 import EnsureServicesResponse as EnsureServicesResponse
+from accord.controller.v1.run_service_pb2 import GetModelLineageRequest as GetModelLineageRequest
+from accord.controller.v1.run_service_pb2 import GetModelLineageResponse as GetModelLineageResponse
 from accord.controller.v1.run_service_pb2 import GetModelRequest as GetModelRequest
 from accord.controller.v1.run_service_pb2 import GetModelResponse as GetModelResponse
 from accord.controller.v1.run_service_pb2 import GetRunRequest as GetRunRequest
 from accord.controller.v1.run_service_pb2 import GetRunResponse as GetRunResponse
+from accord.controller.v1.run_service_pb2 import LineageStep as LineageStep
 from accord.controller.v1.run_service_pb2 import ListEventsRequest as ListEventsRequest
 from accord.controller.v1.run_service_pb2 import ListEventsResponse as ListEventsResponse
 from accord.controller.v1.run_service_pb2 import ListModelsRequest as ListModelsRequest
 from accord.controller.v1.run_service_pb2 import ListModelsResponse as ListModelsResponse
 from accord.controller.v1.run_service_pb2 import ListRunsRequest as ListRunsRequest
 from accord.controller.v1.run_service_pb2 import ListRunsResponse as ListRunsResponse
+from accord.controller.v1.run_service_pb2 import ListTrainedModelsRequest as ListTrainedModelsRequest
+from accord.controller.v1.run_service_pb2 import ListTrainedModelsResponse as ListTrainedModelsResponse
 from accord.controller.v1.run_service_pb2 import PauseRunRequest as PauseRunRequest
 from accord.controller.v1.run_service_pb2 import PauseRunResponse as PauseRunResponse
 from accord.controller.v1.run_service_pb2 import ResumeRunRequest as ResumeRunRequest
 from accord.controller.v1.run_service_pb2 import ResumeRunResponse as ResumeRunResponse
+from accord.controller.v1.run_service_pb2 import TrainedModel as TrainedModel
 from accord.controller.v1.run_service_pb2 import WatchRunRequest as WatchRunRequest
 from accord.controller.v1.run_service_pb2 import WatchRunResponse as WatchRunResponse
 from accord.controller.v1.run_service_pb2_grpc import ModelServiceServicer as ModelServiceServicer
@@ -75,6 +83,8 @@ __all__ = [
     "EvaluateSpec",
     "EvaluationSample",
     "FeedbackSpec",
+    "GetModelLineageRequest",
+    "GetModelLineageResponse",
     "GetModelRequest",
     "GetModelResponse",
     "GetRunRequest",
@@ -82,13 +92,18 @@ __all__ = [
     "HumanAnnotators",
     "ImportedPreferences",
     "IterationResult",
+    "Judge",
+    "LineageStep",
     "ListEventsRequest",
     "ListEventsResponse",
     "ListModelsRequest",
     "ListModelsResponse",
     "ListRunsRequest",
     "ListRunsResponse",
+    "ListTrainedModelsRequest",
+    "ListTrainedModelsResponse",
     "Model",
+    "ModelJudges",
     "ModelServiceServicer",
     "ModelServiceStub",
     "PauseRunRequest",
@@ -122,6 +137,7 @@ __all__ = [
     "STAGE_UNSPECIFIED",
     "SimulatedAnnotators",
     "Stage",
+    "TrainedModel",
     "WatchRunRequest",
     "WatchRunResponse",
     "add_ModelServiceServicer_to_server",

@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from accord.preference.v1 import preference_pb2 as accord_dot_preference_dot_v1_dot_preference__pb2
 from accord.reward.v1 import reward_service_pb2 as accord_dot_reward_dot_v1_dot_reward__service__pb2
 from accord.types.v1 import weights_pb2 as accord_dot_types_dot_v1_dot_weights__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
@@ -29,7 +30,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x61\x63\x63ord/controller/v1/run.proto\x12\x14\x61\x63\x63ord.controller.v1\x1a%accord/reward/v1/reward_service.proto\x1a\x1d\x61\x63\x63ord/types/v1/weights.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\x01\n\x03Run\x12\x14\n\x06run_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x31\n\x04spec\x18\x02 \x01(\x0b\x32\x1d.accord.controller.v1.RunSpecB\x04\xe2\x41\x01\x02\x12\x35\n\x06status\x18\x03 \x01(\x0b\x32\x1f.accord.controller.v1.RunStatusB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"\xd1\x03\n\x07RunSpec\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\niterations\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x12\n\x04seed\x18\x03 \x01(\x04\x42\x04\xe2\x41\x01\x01\x12\x1b\n\rdeterministic\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x39\n\x07prompts\x18\x05 \x01(\x0b\x32\".accord.controller.v1.PromptSourceB\x04\xe2\x41\x01\x02\x12:\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x06 \x01(\x0b\x32\".accord.controller.v1.FeedbackSpecB\x04\xe2\x41\x01\x02\x12\x41\n\x0creward_model\x18\x07 \x01(\x0b\x32%.accord.controller.v1.RewardModelSpecB\x04\xe2\x41\x01\x01\x12\x36\n\x06policy\x18\x08 \x01(\x0b\x32 .accord.controller.v1.PolicySpecB\x04\xe2\x41\x01\x01\x12:\n\x08\x65valuate\x18\t \x01(\x0b\x32\".accord.controller.v1.EvaluateSpecB\x04\xe2\x41\x01\x01\x12\x38\n\x07rollout\x18\n \x01(\x0b\x32!.accord.controller.v1.RolloutSpecB\x04\xe2\x41\x01\x01\"X\n\x0cPromptSource\x12\x13\n\x05\x66iles\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07sources\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\x12\x1c\n\x0emax_characters\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\"\xb0\x02\n\x0c\x46\x65\x65\x64\x62\x61\x63kSpec\x12\x44\n\tsimulated\x18\x01 \x01(\x0b\x32).accord.controller.v1.SimulatedAnnotatorsB\x04\xe2\x41\x01\x01H\x00\x12=\n\x06people\x18\x02 \x01(\x0b\x32%.accord.controller.v1.HumanAnnotatorsB\x04\xe2\x41\x01\x01H\x00\x12\x46\n\x0bpreferences\x18\x03 \x01(\x0b\x32).accord.controller.v1.ImportedPreferencesB\x04\xe2\x41\x01\x01H\x00\x12#\n\x15prompts_per_iteration\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12$\n\x16\x63ompletions_per_prompt\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x01\x42\x08\n\x06source\"\xa2\x01\n\x13SimulatedAnnotators\x12\x33\n\x07scorers\x18\x01 \x03(\x0b\x32\x1c.accord.reward.v1.ScorerSpecB\x04\xe2\x41\x01\x02\x12\x18\n\nannotators\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\x05noise\x18\x03 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x18\n\nredundancy\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01\x42\x08\n\x06_noise\"W\n\x0fHumanAnnotators\x12\x1c\n\tthreshold\x18\x01 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x18\n\nredundancy\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x42\x0c\n\n_threshold\"A\n\x13ImportedPreferences\x12\x13\n\x05\x66iles\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07sources\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\"\xda\x01\n\x0fRewardModelSpec\x12\x17\n\talgorithm\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05model\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x65pochs\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\nbatch_size\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12.\n\x07options\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xe2\x41\x01\x01\x12\x39\n\rextra_scorers\x18\x06 \x03(\x0b\x32\x1c.accord.reward.v1.ScorerSpecB\x04\xe2\x41\x01\x01\"\xaa\x02\n\nPolicySpec\x12\x17\n\talgorithm\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05steps\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x1e\n\x10prompts_per_step\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12 \n\x12samples_per_prompt\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x17\n\treference\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12&\n\x18\x63ritic_from_reward_model\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12.\n\x07options\x18\x07 \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xe2\x41\x01\x01\x12\x1e\n\x10\x63heckpoint_every\x18\x08 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x1b\n\rmax_staleness\x18\t \x01(\x05\x42\x04\xe2\x41\x01\x01\"\xcc\x01\n\x0c\x45valuateSpec\x12\x33\n\x07scorers\x18\x01 \x03(\x0b\x32\x1c.accord.reward.v1.ScorerSpecB\x04\xe2\x41\x01\x01\x12\x15\n\x07prompts\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x1b\n\x08min_gain\x18\x03 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x19\n\x06max_kl\x18\x04 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12 \n\x12samples_per_prompt\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x01\x42\x0b\n\t_min_gainB\t\n\x07_max_kl\"\x8e\x01\n\x0bRolloutSpec\x12\x14\n\x06\x65ngine\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1c\n\x0emax_new_tokens\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x1e\n\x0btemperature\x18\x03 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x1b\n\rsystem_prompt\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x42\x0e\n\x0c_temperature\"\xe9\x02\n\tRunStatus\x12-\n\x05state\x18\x01 \x01(\x0e\x32\x1e.accord.controller.v1.RunState\x12\x11\n\titeration\x18\x02 \x01(\x05\x12*\n\x05stage\x18\x03 \x01(\x0e\x32\x1b.accord.controller.v1.Stage\x12\x0c\n\x04step\x18\x04 \x01(\x03\x12\x13\n\x0btotal_steps\x18\x05 \x01(\x03\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x39\n\niterations\x18\x07 \x03(\x0b\x32%.accord.controller.v1.IterationResult\x12\x34\n\rresolved_spec\x18\x08 \x01(\x0b\x32\x1d.accord.controller.v1.RunSpec\x12-\n\x08promoted\x18\t \x01(\x0b\x32\x1b.accord.types.v1.WeightsRef\x12\x1a\n\x12simulated_feedback\x18\n \x01(\x08\"\xdc\x04\n\x0fIterationResult\x12\x11\n\titeration\x18\x01 \x01(\x05\x12\x1a\n\rheldout_score\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07kl_nats\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x18\n\x0brm_accuracy\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x10\n\x08promoted\x18\x05 \x01(\x08\x12\x0f\n\x07seconds\x18\x06 \x01(\x01\x12N\n\rstage_seconds\x18\x07 \x03(\x0b\x32\x37.accord.controller.v1.IterationResult.StageSecondsEntry\x12+\n\x06policy\x18\x08 \x01(\x0b\x32\x1b.accord.types.v1.WeightsRef\x12\x31\n\x0creward_model\x18\t \x01(\x0b\x32\x1b.accord.types.v1.WeightsRef\x12\x17\n\x0fprompt_snapshot\x18\n \x01(\t\x12\x1b\n\x13preference_snapshot\x18\x0b \x01(\t\x12\x13\n\x0bgate_reason\x18\x0c \x01(\t\x12\x37\n\x07samples\x18\r \x03(\x0b\x32&.accord.controller.v1.EvaluationSample\x12\x1c\n\x0fresponse_tokens\x18\x0e \x01(\x01H\x03\x88\x01\x01\x1a\x33\n\x11StageSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x10\n\x0e_heldout_scoreB\n\n\x08_kl_natsB\x0e\n\x0c_rm_accuracyB\x12\n\x10_response_tokens\"e\n\x10\x45valuationSample\x12\x11\n\tprompt_id\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x10\n\x08response\x18\x03 \x01(\t\x12\x12\n\x05score\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_score\"\xc5\x02\n\x08RunEvent\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\titeration\x18\x04 \x01(\x05\x12*\n\x05stage\x18\x05 \x01(\x0e\x32\x1b.accord.controller.v1.Stage\x12\x0c\n\x04step\x18\x06 \x01(\x03\x12\x13\n\x0btotal_steps\x18\x07 \x01(\x03\x12\x0c\n\x04kind\x18\x08 \x01(\t\x12\x0f\n\x07message\x18\t \x01(\t\x12<\n\x07metrics\x18\n \x03(\x0b\x32+.accord.controller.v1.RunEvent.MetricsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xd6\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x07weights\x18\x02 \x01(\x0b\x32\x1b.accord.types.v1.WeightsRef\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x11\n\titeration\x18\x04 \x01(\x05\x12\x0f\n\x07\x63urrent\x18\x05 \x01(\x08\x12\x1a\n\rheldout_score\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x10\n\x0e_heldout_score*\xb1\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_STATE_PENDING\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x14\n\x10RUN_STATE_PAUSED\x10\x03\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\x04\x12\x14\n\x10RUN_STATE_FAILED\x10\x05\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x06*\x82\x01\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x11\n\rSTAGE_PREPARE\x10\x01\x12\x11\n\rSTAGE_COLLECT\x10\x02\x12\x16\n\x12STAGE_REWARD_MODEL\x10\x03\x12\x10\n\x0cSTAGE_POLICY\x10\x04\x12\x12\n\x0eSTAGE_EVALUATE\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x61\x63\x63ord/controller/v1/run.proto\x12\x14\x61\x63\x63ord.controller.v1\x1a%accord/preference/v1/preference.proto\x1a%accord/reward/v1/reward_service.proto\x1a\x1d\x61\x63\x63ord/types/v1/weights.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\x01\n\x03Run\x12\x14\n\x06run_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x31\n\x04spec\x18\x02 \x01(\x0b\x32\x1d.accord.controller.v1.RunSpecB\x04\xe2\x41\x01\x02\x12\x35\n\x06status\x18\x03 \x01(\x0b\x32\x1f.accord.controller.v1.RunStatusB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"\xd1\x03\n\x07RunSpec\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\niterations\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x12\n\x04seed\x18\x03 \x01(\x04\x42\x04\xe2\x41\x01\x01\x12\x1b\n\rdeterministic\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x39\n\x07prompts\x18\x05 \x01(\x0b\x32\".accord.controller.v1.PromptSourceB\x04\xe2\x41\x01\x02\x12:\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x06 \x01(\x0b\x32\".accord.controller.v1.FeedbackSpecB\x04\xe2\x41\x01\x02\x12\x41\n\x0creward_model\x18\x07 \x01(\x0b\x32%.accord.controller.v1.RewardModelSpecB\x04\xe2\x41\x01\x01\x12\x36\n\x06policy\x18\x08 \x01(\x0b\x32 .accord.controller.v1.PolicySpecB\x04\xe2\x41\x01\x01\x12:\n\x08\x65valuate\x18\t \x01(\x0b\x32\".accord.controller.v1.EvaluateSpecB\x04\xe2\x41\x01\x01\x12\x38\n\x07rollout\x18\n \x01(\x0b\x32!.accord.controller.v1.RolloutSpecB\x04\xe2\x41\x01\x01\"X\n\x0cPromptSource\x12\x13\n\x05\x66iles\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07sources\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\x12\x1c\n\x0emax_characters\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\"\xa2\x03\n\x0c\x46\x65\x65\x64\x62\x61\x63kSpec\x12\x44\n\tsimulated\x18\x01 \x01(\x0b\x32).accord.controller.v1.SimulatedAnnotatorsB\x04\xe2\x41\x01\x01H\x00\x12=\n\x06people\x18\x02 \x01(\x0b\x32%.accord.controller.v1.HumanAnnotatorsB\x04\xe2\x41\x01\x01H\x00\x12\x46\n\x0bpreferences\x18\x03 \x01(\x0b\x32).accord.controller.v1.ImportedPreferencesB\x04\xe2\x41\x01\x01H\x00\x12\x39\n\x06judges\x18\x06 \x01(\x0b\x32!.accord.controller.v1.ModelJudgesB\x04\xe2\x41\x01\x01H\x00\x12#\n\x15prompts_per_iteration\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12$\n\x16\x63ompletions_per_prompt\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x17\n\tselection\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1c\n\x0eselection_pool\x18\x08 \x01(\x05\x42\x04\xe2\x41\x01\x01\x42\x08\n\x06source\"\xa2\x01\n\x13SimulatedAnnotators\x12\x33\n\x07scorers\x18\x01 \x03(\x0b\x32\x1c.accord.reward.v1.ScorerSpecB\x04\xe2\x41\x01\x02\x12\x18\n\nannotators\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\x05noise\x18\x03 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x18\n\nredundancy\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01\x42\x08\n\x06_noise\"\xd3\x02\n\x0fHumanAnnotators\x12\x1c\n\tthreshold\x18\x01 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x18\n\nredundancy\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x1c\n\x0emin_judgements\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12 \n\rmin_agreement\x18\x04 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12#\n\x10max_wait_seconds\x18\x05 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x12\x19\n\x0b\x63\x61ncel_rest\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x37\n\x08\x63riteria\x18\x07 \x03(\x0b\x32\x1f.accord.preference.v1.CriterionB\x04\xe2\x41\x01\x01\x12\x1a\n\x0cinstructions\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\x42\x0c\n\n_thresholdB\x10\n\x0e_min_agreementB\x13\n\x11_max_wait_seconds\"Z\n\x0bModelJudges\x12\x31\n\x06judges\x18\x01 \x03(\x0b\x32\x1b.accord.controller.v1.JudgeB\x04\xe2\x41\x01\x02\x12\x18\n\nredundancy\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\"\x9f\x01\n\x05Judge\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x03url\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x12\x16\n\x06policy\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x12\x13\n\x05model\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0cinstructions\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0ckey_variable\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x42\x08\n\x06source\"A\n\x13ImportedPreferences\x12\x13\n\x05\x66iles\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07sources\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\"\xf3\x01\n\x0fRewardModelSpec\x12\x17\n\talgorithm\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05model\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x65pochs\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\nbatch_size\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12.\n\x07options\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xe2\x41\x01\x01\x12\x39\n\rextra_scorers\x18\x06 \x03(\x0b\x32\x1c.accord.reward.v1.ScorerSpecB\x04\xe2\x41\x01\x01\x12\x17\n\tweighting\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\"\xaa\x02\n\nPolicySpec\x12\x17\n\talgorithm\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05steps\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x1e\n\x10prompts_per_step\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12 \n\x12samples_per_prompt\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x17\n\treference\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12&\n\x18\x63ritic_from_reward_model\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12.\n\x07options\x18\x07 \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xe2\x41\x01\x01\x12\x1e\n\x10\x63heckpoint_every\x18\x08 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x1b\n\rmax_staleness\x18\t \x01(\x05\x42\x04\xe2\x41\x01\x01\"\xcc\x01\n\x0c\x45valuateSpec\x12\x33\n\x07scorers\x18\x01 \x03(\x0b\x32\x1c.accord.reward.v1.ScorerSpecB\x04\xe2\x41\x01\x01\x12\x15\n\x07prompts\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x1b\n\x08min_gain\x18\x03 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x19\n\x06max_kl\x18\x04 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12 \n\x12samples_per_prompt\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x01\x42\x0b\n\t_min_gainB\t\n\x07_max_kl\"\x8e\x01\n\x0bRolloutSpec\x12\x14\n\x06\x65ngine\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1c\n\x0emax_new_tokens\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x1e\n\x0btemperature\x18\x03 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x1b\n\rsystem_prompt\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x42\x0e\n\x0c_temperature\"\xe9\x02\n\tRunStatus\x12-\n\x05state\x18\x01 \x01(\x0e\x32\x1e.accord.controller.v1.RunState\x12\x11\n\titeration\x18\x02 \x01(\x05\x12*\n\x05stage\x18\x03 \x01(\x0e\x32\x1b.accord.controller.v1.Stage\x12\x0c\n\x04step\x18\x04 \x01(\x03\x12\x13\n\x0btotal_steps\x18\x05 \x01(\x03\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x39\n\niterations\x18\x07 \x03(\x0b\x32%.accord.controller.v1.IterationResult\x12\x34\n\rresolved_spec\x18\x08 \x01(\x0b\x32\x1d.accord.controller.v1.RunSpec\x12-\n\x08promoted\x18\t \x01(\x0b\x32\x1b.accord.types.v1.WeightsRef\x12\x1a\n\x12simulated_feedback\x18\n \x01(\x08\"\x8f\x05\n\x0fIterationResult\x12\x11\n\titeration\x18\x01 \x01(\x05\x12\x1a\n\rheldout_score\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07kl_nats\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x18\n\x0brm_accuracy\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x10\n\x08promoted\x18\x05 \x01(\x08\x12\x0f\n\x07seconds\x18\x06 \x01(\x01\x12N\n\rstage_seconds\x18\x07 \x03(\x0b\x32\x37.accord.controller.v1.IterationResult.StageSecondsEntry\x12+\n\x06policy\x18\x08 \x01(\x0b\x32\x1b.accord.types.v1.WeightsRef\x12\x31\n\x0creward_model\x18\t \x01(\x0b\x32\x1b.accord.types.v1.WeightsRef\x12\x17\n\x0fprompt_snapshot\x18\n \x01(\t\x12\x1b\n\x13preference_snapshot\x18\x0b \x01(\t\x12\x13\n\x0bgate_reason\x18\x0c \x01(\t\x12\x37\n\x07samples\x18\r \x03(\x0b\x32&.accord.controller.v1.EvaluationSample\x12\x1c\n\x0fresponse_tokens\x18\x0e \x01(\x01H\x03\x88\x01\x01\x12\x31\n\x0cstarted_from\x18\x0f \x01(\x0b\x32\x1b.accord.types.v1.WeightsRef\x1a\x33\n\x11StageSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x10\n\x0e_heldout_scoreB\n\n\x08_kl_natsB\x0e\n\x0c_rm_accuracyB\x12\n\x10_response_tokens\"e\n\x10\x45valuationSample\x12\x11\n\tprompt_id\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x10\n\x08response\x18\x03 \x01(\t\x12\x12\n\x05score\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_score\"\xc5\x02\n\x08RunEvent\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\titeration\x18\x04 \x01(\x05\x12*\n\x05stage\x18\x05 \x01(\x0e\x32\x1b.accord.controller.v1.Stage\x12\x0c\n\x04step\x18\x06 \x01(\x03\x12\x13\n\x0btotal_steps\x18\x07 \x01(\x03\x12\x0c\n\x04kind\x18\x08 \x01(\t\x12\x0f\n\x07message\x18\t \x01(\t\x12<\n\x07metrics\x18\n \x03(\x0b\x32+.accord.controller.v1.RunEvent.MetricsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xd6\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x07weights\x18\x02 \x01(\x0b\x32\x1b.accord.types.v1.WeightsRef\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x11\n\titeration\x18\x04 \x01(\x05\x12\x0f\n\x07\x63urrent\x18\x05 \x01(\x08\x12\x1a\n\rheldout_score\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x10\n\x0e_heldout_score*\xb1\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_STATE_PENDING\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x14\n\x10RUN_STATE_PAUSED\x10\x03\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\x04\x12\x14\n\x10RUN_STATE_FAILED\x10\x05\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x06*\x82\x01\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x11\n\rSTAGE_PREPARE\x10\x01\x12\x11\n\rSTAGE_COLLECT\x10\x02\x12\x16\n\x12STAGE_REWARD_MODEL\x10\x03\x12\x10\n\x0cSTAGE_POLICY\x10\x04\x12\x12\n\x0eSTAGE_EVALUATE\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -78,10 +79,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FEEDBACKSPEC'].fields_by_name['people']._serialized_options = b'\342A\001\001'
   _globals['_FEEDBACKSPEC'].fields_by_name['preferences']._loaded_options = None
   _globals['_FEEDBACKSPEC'].fields_by_name['preferences']._serialized_options = b'\342A\001\001'
+  _globals['_FEEDBACKSPEC'].fields_by_name['judges']._loaded_options = None
+  _globals['_FEEDBACKSPEC'].fields_by_name['judges']._serialized_options = b'\342A\001\001'
   _globals['_FEEDBACKSPEC'].fields_by_name['prompts_per_iteration']._loaded_options = None
   _globals['_FEEDBACKSPEC'].fields_by_name['prompts_per_iteration']._serialized_options = b'\342A\001\001'
   _globals['_FEEDBACKSPEC'].fields_by_name['completions_per_prompt']._loaded_options = None
   _globals['_FEEDBACKSPEC'].fields_by_name['completions_per_prompt']._serialized_options = b'\342A\001\001'
+  _globals['_FEEDBACKSPEC'].fields_by_name['selection']._loaded_options = None
+  _globals['_FEEDBACKSPEC'].fields_by_name['selection']._serialized_options = b'\342A\001\001'
+  _globals['_FEEDBACKSPEC'].fields_by_name['selection_pool']._loaded_options = None
+  _globals['_FEEDBACKSPEC'].fields_by_name['selection_pool']._serialized_options = b'\342A\001\001'
   _globals['_SIMULATEDANNOTATORS'].fields_by_name['scorers']._loaded_options = None
   _globals['_SIMULATEDANNOTATORS'].fields_by_name['scorers']._serialized_options = b'\342A\001\002'
   _globals['_SIMULATEDANNOTATORS'].fields_by_name['annotators']._loaded_options = None
@@ -94,6 +101,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HUMANANNOTATORS'].fields_by_name['threshold']._serialized_options = b'\342A\001\001'
   _globals['_HUMANANNOTATORS'].fields_by_name['redundancy']._loaded_options = None
   _globals['_HUMANANNOTATORS'].fields_by_name['redundancy']._serialized_options = b'\342A\001\001'
+  _globals['_HUMANANNOTATORS'].fields_by_name['min_judgements']._loaded_options = None
+  _globals['_HUMANANNOTATORS'].fields_by_name['min_judgements']._serialized_options = b'\342A\001\001'
+  _globals['_HUMANANNOTATORS'].fields_by_name['min_agreement']._loaded_options = None
+  _globals['_HUMANANNOTATORS'].fields_by_name['min_agreement']._serialized_options = b'\342A\001\001'
+  _globals['_HUMANANNOTATORS'].fields_by_name['max_wait_seconds']._loaded_options = None
+  _globals['_HUMANANNOTATORS'].fields_by_name['max_wait_seconds']._serialized_options = b'\342A\001\001'
+  _globals['_HUMANANNOTATORS'].fields_by_name['cancel_rest']._loaded_options = None
+  _globals['_HUMANANNOTATORS'].fields_by_name['cancel_rest']._serialized_options = b'\342A\001\001'
+  _globals['_HUMANANNOTATORS'].fields_by_name['criteria']._loaded_options = None
+  _globals['_HUMANANNOTATORS'].fields_by_name['criteria']._serialized_options = b'\342A\001\001'
+  _globals['_HUMANANNOTATORS'].fields_by_name['instructions']._loaded_options = None
+  _globals['_HUMANANNOTATORS'].fields_by_name['instructions']._serialized_options = b'\342A\001\001'
+  _globals['_MODELJUDGES'].fields_by_name['judges']._loaded_options = None
+  _globals['_MODELJUDGES'].fields_by_name['judges']._serialized_options = b'\342A\001\002'
+  _globals['_MODELJUDGES'].fields_by_name['redundancy']._loaded_options = None
+  _globals['_MODELJUDGES'].fields_by_name['redundancy']._serialized_options = b'\342A\001\001'
+  _globals['_JUDGE'].fields_by_name['name']._loaded_options = None
+  _globals['_JUDGE'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_JUDGE'].fields_by_name['url']._loaded_options = None
+  _globals['_JUDGE'].fields_by_name['url']._serialized_options = b'\342A\001\001'
+  _globals['_JUDGE'].fields_by_name['policy']._loaded_options = None
+  _globals['_JUDGE'].fields_by_name['policy']._serialized_options = b'\342A\001\001'
+  _globals['_JUDGE'].fields_by_name['model']._loaded_options = None
+  _globals['_JUDGE'].fields_by_name['model']._serialized_options = b'\342A\001\001'
+  _globals['_JUDGE'].fields_by_name['instructions']._loaded_options = None
+  _globals['_JUDGE'].fields_by_name['instructions']._serialized_options = b'\342A\001\001'
+  _globals['_JUDGE'].fields_by_name['key_variable']._loaded_options = None
+  _globals['_JUDGE'].fields_by_name['key_variable']._serialized_options = b'\342A\001\001'
   _globals['_IMPORTEDPREFERENCES'].fields_by_name['files']._loaded_options = None
   _globals['_IMPORTEDPREFERENCES'].fields_by_name['files']._serialized_options = b'\342A\001\001'
   _globals['_IMPORTEDPREFERENCES'].fields_by_name['sources']._loaded_options = None
@@ -110,6 +145,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REWARDMODELSPEC'].fields_by_name['options']._serialized_options = b'\342A\001\001'
   _globals['_REWARDMODELSPEC'].fields_by_name['extra_scorers']._loaded_options = None
   _globals['_REWARDMODELSPEC'].fields_by_name['extra_scorers']._serialized_options = b'\342A\001\001'
+  _globals['_REWARDMODELSPEC'].fields_by_name['weighting']._loaded_options = None
+  _globals['_REWARDMODELSPEC'].fields_by_name['weighting']._serialized_options = b'\342A\001\001'
   _globals['_POLICYSPEC'].fields_by_name['algorithm']._loaded_options = None
   _globals['_POLICYSPEC'].fields_by_name['algorithm']._serialized_options = b'\342A\001\001'
   _globals['_POLICYSPEC'].fields_by_name['steps']._loaded_options = None
@@ -150,44 +187,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ITERATIONRESULT_STAGESECONDSENTRY']._serialized_options = b'8\001'
   _globals['_RUNEVENT_METRICSENTRY']._loaded_options = None
   _globals['_RUNEVENT_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_RUNSTATE']._serialized_start=4113
-  _globals['_RUNSTATE']._serialized_end=4290
-  _globals['_STAGE']._serialized_start=4293
-  _globals['_STAGE']._serialized_end=4423
-  _globals['_RUN']._serialized_start=223
-  _globals['_RUN']._serialized_end=431
-  _globals['_RUNSPEC']._serialized_start=434
-  _globals['_RUNSPEC']._serialized_end=899
-  _globals['_PROMPTSOURCE']._serialized_start=901
-  _globals['_PROMPTSOURCE']._serialized_end=989
-  _globals['_FEEDBACKSPEC']._serialized_start=992
-  _globals['_FEEDBACKSPEC']._serialized_end=1296
-  _globals['_SIMULATEDANNOTATORS']._serialized_start=1299
-  _globals['_SIMULATEDANNOTATORS']._serialized_end=1461
-  _globals['_HUMANANNOTATORS']._serialized_start=1463
-  _globals['_HUMANANNOTATORS']._serialized_end=1550
-  _globals['_IMPORTEDPREFERENCES']._serialized_start=1552
-  _globals['_IMPORTEDPREFERENCES']._serialized_end=1617
-  _globals['_REWARDMODELSPEC']._serialized_start=1620
-  _globals['_REWARDMODELSPEC']._serialized_end=1838
-  _globals['_POLICYSPEC']._serialized_start=1841
-  _globals['_POLICYSPEC']._serialized_end=2139
-  _globals['_EVALUATESPEC']._serialized_start=2142
-  _globals['_EVALUATESPEC']._serialized_end=2346
-  _globals['_ROLLOUTSPEC']._serialized_start=2349
-  _globals['_ROLLOUTSPEC']._serialized_end=2491
-  _globals['_RUNSTATUS']._serialized_start=2494
-  _globals['_RUNSTATUS']._serialized_end=2855
-  _globals['_ITERATIONRESULT']._serialized_start=2858
-  _globals['_ITERATIONRESULT']._serialized_end=3462
-  _globals['_ITERATIONRESULT_STAGESECONDSENTRY']._serialized_start=3345
-  _globals['_ITERATIONRESULT_STAGESECONDSENTRY']._serialized_end=3396
-  _globals['_EVALUATIONSAMPLE']._serialized_start=3464
-  _globals['_EVALUATIONSAMPLE']._serialized_end=3565
-  _globals['_RUNEVENT']._serialized_start=3568
-  _globals['_RUNEVENT']._serialized_end=3893
-  _globals['_RUNEVENT_METRICSENTRY']._serialized_start=3847
-  _globals['_RUNEVENT_METRICSENTRY']._serialized_end=3893
-  _globals['_MODEL']._serialized_start=3896
-  _globals['_MODEL']._serialized_end=4110
+  _globals['_RUNSTATE']._serialized_start=4849
+  _globals['_RUNSTATE']._serialized_end=5026
+  _globals['_STAGE']._serialized_start=5029
+  _globals['_STAGE']._serialized_end=5159
+  _globals['_RUN']._serialized_start=262
+  _globals['_RUN']._serialized_end=470
+  _globals['_RUNSPEC']._serialized_start=473
+  _globals['_RUNSPEC']._serialized_end=938
+  _globals['_PROMPTSOURCE']._serialized_start=940
+  _globals['_PROMPTSOURCE']._serialized_end=1028
+  _globals['_FEEDBACKSPEC']._serialized_start=1031
+  _globals['_FEEDBACKSPEC']._serialized_end=1449
+  _globals['_SIMULATEDANNOTATORS']._serialized_start=1452
+  _globals['_SIMULATEDANNOTATORS']._serialized_end=1614
+  _globals['_HUMANANNOTATORS']._serialized_start=1617
+  _globals['_HUMANANNOTATORS']._serialized_end=1956
+  _globals['_MODELJUDGES']._serialized_start=1958
+  _globals['_MODELJUDGES']._serialized_end=2048
+  _globals['_JUDGE']._serialized_start=2051
+  _globals['_JUDGE']._serialized_end=2210
+  _globals['_IMPORTEDPREFERENCES']._serialized_start=2212
+  _globals['_IMPORTEDPREFERENCES']._serialized_end=2277
+  _globals['_REWARDMODELSPEC']._serialized_start=2280
+  _globals['_REWARDMODELSPEC']._serialized_end=2523
+  _globals['_POLICYSPEC']._serialized_start=2526
+  _globals['_POLICYSPEC']._serialized_end=2824
+  _globals['_EVALUATESPEC']._serialized_start=2827
+  _globals['_EVALUATESPEC']._serialized_end=3031
+  _globals['_ROLLOUTSPEC']._serialized_start=3034
+  _globals['_ROLLOUTSPEC']._serialized_end=3176
+  _globals['_RUNSTATUS']._serialized_start=3179
+  _globals['_RUNSTATUS']._serialized_end=3540
+  _globals['_ITERATIONRESULT']._serialized_start=3543
+  _globals['_ITERATIONRESULT']._serialized_end=4198
+  _globals['_ITERATIONRESULT_STAGESECONDSENTRY']._serialized_start=4081
+  _globals['_ITERATIONRESULT_STAGESECONDSENTRY']._serialized_end=4132
+  _globals['_EVALUATIONSAMPLE']._serialized_start=4200
+  _globals['_EVALUATIONSAMPLE']._serialized_end=4301
+  _globals['_RUNEVENT']._serialized_start=4304
+  _globals['_RUNEVENT']._serialized_end=4629
+  _globals['_RUNEVENT_METRICSENTRY']._serialized_start=4583
+  _globals['_RUNEVENT_METRICSENTRY']._serialized_end=4629
+  _globals['_MODEL']._serialized_start=4632
+  _globals['_MODEL']._serialized_end=4846
 # @@protoc_insertion_point(module_scope)

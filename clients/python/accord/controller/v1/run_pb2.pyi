@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+from accord.preference.v1 import preference_pb2 as _preference_pb2
 from accord.reward.v1 import reward_service_pb2 as _reward_service_pb2
 from accord.types.v1 import weights_pb2 as _weights_pb2
 from collections import abc as _abc
@@ -218,12 +219,22 @@ class FeedbackSpec(_message.Message):
     SIMULATED_FIELD_NUMBER: _builtins.int
     PEOPLE_FIELD_NUMBER: _builtins.int
     PREFERENCES_FIELD_NUMBER: _builtins.int
+    JUDGES_FIELD_NUMBER: _builtins.int
     PROMPTS_PER_ITERATION_FIELD_NUMBER: _builtins.int
     COMPLETIONS_PER_PROMPT_FIELD_NUMBER: _builtins.int
+    SELECTION_FIELD_NUMBER: _builtins.int
+    SELECTION_POOL_FIELD_NUMBER: _builtins.int
     prompts_per_iteration: _builtins.int
     """Prompts asked in each collect stage. Unset: 128."""
     completions_per_prompt: _builtins.int
     """Answers to each, at least 2. Unset: 2; more make rankings."""
+    selection: _builtins.str
+    """What is asked about, of what could be: `random`; `disagreement`, where the reward models of the ensemble differ most;
+    `information`, where the answer is expected to tell most about them. Both need the reward model of an iteration
+    before, with `ensemble` of at least 2: the first iteration is random. Unset: `random`.
+    """
+    selection_pool: _builtins.int
+    """Prompts that a selection chooses `prompts_per_iteration` from. Unset: 4 times as many."""
     @_builtins.property
     def simulated(self) -> Global___SimulatedAnnotators:
         """Programs that play people; for demonstrations and tests. Said so in every report."""
@@ -236,20 +247,27 @@ class FeedbackSpec(_message.Message):
     def preferences(self) -> Global___ImportedPreferences:
         """Existing preferences; nothing is collected."""
 
+    @_builtins.property
+    def judges(self) -> Global___ModelJudges:
+        """Language models judge. Said so in every report."""
+
     def __init__(
         self,
         *,
         simulated: Global___SimulatedAnnotators | None = ...,
         people: Global___HumanAnnotators | None = ...,
         preferences: Global___ImportedPreferences | None = ...,
+        judges: Global___ModelJudges | None = ...,
         prompts_per_iteration: _builtins.int = ...,
         completions_per_prompt: _builtins.int = ...,
+        selection: _builtins.str = ...,
+        selection_pool: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["people", b"people", "preferences", b"preferences", "simulated", b"simulated", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["judges", b"judges", "people", b"people", "preferences", b"preferences", "simulated", b"simulated", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completions_per_prompt", b"completions_per_prompt", "people", b"people", "preferences", b"preferences", "prompts_per_iteration", b"prompts_per_iteration", "simulated", b"simulated", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completions_per_prompt", b"completions_per_prompt", "judges", b"judges", "people", b"people", "preferences", b"preferences", "prompts_per_iteration", b"prompts_per_iteration", "selection", b"selection", "selection_pool", b"selection_pool", "simulated", b"simulated", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["simulated", "people", "preferences"]  # noqa: Y015
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["simulated", "people", "preferences", "judges"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
 
@@ -295,31 +313,141 @@ Global___SimulatedAnnotators: _TypeAlias = SimulatedAnnotators  # noqa: Y015
 
 @_typing.final
 class HumanAnnotators(_message.Message):
-    """Tasks for people."""
+    """Tasks for people. The run goes on when `threshold` is reached, or `min_judgements`, or, with `max_wait_seconds`, when
+    that time is over; with `min_agreement` only where people agree as well. What is answered after that is learnt from in
+    later iterations.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     THRESHOLD_FIELD_NUMBER: _builtins.int
     REDUNDANCY_FIELD_NUMBER: _builtins.int
+    MIN_JUDGEMENTS_FIELD_NUMBER: _builtins.int
+    MIN_AGREEMENT_FIELD_NUMBER: _builtins.int
+    MAX_WAIT_SECONDS_FIELD_NUMBER: _builtins.int
+    CANCEL_REST_FIELD_NUMBER: _builtins.int
+    CRITERIA_FIELD_NUMBER: _builtins.int
+    INSTRUCTIONS_FIELD_NUMBER: _builtins.int
     threshold: _builtins.float
     """The run goes on when this part of the tasks is answered. Unset: 1."""
     redundancy: _builtins.int
     """How many answer each task. Unset: 1."""
+    min_judgements: _builtins.int
+    """Go on when so many judgements have come, whatever part of the tasks that is. Unset: only `threshold` counts."""
+    min_agreement: _builtins.float
+    """Wait on until Krippendorff's alpha over the iteration's choices is at least this; needs a redundancy of at least 2."""
+    max_wait_seconds: _builtins.float
+    """Go on after this time with what there is, which must be something to train on. Unset: no limit."""
+    cancel_rest: _builtins.bool
+    """Withdraw the unanswered tasks when the run goes on. Unset: they stay open until the run ends."""
+    instructions: _builtins.str
+    """Shown with every task."""
+    @_builtins.property
+    def criteria(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.Criterion]:
+        """What people rate every answer by, beside their choice."""
+
     def __init__(
         self,
         *,
         threshold: _builtins.float | None = ...,
         redundancy: _builtins.int = ...,
+        min_judgements: _builtins.int = ...,
+        min_agreement: _builtins.float | None = ...,
+        max_wait_seconds: _builtins.float | None = ...,
+        cancel_rest: _builtins.bool = ...,
+        criteria: _abc.Iterable[_preference_pb2.Criterion] | None = ...,
+        instructions: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "threshold", b"threshold"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_wait_seconds", b"_max_wait_seconds", "_min_agreement", b"_min_agreement", "_threshold", b"_threshold", "max_wait_seconds", b"max_wait_seconds", "min_agreement", b"min_agreement", "threshold", b"threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "redundancy", b"redundancy", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_wait_seconds", b"_max_wait_seconds", "_min_agreement", b"_min_agreement", "_threshold", b"_threshold", "cancel_rest", b"cancel_rest", "criteria", b"criteria", "instructions", b"instructions", "max_wait_seconds", b"max_wait_seconds", "min_agreement", b"min_agreement", "min_judgements", b"min_judgements", "redundancy", b"redundancy", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_wait_seconds: _TypeAlias = _typing.Literal["max_wait_seconds"]  # noqa: Y015
+    _WhichOneofArgType__max_wait_seconds: _TypeAlias = _typing.Literal["_max_wait_seconds", b"_max_wait_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__min_agreement: _TypeAlias = _typing.Literal["min_agreement"]  # noqa: Y015
+    _WhichOneofArgType__min_agreement: _TypeAlias = _typing.Literal["_min_agreement", b"_min_agreement"]  # noqa: Y015
     _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
     _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_wait_seconds) -> _WhichOneofReturnType__max_wait_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_agreement) -> _WhichOneofReturnType__min_agreement | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
 
 Global___HumanAnnotators: _TypeAlias = HumanAnnotators  # noqa: Y015
+
+@_typing.final
+class ModelJudges(_message.Message):
+    """Language models that judge: of kind MODEL, never mixed up with people."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JUDGES_FIELD_NUMBER: _builtins.int
+    REDUNDANCY_FIELD_NUMBER: _builtins.int
+    redundancy: _builtins.int
+    """How many of them answer each task. Unset: all."""
+    @_builtins.property
+    def judges(self) -> _containers.RepeatedCompositeFieldContainer[Global___Judge]: ...
+    def __init__(
+        self,
+        *,
+        judges: _abc.Iterable[Global___Judge] | None = ...,
+        redundancy: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["judges", b"judges", "redundancy", b"redundancy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelJudges: _TypeAlias = ModelJudges  # noqa: Y015
+
+@_typing.final
+class Judge(_message.Message):
+    """A language model that compares answers. Each pair is asked about in both orders; verdicts that contradict one another
+    are ties, and those that cannot be read are no data.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    INSTRUCTIONS_FIELD_NUMBER: _builtins.int
+    KEY_VARIABLE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The annotator's id."""
+    url: _builtins.str
+    """An OpenAI-compatible endpoint: its base, for instance `http://localhost:8000/v1`."""
+    policy: _builtins.str
+    """A promoted policy, `models/<name>`, asked through the rollout service."""
+    model: _builtins.str
+    """The model's name at the endpoint."""
+    instructions: _builtins.str
+    """What makes an answer good; unset: helpful, harmless, honest."""
+    key_variable: _builtins.str
+    """The environment variable of the controller that holds the endpoint's key; the key itself is never kept."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        url: _builtins.str = ...,
+        policy: _builtins.str = ...,
+        model: _builtins.str = ...,
+        instructions: _builtins.str = ...,
+        key_variable: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "source", b"source", "url", b"url"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instructions", b"instructions", "key_variable", b"key_variable", "model", b"model", "name", b"name", "policy", b"policy", "source", b"source", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["url", "policy"]  # noqa: Y015
+    _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
+
+Global___Judge: _TypeAlias = Judge  # noqa: Y015
 
 @_typing.final
 class ImportedPreferences(_message.Message):
@@ -363,6 +491,7 @@ class RewardModelSpec(_message.Message):
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     EXTRA_SCORERS_FIELD_NUMBER: _builtins.int
+    WEIGHTING_FIELD_NUMBER: _builtins.int
     algorithm: _builtins.str
     """Unset: `reward_model`."""
     model: _builtins.str
@@ -371,6 +500,10 @@ class RewardModelSpec(_message.Message):
     """Passes over the training split. Unset: 1."""
     batch_size: _builtins.int
     """Examples a step. Unset: 16."""
+    weighting: _builtins.str
+    """How examples are weighed: `none`, or `reliability`, by how likely each judgement is right (docs/feedback.md).
+    Unset: `none`.
+    """
     @_builtins.property
     def options(self) -> _struct_pb2.Struct:
         """Of the algorithm."""
@@ -388,10 +521,11 @@ class RewardModelSpec(_message.Message):
         batch_size: _builtins.int = ...,
         options: _struct_pb2.Struct | None = ...,
         extra_scorers: _abc.Iterable[_reward_service_pb2.ScorerSpec] | None = ...,
+        weighting: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "batch_size", b"batch_size", "epochs", b"epochs", "extra_scorers", b"extra_scorers", "model", b"model", "options", b"options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "batch_size", b"batch_size", "epochs", b"epochs", "extra_scorers", b"extra_scorers", "model", b"model", "options", b"options", "weighting", b"weighting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -637,6 +771,7 @@ class IterationResult(_message.Message):
     GATE_REASON_FIELD_NUMBER: _builtins.int
     SAMPLES_FIELD_NUMBER: _builtins.int
     RESPONSE_TOKENS_FIELD_NUMBER: _builtins.int
+    STARTED_FROM_FIELD_NUMBER: _builtins.int
     iteration: _builtins.int
     heldout_score: _builtins.float
     """Mean known score of the candidate on held-out prompts."""
@@ -667,6 +802,10 @@ class IterationResult(_message.Message):
     def samples(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvaluationSample]:
         """Answers to the first held-out prompts, the same prompts and seeds in every iteration."""
 
+    @_builtins.property
+    def started_from(self) -> _weights_pb2.WeightsRef:
+        """The policy that answered in the collect stage and that the candidate was trained from."""
+
     def __init__(
         self,
         *,
@@ -684,10 +823,11 @@ class IterationResult(_message.Message):
         gate_reason: _builtins.str = ...,
         samples: _abc.Iterable[Global___EvaluationSample] | None = ...,
         response_tokens: _builtins.float | None = ...,
+        started_from: _weights_pb2.WeightsRef | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_heldout_score", b"_heldout_score", "_kl_nats", b"_kl_nats", "_response_tokens", b"_response_tokens", "_rm_accuracy", b"_rm_accuracy", "heldout_score", b"heldout_score", "kl_nats", b"kl_nats", "policy", b"policy", "response_tokens", b"response_tokens", "reward_model", b"reward_model", "rm_accuracy", b"rm_accuracy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_heldout_score", b"_heldout_score", "_kl_nats", b"_kl_nats", "_response_tokens", b"_response_tokens", "_rm_accuracy", b"_rm_accuracy", "heldout_score", b"heldout_score", "kl_nats", b"kl_nats", "policy", b"policy", "response_tokens", b"response_tokens", "reward_model", b"reward_model", "rm_accuracy", b"rm_accuracy", "started_from", b"started_from"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_heldout_score", b"_heldout_score", "_kl_nats", b"_kl_nats", "_response_tokens", b"_response_tokens", "_rm_accuracy", b"_rm_accuracy", "gate_reason", b"gate_reason", "heldout_score", b"heldout_score", "iteration", b"iteration", "kl_nats", b"kl_nats", "policy", b"policy", "preference_snapshot", b"preference_snapshot", "promoted", b"promoted", "prompt_snapshot", b"prompt_snapshot", "response_tokens", b"response_tokens", "reward_model", b"reward_model", "rm_accuracy", b"rm_accuracy", "samples", b"samples", "seconds", b"seconds", "stage_seconds", b"stage_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_heldout_score", b"_heldout_score", "_kl_nats", b"_kl_nats", "_response_tokens", b"_response_tokens", "_rm_accuracy", b"_rm_accuracy", "gate_reason", b"gate_reason", "heldout_score", b"heldout_score", "iteration", b"iteration", "kl_nats", b"kl_nats", "policy", b"policy", "preference_snapshot", b"preference_snapshot", "promoted", b"promoted", "prompt_snapshot", b"prompt_snapshot", "response_tokens", b"response_tokens", "reward_model", b"reward_model", "rm_accuracy", b"rm_accuracy", "samples", b"samples", "seconds", b"seconds", "stage_seconds", b"stage_seconds", "started_from", b"started_from"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__heldout_score: _TypeAlias = _typing.Literal["heldout_score"]  # noqa: Y015
     _WhichOneofArgType__heldout_score: _TypeAlias = _typing.Literal["_heldout_score", b"_heldout_score"]  # noqa: Y015

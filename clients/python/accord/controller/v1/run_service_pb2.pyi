@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from accord.controller.v1 import run_pb2 as _run_pb2
+from accord.types.v1 import weights_pb2 as _weights_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -560,3 +561,183 @@ class GetModelResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetModelResponse: _TypeAlias = GetModelResponse  # noqa: Y015
+
+@_typing.final
+class GetModelLineageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    WEIGHTS_DIGEST_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """As listed, or `models/<name>`."""
+    weights_digest: _builtins.str
+    """Of any policy or reward model that a run made, promoted or not; at least 8 characters of its start."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        weights_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "subject", b"subject", "weights_digest", b"weights_digest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "subject", b"subject", "weights_digest", b"weights_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["name", "weights_digest"]  # noqa: Y015
+    _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_subject) -> _WhichOneofReturnType_subject | None: ...
+
+Global___GetModelLineageRequest: _TypeAlias = GetModelLineageRequest  # noqa: Y015
+
+@_typing.final
+class GetModelLineageResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEPS_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineageStep]:
+        """The iteration that made it first, then the one that made what that started from, and so on to the base model."""
+
+    @_builtins.property
+    def base(self) -> _weights_pb2.WeightsRef:
+        """What everything started from."""
+
+    def __init__(
+        self,
+        *,
+        steps: _abc.Iterable[Global___LineageStep] | None = ...,
+        base: _weights_pb2.WeightsRef | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetModelLineageResponse: _TypeAlias = GetModelLineageResponse  # noqa: Y015
+
+@_typing.final
+class LineageStep(_message.Message):
+    """What one iteration of a run made, and from what."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    ITERATION_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    STARTED_FROM_FIELD_NUMBER: _builtins.int
+    STARTED_FROM_MODEL_FIELD_NUMBER: _builtins.int
+    REWARD_MODEL_FIELD_NUMBER: _builtins.int
+    PROMPT_SNAPSHOT_FIELD_NUMBER: _builtins.int
+    PREFERENCE_SNAPSHOT_FIELD_NUMBER: _builtins.int
+    PROMOTED_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    iteration: _builtins.int
+    model: _builtins.str
+    """Its name in the registry; empty: it was not promoted."""
+    started_from_model: _builtins.str
+    """The name of that in the registry; empty: it is the run's base model, or unknown."""
+    prompt_snapshot: _builtins.str
+    preference_snapshot: _builtins.str
+    promoted: _builtins.bool
+    """Whether the gate let it take the old policy's place."""
+    @_builtins.property
+    def policy(self) -> _weights_pb2.WeightsRef: ...
+    @_builtins.property
+    def started_from(self) -> _weights_pb2.WeightsRef: ...
+    @_builtins.property
+    def reward_model(self) -> _weights_pb2.WeightsRef: ...
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        iteration: _builtins.int = ...,
+        model: _builtins.str = ...,
+        policy: _weights_pb2.WeightsRef | None = ...,
+        started_from: _weights_pb2.WeightsRef | None = ...,
+        started_from_model: _builtins.str = ...,
+        reward_model: _weights_pb2.WeightsRef | None = ...,
+        prompt_snapshot: _builtins.str = ...,
+        preference_snapshot: _builtins.str = ...,
+        promoted: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "reward_model", b"reward_model", "started_from", b"started_from"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["iteration", b"iteration", "model", b"model", "policy", b"policy", "preference_snapshot", b"preference_snapshot", "promoted", b"promoted", "prompt_snapshot", b"prompt_snapshot", "reward_model", b"reward_model", "run_id", b"run_id", "started_from", b"started_from", "started_from_model", b"started_from_model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LineageStep: _TypeAlias = LineageStep  # noqa: Y015
+
+@_typing.final
+class ListTrainedModelsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def snapshots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Digests of snapshots of prompts or preferences."""
+
+    def __init__(
+        self,
+        *,
+        snapshots: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["snapshots", b"snapshots"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTrainedModelsRequest: _TypeAlias = ListTrainedModelsRequest  # noqa: Y015
+
+@_typing.final
+class ListTrainedModelsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrainedModel]:
+        """Oldest first."""
+
+    def __init__(
+        self,
+        *,
+        models: _abc.Iterable[Global___TrainedModel] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTrainedModelsResponse: _TypeAlias = ListTrainedModelsResponse  # noqa: Y015
+
+@_typing.final
+class TrainedModel(_message.Message):
+    """An iteration whose models learnt from a snapshot."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    SNAPSHOTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def step(self) -> Global___LineageStep: ...
+    @_builtins.property
+    def snapshots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those of the snapshots asked about that it was trained on itself; empty: only what it started from was."""
+
+    def __init__(
+        self,
+        *,
+        step: Global___LineageStep | None = ...,
+        snapshots: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["snapshots", b"snapshots", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrainedModel: _TypeAlias = TrainedModel  # noqa: Y015

@@ -518,6 +518,16 @@ class ModelServiceStub:
                 request_serializer=accord_dot_controller_dot_v1_dot_run__service__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=accord_dot_controller_dot_v1_dot_run__service__pb2.GetModelResponse.FromString,
                 _registered_method=True)
+        self.GetModelLineage = channel.unary_unary(
+                '/accord.controller.v1.ModelService/GetModelLineage',
+                request_serializer=accord_dot_controller_dot_v1_dot_run__service__pb2.GetModelLineageRequest.SerializeToString,
+                response_deserializer=accord_dot_controller_dot_v1_dot_run__service__pb2.GetModelLineageResponse.FromString,
+                _registered_method=True)
+        self.ListTrainedModels = channel.unary_unary(
+                '/accord.controller.v1.ModelService/ListTrainedModels',
+                request_serializer=accord_dot_controller_dot_v1_dot_run__service__pb2.ListTrainedModelsRequest.SerializeToString,
+                response_deserializer=accord_dot_controller_dot_v1_dot_run__service__pb2.ListTrainedModelsResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer:
@@ -538,6 +548,20 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetModelLineage(self, request, context):
+        """What made a model: the iterations that led to it, with their weights, reward models and snapshots.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTrainedModels(self, request, context):
+        """What learnt from snapshots: policies and reward models of every run, also through the policies they started from.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -550,6 +574,16 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.GetModel,
                     request_deserializer=accord_dot_controller_dot_v1_dot_run__service__pb2.GetModelRequest.FromString,
                     response_serializer=accord_dot_controller_dot_v1_dot_run__service__pb2.GetModelResponse.SerializeToString,
+            ),
+            'GetModelLineage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModelLineage,
+                    request_deserializer=accord_dot_controller_dot_v1_dot_run__service__pb2.GetModelLineageRequest.FromString,
+                    response_serializer=accord_dot_controller_dot_v1_dot_run__service__pb2.GetModelLineageResponse.SerializeToString,
+            ),
+            'ListTrainedModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTrainedModels,
+                    request_deserializer=accord_dot_controller_dot_v1_dot_run__service__pb2.ListTrainedModelsRequest.FromString,
+                    response_serializer=accord_dot_controller_dot_v1_dot_run__service__pb2.ListTrainedModelsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -607,6 +641,60 @@ class ModelService:
             '/accord.controller.v1.ModelService/GetModel',
             accord_dot_controller_dot_v1_dot_run__service__pb2.GetModelRequest.SerializeToString,
             accord_dot_controller_dot_v1_dot_run__service__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetModelLineage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.controller.v1.ModelService/GetModelLineage',
+            accord_dot_controller_dot_v1_dot_run__service__pb2.GetModelLineageRequest.SerializeToString,
+            accord_dot_controller_dot_v1_dot_run__service__pb2.GetModelLineageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTrainedModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.controller.v1.ModelService/ListTrainedModels',
+            accord_dot_controller_dot_v1_dot_run__service__pb2.ListTrainedModelsRequest.SerializeToString,
+            accord_dot_controller_dot_v1_dot_run__service__pb2.ListTrainedModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -134,6 +134,10 @@ class ModelServiceStub:
     """Pages through models, newest first."""
     GetModel: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetModelRequest, _run_service_pb2.GetModelResponse]
     """One model by name."""
+    GetModelLineage: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetModelLineageRequest, _run_service_pb2.GetModelLineageResponse]
+    """What made a model: the iterations that led to it, with their weights, reward models and snapshots."""
+    ListTrainedModels: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListTrainedModelsRequest, _run_service_pb2.ListTrainedModelsResponse]
+    """What learnt from snapshots: policies and reward models of every run, also through the policies they started from."""
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     """The registry of promoted policies."""
@@ -153,5 +157,21 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_run_service_pb2.GetModelRequest, _abc.Awaitable[_run_service_pb2.GetModelResponse]],
     ) -> _abc.Awaitable[_run_service_pb2.GetModelResponse]:
         """One model by name."""
+
+    @_abc_1.abstractmethod
+    def GetModelLineage(
+        self,
+        request: _run_service_pb2.GetModelLineageRequest,
+        context: _aio.ServicerContext[_run_service_pb2.GetModelLineageRequest, _abc.Awaitable[_run_service_pb2.GetModelLineageResponse]],
+    ) -> _abc.Awaitable[_run_service_pb2.GetModelLineageResponse]:
+        """What made a model: the iterations that led to it, with their weights, reward models and snapshots."""
+
+    @_abc_1.abstractmethod
+    def ListTrainedModels(
+        self,
+        request: _run_service_pb2.ListTrainedModelsRequest,
+        context: _aio.ServicerContext[_run_service_pb2.ListTrainedModelsRequest, _abc.Awaitable[_run_service_pb2.ListTrainedModelsResponse]],
+    ) -> _abc.Awaitable[_run_service_pb2.ListTrainedModelsResponse]:
+        """What learnt from snapshots: policies and reward models of every run, also through the policies they started from."""
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _aio.Server) -> None: ...

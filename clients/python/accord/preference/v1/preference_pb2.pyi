@@ -6,6 +6,7 @@ isort:skip_file
 from accord.types.v1 import chat_pb2 as _chat_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -98,6 +99,8 @@ class _TaskStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskState.V
     """As many have answered as were asked for."""
     TASK_STATE_CANCELLED: _TaskState.ValueType  # 3
     """Withdrawn."""
+    TASK_STATE_FLAGGED: _TaskState.ValueType  # 4
+    """Flagged by as many annotators as the service's settings say: given out no more until ResolveTask."""
 
 class TaskState(_TaskState, metaclass=_TaskStateEnumTypeWrapper):
     """What has become of a task."""
@@ -109,7 +112,47 @@ TASK_STATE_DONE: TaskState.ValueType  # 2
 """As many have answered as were asked for."""
 TASK_STATE_CANCELLED: TaskState.ValueType  # 3
 """Withdrawn."""
+TASK_STATE_FLAGGED: TaskState.ValueType  # 4
+"""Flagged by as many annotators as the service's settings say: given out no more until ResolveTask."""
 Global___TaskState: _TypeAlias = TaskState  # noqa: Y015
+
+class _FlagReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FlagReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FlagReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FLAG_REASON_UNSPECIFIED: _FlagReason.ValueType  # 0
+    FLAG_REASON_UNSAFE: _FlagReason.ValueType  # 1
+    """Prompt or answer is harmful beyond what annotators should read."""
+    FLAG_REASON_PERSONAL_DATA: _FlagReason.ValueType  # 2
+    """Holds data about a real person."""
+    FLAG_REASON_BROKEN: _FlagReason.ValueType  # 3
+    """Empty, cut off, or in a language that the annotator does not read."""
+    FLAG_REASON_UNCLEAR: _FlagReason.ValueType  # 4
+    """What is asked for cannot be told."""
+    FLAG_REASON_ALL_BAD: _FlagReason.ValueType  # 5
+    """Every answer is too bad to compare."""
+    FLAG_REASON_OTHER: _FlagReason.ValueType  # 6
+    """The comment says what."""
+
+class FlagReason(_FlagReason, metaclass=_FlagReasonEnumTypeWrapper):
+    """Why an annotator flags a task."""
+
+FLAG_REASON_UNSPECIFIED: FlagReason.ValueType  # 0
+FLAG_REASON_UNSAFE: FlagReason.ValueType  # 1
+"""Prompt or answer is harmful beyond what annotators should read."""
+FLAG_REASON_PERSONAL_DATA: FlagReason.ValueType  # 2
+"""Holds data about a real person."""
+FLAG_REASON_BROKEN: FlagReason.ValueType  # 3
+"""Empty, cut off, or in a language that the annotator does not read."""
+FLAG_REASON_UNCLEAR: FlagReason.ValueType  # 4
+"""What is asked for cannot be told."""
+FLAG_REASON_ALL_BAD: FlagReason.ValueType  # 5
+"""Every answer is too bad to compare."""
+FLAG_REASON_OTHER: FlagReason.ValueType  # 6
+"""The comment says what."""
+Global___FlagReason: _TypeAlias = FlagReason  # noqa: Y015
 
 class _SnapshotKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -128,6 +171,30 @@ SNAPSHOT_KIND_UNSPECIFIED: SnapshotKind.ValueType  # 0
 SNAPSHOT_KIND_PROMPTS: SnapshotKind.ValueType  # 1
 SNAPSHOT_KIND_PREFERENCES: SnapshotKind.ValueType  # 2
 Global___SnapshotKind: _TypeAlias = SnapshotKind  # noqa: Y015
+
+class _Weighting:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WeightingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Weighting.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WEIGHTING_UNSPECIFIED: _Weighting.ValueType  # 0
+    """Not at all: no weights."""
+    WEIGHTING_RELIABILITY: _Weighting.ValueType  # 1
+    """By how likely each judgement is right, from all of them: an estimate of every annotator's reliability
+    (Dawid and Skene, 1979). The same snapshot has the same weights, always. Mean 1.
+    """
+
+class Weighting(_Weighting, metaclass=_WeightingEnumTypeWrapper):
+    """How the records of an export are weighed."""
+
+WEIGHTING_UNSPECIFIED: Weighting.ValueType  # 0
+"""Not at all: no weights."""
+WEIGHTING_RELIABILITY: Weighting.ValueType  # 1
+"""By how likely each judgement is right, from all of them: an estimate of every annotator's reliability
+(Dawid and Skene, 1979). The same snapshot has the same weights, always. Mean 1.
+"""
+Global___Weighting: _TypeAlias = Weighting  # noqa: Y015
 
 @_typing.final
 class Prompt(_message.Message):
@@ -269,6 +336,12 @@ class Feedback(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     LATE_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    CRITERIA_FIELD_NUMBER: _builtins.int
+    SUPERSEDES_FIELD_NUMBER: _builtins.int
+    ELAPSED_FIELD_NUMBER: _builtins.int
+    SUPERSEDED_BY_FIELD_NUMBER: _builtins.int
+    RETRACTED_FIELD_NUMBER: _builtins.int
     feedback_id: _builtins.str
     prompt_id: _builtins.str
     task_id: _builtins.str
@@ -277,6 +350,14 @@ class Feedback(_message.Message):
     """Where imported feedback comes from."""
     late: _builtins.bool
     """True where it came after its lease had ended. Kept all the same."""
+    comment: _builtins.str
+    """What the annotator wants to say about it; at most 10,000 characters."""
+    supersedes: _builtins.str
+    """The annotator's earlier feedback that this one corrects. History keeps both; new snapshots take this one."""
+    superseded_by: _builtins.str
+    """The feedback that corrects this one; empty: none does."""
+    retracted: _builtins.bool
+    """Taken back by its annotator: kept for history and in the snapshots that have it, in no new one."""
     @_builtins.property
     def annotator(self) -> Global___Annotator: ...
     @_builtins.property
@@ -287,6 +368,16 @@ class Feedback(_message.Message):
     def rating(self) -> Global___Rating: ...
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def criteria(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rating]:
+        """Ratings of single answers by criterion, beside the judgement as a whole. Each names its criterion, each criterion and
+        answer once.
+        """
+
+    @_builtins.property
+    def elapsed(self) -> _duration_pb2.Duration:
+        """From lease to answer by the service's own clock; absent without a lease."""
+
     def __init__(
         self,
         *,
@@ -300,10 +391,16 @@ class Feedback(_message.Message):
         source: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         late: _builtins.bool = ...,
+        comment: _builtins.str = ...,
+        criteria: _abc.Iterable[Global___Rating] | None = ...,
+        supersedes: _builtins.str = ...,
+        elapsed: _duration_pb2.Duration | None = ...,
+        superseded_by: _builtins.str = ...,
+        retracted: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["annotator", b"annotator", "comparison", b"comparison", "create_time", b"create_time", "judgement", b"judgement", "ranking", b"ranking", "rating", b"rating"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["annotator", b"annotator", "comparison", b"comparison", "create_time", b"create_time", "elapsed", b"elapsed", "judgement", b"judgement", "ranking", b"ranking", "rating", b"rating"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotator", b"annotator", "comparison", b"comparison", "create_time", b"create_time", "feedback_id", b"feedback_id", "judgement", b"judgement", "late", b"late", "prompt_id", b"prompt_id", "ranking", b"ranking", "rating", b"rating", "source", b"source", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotator", b"annotator", "comment", b"comment", "comparison", b"comparison", "create_time", b"create_time", "criteria", b"criteria", "elapsed", b"elapsed", "feedback_id", b"feedback_id", "judgement", b"judgement", "late", b"late", "prompt_id", b"prompt_id", "ranking", b"ranking", "rating", b"rating", "retracted", b"retracted", "source", b"source", "superseded_by", b"superseded_by", "supersedes", b"supersedes", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_judgement: _TypeAlias = _typing.Literal["comparison", "ranking", "rating"]  # noqa: Y015
     _WhichOneofArgType_judgement: _TypeAlias = _typing.Literal["judgement", b"judgement"]  # noqa: Y015
@@ -439,6 +536,87 @@ class Rating(_message.Message):
 Global___Rating: _TypeAlias = Rating  # noqa: Y015
 
 @_typing.final
+class Criterion(_message.Message):
+    """Something that annotators rate each answer by."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    MIN_FIELD_NUMBER: _builtins.int
+    MAX_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """For instance `helpful` or `harmless`; ratings name it."""
+    description: _builtins.str
+    """For people: what it means."""
+    min: _builtins.float
+    """The scale; unset: 1 to 5."""
+    max: _builtins.float
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        min: _builtins.float | None = ...,
+        max: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max", b"_max", "_min", b"_min", "max", b"max", "min", b"min"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max", b"_max", "_min", b"_min", "description", b"description", "max", b"max", "min", b"min", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max: _TypeAlias = _typing.Literal["max"]  # noqa: Y015
+    _WhichOneofArgType__max: _TypeAlias = _typing.Literal["_max", b"_max"]  # noqa: Y015
+    _WhichOneofReturnType__min: _TypeAlias = _typing.Literal["min"]  # noqa: Y015
+    _WhichOneofArgType__min: _TypeAlias = _typing.Literal["_min", b"_min"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max) -> _WhichOneofReturnType__max | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min) -> _WhichOneofReturnType__min | None: ...
+
+Global___Criterion: _TypeAlias = Criterion  # noqa: Y015
+
+@_typing.final
+class KnownAnswer(_message.Message):
+    """The right answer to a gold task: a judgement of the task's own completions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPARISON_FIELD_NUMBER: _builtins.int
+    RANKING_FIELD_NUMBER: _builtins.int
+    RATING_FIELD_NUMBER: _builtins.int
+    TOLERANCE_FIELD_NUMBER: _builtins.int
+    tolerance: _builtins.float
+    """Of a rating: how far off still counts as right, in the scale's own unit; unset: a tenth of the scale."""
+    @_builtins.property
+    def comparison(self) -> Global___Comparison: ...
+    @_builtins.property
+    def ranking(self) -> Global___Ranking: ...
+    @_builtins.property
+    def rating(self) -> Global___Rating: ...
+    def __init__(
+        self,
+        *,
+        comparison: Global___Comparison | None = ...,
+        ranking: Global___Ranking | None = ...,
+        rating: Global___Rating | None = ...,
+        tolerance: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_tolerance", b"_tolerance", "comparison", b"comparison", "judgement", b"judgement", "ranking", b"ranking", "rating", b"rating", "tolerance", b"tolerance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tolerance", b"_tolerance", "comparison", b"comparison", "judgement", b"judgement", "ranking", b"ranking", "rating", b"rating", "tolerance", b"tolerance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__tolerance: _TypeAlias = _typing.Literal["tolerance"]  # noqa: Y015
+    _WhichOneofArgType__tolerance: _TypeAlias = _typing.Literal["_tolerance", b"_tolerance"]  # noqa: Y015
+    _WhichOneofReturnType_judgement: _TypeAlias = _typing.Literal["comparison", "ranking", "rating"]  # noqa: Y015
+    _WhichOneofArgType_judgement: _TypeAlias = _typing.Literal["judgement", b"judgement"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tolerance) -> _WhichOneofReturnType__tolerance | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_judgement) -> _WhichOneofReturnType_judgement | None: ...
+
+Global___KnownAnswer: _TypeAlias = KnownAnswer  # noqa: Y015
+
+@_typing.final
 class Task(_message.Message):
     """A piece of work for annotators."""
 
@@ -452,6 +630,11 @@ class Task(_message.Message):
     QUEUE_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     ANSWERS_FIELD_NUMBER: _builtins.int
+    GOLD_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    CRITERIA_FIELD_NUMBER: _builtins.int
+    INSTRUCTIONS_FIELD_NUMBER: _builtins.int
+    FLAGS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     kind: Global___TaskKind.ValueType
     prompt_id: _builtins.str
@@ -462,9 +645,25 @@ class Task(_message.Message):
     state: Global___TaskState.ValueType
     answers: _builtins.int
     """How many have answered."""
+    priority: _builtins.int
+    """Higher ones are given out first; equal ones in the order in which they were opened."""
+    instructions: _builtins.str
+    """For annotators; at most 10,000 characters."""
+    flags: _builtins.int
+    """How many have flagged it."""
     @_builtins.property
     def completion_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What to judge: two for a comparison, two or more for a ranking, one for a rating."""
+
+    @_builtins.property
+    def gold(self) -> Global___KnownAnswer:
+        """Makes it a gold task: it measures annotators. Any number of them answer it, mixed among other tasks; it counts as
+        nobody's work, no snapshot takes its feedback unless asked, and a lease does not show that it is one.
+        """
+
+    @_builtins.property
+    def criteria(self) -> _containers.RepeatedCompositeFieldContainer[Global___Criterion]:
+        """What to rate every answer by, beside the judgement as a whole."""
 
     def __init__(
         self,
@@ -477,14 +676,60 @@ class Task(_message.Message):
         queue: _builtins.str = ...,
         state: Global___TaskState.ValueType = ...,
         answers: _builtins.int = ...,
+        gold: Global___KnownAnswer | None = ...,
+        priority: _builtins.int = ...,
+        criteria: _abc.Iterable[Global___Criterion] | None = ...,
+        instructions: _builtins.str = ...,
+        flags: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gold", b"gold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "completion_ids", b"completion_ids", "kind", b"kind", "prompt_id", b"prompt_id", "queue", b"queue", "redundancy", b"redundancy", "state", b"state", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "completion_ids", b"completion_ids", "criteria", b"criteria", "flags", b"flags", "gold", b"gold", "instructions", b"instructions", "kind", b"kind", "priority", b"priority", "prompt_id", b"prompt_id", "queue", b"queue", "redundancy", b"redundancy", "state", b"state", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Task: _TypeAlias = Task  # noqa: Y015
+
+@_typing.final
+class Flag(_message.Message):
+    """One annotator's flag on a task."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    ANNOTATOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    reason: Global___FlagReason.ValueType
+    comment: _builtins.str
+    @_builtins.property
+    def annotator(self) -> Global___Annotator: ...
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def task(self) -> Global___Task:
+        """As it is now."""
+
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        annotator: Global___Annotator | None = ...,
+        reason: Global___FlagReason.ValueType = ...,
+        comment: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        task: Global___Task | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["annotator", b"annotator", "create_time", b"create_time", "task", b"task"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotator", b"annotator", "comment", b"comment", "create_time", b"create_time", "reason", b"reason", "task", b"task", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Flag: _TypeAlias = Flag  # noqa: Y015
 
 @_typing.final
 class TaskLease(_message.Message):
@@ -497,6 +742,7 @@ class TaskLease(_message.Message):
     COMPLETIONS_FIELD_NUMBER: _builtins.int
     LEASE_ID_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    REMAINING_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.str
     @_builtins.property
     def task(self) -> Global___Task: ...
@@ -508,6 +754,10 @@ class TaskLease(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def remaining(self) -> _duration_pb2.Duration:
+        """Time left by the service's own clock when this was answered: what a caller whose clock is wrong can count down."""
+
     def __init__(
         self,
         *,
@@ -516,10 +766,11 @@ class TaskLease(_message.Message):
         completions: _abc.Iterable[Global___Completion] | None = ...,
         lease_id: _builtins.str = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        remaining: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "prompt", b"prompt", "task", b"task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "prompt", b"prompt", "remaining", b"remaining", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completions", b"completions", "expire_time", b"expire_time", "lease_id", b"lease_id", "prompt", b"prompt", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completions", b"completions", "expire_time", b"expire_time", "lease_id", b"lease_id", "prompt", b"prompt", "remaining", b"remaining", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -576,6 +827,12 @@ class SnapshotFilter(_message.Message):
     SOURCES_FIELD_NUMBER: _builtins.int
     ANNOTATOR_KINDS_FIELD_NUMBER: _builtins.int
     QUEUES_FIELD_NUMBER: _builtins.int
+    INCLUDE_GOLD_FIELD_NUMBER: _builtins.int
+    EXCLUDE_LATE_FIELD_NUMBER: _builtins.int
+    include_gold: _builtins.bool
+    """Also feedback on gold tasks (preferences only)."""
+    exclude_late: _builtins.bool
+    """Leave out what came after its lease had ended (preferences only)."""
     @_builtins.property
     def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Any of these sources."""
@@ -594,10 +851,12 @@ class SnapshotFilter(_message.Message):
         sources: _abc.Iterable[_builtins.str] | None = ...,
         annotator_kinds: _abc.Iterable[Global___AnnotatorKind.ValueType] | None = ...,
         queues: _abc.Iterable[_builtins.str] | None = ...,
+        include_gold: _builtins.bool = ...,
+        exclude_late: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotator_kinds", b"annotator_kinds", "queues", b"queues", "sources", b"sources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotator_kinds", b"annotator_kinds", "exclude_late", b"exclude_late", "include_gold", b"include_gold", "queues", b"queues", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -612,6 +871,9 @@ class Record(_message.Message):
     PROMPT_FIELD_NUMBER: _builtins.int
     COMPLETIONS_FIELD_NUMBER: _builtins.int
     FEEDBACK_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    weight: _builtins.float
+    """How much it should count, at least 0; absent where no weighting was asked for."""
     @_builtins.property
     def prompt(self) -> Global___Prompt: ...
     @_builtins.property
@@ -628,11 +890,14 @@ class Record(_message.Message):
         prompt: Global___Prompt | None = ...,
         completions: _abc.Iterable[Global___Completion] | None = ...,
         feedback: Global___Feedback | None = ...,
+        weight: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["feedback", b"feedback", "prompt", b"prompt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "feedback", b"feedback", "prompt", b"prompt", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completions", b"completions", "feedback", b"feedback", "prompt", b"prompt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "completions", b"completions", "feedback", b"feedback", "prompt", b"prompt", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
+    _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
 
 Global___Record: _TypeAlias = Record  # noqa: Y015

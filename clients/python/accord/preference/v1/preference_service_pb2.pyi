@@ -10,6 +10,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,6 +21,28 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _TaskResolution:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TaskResolutionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskResolution.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TASK_RESOLUTION_UNSPECIFIED: _TaskResolution.ValueType  # 0
+    TASK_RESOLUTION_REOPEN: _TaskResolution.ValueType  # 1
+    """It is given out again; those who flagged it do not get it."""
+    TASK_RESOLUTION_CANCEL: _TaskResolution.ValueType  # 2
+    """It is withdrawn."""
+
+class TaskResolution(_TaskResolution, metaclass=_TaskResolutionEnumTypeWrapper):
+    """What becomes of a flagged task."""
+
+TASK_RESOLUTION_UNSPECIFIED: TaskResolution.ValueType  # 0
+TASK_RESOLUTION_REOPEN: TaskResolution.ValueType  # 1
+"""It is given out again; those who flagged it do not get it."""
+TASK_RESOLUTION_CANCEL: TaskResolution.ValueType  # 2
+"""It is withdrawn."""
+Global___TaskResolution: _TypeAlias = TaskResolution  # noqa: Y015
 
 @_typing.final
 class CreatePromptsRequest(_message.Message):
@@ -217,9 +240,12 @@ class LeaseTaskRequest(_message.Message):
     ANNOTATOR_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
     QUEUE_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     queue: _builtins.str
-    """Empty: any queue."""
+    """Empty: any queue. Ending in `/`: every queue whose name starts so, for instance `demo/`."""
+    resume: _builtins.bool
+    """Give the task again that this annotator holds already, with the time it has left, if there is one."""
     @_builtins.property
     def annotator(self) -> _preference_pb2.Annotator: ...
     @_builtins.property
@@ -233,10 +259,11 @@ class LeaseTaskRequest(_message.Message):
         annotator: _preference_pb2.Annotator | None = ...,
         ttl: _duration_pb2.Duration | None = ...,
         queue: _builtins.str = ...,
+        resume: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["annotator", b"annotator", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotator", b"annotator", "queue", b"queue", "request_id", b"request_id", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotator", b"annotator", "queue", b"queue", "request_id", b"request_id", "resume", b"resume", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -302,6 +329,199 @@ class ReleaseTaskResponse(_message.Message):
 Global___ReleaseTaskResponse: _TypeAlias = ReleaseTaskResponse  # noqa: Y015
 
 @_typing.final
+class RenewLeaseRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LEASE_ID_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    lease_id: _builtins.str
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """Unset: 10 minutes."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        lease_id: _builtins.str = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_id", b"lease_id", "request_id", b"request_id", "ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewLeaseRequest: _TypeAlias = RenewLeaseRequest  # noqa: Y015
+
+@_typing.final
+class RenewLeaseResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lease(self) -> _preference_pb2.TaskLease: ...
+    def __init__(
+        self,
+        *,
+        lease: _preference_pb2.TaskLease | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewLeaseResponse: _TypeAlias = RenewLeaseResponse  # noqa: Y015
+
+@_typing.final
+class FlagTaskRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LEASE_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    lease_id: _builtins.str
+    reason: _preference_pb2.FlagReason.ValueType
+    comment: _builtins.str
+    """Needed with FLAG_REASON_OTHER; at most 10,000 characters."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        lease_id: _builtins.str = ...,
+        reason: _preference_pb2.FlagReason.ValueType = ...,
+        comment: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comment", b"comment", "lease_id", b"lease_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FlagTaskRequest: _TypeAlias = FlagTaskRequest  # noqa: Y015
+
+@_typing.final
+class FlagTaskResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def task(self) -> _preference_pb2.Task: ...
+    def __init__(
+        self,
+        *,
+        task: _preference_pb2.Task | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FlagTaskResponse: _TypeAlias = FlagTaskResponse  # noqa: Y015
+
+@_typing.final
+class ListFlagsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most this many; 0: 100; at most 1,000."""
+    page_token: _builtins.str
+    queue: _builtins.str
+    """Empty: any queue. Ending in `/`: every queue whose name starts so."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        queue: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFlagsRequest: _TypeAlias = ListFlagsRequest  # noqa: Y015
+
+@_typing.final
+class ListFlagsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLAGS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def flags(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.Flag]: ...
+    def __init__(
+        self,
+        *,
+        flags: _abc.Iterable[_preference_pb2.Flag] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flags", b"flags", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFlagsResponse: _TypeAlias = ListFlagsResponse  # noqa: Y015
+
+@_typing.final
+class ResolveTaskRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    RESOLUTION_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    task_id: _builtins.str
+    resolution: Global___TaskResolution.ValueType
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+        resolution: Global___TaskResolution.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "resolution", b"resolution", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveTaskRequest: _TypeAlias = ResolveTaskRequest  # noqa: Y015
+
+@_typing.final
+class ResolveTaskResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def task(self) -> _preference_pb2.Task: ...
+    def __init__(
+        self,
+        *,
+        task: _preference_pb2.Task | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveTaskResponse: _TypeAlias = ResolveTaskResponse  # noqa: Y015
+
+@_typing.final
 class CancelTasksRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -347,15 +567,20 @@ class GetQueueRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     QUEUE_FIELD_NUMBER: _builtins.int
+    WITH_AGREEMENT_FIELD_NUMBER: _builtins.int
     queue: _builtins.str
+    """Ending in `/`: every queue whose name starts so, together."""
+    with_agreement: _builtins.bool
+    """Also compute `alpha`, which reads all feedback of the queue."""
     def __init__(
         self,
         *,
         queue: _builtins.str = ...,
+        with_agreement: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue", "with_agreement", b"with_agreement"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -370,11 +595,29 @@ class GetQueueResponse(_message.Message):
     CANCELLED_TASKS_FIELD_NUMBER: _builtins.int
     LEASED_TASKS_FIELD_NUMBER: _builtins.int
     FEEDBACK_FIELD_NUMBER: _builtins.int
+    FLAGGED_TASKS_FIELD_NUMBER: _builtins.int
+    GOLD_TASKS_FIELD_NUMBER: _builtins.int
+    WANTED_FEEDBACK_FIELD_NUMBER: _builtins.int
+    RECENT_FEEDBACK_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
     open_tasks: _builtins.int
     done_tasks: _builtins.int
     cancelled_tasks: _builtins.int
     leased_tasks: _builtins.int
     feedback: _builtins.int
+    """Judgements in force: without corrected and retracted ones, without gold."""
+    flagged_tasks: _builtins.int
+    """Tasks that nobody gets until somebody has looked at them."""
+    gold_tasks: _builtins.int
+    """Gold tasks; in no other count here."""
+    wanted_feedback: _builtins.int
+    """How many judgements the open and done tasks ask for in all."""
+    recent_feedback: _builtins.int
+    """Judgements that came in the last 10 minutes, by the service's clock."""
+    alpha: _builtins.float
+    """Krippendorff's alpha, nominal, over the choices of people between two answers; absent where it was not asked for, or
+    where no pair was judged twice.
+    """
     def __init__(
         self,
         *,
@@ -383,12 +626,19 @@ class GetQueueResponse(_message.Message):
         cancelled_tasks: _builtins.int = ...,
         leased_tasks: _builtins.int = ...,
         feedback: _builtins.int = ...,
+        flagged_tasks: _builtins.int = ...,
+        gold_tasks: _builtins.int = ...,
+        wanted_feedback: _builtins.int = ...,
+        recent_feedback: _builtins.int = ...,
+        alpha: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_tasks", b"cancelled_tasks", "done_tasks", b"done_tasks", "feedback", b"feedback", "leased_tasks", b"leased_tasks", "open_tasks", b"open_tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "cancelled_tasks", b"cancelled_tasks", "done_tasks", b"done_tasks", "feedback", b"feedback", "flagged_tasks", b"flagged_tasks", "gold_tasks", b"gold_tasks", "leased_tasks", b"leased_tasks", "open_tasks", b"open_tasks", "recent_feedback", b"recent_feedback", "wanted_feedback", b"wanted_feedback"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
+    _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__alpha) -> _WhichOneofReturnType__alpha | None: ...
 
 Global___GetQueueResponse: _TypeAlias = GetQueueResponse  # noqa: Y015
 
@@ -440,6 +690,224 @@ class SubmitFeedbackResponse(_message.Message):
 Global___SubmitFeedbackResponse: _TypeAlias = SubmitFeedbackResponse  # noqa: Y015
 
 @_typing.final
+class RetractFeedbackRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    FEEDBACK_ID_FIELD_NUMBER: _builtins.int
+    ANNOTATOR_FIELD_NUMBER: _builtins.int
+    LEASE_AGAIN_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    feedback_id: _builtins.str
+    lease_again: _builtins.bool
+    """Lease the task to them again. No lease comes back where the task was cancelled meanwhile, or has none."""
+    @_builtins.property
+    def annotator(self) -> _preference_pb2.Annotator:
+        """Who gave it; PERMISSION_DENIED, NOT_YOUR_FEEDBACK, for anybody else."""
+
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """Of that lease; unset: 10 minutes."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        feedback_id: _builtins.str = ...,
+        annotator: _preference_pb2.Annotator | None = ...,
+        lease_again: _builtins.bool = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["annotator", b"annotator", "ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotator", b"annotator", "feedback_id", b"feedback_id", "lease_again", b"lease_again", "request_id", b"request_id", "ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetractFeedbackRequest: _TypeAlias = RetractFeedbackRequest  # noqa: Y015
+
+@_typing.final
+class RetractFeedbackResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEEDBACK_FIELD_NUMBER: _builtins.int
+    LEASE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def feedback(self) -> _preference_pb2.Feedback:
+        """As it is kept."""
+
+    @_builtins.property
+    def lease(self) -> _preference_pb2.TaskLease: ...
+    def __init__(
+        self,
+        *,
+        feedback: _preference_pb2.Feedback | None = ...,
+        lease: _preference_pb2.TaskLease | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["feedback", b"feedback", "lease", b"lease"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feedback", b"feedback", "lease", b"lease"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetractFeedbackResponse: _TypeAlias = RetractFeedbackResponse  # noqa: Y015
+
+@_typing.final
+class ListFeedbackRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ANNOTATOR_FIELD_NUMBER: _builtins.int
+    PROMPT_ID_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most this many; 0: 100; at most 1,000."""
+    page_token: _builtins.str
+    prompt_id: _builtins.str
+    task_id: _builtins.str
+    queue: _builtins.str
+    """Ending in `/`: every queue whose name starts so."""
+    @_builtins.property
+    def annotator(self) -> _preference_pb2.Annotator:
+        """Unset: anybody's."""
+
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        annotator: _preference_pb2.Annotator | None = ...,
+        prompt_id: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+        queue: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["annotator", b"annotator"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotator", b"annotator", "page_size", b"page_size", "page_token", b"page_token", "prompt_id", b"prompt_id", "queue", b"queue", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFeedbackRequest: _TypeAlias = ListFeedbackRequest  # noqa: Y015
+
+@_typing.final
+class ListFeedbackResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEEDBACK_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def feedback(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.Feedback]: ...
+    def __init__(
+        self,
+        *,
+        feedback: _abc.Iterable[_preference_pb2.Feedback] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feedback", b"feedback", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFeedbackResponse: _TypeAlias = ListFeedbackResponse  # noqa: Y015
+
+@_typing.final
+class GetCompletionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPLETION_ID_FIELD_NUMBER: _builtins.int
+    completion_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        completion_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_id", b"completion_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCompletionRequest: _TypeAlias = GetCompletionRequest  # noqa: Y015
+
+@_typing.final
+class GetCompletionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPLETION_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def completion(self) -> _preference_pb2.Completion: ...
+    @_builtins.property
+    def prompt(self) -> _preference_pb2.Prompt: ...
+    def __init__(
+        self,
+        *,
+        completion: _preference_pb2.Completion | None = ...,
+        prompt: _preference_pb2.Prompt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["completion", b"completion", "prompt", b"prompt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion", b"completion", "prompt", b"prompt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCompletionResponse: _TypeAlias = GetCompletionResponse  # noqa: Y015
+
+@_typing.final
+class DeletePromptsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PROMPT_IDS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    @_builtins.property
+    def prompt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """All or none; NOT_FOUND names an unknown one."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        prompt_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prompt_ids", b"prompt_ids", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeletePromptsRequest: _TypeAlias = DeletePromptsRequest  # noqa: Y015
+
+@_typing.final
+class DeletePromptsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELETED_FIELD_NUMBER: _builtins.int
+    CANCELLED_TASKS_FIELD_NUMBER: _builtins.int
+    deleted: _builtins.int
+    """How many were not deleted before."""
+    cancelled_tasks: _builtins.int
+    def __init__(
+        self,
+        *,
+        deleted: _builtins.int = ...,
+        cancelled_tasks: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_tasks", b"cancelled_tasks", "deleted", b"deleted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeletePromptsResponse: _TypeAlias = DeletePromptsResponse  # noqa: Y015
+
+@_typing.final
 class ImportRecordsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -480,7 +948,10 @@ class ImportRecord(_message.Message):
     RATING_FIELD_NUMBER: _builtins.int
     ANNOTATOR_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    CRITERIA_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
     source: _builtins.str
+    comment: _builtins.str
     @_builtins.property
     def prompt(self) -> _chat_pb2.Conversation: ...
     @_builtins.property
@@ -495,6 +966,10 @@ class ImportRecord(_message.Message):
     def annotator(self) -> _preference_pb2.Annotator:
         """Needed with a judgement."""
 
+    @_builtins.property
+    def criteria(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.Rating]:
+        """As in Feedback, by local ids; only with a judgement."""
+
     def __init__(
         self,
         *,
@@ -505,10 +980,12 @@ class ImportRecord(_message.Message):
         rating: _preference_pb2.Rating | None = ...,
         annotator: _preference_pb2.Annotator | None = ...,
         source: _builtins.str = ...,
+        criteria: _abc.Iterable[_preference_pb2.Rating] | None = ...,
+        comment: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["annotator", b"annotator", "comparison", b"comparison", "judgement", b"judgement", "prompt", b"prompt", "ranking", b"ranking", "rating", b"rating"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotator", b"annotator", "comparison", b"comparison", "completions", b"completions", "judgement", b"judgement", "prompt", b"prompt", "ranking", b"ranking", "rating", b"rating", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotator", b"annotator", "comment", b"comment", "comparison", b"comparison", "completions", b"completions", "criteria", b"criteria", "judgement", b"judgement", "prompt", b"prompt", "ranking", b"ranking", "rating", b"rating", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_judgement: _TypeAlias = _typing.Literal["comparison", "ranking", "rating"]  # noqa: Y015
     _WhichOneofArgType_judgement: _TypeAlias = _typing.Literal["judgement", b"judgement"]  # noqa: Y015
@@ -702,23 +1179,235 @@ class ListSnapshotsResponse(_message.Message):
 Global___ListSnapshotsResponse: _TypeAlias = ListSnapshotsResponse  # noqa: Y015
 
 @_typing.final
+class GetSnapshotOriginsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSnapshotOriginsRequest: _TypeAlias = GetSnapshotOriginsRequest  # noqa: Y015
+
+@_typing.final
+class GetSnapshotOriginsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    ANNOTATORS_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    COMPLETIONS_FIELD_NUMBER: _builtins.int
+    PROMPTS_FIELD_NUMBER: _builtins.int
+    prompts: _builtins.int
+    """Different prompts."""
+    @_builtins.property
+    def snapshot(self) -> _preference_pb2.Snapshot: ...
+    @_builtins.property
+    def annotators(self) -> _containers.RepeatedCompositeFieldContainer[Global___AnnotatorRecords]:
+        """Most records first."""
+
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___SourceRecords]: ...
+    @_builtins.property
+    def completions(self) -> _containers.RepeatedCompositeFieldContainer[Global___CompletionSource]: ...
+    def __init__(
+        self,
+        *,
+        snapshot: _preference_pb2.Snapshot | None = ...,
+        annotators: _abc.Iterable[Global___AnnotatorRecords] | None = ...,
+        sources: _abc.Iterable[Global___SourceRecords] | None = ...,
+        completions: _abc.Iterable[Global___CompletionSource] | None = ...,
+        prompts: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotators", b"annotators", "completions", b"completions", "prompts", b"prompts", "snapshot", b"snapshot", "sources", b"sources"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSnapshotOriginsResponse: _TypeAlias = GetSnapshotOriginsResponse  # noqa: Y015
+
+@_typing.final
+class AnnotatorRecords(_message.Message):
+    """How many records of a snapshot an annotator gave."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANNOTATOR_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    records: _builtins.int
+    @_builtins.property
+    def annotator(self) -> _preference_pb2.Annotator: ...
+    def __init__(
+        self,
+        *,
+        annotator: _preference_pb2.Annotator | None = ...,
+        records: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["annotator", b"annotator"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotator", b"annotator", "records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnnotatorRecords: _TypeAlias = AnnotatorRecords  # noqa: Y015
+
+@_typing.final
+class SourceRecords(_message.Message):
+    """How many records of a snapshot come from a source."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """Empty: none was named."""
+    records: _builtins.int
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        records: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["records", b"records", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SourceRecords: _TypeAlias = SourceRecords  # noqa: Y015
+
+@_typing.final
+class CompletionSource(_message.Message):
+    """Which weights wrote answers of a snapshot."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    COMPLETIONS_FIELD_NUMBER: _builtins.int
+    completions: _builtins.int
+    """Different answers."""
+    @_builtins.property
+    def origin(self) -> _preference_pb2.CompletionOrigin:
+        """Empty for imported answers. The seed is left out."""
+
+    def __init__(
+        self,
+        *,
+        origin: _preference_pb2.CompletionOrigin | None = ...,
+        completions: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["origin", b"origin"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completions", b"completions", "origin", b"origin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompletionSource: _TypeAlias = CompletionSource  # noqa: Y015
+
+@_typing.final
+class ListSnapshotUsesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANNOTATOR_FIELD_NUMBER: _builtins.int
+    PROMPT_ID_FIELD_NUMBER: _builtins.int
+    COMPLETION_ID_FIELD_NUMBER: _builtins.int
+    prompt_id: _builtins.str
+    completion_id: _builtins.str
+    @_builtins.property
+    def annotator(self) -> _preference_pb2.Annotator: ...
+    def __init__(
+        self,
+        *,
+        annotator: _preference_pb2.Annotator | None = ...,
+        prompt_id: _builtins.str = ...,
+        completion_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["annotator", b"annotator", "completion_id", b"completion_id", "prompt_id", b"prompt_id", "subject", b"subject"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotator", b"annotator", "completion_id", b"completion_id", "prompt_id", b"prompt_id", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["annotator", "prompt_id", "completion_id"]  # noqa: Y015
+    _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_subject) -> _WhichOneofReturnType_subject | None: ...
+
+Global___ListSnapshotUsesRequest: _TypeAlias = ListSnapshotUsesRequest  # noqa: Y015
+
+@_typing.final
+class ListSnapshotUsesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def uses(self) -> _containers.RepeatedCompositeFieldContainer[Global___SnapshotUse]: ...
+    def __init__(
+        self,
+        *,
+        uses: _abc.Iterable[Global___SnapshotUse] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["uses", b"uses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSnapshotUsesResponse: _TypeAlias = ListSnapshotUsesResponse  # noqa: Y015
+
+@_typing.final
+class SnapshotUse(_message.Message):
+    """A snapshot, and how many of its records something is in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    records: _builtins.int
+    @_builtins.property
+    def snapshot(self) -> _preference_pb2.Snapshot: ...
+    def __init__(
+        self,
+        *,
+        snapshot: _preference_pb2.Snapshot | None = ...,
+        records: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["records", b"records", "snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotUse: _TypeAlias = SnapshotUse  # noqa: Y015
+
+@_typing.final
 class ExportSnapshotRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DIGEST_FIELD_NUMBER: _builtins.int
     SPLIT_FIELD_NUMBER: _builtins.int
+    WEIGHTING_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
     split: _preference_pb2.Split.ValueType
     """Unset: both sides."""
+    weighting: _preference_pb2.Weighting.ValueType
+    """Snapshots of preferences only."""
     def __init__(
         self,
         *,
         digest: _builtins.str = ...,
         split: _preference_pb2.Split.ValueType = ...,
+        weighting: _preference_pb2.Weighting.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "split", b"split"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "split", b"split", "weighting", b"weighting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -65,6 +65,26 @@ class PreferenceServiceStub:
                 request_serializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.ReleaseTaskRequest.SerializeToString,
                 response_deserializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.ReleaseTaskResponse.FromString,
                 _registered_method=True)
+        self.RenewLease = channel.unary_unary(
+                '/accord.preference.v1.PreferenceService/RenewLease',
+                request_serializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.RenewLeaseRequest.SerializeToString,
+                response_deserializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.RenewLeaseResponse.FromString,
+                _registered_method=True)
+        self.FlagTask = channel.unary_unary(
+                '/accord.preference.v1.PreferenceService/FlagTask',
+                request_serializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.FlagTaskRequest.SerializeToString,
+                response_deserializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.FlagTaskResponse.FromString,
+                _registered_method=True)
+        self.ListFlags = channel.unary_unary(
+                '/accord.preference.v1.PreferenceService/ListFlags',
+                request_serializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.ListFlagsRequest.SerializeToString,
+                response_deserializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.ListFlagsResponse.FromString,
+                _registered_method=True)
+        self.ResolveTask = channel.unary_unary(
+                '/accord.preference.v1.PreferenceService/ResolveTask',
+                request_serializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.ResolveTaskRequest.SerializeToString,
+                response_deserializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.ResolveTaskResponse.FromString,
+                _registered_method=True)
         self.CancelTasks = channel.unary_unary(
                 '/accord.preference.v1.PreferenceService/CancelTasks',
                 request_serializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.CancelTasksRequest.SerializeToString,
@@ -79,6 +99,26 @@ class PreferenceServiceStub:
                 '/accord.preference.v1.PreferenceService/SubmitFeedback',
                 request_serializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.SubmitFeedbackRequest.SerializeToString,
                 response_deserializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.SubmitFeedbackResponse.FromString,
+                _registered_method=True)
+        self.RetractFeedback = channel.unary_unary(
+                '/accord.preference.v1.PreferenceService/RetractFeedback',
+                request_serializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.RetractFeedbackRequest.SerializeToString,
+                response_deserializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.RetractFeedbackResponse.FromString,
+                _registered_method=True)
+        self.ListFeedback = channel.unary_unary(
+                '/accord.preference.v1.PreferenceService/ListFeedback',
+                request_serializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.ListFeedbackRequest.SerializeToString,
+                response_deserializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.ListFeedbackResponse.FromString,
+                _registered_method=True)
+        self.GetCompletion = channel.unary_unary(
+                '/accord.preference.v1.PreferenceService/GetCompletion',
+                request_serializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.GetCompletionRequest.SerializeToString,
+                response_deserializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.GetCompletionResponse.FromString,
+                _registered_method=True)
+        self.DeletePrompts = channel.unary_unary(
+                '/accord.preference.v1.PreferenceService/DeletePrompts',
+                request_serializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.DeletePromptsRequest.SerializeToString,
+                response_deserializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.DeletePromptsResponse.FromString,
                 _registered_method=True)
         self.ImportRecords = channel.stream_unary(
                 '/accord.preference.v1.PreferenceService/ImportRecords',
@@ -99,6 +139,16 @@ class PreferenceServiceStub:
                 '/accord.preference.v1.PreferenceService/ListSnapshots',
                 request_serializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.ListSnapshotsRequest.SerializeToString,
                 response_deserializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.ListSnapshotsResponse.FromString,
+                _registered_method=True)
+        self.GetSnapshotOrigins = channel.unary_unary(
+                '/accord.preference.v1.PreferenceService/GetSnapshotOrigins',
+                request_serializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.GetSnapshotOriginsRequest.SerializeToString,
+                response_deserializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.GetSnapshotOriginsResponse.FromString,
+                _registered_method=True)
+        self.ListSnapshotUses = channel.unary_unary(
+                '/accord.preference.v1.PreferenceService/ListSnapshotUses',
+                request_serializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.ListSnapshotUsesRequest.SerializeToString,
+                response_deserializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.ListSnapshotUsesResponse.FromString,
                 _registered_method=True)
         self.ExportSnapshot = channel.unary_stream(
                 '/accord.preference.v1.PreferenceService/ExportSnapshot',
@@ -164,6 +214,35 @@ class PreferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenewLease(self, request, context):
+        """Gives a lease more time, from now. FAILED_PRECONDITION, LEASE_ENDED, where it has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FlagTask(self, request, context):
+        """Gives a leased task back and says what is wrong with it. The annotator does not get it again; a task that several
+        flag is given to nobody until ResolveTask.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFlags(self, request, context):
+        """Pages through flags, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResolveTask(self, request, context):
+        """Opens a flagged task again, or withdraws it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CancelTasks(self, request, context):
         """Takes tasks back; answers that came are kept.
         """
@@ -180,6 +259,38 @@ class PreferenceServiceServicer:
 
     def SubmitFeedback(self, request, context):
         """Stores a judgement, of a leased task or on its own. After the lease's end it is kept and marked late.
+        PERMISSION_DENIED, ANNOTATOR_EXCLUDED, from annotators who are not to judge; FAILED_PRECONDITION, PROMPT_DELETED,
+        about prompts that were deleted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetractFeedback(self, request, context):
+        """Takes feedback back (undo): it stays in history and in the snapshots that have it, and is in no new one. Its task is
+        wanted again, and can be leased to the same annotator at once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFeedback(self, request, context):
+        """Pages through feedback, newest first, corrected and retracted ones too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCompletion(self, request, context):
+        """One answer with its prompt.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeletePrompts(self, request, context):
+        """Withdraws prompts: their open tasks are cancelled, no list and no new snapshot shows them. Snapshots that exist keep
+        them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -209,6 +320,20 @@ class PreferenceServiceServicer:
 
     def ListSnapshots(self, request, context):
         """Pages through snapshots, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSnapshotOrigins(self, request, context):
+        """Who and what a snapshot's records come from: annotators, sources, runs and the weights that wrote the answers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSnapshotUses(self, request, context):
+        """The snapshots that hold feedback of an annotator, on a prompt or on a completion, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -268,6 +393,26 @@ def add_PreferenceServiceServicer_to_server(servicer, server):
                     request_deserializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.ReleaseTaskRequest.FromString,
                     response_serializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.ReleaseTaskResponse.SerializeToString,
             ),
+            'RenewLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewLease,
+                    request_deserializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.RenewLeaseRequest.FromString,
+                    response_serializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.RenewLeaseResponse.SerializeToString,
+            ),
+            'FlagTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.FlagTask,
+                    request_deserializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.FlagTaskRequest.FromString,
+                    response_serializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.FlagTaskResponse.SerializeToString,
+            ),
+            'ListFlags': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFlags,
+                    request_deserializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.ListFlagsRequest.FromString,
+                    response_serializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.ListFlagsResponse.SerializeToString,
+            ),
+            'ResolveTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveTask,
+                    request_deserializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.ResolveTaskRequest.FromString,
+                    response_serializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.ResolveTaskResponse.SerializeToString,
+            ),
             'CancelTasks': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelTasks,
                     request_deserializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.CancelTasksRequest.FromString,
@@ -282,6 +427,26 @@ def add_PreferenceServiceServicer_to_server(servicer, server):
                     servicer.SubmitFeedback,
                     request_deserializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.SubmitFeedbackRequest.FromString,
                     response_serializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.SubmitFeedbackResponse.SerializeToString,
+            ),
+            'RetractFeedback': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetractFeedback,
+                    request_deserializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.RetractFeedbackRequest.FromString,
+                    response_serializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.RetractFeedbackResponse.SerializeToString,
+            ),
+            'ListFeedback': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFeedback,
+                    request_deserializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.ListFeedbackRequest.FromString,
+                    response_serializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.ListFeedbackResponse.SerializeToString,
+            ),
+            'GetCompletion': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCompletion,
+                    request_deserializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.GetCompletionRequest.FromString,
+                    response_serializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.GetCompletionResponse.SerializeToString,
+            ),
+            'DeletePrompts': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeletePrompts,
+                    request_deserializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.DeletePromptsRequest.FromString,
+                    response_serializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.DeletePromptsResponse.SerializeToString,
             ),
             'ImportRecords': grpc.stream_unary_rpc_method_handler(
                     servicer.ImportRecords,
@@ -302,6 +467,16 @@ def add_PreferenceServiceServicer_to_server(servicer, server):
                     servicer.ListSnapshots,
                     request_deserializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.ListSnapshotsRequest.FromString,
                     response_serializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.ListSnapshotsResponse.SerializeToString,
+            ),
+            'GetSnapshotOrigins': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSnapshotOrigins,
+                    request_deserializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.GetSnapshotOriginsRequest.FromString,
+                    response_serializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.GetSnapshotOriginsResponse.SerializeToString,
+            ),
+            'ListSnapshotUses': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSnapshotUses,
+                    request_deserializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.ListSnapshotUsesRequest.FromString,
+                    response_serializer=accord_dot_preference_dot_v1_dot_preference__service__pb2.ListSnapshotUsesResponse.SerializeToString,
             ),
             'ExportSnapshot': grpc.unary_stream_rpc_method_handler(
                     servicer.ExportSnapshot,
@@ -493,6 +668,114 @@ class PreferenceService:
             _registered_method=True)
 
     @staticmethod
+    def RenewLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.preference.v1.PreferenceService/RenewLease',
+            accord_dot_preference_dot_v1_dot_preference__service__pb2.RenewLeaseRequest.SerializeToString,
+            accord_dot_preference_dot_v1_dot_preference__service__pb2.RenewLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FlagTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.preference.v1.PreferenceService/FlagTask',
+            accord_dot_preference_dot_v1_dot_preference__service__pb2.FlagTaskRequest.SerializeToString,
+            accord_dot_preference_dot_v1_dot_preference__service__pb2.FlagTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFlags(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.preference.v1.PreferenceService/ListFlags',
+            accord_dot_preference_dot_v1_dot_preference__service__pb2.ListFlagsRequest.SerializeToString,
+            accord_dot_preference_dot_v1_dot_preference__service__pb2.ListFlagsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.preference.v1.PreferenceService/ResolveTask',
+            accord_dot_preference_dot_v1_dot_preference__service__pb2.ResolveTaskRequest.SerializeToString,
+            accord_dot_preference_dot_v1_dot_preference__service__pb2.ResolveTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CancelTasks(request,
             target,
             options=(),
@@ -563,6 +846,114 @@ class PreferenceService:
             '/accord.preference.v1.PreferenceService/SubmitFeedback',
             accord_dot_preference_dot_v1_dot_preference__service__pb2.SubmitFeedbackRequest.SerializeToString,
             accord_dot_preference_dot_v1_dot_preference__service__pb2.SubmitFeedbackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetractFeedback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.preference.v1.PreferenceService/RetractFeedback',
+            accord_dot_preference_dot_v1_dot_preference__service__pb2.RetractFeedbackRequest.SerializeToString,
+            accord_dot_preference_dot_v1_dot_preference__service__pb2.RetractFeedbackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFeedback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.preference.v1.PreferenceService/ListFeedback',
+            accord_dot_preference_dot_v1_dot_preference__service__pb2.ListFeedbackRequest.SerializeToString,
+            accord_dot_preference_dot_v1_dot_preference__service__pb2.ListFeedbackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCompletion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.preference.v1.PreferenceService/GetCompletion',
+            accord_dot_preference_dot_v1_dot_preference__service__pb2.GetCompletionRequest.SerializeToString,
+            accord_dot_preference_dot_v1_dot_preference__service__pb2.GetCompletionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeletePrompts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.preference.v1.PreferenceService/DeletePrompts',
+            accord_dot_preference_dot_v1_dot_preference__service__pb2.DeletePromptsRequest.SerializeToString,
+            accord_dot_preference_dot_v1_dot_preference__service__pb2.DeletePromptsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -671,6 +1062,60 @@ class PreferenceService:
             '/accord.preference.v1.PreferenceService/ListSnapshots',
             accord_dot_preference_dot_v1_dot_preference__service__pb2.ListSnapshotsRequest.SerializeToString,
             accord_dot_preference_dot_v1_dot_preference__service__pb2.ListSnapshotsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSnapshotOrigins(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.preference.v1.PreferenceService/GetSnapshotOrigins',
+            accord_dot_preference_dot_v1_dot_preference__service__pb2.GetSnapshotOriginsRequest.SerializeToString,
+            accord_dot_preference_dot_v1_dot_preference__service__pb2.GetSnapshotOriginsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSnapshotUses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.preference.v1.PreferenceService/ListSnapshotUses',
+            accord_dot_preference_dot_v1_dot_preference__service__pb2.ListSnapshotUsesRequest.SerializeToString,
+            accord_dot_preference_dot_v1_dot_preference__service__pb2.ListSnapshotUsesResponse.FromString,
             options,
             channel_credentials,
             insecure,

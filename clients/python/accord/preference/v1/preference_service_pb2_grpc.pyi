@@ -30,12 +30,37 @@ class PreferenceServiceStub:
     """
     ReleaseTask: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.ReleaseTaskRequest, _preference_service_pb2.ReleaseTaskResponse]
     """Gives a leased task back unanswered (skip)."""
+    RenewLease: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.RenewLeaseRequest, _preference_service_pb2.RenewLeaseResponse]
+    """Gives a lease more time, from now. FAILED_PRECONDITION, LEASE_ENDED, where it has ended."""
+    FlagTask: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.FlagTaskRequest, _preference_service_pb2.FlagTaskResponse]
+    """Gives a leased task back and says what is wrong with it. The annotator does not get it again; a task that several
+    flag is given to nobody until ResolveTask.
+    """
+    ListFlags: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.ListFlagsRequest, _preference_service_pb2.ListFlagsResponse]
+    """Pages through flags, newest first."""
+    ResolveTask: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.ResolveTaskRequest, _preference_service_pb2.ResolveTaskResponse]
+    """Opens a flagged task again, or withdraws it."""
     CancelTasks: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.CancelTasksRequest, _preference_service_pb2.CancelTasksResponse]
     """Takes tasks back; answers that came are kept."""
     GetQueue: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.GetQueueRequest, _preference_service_pb2.GetQueueResponse]
     """How far a queue is."""
     SubmitFeedback: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.SubmitFeedbackRequest, _preference_service_pb2.SubmitFeedbackResponse]
-    """Stores a judgement, of a leased task or on its own. After the lease's end it is kept and marked late."""
+    """Stores a judgement, of a leased task or on its own. After the lease's end it is kept and marked late.
+    PERMISSION_DENIED, ANNOTATOR_EXCLUDED, from annotators who are not to judge; FAILED_PRECONDITION, PROMPT_DELETED,
+    about prompts that were deleted.
+    """
+    RetractFeedback: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.RetractFeedbackRequest, _preference_service_pb2.RetractFeedbackResponse]
+    """Takes feedback back (undo): it stays in history and in the snapshots that have it, and is in no new one. Its task is
+    wanted again, and can be leased to the same annotator at once.
+    """
+    ListFeedback: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.ListFeedbackRequest, _preference_service_pb2.ListFeedbackResponse]
+    """Pages through feedback, newest first, corrected and retracted ones too."""
+    GetCompletion: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.GetCompletionRequest, _preference_service_pb2.GetCompletionResponse]
+    """One answer with its prompt."""
+    DeletePrompts: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.DeletePromptsRequest, _preference_service_pb2.DeletePromptsResponse]
+    """Withdraws prompts: their open tasks are cancelled, no list and no new snapshot shows them. Snapshots that exist keep
+    them.
+    """
     ImportRecords: _aio.StreamUnaryMultiCallable[_preference_service_pb2.ImportRecordsRequest, _preference_service_pb2.ImportRecordsResponse]
     """Stores complete records from elsewhere, all or none: nothing is kept when the stream breaks or a record is wrong.
     The first message carries the request_id. INVALID_ARGUMENT names the record (counted from 0) and the field.
@@ -46,6 +71,10 @@ class PreferenceServiceStub:
     """One snapshot by digest."""
     ListSnapshots: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.ListSnapshotsRequest, _preference_service_pb2.ListSnapshotsResponse]
     """Pages through snapshots, newest first."""
+    GetSnapshotOrigins: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.GetSnapshotOriginsRequest, _preference_service_pb2.GetSnapshotOriginsResponse]
+    """Who and what a snapshot's records come from: annotators, sources, runs and the weights that wrote the answers."""
+    ListSnapshotUses: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.ListSnapshotUsesRequest, _preference_service_pb2.ListSnapshotUsesResponse]
+    """The snapshots that hold feedback of an annotator, on a prompt or on a completion, newest first."""
     ExportSnapshot: _aio.UnaryStreamMultiCallable[_preference_service_pb2.ExportSnapshotRequest, _preference_service_pb2.ExportSnapshotResponse]
     """Streams a snapshot's records in their canonical order."""
     ExportRecords: _aio.UnaryStreamMultiCallable[_preference_service_pb2.ExportRecordsRequest, _preference_service_pb2.ExportRecordsResponse]
@@ -107,6 +136,40 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         """Gives a leased task back unanswered (skip)."""
 
     @_abc_1.abstractmethod
+    def RenewLease(
+        self,
+        request: _preference_service_pb2.RenewLeaseRequest,
+        context: _aio.ServicerContext[_preference_service_pb2.RenewLeaseRequest, _abc.Awaitable[_preference_service_pb2.RenewLeaseResponse]],
+    ) -> _abc.Awaitable[_preference_service_pb2.RenewLeaseResponse]:
+        """Gives a lease more time, from now. FAILED_PRECONDITION, LEASE_ENDED, where it has ended."""
+
+    @_abc_1.abstractmethod
+    def FlagTask(
+        self,
+        request: _preference_service_pb2.FlagTaskRequest,
+        context: _aio.ServicerContext[_preference_service_pb2.FlagTaskRequest, _abc.Awaitable[_preference_service_pb2.FlagTaskResponse]],
+    ) -> _abc.Awaitable[_preference_service_pb2.FlagTaskResponse]:
+        """Gives a leased task back and says what is wrong with it. The annotator does not get it again; a task that several
+        flag is given to nobody until ResolveTask.
+        """
+
+    @_abc_1.abstractmethod
+    def ListFlags(
+        self,
+        request: _preference_service_pb2.ListFlagsRequest,
+        context: _aio.ServicerContext[_preference_service_pb2.ListFlagsRequest, _abc.Awaitable[_preference_service_pb2.ListFlagsResponse]],
+    ) -> _abc.Awaitable[_preference_service_pb2.ListFlagsResponse]:
+        """Pages through flags, newest first."""
+
+    @_abc_1.abstractmethod
+    def ResolveTask(
+        self,
+        request: _preference_service_pb2.ResolveTaskRequest,
+        context: _aio.ServicerContext[_preference_service_pb2.ResolveTaskRequest, _abc.Awaitable[_preference_service_pb2.ResolveTaskResponse]],
+    ) -> _abc.Awaitable[_preference_service_pb2.ResolveTaskResponse]:
+        """Opens a flagged task again, or withdraws it."""
+
+    @_abc_1.abstractmethod
     def CancelTasks(
         self,
         request: _preference_service_pb2.CancelTasksRequest,
@@ -128,7 +191,46 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _preference_service_pb2.SubmitFeedbackRequest,
         context: _aio.ServicerContext[_preference_service_pb2.SubmitFeedbackRequest, _abc.Awaitable[_preference_service_pb2.SubmitFeedbackResponse]],
     ) -> _abc.Awaitable[_preference_service_pb2.SubmitFeedbackResponse]:
-        """Stores a judgement, of a leased task or on its own. After the lease's end it is kept and marked late."""
+        """Stores a judgement, of a leased task or on its own. After the lease's end it is kept and marked late.
+        PERMISSION_DENIED, ANNOTATOR_EXCLUDED, from annotators who are not to judge; FAILED_PRECONDITION, PROMPT_DELETED,
+        about prompts that were deleted.
+        """
+
+    @_abc_1.abstractmethod
+    def RetractFeedback(
+        self,
+        request: _preference_service_pb2.RetractFeedbackRequest,
+        context: _aio.ServicerContext[_preference_service_pb2.RetractFeedbackRequest, _abc.Awaitable[_preference_service_pb2.RetractFeedbackResponse]],
+    ) -> _abc.Awaitable[_preference_service_pb2.RetractFeedbackResponse]:
+        """Takes feedback back (undo): it stays in history and in the snapshots that have it, and is in no new one. Its task is
+        wanted again, and can be leased to the same annotator at once.
+        """
+
+    @_abc_1.abstractmethod
+    def ListFeedback(
+        self,
+        request: _preference_service_pb2.ListFeedbackRequest,
+        context: _aio.ServicerContext[_preference_service_pb2.ListFeedbackRequest, _abc.Awaitable[_preference_service_pb2.ListFeedbackResponse]],
+    ) -> _abc.Awaitable[_preference_service_pb2.ListFeedbackResponse]:
+        """Pages through feedback, newest first, corrected and retracted ones too."""
+
+    @_abc_1.abstractmethod
+    def GetCompletion(
+        self,
+        request: _preference_service_pb2.GetCompletionRequest,
+        context: _aio.ServicerContext[_preference_service_pb2.GetCompletionRequest, _abc.Awaitable[_preference_service_pb2.GetCompletionResponse]],
+    ) -> _abc.Awaitable[_preference_service_pb2.GetCompletionResponse]:
+        """One answer with its prompt."""
+
+    @_abc_1.abstractmethod
+    def DeletePrompts(
+        self,
+        request: _preference_service_pb2.DeletePromptsRequest,
+        context: _aio.ServicerContext[_preference_service_pb2.DeletePromptsRequest, _abc.Awaitable[_preference_service_pb2.DeletePromptsResponse]],
+    ) -> _abc.Awaitable[_preference_service_pb2.DeletePromptsResponse]:
+        """Withdraws prompts: their open tasks are cancelled, no list and no new snapshot shows them. Snapshots that exist keep
+        them.
+        """
 
     @_abc_1.abstractmethod
     def ImportRecords(
@@ -163,6 +265,22 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_preference_service_pb2.ListSnapshotsRequest, _abc.Awaitable[_preference_service_pb2.ListSnapshotsResponse]],
     ) -> _abc.Awaitable[_preference_service_pb2.ListSnapshotsResponse]:
         """Pages through snapshots, newest first."""
+
+    @_abc_1.abstractmethod
+    def GetSnapshotOrigins(
+        self,
+        request: _preference_service_pb2.GetSnapshotOriginsRequest,
+        context: _aio.ServicerContext[_preference_service_pb2.GetSnapshotOriginsRequest, _abc.Awaitable[_preference_service_pb2.GetSnapshotOriginsResponse]],
+    ) -> _abc.Awaitable[_preference_service_pb2.GetSnapshotOriginsResponse]:
+        """Who and what a snapshot's records come from: annotators, sources, runs and the weights that wrote the answers."""
+
+    @_abc_1.abstractmethod
+    def ListSnapshotUses(
+        self,
+        request: _preference_service_pb2.ListSnapshotUsesRequest,
+        context: _aio.ServicerContext[_preference_service_pb2.ListSnapshotUsesRequest, _abc.Awaitable[_preference_service_pb2.ListSnapshotUsesResponse]],
+    ) -> _abc.Awaitable[_preference_service_pb2.ListSnapshotUsesResponse]:
+        """The snapshots that hold feedback of an annotator, on a prompt or on a completion, newest first."""
 
     @_abc_1.abstractmethod
     def ExportSnapshot(
