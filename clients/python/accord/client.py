@@ -10,6 +10,7 @@ from typing import Self
 import grpc.aio
 
 from accord import _calls, discovery
+from accord.areas.annotators import Annotators
 from accord.areas.models import Models
 from accord.areas.preferences import Preferences
 from accord.areas.reward import Reward
@@ -27,9 +28,9 @@ class Client:
             async for response in client.rollout.generate(["Hello!"], sampling=SamplingParams(max_new_tokens=32)):
                 print(response.sample.text)
 
-    Areas: `rollout`, `reward`, `preferences`, `trainer`, `runs` and `models` (the last two of the controller). Using an
-    area whose address was not given raises FailedPrecondition. Nothing is dialled before the first call. Use it in one
-    event loop; `accord.SyncClient` is the same, blocking.
+    Areas: `rollout`, `reward`, `preferences`, `annotators` (of the preference service too), `trainer`, `runs` and
+    `models` (both of the controller). Using an area whose address was not given raises FailedPrecondition. Nothing is
+    dialled before the first call. Use it in one event loop; `accord.SyncClient` is the same, blocking.
     """
 
     def __init__(
@@ -75,6 +76,11 @@ class Client:
     def preferences(self) -> Preferences:
         """Prompts, answers, annotation tasks, human feedback and snapshots of it."""
         return Preferences(self._channel("preference"), self._caller)
+
+    @cached_property
+    def annotators(self) -> Annotators:
+        """Who judges, and how well."""
+        return Annotators(self._channel("preference"), self._caller)
 
     @cached_property
     def trainer(self) -> Trainer:

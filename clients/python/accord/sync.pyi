@@ -14,6 +14,74 @@ from accord.rollout import v1 as rollout_v1
 from accord.trainer import v1 as trainer_v1
 from accord.types import v1 as types_v1
 
+class SyncAnnotators:
+    """The blocking face of `Annotators`; see there."""
+
+    def register(
+        self,
+        annotator: preference_v1.Annotator,
+        *,
+        display_name: str = "",
+        request_id: str | None = None,
+        timeout: float = ...,
+    ) -> preference_v1.AnnotatorProfile:
+        """Makes an annotator known, or updates their name."""
+        ...
+
+    def get(self, annotator: preference_v1.Annotator, *, timeout: float = ...) -> preference_v1.AnnotatorProfile:
+        """One annotator. NotFound otherwise."""
+        ...
+
+    def list(
+        self,
+        *,
+        kind: preference_v1.AnnotatorKind.ValueType | None = None,
+        state: preference_v1.AnnotatorState.ValueType | None = None,
+        timeout: float = ...,
+    ) -> Iterator[preference_v1.AnnotatorProfile]:
+        """Every annotator, by id; of one kind or state where asked. `timeout` is seconds a page."""
+        ...
+
+    def exclude(
+        self,
+        annotator: preference_v1.Annotator,
+        *,
+        reason: str = "",
+        request_id: str | None = None,
+        timeout: float = ...,
+    ) -> preference_v1.AnnotatorProfile:
+        """They get no more tasks and their feedback is in no new snapshot; `reinstate` undoes it."""
+        ...
+
+    def reinstate(
+        self, annotator: preference_v1.Annotator, *, request_id: str | None = None, timeout: float = ...
+    ) -> preference_v1.AnnotatorProfile:
+        """Undoes `exclude`. FailedPrecondition, reason ANNOTATOR_WITHDRAWN, where they withdrew."""
+        ...
+
+    def withdraw(
+        self,
+        annotator: preference_v1.Annotator,
+        *,
+        reason: str = "",
+        request_id: str | None = None,
+        timeout: float = ...,
+    ) -> preference_v1.WithdrawAnnotatorResponse:
+        """They take back their consent, for good; the answer names the snapshots that hold their feedback."""
+        ...
+
+    def quality(
+        self,
+        *,
+        queues: Sequence[str] = (),
+        sources: Sequence[str] = (),
+        kinds: Sequence[preference_v1.AnnotatorKind.ValueType] = (),
+        window_seconds: float | None = None,
+        timeout: float = ...,
+    ) -> Sequence[preference_v1.KindQuality]:
+        """Agreement, gold, speed, drift and reliability, for each kind of annotator by itself."""
+        ...
+
 class SyncModels:
     """The blocking face of `Models`; see there."""
 
@@ -23,6 +91,16 @@ class SyncModels:
 
     def get(self, name: str, *, timeout: float = ...) -> controller_v1.Model:
         """One model, by the name that `list` shows or `models/<name>`. NotFound otherwise."""
+        ...
+
+    def lineage(
+        self, name: str | None = None, *, weights_digest: str | None = None, timeout: float = ...
+    ) -> controller_v1.GetModelLineageResponse:
+        """What made a model: of the registry by `name`, or any that a run made by the start of its digest."""
+        ...
+
+    def trained_on(self, snapshots: Sequence[str], *, timeout: float = ...) -> Sequence[controller_v1.TrainedModel]:
+        """What learnt from any of these snapshots, oldest first."""
         ...
 
 class SyncPreferences:
@@ -58,22 +136,61 @@ class SyncPreferences:
         *,
         ttl_seconds: float = 600,
         queue: str = "",
+        resume: bool = False,
         request_id: str | None = None,
         timeout: float = ...,
     ) -> preference_v1.TaskLease | None:
-        """The oldest open task that this annotator has not answered, theirs for `ttl_seconds`; None: there is none."""
+        """The oldest open task that this annotator has not answered, theirs for `ttl_seconds`; None: there is none.
+
+        `resume`: the task that they hold already, with the time it has left, if there is one. `queue` ending in `/`:
+        any queue whose name starts so.
+        """
         ...
 
     def release_task(self, lease_id: str, *, request_id: str | None = None, timeout: float = ...) -> None:
         """Gives a leased task back unanswered."""
         ...
 
+    def renew_lease(
+        self, lease_id: str, *, ttl_seconds: float = 600, request_id: str | None = None, timeout: float = ...
+    ) -> preference_v1.TaskLease:
+        """Gives a lease more time, from now. FailedPrecondition, reason LEASE_ENDED, where it has ended."""
+        ...
+
+    def flag_task(
+        self,
+        lease_id: str,
+        reason: preference_v1.FlagReason.ValueType,
+        *,
+        comment: str = "",
+        request_id: str | None = None,
+        timeout: float = ...,
+    ) -> preference_v1.Task:
+        """Gives a leased task back and says what is wrong with it; the annotator does not get it again."""
+        ...
+
+    def flags(self, *, queue: str = "", timeout: float = ...) -> Iterator[preference_v1.Flag]:
+        """Every flag, newest first; of one queue where asked. `timeout` is seconds a page."""
+        ...
+
+    def resolve_task(
+        self,
+        task_id: str,
+        resolution: preference_v1.TaskResolution.ValueType,
+        *,
+        request_id: str | None = None,
+        timeout: float = ...,
+    ) -> preference_v1.Task:
+        """Opens a flagged task again, or withdraws it."""
+        ...
+
     def cancel_tasks(self, queue: str, *, request_id: str | None = None, timeout: float = ...) -> int:
         """Takes a queue's open tasks back and returns how many; answers that came are kept."""
         ...
 
-    def queue(self, name: str, *, timeout: float = ...) -> preference_v1.GetQueueResponse:
-        """How far a queue is."""
+    def queue(self, name: str, *, with_agreement: bool = False, timeout: float = ...) -> preference_v1.GetQueueResponse:
+        """How far a queue is, or, where the name ends in `/`, all whose names start so. `with_agreement`: with alpha,
+        which reads all feedback of the queue."""
         ...
 
     def submit(
@@ -85,6 +202,41 @@ class SyncPreferences:
         timeout: float = ...,
     ) -> preference_v1.Feedback:
         """Stores a judgement, of a leased task or on its own, and returns it with its id."""
+        ...
+
+    def retract(
+        self,
+        feedback_id: str,
+        annotator: preference_v1.Annotator,
+        *,
+        lease_again: bool = False,
+        ttl_seconds: float = 600,
+        request_id: str | None = None,
+        timeout: float = ...,
+    ) -> preference_v1.RetractFeedbackResponse:
+        """Takes an annotator's own feedback back (undo); with `lease_again` its task is theirs for `ttl_seconds`."""
+        ...
+
+    def feedback(
+        self,
+        *,
+        annotator: preference_v1.Annotator | None = None,
+        prompt_id: str = "",
+        task_id: str = "",
+        queue: str = "",
+        timeout: float = ...,
+    ) -> Iterator[preference_v1.Feedback]:
+        """Feedback, newest first, corrected and retracted too. `timeout` is seconds a page."""
+        ...
+
+    def completion(self, completion_id: str, *, timeout: float = ...) -> preference_v1.GetCompletionResponse:
+        """One answer with its prompt. NotFound otherwise."""
+        ...
+
+    def delete_prompts(
+        self, prompt_ids: Sequence[str], *, request_id: str | None = None, timeout: float = ...
+    ) -> preference_v1.DeletePromptsResponse:
+        """Withdraws prompts, all or none; snapshots that exist keep them."""
         ...
 
     def import_records(
@@ -114,6 +266,21 @@ class SyncPreferences:
 
     def snapshots(self, *, timeout: float = ...) -> Iterator[preference_v1.Snapshot]:
         """Every snapshot, newest first. `timeout` is seconds a page."""
+        ...
+
+    def snapshot_origins(self, digest: str, *, timeout: float = ...) -> preference_v1.GetSnapshotOriginsResponse:
+        """Who and what a snapshot's records come from."""
+        ...
+
+    def snapshot_uses(
+        self,
+        *,
+        annotator: preference_v1.Annotator | None = None,
+        prompt_id: str | None = None,
+        completion_id: str | None = None,
+        timeout: float = ...,
+    ) -> list[preference_v1.SnapshotUse]:
+        """The snapshots that hold feedback of an annotator, on a prompt or on a completion (name one), newest first."""
         ...
 
     def export_snapshot(
@@ -429,6 +596,11 @@ class SyncClient:
     @property
     def preferences(self) -> SyncPreferences:
         """Prompts, answers, annotation tasks, human feedback and snapshots of it."""
+        ...
+
+    @property
+    def annotators(self) -> SyncAnnotators:
+        """Who judges, and how well."""
         ...
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 
 import grpc.aio
 
@@ -33,3 +33,24 @@ class Models:
         request = controller_v1.GetModelRequest(name=name)
         response = await self._caller.call(lambda seconds: self._stub.GetModel(request, timeout=seconds), timeout)
         return response.model
+
+    async def lineage(
+        self, name: str | None = None, *, weights_digest: str | None = None, timeout: float = _calls.QUICK
+    ) -> controller_v1.GetModelLineageResponse:
+        """What made a model: of the registry by `name`, or any that a run made by the start of its digest."""
+        request = controller_v1.GetModelLineageRequest()
+        if name is not None:
+            request.name = name
+        if weights_digest is not None:
+            request.weights_digest = weights_digest
+        return await self._caller.call(lambda seconds: self._stub.GetModelLineage(request, timeout=seconds), timeout)
+
+    async def trained_on(
+        self, snapshots: Sequence[str], *, timeout: float = _calls.QUICK
+    ) -> Sequence[controller_v1.TrainedModel]:
+        """What learnt from any of these snapshots, oldest first."""
+        request = controller_v1.ListTrainedModelsRequest(snapshots=snapshots)
+        response = await self._caller.call(
+            lambda seconds: self._stub.ListTrainedModels(request, timeout=seconds), timeout
+        )
+        return tuple(response.models)

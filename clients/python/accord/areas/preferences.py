@@ -83,14 +83,21 @@ class Preferences:
         *,
         ttl_seconds: float = 600,
         queue: str = "",
+        resume: bool = False,
         request_id: str | None = None,
         timeout: float = _calls.QUICK,
     ) -> preference_v1.TaskLease | None:
-        """The oldest open task that this annotator has not answered, theirs for `ttl_seconds`; None: there is none."""
-        ttl = Duration()
-        ttl.FromMilliseconds(round(ttl_seconds * 1000))
+        """The oldest open task that this annotator has not answered, theirs for `ttl_seconds`; None: there is none.
+
+        `resume`: the task that they hold already, with the time it has left, if there is one. `queue` ending in `/`:
+        any queue whose name starts so.
+        """
         request = preference_v1.LeaseTaskRequest(
-            request_id=_calls.new_request_id(request_id), annotator=annotator, ttl=ttl, queue=queue
+            request_id=_calls.new_request_id(request_id),
+            annotator=annotator,
+            ttl=_duration(ttl_seconds),
+            queue=queue,
+            resume=resume,
         )
         response = await self._caller.call(lambda seconds: self._stub.LeaseTask(request, timeout=seconds), timeout)
         return response.lease if response.HasField("lease") else None
@@ -102,15 +109,75 @@ class Preferences:
         request = preference_v1.ReleaseTaskRequest(request_id=_calls.new_request_id(request_id), lease_id=lease_id)
         await self._caller.call(lambda seconds: self._stub.ReleaseTask(request, timeout=seconds), timeout)
 
+    async def renew_lease(
+        self,
+        lease_id: str,
+        *,
+        ttl_seconds: float = 600,
+        request_id: str | None = None,
+        timeout: float = _calls.QUICK,
+    ) -> preference_v1.TaskLease:
+        """Gives a lease more time, from now. FailedPrecondition, reason LEASE_ENDED, where it has ended."""
+        request = preference_v1.RenewLeaseRequest(
+            request_id=_calls.new_request_id(request_id), lease_id=lease_id, ttl=_duration(ttl_seconds)
+        )
+        response = await self._caller.call(lambda seconds: self._stub.RenewLease(request, timeout=seconds), timeout)
+        return response.lease
+
+    async def flag_task(
+        self,
+        lease_id: str,
+        reason: preference_v1.FlagReason.ValueType,
+        *,
+        comment: str = "",
+        request_id: str | None = None,
+        timeout: float = _calls.QUICK,
+    ) -> preference_v1.Task:
+        """Gives a leased task back and says what is wrong with it; the annotator does not get it again."""
+        request = preference_v1.FlagTaskRequest(
+            request_id=_calls.new_request_id(request_id), lease_id=lease_id, reason=reason, comment=comment
+        )
+        response = await self._caller.call(lambda seconds: self._stub.FlagTask(request, timeout=seconds), timeout)
+        return response.task
+
+    async def flags(self, *, queue: str = "", timeout: float = _calls.QUICK) -> AsyncIterator[preference_v1.Flag]:
+        """Every flag, newest first; of one queue where asked. `timeout` is seconds a page."""
+
+        def fetch(token: str) -> Awaitable[preference_v1.ListFlagsResponse]:
+            request = preference_v1.ListFlagsRequest(page_token=token, queue=queue)
+            return self._caller.call(lambda seconds: self._stub.ListFlags(request, timeout=seconds), timeout)
+
+        async for page in _calls.pages(fetch):
+            for flag in page.flags:
+                yield flag
+
+    async def resolve_task(
+        self,
+        task_id: str,
+        resolution: preference_v1.TaskResolution.ValueType,
+        *,
+        request_id: str | None = None,
+        timeout: float = _calls.QUICK,
+    ) -> preference_v1.Task:
+        """Opens a flagged task again, or withdraws it."""
+        request = preference_v1.ResolveTaskRequest(
+            request_id=_calls.new_request_id(request_id), task_id=task_id, resolution=resolution
+        )
+        response = await self._caller.call(lambda seconds: self._stub.ResolveTask(request, timeout=seconds), timeout)
+        return response.task
+
     async def cancel_tasks(self, queue: str, *, request_id: str | None = None, timeout: float = _calls.QUICK) -> int:
         """Takes a queue's open tasks back and returns how many; answers that came are kept."""
         request = preference_v1.CancelTasksRequest(request_id=_calls.new_request_id(request_id), queue=queue)
         response = await self._caller.call(lambda seconds: self._stub.CancelTasks(request, timeout=seconds), timeout)
         return response.cancelled
 
-    async def queue(self, name: str, *, timeout: float = _calls.QUICK) -> preference_v1.GetQueueResponse:
-        """How far a queue is."""
-        request = preference_v1.GetQueueRequest(queue=name)
+    async def queue(
+        self, name: str, *, with_agreement: bool = False, timeout: float = _calls.QUICK
+    ) -> preference_v1.GetQueueResponse:
+        """How far a queue is, or, where the name ends in `/`, all whose names start so. `with_agreement`: with alpha,
+        which reads all feedback of the queue."""
+        request = preference_v1.GetQueueRequest(queue=name, with_agreement=with_agreement)
         return await self._caller.call(lambda seconds: self._stub.GetQueue(request, timeout=seconds), timeout)
 
     async def submit(
@@ -127,6 +194,63 @@ class Preferences:
         )
         response = await self._caller.call(lambda seconds: self._stub.SubmitFeedback(request, timeout=seconds), timeout)
         return response.feedback
+
+    async def retract(
+        self,
+        feedback_id: str,
+        annotator: preference_v1.Annotator,
+        *,
+        lease_again: bool = False,
+        ttl_seconds: float = 600,
+        request_id: str | None = None,
+        timeout: float = _calls.QUICK,
+    ) -> preference_v1.RetractFeedbackResponse:
+        """Takes an annotator's own feedback back (undo); with `lease_again` its task is theirs for `ttl_seconds`."""
+        request = preference_v1.RetractFeedbackRequest(
+            request_id=_calls.new_request_id(request_id),
+            feedback_id=feedback_id,
+            annotator=annotator,
+            lease_again=lease_again,
+            ttl=_duration(ttl_seconds),
+        )
+        return await self._caller.call(lambda seconds: self._stub.RetractFeedback(request, timeout=seconds), timeout)
+
+    async def feedback(
+        self,
+        *,
+        annotator: preference_v1.Annotator | None = None,
+        prompt_id: str = "",
+        task_id: str = "",
+        queue: str = "",
+        timeout: float = _calls.QUICK,
+    ) -> AsyncIterator[preference_v1.Feedback]:
+        """Feedback, newest first, corrected and retracted too. `timeout` is seconds a page."""
+
+        def fetch(token: str) -> Awaitable[preference_v1.ListFeedbackResponse]:
+            request = preference_v1.ListFeedbackRequest(
+                page_token=token, annotator=annotator, prompt_id=prompt_id, task_id=task_id, queue=queue
+            )
+            return self._caller.call(lambda seconds: self._stub.ListFeedback(request, timeout=seconds), timeout)
+
+        async for page in _calls.pages(fetch):
+            for feedback in page.feedback:
+                yield feedback
+
+    async def completion(
+        self, completion_id: str, *, timeout: float = _calls.QUICK
+    ) -> preference_v1.GetCompletionResponse:
+        """One answer with its prompt. NotFound otherwise."""
+        request = preference_v1.GetCompletionRequest(completion_id=completion_id)
+        return await self._caller.call(lambda seconds: self._stub.GetCompletion(request, timeout=seconds), timeout)
+
+    async def delete_prompts(
+        self, prompt_ids: Sequence[str], *, request_id: str | None = None, timeout: float = _calls.SCORE
+    ) -> preference_v1.DeletePromptsResponse:
+        """Withdraws prompts, all or none; snapshots that exist keep them."""
+        request = preference_v1.DeletePromptsRequest(
+            request_id=_calls.new_request_id(request_id), prompt_ids=prompt_ids
+        )
+        return await self._caller.call(lambda seconds: self._stub.DeletePrompts(request, timeout=seconds), timeout)
 
     async def import_records(
         self,
@@ -179,6 +303,32 @@ class Preferences:
             for snapshot in page.snapshots:
                 yield snapshot
 
+    async def snapshot_origins(
+        self, digest: str, *, timeout: float = _calls.SCORE
+    ) -> preference_v1.GetSnapshotOriginsResponse:
+        """Who and what a snapshot's records come from."""
+        request = preference_v1.GetSnapshotOriginsRequest(digest=digest)
+        return await self._caller.call(lambda seconds: self._stub.GetSnapshotOrigins(request, timeout=seconds), timeout)
+
+    async def snapshot_uses(
+        self,
+        *,
+        annotator: preference_v1.Annotator | None = None,
+        prompt_id: str | None = None,
+        completion_id: str | None = None,
+        timeout: float = _calls.SCORE,
+    ) -> list[preference_v1.SnapshotUse]:
+        """The snapshots that hold feedback of an annotator, on a prompt or on a completion (name one), newest first."""
+        request = preference_v1.ListSnapshotUsesRequest(annotator=annotator)
+        if prompt_id is not None:
+            request.prompt_id = prompt_id
+        if completion_id is not None:
+            request.completion_id = completion_id
+        response = await self._caller.call(
+            lambda seconds: self._stub.ListSnapshotUses(request, timeout=seconds), timeout
+        )
+        return list(response.uses)
+
     async def export_snapshot(
         self, digest: str, *, split: preference_v1.Split.ValueType | None = None, timeout: float = _calls.STREAM
     ) -> AsyncIterator[preference_v1.Record]:
@@ -227,3 +377,9 @@ class Preferences:
         """Counts by kind, source, split and annotator kind."""
         request = preference_v1.GetStatsRequest()
         return await self._caller.call(lambda seconds: self._stub.GetStats(request, timeout=seconds), timeout)
+
+
+def _duration(seconds: float) -> Duration:
+    found = Duration()
+    found.FromMilliseconds(round(seconds * 1000))
+    return found
