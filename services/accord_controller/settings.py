@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, FilePath
 
 from accord_runtime.settings import ServiceSettings, service_config
 
@@ -24,6 +24,11 @@ class ControllerSettings(ServiceSettings):
     )
     trainer_address: str = Field("", description="host:port of a trainer service; empty: the launcher starts one.")
     engine: str = Field("transformers", description="The engine of a rollout service that is started here.")
+    rollout_python: FilePath | None = Field(
+        None,
+        description="The Python that a rollout service started here runs under, where its engine has an environment of "
+        "its own (.venv-vllm/bin/python); unset: this one.",
+    )
     rollout_threads: int = Field(0, ge=0, description="Threads of a rollout service started here; 0: all cores.")
     reward_threads: int = Field(0, ge=0, description="Threads of a reward service started here; 0: all cores.")
     trainer_threads: int = Field(0, ge=0, description="Threads of a trainer service started here; 0: all cores.")

@@ -48,13 +48,34 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Weights:
+    """Which weights a folder holds: the version that they have and their SHA-256 (accord.digest.weights_digest)."""
+
+    version: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Span:
+    """Tokens from `start` (an index into the response) up to the next span were drawn with `weights`."""
+
+    start: int
+    weights: Weights
+
+
+@dataclass(frozen=True)
 class Drawn:
-    """One finished response, at least one token; logprobs: nats, under the sampled distribution, one a token."""
+    """One finished response, at least one token; logprobs: nats, under the sampled distribution, one a token.
+
+    `spans`: which weights drew what, the first from 0. Empty: all by those in force when `generate` was called; an
+    engine that updates in flight always says.
+    """
 
     index: int
     response_token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish: Finish
+    spans: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,19 +89,38 @@ class Failed:
 
 
 @dataclass(frozen=True)
+class Held:
+    """What an engine found in its own memory after activation; what it cannot tell is empty.
+
+    digest: recomputed over the tensors it computes with, so equal to the published one; empty where it fuses, repacks
+    or rounds them. checksum: of its own layout, the same for the same weights loaded by whatever way, on the same
+    machine and settings. probe_logprobs: nats, of PROBE_TOKENS from the second on, each after those before it.
+    """
+
+    digest: str = ""
+    checksum: str = ""
+    probe_logprobs: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """What an engine says about the model in force."""
 
     tokenizer_fingerprint: str
     max_context_tokens: int  # prompt plus response
     vocabulary_size: int  # token ids are below it
+    held: Held = Held()
 
+
+# What every engine is asked after activation: ids that any vocabulary has.
+PROBE_TOKENS = tuple(range(3, 19))
 
 Activate = Callable[[], Awaitable[ModelInfo]]
 
 
 class Engine(Protocol):
-    """Generates with one model at a time. The handler never lets `generate` and an `Activate` overlap."""
+    """Generates with one model at a time. The handler lets `generate` and an `Activate` overlap only where the engine
+    says that it can."""
 
     @property
     def compute_dtype(self) -> str:
@@ -94,7 +134,12 @@ class Engine(Protocol):
     def max_concurrent_requests(self) -> int:
         """How many `generate` calls it wants at once; 1 where a request must never be mixed with another."""
 
-    async def prepare(self, folder: Path) -> Activate:
+    @property
+    def updates_in_flight(self) -> bool:
+        """Whether an Activate may come while samples are being drawn: they wait, and go on with the new weights;
+        `Drawn.spans` tells. False: the handler waits until no `generate` runs."""
+
+    async def prepare(self, folder: Path, weights: Weights) -> Activate:
         """Reads and checks the model folder while the old model goes on generating; the result puts it in force.
 
         All that can fail belongs here: AccordError (BAD_MODEL, BAD_TOKENIZER) leaves the old model as it is.

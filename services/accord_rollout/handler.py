@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from accord.errors import FailedPrecondition, Internal, InvalidArgument, Unimplemented
+from accord.errors import DataLoss, FailedPrecondition, Internal, InvalidArgument, Unimplemented
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 from accord_rollout.backlog import Backlog, Ticket
-from accord_rollout.engine import Engine, Failed, Job, ModelInfo
+from accord_rollout.engine import Engine, Failed, Held, Job, ModelInfo, Weights
 from accord_rollout.gate import Gate
-from accord_rollout.messages import InForce, failure_response, sample_response
+from accord_rollout.messages import InForce, failure_response, held_message, sample_response
 from accord_rollout.plan import Plan, make_plan
 from accord_runtime import artifacts
 from accord_runtime.idempotency import Once
@@ -73,13 +73,25 @@ class RolloutHandler:
         content.ClearField("lease_token")  # a repeated call may carry a renewed lease
         return await self._once.run(request.request_id, content, lambda: self._update(request.weights))
 
-    async def install(self, folder: Path, version: int, digest: str) -> float:
-        """Puts the model in `folder` in force between requests; returns the seconds in which no token was made."""
-        activate = await self._engine.prepare(folder)
+    async def install(self, folder: Path, version: int, digest: str) -> tuple[float, Held]:
+        """Puts the model in `folder` in force; returns the seconds in which no token was made, and what the engine
+        found in its memory then. DataLoss/HELD_WEIGHTS_DIFFER."""
+        weights = Weights(version, digest)
+        activate = await self._engine.prepare(folder, weights)
+        # Also where the engine updates in flight: requests that name a version are in the gate and finish first.
         async with self._gate.exclusive():
             start = time.perf_counter()
-            self._in_force = InForce(version, digest, await activate())
-            return time.perf_counter() - start
+            model = await activate()
+            found = model.held.digest
+            self._in_force = InForce(weights, model) if found in ("", digest) else None
+            if self._in_force is None:
+                raise DataLoss(
+                    f"the engine holds other weights than version {version}: digest {found[:12]}, expected "
+                    f"{digest[:12]}; nothing is served until another update succeeds",
+                    reason="HELD_WEIGHTS_DIFFER",
+                    metadata={"expected": digest, "found": found},
+                )
+            return time.perf_counter() - start, model.held
 
     def status(self) -> rollout_v1.GetStatusResponse:
         """What is served now."""
@@ -90,12 +102,14 @@ class RolloutHandler:
             compute_threads=self._engine.compute_threads,
             pending_samples=self._backlog.pending,
             lease=self.leases.current(),
+            updates_in_flight=self._engine.updates_in_flight,
         )
         if self._in_force is not None:
-            response.version = self._in_force.version
-            response.digest = self._in_force.digest
+            response.version = self._in_force.weights.version
+            response.digest = self._in_force.weights.digest
             response.tokenizer_fingerprint = self._in_force.model.tokenizer_fingerprint
             response.max_context_tokens = self._in_force.model.max_context_tokens
+            response.held.CopyFrom(held_message(self._in_force.model.held))
         return response
 
     async def close(self) -> None:
@@ -112,42 +126,53 @@ class RolloutHandler:
         async with self._updating:
             start = time.perf_counter()
             folder = await artifacts.fetch(ref, self._cache)
-            activate_seconds = await self.install(folder, ref.version, ref.digest)
+            activate_seconds, held = await self.install(folder, ref.version, ref.digest)
             return rollout_v1.UpdateWeightsResponse(
                 version=ref.version,
                 digest=ref.digest,
                 prepare_seconds=time.perf_counter() - start - activate_seconds,
                 activate_seconds=activate_seconds,
+                held=held_message(held),
             )
 
     def _weights_for(self, request: rollout_v1.GenerateRequest) -> InForce:
         """The weights in force, when they are those that the request wants."""
-        weights = self._in_force
-        if weights is None:
+        in_force = self._in_force
+        if in_force is None:
             raise FailedPrecondition("no weights yet: call UpdateWeights first", reason="NO_WEIGHTS")
-        if request.HasField("version") and request.version != weights.version:
+        version = in_force.weights.version
+        if request.HasField("version") and request.version != version:
             raise FailedPrecondition(
-                f"version {request.version} is not in force, {weights.version} is; call UpdateWeights first",
+                f"version {request.version} is not in force, {version} is; call UpdateWeights first",
                 reason="VERSION_MISMATCH",
-                metadata={"wanted": str(request.version), "in_force": str(weights.version)},
+                metadata={"wanted": str(request.version), "in_force": str(version)},
             )
-        fingerprint = weights.model.tokenizer_fingerprint
+        fingerprint = in_force.model.tokenizer_fingerprint
         if request.tokenizer_fingerprint and request.tokenizer_fingerprint != fingerprint:
             raise FailedPrecondition(
                 "the caller's tokenizer is not the model's; use the tokenizer of the weights in force",
                 reason="TOKENIZER_MISMATCH",
                 metadata={"wanted": request.tokenizer_fingerprint, "in_force": fingerprint},
             )
-        return weights
+        return in_force
+
+    @asynccontextmanager
+    async def _turn(self, request: rollout_v1.GenerateRequest) -> AsyncIterator[None]:
+        """The engine, with the same weights throughout unless it can change them under a request that names none."""
+        if self._engine.updates_in_flight and not request.HasField("version"):
+            yield
+            return
+        async with self._gate.shared():
+            yield
 
     async def _produce(
         self, request: rollout_v1.GenerateRequest, plan: Plan, results: _Results, ticket: Ticket
     ) -> None:
         """Fills `results`, then None. Holds the engine only as long as it computes."""
         try:
-            async with self._gate.shared():
-                weights = self._weights_for(request)  # an update may have come first
-                async for response in self._draw(request, plan, weights):
+            async with self._turn(request):
+                in_force = self._weights_for(request)  # an update may have come first
+                async for response in self._draw(request, plan, in_force):
                     results.put_nowait(response)
                     ticket.done()
             if ticket.left:
@@ -156,10 +181,10 @@ class RolloutHandler:
             results.put_nowait(None)
 
     async def _draw(
-        self, request: rollout_v1.GenerateRequest, plan: Plan, weights: InForce
+        self, request: rollout_v1.GenerateRequest, plan: Plan, in_force: InForce
     ) -> AsyncGenerator[rollout_v1.GenerateResponse, None]:
         positions = sorted({slot.prompt_position for slot in plan.slots})
-        prompts = await asyncio.to_thread(self._render_all, request, positions, plan, weights)
+        prompts = await asyncio.to_thread(self._render_all, request, positions, plan, in_force)
         slots = {slot.index: slot for slot in plan.slots}
         jobs: list[Job] = []
         for slot in plan.slots:
@@ -178,14 +203,14 @@ class RolloutHandler:
                 slot, text = slots[drawn.index], self._engine.decode(drawn.response_token_ids)
                 prompt = prompts[slot.prompt_position]
                 assert not isinstance(prompt, Failed)
-                yield sample_response(request, slot, prompt, drawn, text, plan.sampling, weights)
+                yield sample_response(request, slot, prompt, drawn, text, plan.sampling, in_force)
 
     def _render_all(
-        self, request: rollout_v1.GenerateRequest, positions: Sequence[int], plan: Plan, weights: InForce
+        self, request: rollout_v1.GenerateRequest, positions: Sequence[int], plan: Plan, in_force: InForce
     ) -> dict[int, tuple[int, ...] | Failed]:
         """Token ids of the prompts at `positions`, or why a prompt cannot be answered. Runs off the event loop."""
         return {
-            position: self._render(request.prompts[position], position, plan, weights.model) for position in positions
+            position: self._render(request.prompts[position], position, plan, in_force.model) for position in positions
         }
 
     def _render(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
-from accord_rollout.engine import Drawn, Failed, Finish, ModelInfo, Sampling
+from accord_rollout.engine import Drawn, Failed, Finish, Held, ModelInfo, Sampling, Span, Weights
 from accord_rollout.plan import Slot
 
 _FINISH = {Finish.STOP: types_v1.FINISH_REASON_STOP, Finish.LENGTH: types_v1.FINISH_REASON_LENGTH}
@@ -15,11 +15,15 @@ _FINISH = {Finish.STOP: types_v1.FINISH_REASON_STOP, Finish.LENGTH: types_v1.FIN
 
 @dataclass(frozen=True)
 class InForce:
-    """The weights that serve now."""
+    """The weights that serve now, and what the engine says of the model that they are in."""
 
-    version: int
-    digest: str
+    weights: Weights
     model: ModelInfo
+
+
+def held_message(held: Held) -> rollout_v1.HeldWeights:
+    """What the engine found in its memory."""
+    return rollout_v1.HeldWeights(digest=held.digest, checksum=held.checksum, probe_logprobs=held.probe_logprobs)
 
 
 def failure_response(request_id: str, failed: Failed) -> rollout_v1.GenerateResponse:
@@ -37,9 +41,9 @@ def sample_response(
     drawn: Drawn,
     text: str,
     sampling: Sampling,
-    weights: InForce,
+    in_force: InForce,
 ) -> rollout_v1.GenerateResponse:
-    """The message of a finished sample: everything in it was drawn by `weights`, so it is one segment."""
+    """The message of a finished sample: one segment for each span, else one of the weights in force."""
     prompt = request.prompts[slot.prompt_position]
     sample = types_v1.Sample(
         request_id=request.request_id,
@@ -52,14 +56,17 @@ def sample_response(
         text=text,
         finish_reason=_FINISH[drawn.finish],
         seed=slot.seed,
-        segments=[types_v1.Segment(start=0, version=weights.version, digest=weights.digest)],
+        segments=[
+            types_v1.Segment(start=span.start, version=span.weights.version, digest=span.weights.digest)
+            for span in drawn.spans or (Span(0, in_force.weights),)
+        ],
         sampling=types_v1.SamplingParams(
             max_new_tokens=sampling.max_new_tokens,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,
         ),
-        tokenizer_fingerprint=weights.model.tokenizer_fingerprint,
+        tokenizer_fingerprint=in_force.model.tokenizer_fingerprint,
         prompt=prompt.conversation if prompt.HasField("conversation") else None,
     )
     return rollout_v1.GenerateResponse(sample=sample)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,9 @@ class RolloutSettings(ServiceSettings):
     model_config = service_config("rollout")
 
     engine: str = Field("transformers", description="The engine: an entry point of group accord.engines.")
+    engine_options: dict[str, Any] = Field(
+        default_factory=dict, description="What that engine alone can be told, as JSON: docs/engines.md."
+    )
     model: Path | None = Field(
         None, description="Model folder served from the start as version 0; without it the service waits for weights."
     )

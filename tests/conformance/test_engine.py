@@ -13,8 +13,9 @@ from tests.support.rollout import rollout_settings, user
 from tests.support.tiny import make_tiny_model
 
 from accord.errors import FailedPrecondition, InvalidArgument
-from accord_rollout.engine import Drawn, Engine, Failed, Finish, Job, Sampling
+from accord_rollout.engine import PROBE_TOKENS, Drawn, Engine, Failed, Finish, Job, ModelInfo, Sampling, Weights
 from accord_runtime import plugins
+from accord_runtime.digest import weights_digest
 
 
 @pytest.fixture(params=plugins.names("accord.engines"))
@@ -26,8 +27,12 @@ async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
 @pytest.fixture
 async def loaded(engine: Engine, tiny_folder: Path) -> Engine:
-    await (await engine.prepare(tiny_folder))()
+    await put_in_force(engine, tiny_folder)
     return engine
+
+
+async def put_in_force(engine: Engine, folder: Path) -> ModelInfo:
+    return await (await engine.prepare(folder, Weights(0, weights_digest(folder))))()
 
 
 def jobs(engine: Engine, count: int, first_seed: int = 0) -> list[Job]:
@@ -166,7 +171,7 @@ async def test_new_weights_take_over_and_give_what_a_fresh_engine_gives(loaded: 
     other = make_tiny_model(tmp_path / "other", seed=7)
     sampling = Sampling(max_new_tokens=6)
     before = await drawn(loaded, jobs(loaded, 4), sampling)
-    activate = await loaded.prepare(other)
+    activate = await loaded.prepare(other, Weights(1, weights_digest(other)))
     assert await drawn(loaded, jobs(loaded, 4), sampling) == before, "preparing changed the model in force"
     await activate()
     after = await drawn(loaded, jobs(loaded, 4), sampling)
@@ -176,10 +181,19 @@ async def test_new_weights_take_over_and_give_what_a_fresh_engine_gives(loaded: 
         assert after[job.index].logprobs == pytest.approx(expected, abs=1e-4)
 
 
+async def test_the_engine_says_what_it_holds_and_it_is_what_was_published(loaded: Engine, tmp_path: Path) -> None:
+    other = make_tiny_model(tmp_path / "other", seed=7)
+    held = (await put_in_force(loaded, other)).held
+    assert held.digest in ("", weights_digest(other))
+    assert held.digest or held.checksum, "an engine that cannot recompute the digest has a checksum of its own"
+    expected = recomputed_logprobs(other, [PROBE_TOKENS[0]], list(PROBE_TOKENS[1:]))
+    assert held.probe_logprobs == pytest.approx(expected, abs=1e-4)
+
+
 async def test_a_folder_that_is_no_model_is_refused_and_the_old_stays(loaded: Engine, tmp_path: Path) -> None:
     before = await drawn(loaded, jobs(loaded, 2), Sampling(max_new_tokens=4))
     with pytest.raises(InvalidArgument) as refused:
-        await loaded.prepare(tmp_path / "nowhere")
+        await loaded.prepare(tmp_path / "nowhere", Weights(1, "0" * 64))
     assert "nowhere" in str(refused.value)
     assert await drawn(loaded, jobs(loaded, 2), Sampling(max_new_tokens=4)) == before
 
@@ -197,7 +211,7 @@ async def test_broken_weights_are_failures_not_samples(engine: Engine, tmp_path:
     state = load_file(folder / "model.safetensors")
     state["model.norm.weight"][:] = float("nan")
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    await (await engine.prepare(folder))()
+    await put_in_force(engine, folder)
     async with aclosing(engine.generate(jobs(engine, 2), Sampling(max_new_tokens=3))) as stream:
         results = [result async for result in stream]
     assert [type(result) for result in results] == [Failed, Failed]

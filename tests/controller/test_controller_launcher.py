@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
+from pydantic import ValidationError
 
 import accord
 from accord import discovery
@@ -137,3 +138,14 @@ def test_threads_are_handed_to_the_service(tmp_path: Path) -> None:
     assert process.environment(3, {})["OMP_NUM_THREADS"] == "3"
     assert process.environment(0, {"OMP_NUM_THREADS": "1"})["OMP_NUM_THREADS"] == "1"
     assert "--engine" in process.command("rollout", settings(tmp_path, engine="transformers"))
+
+
+async def test_the_rollout_service_can_run_under_a_python_of_its_own(tmp_path: Path) -> None:
+    own = tmp_path / "bin" / "python"
+    own.parent.mkdir()
+    own.symlink_to(sys.executable)
+    told = settings(tmp_path, rollout_python=own)
+    assert process.command("rollout", told)[0] == str(own), "a resolved link would lose the virtual environment"
+    assert process.command("reward", told)[0] == sys.executable
+    with pytest.raises(ValidationError, match="rollout_python"):
+        settings(tmp_path, rollout_python=tmp_path / "nowhere")

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from tests.support.rollout import generate_request
 
-from accord.errors import FailedPrecondition, Internal
+from accord.errors import DataLoss, FailedPrecondition, Internal
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
-from accord_rollout.engine import Activate, Drawn, Failed, Finish, Job, ModelInfo, Sampling
+from accord_rollout.engine import Activate, Drawn, Failed, Finish, Held, Job, ModelInfo, Sampling, Span, Weights
 from accord_rollout.handler import RolloutHandler
 
 
@@ -23,17 +23,21 @@ class HeldEngine:
     compute_threads = 1
     max_concurrent_requests = 1
 
-    def __init__(self, lost: Sequence[int] = ()) -> None:
-        self.go, self.prepared = asyncio.Event(), asyncio.Event()
+    def __init__(self, lost: Sequence[int] = (), updates_in_flight: bool = False) -> None:
+        self.go, self.prepared, self.drawing = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.lost = lost
+        self.updates_in_flight = updates_in_flight
         self.model = 0
+        self.held = Held()
+        self.weights: list[Weights] = []
 
-    async def prepare(self, folder: Path) -> Activate:
+    async def prepare(self, folder: Path, weights: Weights) -> Activate:
         self.prepared.set()
 
         async def activate() -> ModelInfo:
             self.model += 1
-            return ModelInfo("fingerprint", max_context_tokens=100, vocabulary_size=10)
+            self.weights.append(weights)
+            return ModelInfo("fingerprint", max_context_tokens=100, vocabulary_size=10, held=self.held)
 
         return activate
 
@@ -45,9 +49,14 @@ class HeldEngine:
 
     async def generate(self, jobs: Sequence[Job], sampling: Sampling) -> AsyncGenerator[Drawn | Failed, None]:
         for job in jobs:
+            first, before = self.model, self.weights[-1]
+            self.drawing.set()
             await self.go.wait()
-            if job.index not in self.lost:
-                yield Drawn(job.index, (self.model,), (0.0,), Finish.LENGTH)
+            if self.model != first:
+                spans = (Span(0, before), Span(1, self.weights[-1]))
+                yield Drawn(job.index, (first, self.model), (0.0, 0.0), Finish.LENGTH, spans)
+            elif job.index not in self.lost:
+                yield Drawn(job.index, (self.model,), (0.0,), Finish.LENGTH, (Span(0, before),))
 
     async def close(self) -> None:
         self.go.set()
@@ -94,6 +103,45 @@ async def test_an_update_waits_for_running_requests_and_later_requests_wait_for_
     assert (list(sample.response_token_ids), sample.segments[0].version) == ([2], 2)
     assert handler.status().pending_samples == 0
     await update
+
+
+async def test_an_update_in_flight_changes_requests_that_name_no_version_and_waits_for_those_that_do(
+    tmp_path: Path,
+) -> None:
+    engine = HeldEngine(updates_in_flight=True)
+    handler = await served(engine, tmp_path)
+    free = asyncio.create_task(collect(handler, generate_request(["a"], "free")))
+    await engine.drawing.wait()
+    engine.drawing.clear()
+    await asyncio.wait_for(handler.install(tmp_path, version=2, digest="second"), 5)
+    pinned = asyncio.create_task(collect(handler, generate_request(["a"], "pinned", version=2)))
+    await engine.drawing.wait()
+    engine.prepared.clear()
+    update = asyncio.create_task(handler.install(tmp_path, version=3, digest="third"))
+    await engine.prepared.wait()
+    await asyncio.sleep(0)
+    assert handler.status().version == 2, "the update did not wait for the request that names version 2"
+    engine.go.set()
+    (mixed,), (pure,) = await free, await pinned
+    assert [(s.start, s.version, s.digest) for s in mixed.segments] == [(0, 1, "first"), (1, 2, "second")]
+    assert [(s.start, s.version) for s in pure.segments] == [(0, 2)]
+    await update
+    assert handler.status().version == 3
+
+
+async def test_an_engine_that_holds_other_weights_than_were_meant_serves_nothing(tmp_path: Path) -> None:
+    engine = HeldEngine()
+    engine.go.set()
+    handler = await served(engine, tmp_path)
+    engine.held = Held(digest="another")
+    with pytest.raises(DataLoss) as found:
+        await handler.install(tmp_path, version=2, digest="second")
+    assert found.value.reason == "HELD_WEIGHTS_DIFFER"
+    with pytest.raises(FailedPrecondition, match="no weights"):
+        await collect(handler, generate_request(["a"]))
+    engine.held = Held(digest="third")
+    await handler.install(tmp_path, version=3, digest="third")
+    assert len(await collect(handler, generate_request(["a"]))) == 1
 
 
 async def test_a_cancelled_update_lets_the_next_request_pass(tmp_path: Path) -> None:

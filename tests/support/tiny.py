@@ -17,10 +17,11 @@ CORPUS = (
 PAD, BOS, EOS = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
 
-def make_tiny_model(folder: Path, seed: int = 0) -> Path:
+def make_tiny_model(folder: Path, seed: int = 0, head_dim: int = 8) -> Path:
     """Writes a random 2-layer Llama (hidden 32, vocabulary 300) with tokenizer and chat template; returns `folder`.
 
-    The same seed gives the same bytes; another seed another model with the same tokenizer.
+    The same seed gives the same bytes; another seed another model with the same tokenizer. vLLM's attention on the CPU
+    takes heads of 32 and wider.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -33,6 +34,7 @@ def make_tiny_model(folder: Path, seed: int = 0) -> Path:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
+        head_dim=head_dim,
         max_position_embeddings=256,
         initializer_range=0.2,
         tie_word_embeddings=True,

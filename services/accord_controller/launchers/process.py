@@ -82,7 +82,9 @@ def command(name: str, settings: ControllerSettings, dtype: str = "") -> list[st
     if name == "trainer" and settings.trainer_ranks > 1:
         # No restarts of its own: a dead trainer is for the launcher to start again, which counts how often.
         module = [*TORCHRUN, f"--nproc-per-node={settings.trainer_ranks}", "--max-restarts=0", *module]
-    return [sys.executable, *module]
+    # Not resolved: the name of a virtual environment's python is what makes it one.
+    python = settings.rollout_python.absolute() if name == "rollout" and settings.rollout_python else sys.executable
+    return [str(python), *module]
 
 
 def environment(threads: int, outer: Mapping[str, str]) -> dict[str, str]:

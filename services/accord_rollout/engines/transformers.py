@@ -13,7 +13,7 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,10 +25,10 @@ from accord.types import v1 as types_v1
 from accord_models.loading import load_causal_lm, load_config
 from accord_models.precision import compute_threads, resolve_dtype
 from accord_models.tokenizer import fingerprint, load_tokenizer, render
-from accord_rollout.engine import Activate, Drawn, Failed, Job, ModelInfo, Sampling
+from accord_rollout.engine import Activate, Drawn, Failed, Job, ModelInfo, Sampling, Weights
 from accord_rollout.engines.batches import batches
 from accord_rollout.engines.generation import draw_batch, stop_tokens
-from accord_rollout.engines.weights import copy_state, fits, read_state, same_architecture
+from accord_rollout.engines.weights import copy_state, fits, held, read_state, same_architecture, stored_types
 from accord_rollout.settings import RolloutSettings
 
 _NO_LIMIT = 2**31 - 1  # of architectures without positions
@@ -40,12 +40,14 @@ class _Active:
     tokenizer: PreTrainedTokenizerBase
     stop_ids: tuple[int, ...]
     info: ModelInfo
+    stored: dict[str, torch.dtype]
 
 
 class TransformersEngine:
     """Computes in one thread of its own; the event loop stays free."""
 
     max_concurrent_requests = 1
+    updates_in_flight = False
 
     def __init__(self, settings: RolloutSettings) -> None:
         cuda = torch.cuda.is_available()
@@ -59,17 +61,21 @@ class TransformersEngine:
         self._active: _Active | None = None
         self._closing = threading.Event()
 
-    async def prepare(self, folder: Path) -> Activate:
+    async def prepare(self, folder: Path, weights: Weights) -> Activate:
         """Reads the weights into memory beside the model in force; Activate copies them in (same architecture) or
         takes the new model."""
         current = self._active
         new, state = await asyncio.to_thread(self._read, folder, current)
 
-        async def activate() -> ModelInfo:
+        def take() -> ModelInfo:
             if state is not None:
-                await asyncio.get_running_loop().run_in_executor(self._worker, copy_state, new.model, state)
+                copy_state(new.model, state)
+            return replace(new.info, held=held(new.model, new.stored))
+
+        async def activate() -> ModelInfo:
+            info = await asyncio.get_running_loop().run_in_executor(self._worker, take)
             self._active = new
-            return new.info
+            return info
 
         return activate
 
@@ -132,4 +138,4 @@ class TransformersEngine:
             vocabulary_size=int(text_config.vocab_size),
         )
         stop_ids = stop_tokens(folder, config, tokenizer)
-        return _Active(model, tokenizer, stop_ids, info), state
+        return _Active(model, tokenizer, stop_ids, info, stored_types(folder)), state

@@ -1,16 +1,22 @@
-"""New weights into the module that is there: half the memory of a second model, and nothing is traced again."""
+"""New weights into the module that is there: half the memory of a second model, and nothing is traced again.
+
+And back out of it: the digest of what the module holds.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
 from accord.errors import InvalidArgument
+from accord_models.streaming import NAMES, digest_line, tensor_bytes
+from accord_rollout.engine import PROBE_TOKENS, Held
 
 # What may differ between two configs of the same architecture.
 _NOT_ARCHITECTURE = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
@@ -47,6 +53,39 @@ def copy_state(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
     wanted = model.state_dict()
     for name, tensor in state.items():
         wanted[name].copy_(tensor)
+
+
+def stored_types(folder: Path) -> dict[str, torch.dtype]:
+    """The number type of each tensor of `folder`/*.safetensors."""
+    types = {name: dtype for dtype, name in NAMES.items()}
+    found: dict[str, torch.dtype] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            found.update({name: types[file.get_slice(name).get_dtype()] for name in file.keys()})  # noqa: SIM118
+    return found
+
+
+@torch.inference_mode()
+def held(model: nn.Module, stored: dict[str, torch.dtype]) -> Held:
+    """What `model` holds, by its own memory: the digest of its tensors in the types in which they are `stored`, and the
+    logprobs of the probe."""
+    ids_1T = torch.tensor([PROBE_TOKENS], device=next(model.parameters()).device)
+    logprobs_TV = model(ids_1T).logits[0, :-1].float().log_softmax(dim=-1)
+    probe_T = logprobs_TV.gather(-1, ids_1T[0, 1:, None])[:, 0]
+    return Held(digest=_held_digest(model, stored), probe_logprobs=tuple(probe_T.tolist()))
+
+
+def _held_digest(model: nn.Module, stored: dict[str, torch.dtype]) -> str:
+    """As accord.digest.weights_digest; empty where the module names its tensors otherwise, or rounded them."""
+    state = model.state_dict()
+    total = hashlib.sha256()
+    for name in sorted(stored):
+        if name not in state or torch.promote_types(stored[name], state[name].dtype) != state[name].dtype:
+            return ""
+        tensor = state[name].detach().to(device="cpu", dtype=stored[name]).contiguous()
+        total.update(digest_line(name, tensor))
+        total.update(tensor_bytes(tensor))
+    return total.hexdigest()
 
 
 def _architecture(config: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from accord.rollout.v1.rollout_service_pb2 import GenerateRequest as GenerateReq
 from accord.rollout.v1.rollout_service_pb2 import GenerateResponse as GenerateResponse
 from accord.rollout.v1.rollout_service_pb2 import GetStatusRequest as GetStatusRequest
 from accord.rollout.v1.rollout_service_pb2 import GetStatusResponse as GetStatusResponse
+from accord.rollout.v1.rollout_service_pb2 import HeldWeights as HeldWeights
 from accord.rollout.v1.rollout_service_pb2 import Prompt as Prompt
 from accord.rollout.v1.rollout_service_pb2 import ReleaseLeaseRequest as ReleaseLeaseRequest
 from accord.rollout.v1.rollout_service_pb2 import ReleaseLeaseResponse as ReleaseLeaseResponse
@@ -25,6 +26,7 @@ __all__ = [
     "GenerateResponse",
     "GetStatusRequest",
     "GetStatusResponse",
+    "HeldWeights",
     "Prompt",
     "ROLLOUT_SERVICE",
     "ReleaseLeaseRequest",

@@ -234,6 +234,7 @@ class UpdateWeightsResponse(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     PREPARE_SECONDS_FIELD_NUMBER: _builtins.int
     ACTIVATE_SECONDS_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     digest: _builtins.str
     """As recomputed from what the engine fetched, before activation."""
@@ -241,6 +242,10 @@ class UpdateWeightsResponse(_message.Message):
     """Fetching and verifying, while the old weights went on serving."""
     activate_seconds: _builtins.float
     """How long no token was made."""
+    @_builtins.property
+    def held(self) -> Global___HeldWeights:
+        """What the engine found in its memory afterwards."""
+
     def __init__(
         self,
         *,
@@ -248,14 +253,51 @@ class UpdateWeightsResponse(_message.Message):
         digest: _builtins.str = ...,
         prepare_seconds: _builtins.float = ...,
         activate_seconds: _builtins.float = ...,
+        held: Global___HeldWeights | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["held", b"held"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activate_seconds", b"activate_seconds", "digest", b"digest", "prepare_seconds", b"prepare_seconds", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activate_seconds", b"activate_seconds", "digest", b"digest", "held", b"held", "prepare_seconds", b"prepare_seconds", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpdateWeightsResponse: _TypeAlias = UpdateWeightsResponse  # noqa: Y015
+
+@_typing.final
+class HeldWeights(_message.Message):
+    """What an engine found in its own memory after activation. What it cannot tell is empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    CHECKSUM_FIELD_NUMBER: _builtins.int
+    PROBE_LOGPROBS_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """Recomputed over the tensors it computes with; never other than the published digest, else the update fails with
+    DATA_LOSS/HELD_WEIGHTS_DIFFER. Empty where the engine fuses, repacks or rounds them.
+    """
+    checksum: _builtins.str
+    """Of the engine's own layout: the same for the same weights, loaded by whatever way, on the same machine and settings."""
+    @_builtins.property
+    def probe_logprobs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Log-probabilities, nats, of the token ids 4 to 18, each after the ids from 3 up to it: whoever has the weights can
+        compute them.
+        """
+
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        checksum: _builtins.str = ...,
+        probe_logprobs: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "digest", b"digest", "probe_logprobs", b"probe_logprobs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldWeights: _TypeAlias = HeldWeights  # noqa: Y015
 
 @_typing.final
 class GetStatusRequest(_message.Message):
@@ -286,6 +328,8 @@ class GetStatusResponse(_message.Message):
     PENDING_SAMPLES_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
     COMPUTE_THREADS_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    UPDATES_IN_FLIGHT_FIELD_NUMBER: _builtins.int
     engine: _builtins.str
     """The engine's entry-point name, for instance `transformers`."""
     ready: _builtins.bool
@@ -301,9 +345,15 @@ class GetStatusResponse(_message.Message):
     """Samples waiting and in work."""
     compute_threads: _builtins.int
     """Threads that the engine computes with; recorded by deterministic runs."""
+    updates_in_flight: _builtins.bool
+    """Whether weights change under running requests that name no version."""
     @_builtins.property
     def lease(self) -> _lease_pb2.Lease:
         """The lease in force, its token left out."""
+
+    @_builtins.property
+    def held(self) -> Global___HeldWeights:
+        """What the engine found in its memory after the last activation."""
 
     def __init__(
         self,
@@ -318,10 +368,12 @@ class GetStatusResponse(_message.Message):
         pending_samples: _builtins.int = ...,
         lease: _lease_pb2.Lease | None = ...,
         compute_threads: _builtins.int = ...,
+        held: Global___HeldWeights | None = ...,
+        updates_in_flight: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_dtype", b"compute_dtype", "compute_threads", b"compute_threads", "digest", b"digest", "engine", b"engine", "lease", b"lease", "max_context_tokens", b"max_context_tokens", "pending_samples", b"pending_samples", "ready", b"ready", "tokenizer_fingerprint", b"tokenizer_fingerprint", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_dtype", b"compute_dtype", "compute_threads", b"compute_threads", "digest", b"digest", "engine", b"engine", "held", b"held", "lease", b"lease", "max_context_tokens", b"max_context_tokens", "pending_samples", b"pending_samples", "ready", b"ready", "tokenizer_fingerprint", b"tokenizer_fingerprint", "updates_in_flight", b"updates_in_flight", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -79,7 +79,8 @@ class RolloutServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateWeights(self, request, context):
-        """Fetches, verifies and activates weights; running requests finish first. On any error the old weights stay in
+        """Fetches, verifies and activates weights; running requests finish first, except that an engine may change the weights
+        under requests that name no version (their samples then have a segment for each). On any error the old weights stay in
         force. Repeating it with the same request_id does nothing twice. FAILED_PRECONDITION/DIGEST_MISMATCH.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -25,7 +25,8 @@ class RolloutServiceStub:
     TOKENIZER_MISMATCH; RESOURCE_EXHAUSTED/OVERLOADED when the queue is full.
     """
     UpdateWeights: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.UpdateWeightsRequest, _rollout_service_pb2.UpdateWeightsResponse]
-    """Fetches, verifies and activates weights; running requests finish first. On any error the old weights stay in
+    """Fetches, verifies and activates weights; running requests finish first, except that an engine may change the weights
+    under requests that name no version (their samples then have a segment for each). On any error the old weights stay in
     force. Repeating it with the same request_id does nothing twice. FAILED_PRECONDITION/DIGEST_MISMATCH.
     """
     GetStatus: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.GetStatusRequest, _rollout_service_pb2.GetStatusResponse]
@@ -58,7 +59,8 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rollout_service_pb2.UpdateWeightsRequest,
         context: _aio.ServicerContext[_rollout_service_pb2.UpdateWeightsRequest, _abc.Awaitable[_rollout_service_pb2.UpdateWeightsResponse]],
     ) -> _abc.Awaitable[_rollout_service_pb2.UpdateWeightsResponse]:
-        """Fetches, verifies and activates weights; running requests finish first. On any error the old weights stay in
+        """Fetches, verifies and activates weights; running requests finish first, except that an engine may change the weights
+        under requests that name no version (their samples then have a segment for each). On any error the old weights stay in
         force. Repeating it with the same request_id does nothing twice. FAILED_PRECONDITION/DIGEST_MISMATCH.
         """
 
