@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.support.postgres import Postgres
 
 # Before torch is imported: threads that spin while they wait starve the other services of a test.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -19,3 +24,12 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.support.tiny import make_tiny_model
 
     return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A real PostgreSQL server, started when the first test asks for it; tests take databases of their own."""
+    from tests.support.postgres import running
+
+    with running() as server:
+        yield server

@@ -38,9 +38,9 @@ class Importing:
         """Stores all records of the stream, or none. InvalidArgument names the record (counted from 0) and field."""
         with SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
             request_id, content = await self._receive(requests, spool)
-            spool.seek(0)
 
             async def change(tx: Writer) -> preference_v1.ImportRecordsResponse:
+                spool.seek(0)
                 total = preference_v1.ImportRecordsResponse()
                 chunk: list[preference_v1.ImportRecord] = []
                 for record in _spooled(spool):

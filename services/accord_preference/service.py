@@ -9,6 +9,7 @@ import grpc
 
 from accord.preference import v1 as preference_v1
 from accord_preference.handler import PreferenceHandler
+from accord_preference.once import retrying
 from accord_preference.servicer import PreferenceServicer
 from accord_preference.settings import PreferenceSettings
 from accord_preference.store import Store
@@ -45,9 +46,13 @@ async def build(settings: PreferenceSettings, clock: Callable[[], float] = time.
     """
     url = database_url(settings.database_url, default=settings.state_dir / "preference.db")
     store = await open_store(url)
-    try:
+
+    async def pin() -> None:
         async with store.writing() as tx:
             await tx.pin_split(settings.heldout_fraction, settings.split_salt)
+
+    try:
+        await retrying(pin)
     except BaseException:
         await store.close()
         raise

@@ -58,8 +58,14 @@ class Snapshots:
                 await tx.add_snapshot(known, filter_)
             return preference_v1.CreateSnapshotResponse(snapshot=messages.snapshot(known))
 
+        # What is hashed and what is kept must be one state, and others write meanwhile.
         return await once(
-            self._context, request.request_id, content_of(request), preference_v1.CreateSnapshotResponse, change
+            self._context,
+            request.request_id,
+            content_of(request),
+            preference_v1.CreateSnapshotResponse,
+            change,
+            steady=True,
         )
 
     async def get(self, request: preference_v1.GetSnapshotRequest) -> preference_v1.GetSnapshotResponse:

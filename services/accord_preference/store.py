@@ -205,7 +205,7 @@ class Reader(Protocol):
         ...
 
     async def newest(self, kind: int) -> int:
-        """The number of the newest record of this kind; later ones have higher numbers."""
+        """The number of the newest record of this kind; those of later transactions have higher numbers."""
         ...
 
     async def record_page(
@@ -224,7 +224,11 @@ class Reader(Protocol):
 
 
 class Writer(Reader, Protocol):
-    """What can be written in one transaction. Adding what exists does nothing; the counts are of what is new."""
+    """What can be written in one transaction. Adding what exists does nothing; the counts are of what is new.
+
+    A task that `task` or `next_task` returned is held: other writers that want the same one wait for this transaction,
+    so what is found out about its leases and answers stays true until the end.
+    """
 
     async def add_prompts(self, new: Sequence[PromptRow]) -> int:
         """Adds prompts; of two with one id the first is kept."""
@@ -244,7 +248,8 @@ class Writer(Reader, Protocol):
 
     async def next_task(self, annotator_id: str, queue: str, now_us: int) -> TaskRow | None:
         """The oldest open task (of `queue`; "": of any) for this annotator: wanted by more than have answered or hold
-        it, not answered and not held by them. Tasks that they held before and let go come after all others."""
+        it, not answered and not held by them. Tasks that they held before and let go come after all others, and tasks
+        that other writers hold at this moment are passed over for newer ones."""
         ...
 
     async def add_lease(self, row: LeaseRow) -> None:
@@ -283,8 +288,12 @@ class Store(Protocol):
         """A transaction that reads one state."""
         ...
 
-    def writing(self) -> AbstractAsyncContextManager[Writer]:
-        """A transaction that is kept as a whole, or not at all when the body raises; one at a time."""
+    def writing(self, *, steady: bool = False) -> AbstractAsyncContextManager[Writer]:
+        """A transaction that is kept as a whole, or not at all when the body raises.
+
+        Several may run at once, and then each reads what others have committed meanwhile; with `steady` it reads one
+        state. Aborted, DATABASE_CONFLICT: others were in the way, nothing was kept; run the body again (`once` does).
+        """
         ...
 
     async def close(self) -> None:

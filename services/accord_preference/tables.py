@@ -18,6 +18,8 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
+from accord_preference.column_types import AnyText, Digest
+
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -37,7 +39,7 @@ def _number() -> Column[int]:
 
 
 def _digest(name: str, *constraints: ForeignKey, nullable: bool = False, unique: bool = False) -> Column[str]:
-    return Column(name, String(64), *constraints, nullable=nullable, unique=unique)
+    return Column(name, Digest, *constraints, nullable=nullable, unique=unique)
 
 
 prompts = Table(
@@ -46,7 +48,7 @@ prompts = Table(
     _number(),
     _digest("prompt_id", unique=True),
     Column("conversation", Text, nullable=False),
-    Column("source", Text, nullable=False),
+    Column("source", AnyText, nullable=False),
     Column("split", SmallInteger, nullable=False),
     _digest("record_digest"),
     Index(None, "record_digest"),
@@ -56,9 +58,9 @@ prompts = Table(
 completions = Table(
     "completions",
     metadata,
-    Column("completion_id", String(64), primary_key=True),
+    Column("completion_id", Digest, primary_key=True),
     _digest("prompt_id", ForeignKey("prompts.prompt_id")),
-    Column("text", Text, nullable=False),
+    Column("text", AnyText, nullable=False),
     Column("origin", Text, nullable=True),
 )
 
@@ -71,7 +73,7 @@ tasks = Table(
     _digest("prompt_id", ForeignKey("prompts.prompt_id")),
     Column("completion_ids", Text, nullable=False),
     Column("redundancy", Integer, nullable=False),
-    Column("queue", Text, nullable=False),
+    Column("queue", AnyText, nullable=False),
     Column("state", SmallInteger, nullable=False),
     Column("answers", Integer, nullable=False),
     Index(None, "state", "queue", "number"),
@@ -85,7 +87,7 @@ leases = Table(
     _number(),
     _digest("lease_id", unique=True),
     _digest("task_id", ForeignKey("tasks.task_id")),
-    Column("annotator_id", Text, nullable=False),
+    Column("annotator_id", AnyText, nullable=False),
     Column("expire_us", BigInteger, nullable=False),
     Column("ended", Boolean(create_constraint=False), nullable=False),
     Index(None, "task_id", "annotator_id"),
@@ -99,15 +101,15 @@ feedback = Table(
     _number(),
     _digest("feedback_id", unique=True),
     _digest("prompt_id", ForeignKey("prompts.prompt_id")),
-    Column("annotator_id", Text, nullable=False),
+    Column("annotator_id", AnyText, nullable=False),
     Column("annotator_kind", SmallInteger, nullable=False),
     Column("kind", SmallInteger, nullable=False),
     Column("judgement", Text, nullable=False),
     Column("completion_ids", Text, nullable=False),
     _digest("task_id", ForeignKey("tasks.task_id"), nullable=True),
-    Column("queue", Text, nullable=False),
-    Column("source", Text, nullable=False),
-    Column("label", Text, nullable=False),
+    Column("queue", AnyText, nullable=False),
+    Column("source", AnyText, nullable=False),
+    Column("label", AnyText, nullable=False),
     Column("created_us", BigInteger, nullable=False),
     Column("late", Boolean(create_constraint=False), nullable=False),
     Column("split", SmallInteger, nullable=False),
@@ -146,7 +148,7 @@ snapshot_members = Table(
 requests = Table(
     "requests",
     metadata,
-    Column("request_id", Text, primary_key=True),
+    Column("request_id", AnyText, primary_key=True),
     _digest("content"),
     Column("response", LargeBinary, nullable=False),
     Column("created_us", BigInteger, nullable=False),

@@ -14,6 +14,7 @@ def run_migrations(metadata: MetaData) -> None:
     context.configure(
         connection=context.config.attributes["connection"],
         target_metadata=metadata,
+        version_table=context.config.attributes.get("version_table", "alembic_version"),
         render_as_batch=True,
         transactional_ddl=True,
     )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from tests.support.postgres import Postgres
 
 from accord.errors import FailedPrecondition
+from accord_preference.once import retrying
 from accord_preference.store import (
     PREFERENCES,
     PROMPTS,
@@ -24,14 +28,24 @@ from accord_preference.store import (
 )
 from accord_preference.stores import open_store
 
-STORES: dict[str, Callable[[Path], str]] = {"sqlite": lambda folder: f"sqlite+aiosqlite:///{folder}/store.db"}
+
+def sqlite(folder: Path, _request: pytest.FixtureRequest) -> str:
+    return f"sqlite:///{folder}/store.db"
+
+
+def postgresql(_folder: Path, request: pytest.FixtureRequest) -> str:
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.fresh()
+
+
+STORES: dict[str, Callable[[Path, pytest.FixtureRequest], str]] = {"sqlite": sqlite, "postgresql": postgresql}
 OPEN, DONE, CANCELLED = 1, 2, 3
 TRAIN, HELDOUT = 1, 2
 
 
 @pytest.fixture(params=STORES)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return STORES[request.param](tmp_path)
+    return STORES[request.param](tmp_path, request)
 
 
 @pytest.fixture
@@ -147,16 +161,89 @@ async def test_cancelled_transaction_keeps_nothing_and_frees_the_lock(store: Sto
         assert not await tx.prompts([name("p", 1)])
 
 
-async def test_writers_do_not_interleave(store: Store) -> None:
-    async def add() -> None:
-        async with store.writing() as tx:
-            count = (await tx.stats()).prompts
-            await asyncio.sleep(0)
-            assert await tx.add_prompts([a_prompt(count)]) == 1
+async def test_writers_at_once_lose_and_double_nothing(store: Store) -> None:
+    await fill(store)
+    async with store.writing() as tx:
+        await tx.add_tasks([a_task(1, redundancy=99)])
 
-    await asyncio.gather(*(add() for _ in range(20)))
+    async def add(start: int) -> int:
+        async with store.writing() as tx:
+            await tx.count_answer(name("t", 1))
+            await asyncio.sleep(0)
+            return await tx.add_prompts([a_prompt(n) for n in range(start, start + 10)])
+
+    async def attempt(start: int) -> int:
+        return await retrying(lambda: add(start))
+
+    added = await asyncio.gather(*(attempt(100 + 5 * n) for n in range(20)))
     async with store.reading() as tx:
-        assert (await tx.stats()).prompts == 20
+        assert sum(added) == 105
+        assert (await tx.stats()).prompts == 106
+        task = await tx.task(name("t", 1))
+    assert task is not None
+    assert task.answers == 20
+
+
+async def test_one_of_several_conflicting_answers_is_kept_and_the_others_know(store: Store) -> None:
+    await fill(store)
+    async with store.writing() as tx:
+        await tx.add_tasks([a_task(1)])
+
+    async def answer(number: int) -> bool:
+        async with store.writing() as tx:
+            assert await tx.task(name("t", 1)) is not None
+            if await tx.answer(name("t", 1), "ann") is not None:
+                return False
+            await asyncio.sleep(0)
+            return await tx.add_feedback([a_judgement(number, task=1, queue="q")]) == 1
+
+    assert sorted(await asyncio.gather(*(retrying(lambda n=n: answer(n)) for n in range(8)))) == [False] * 7 + [True]
+
+
+async def test_places_of_tasks_are_never_given_twice(store: Store) -> None:
+    await fill(store)
+    async with store.writing() as tx:
+        await tx.add_tasks([a_task(n, redundancy=1 + n % 3) for n in range(30)])
+
+    async def lease(annotator: str) -> str | None:
+        async with store.writing() as tx:
+            task = await tx.next_task(annotator, "q", 0)
+            if task is None:
+                return None
+            await asyncio.sleep(0)
+            await tx.add_lease(LeaseRow(secrets.token_hex(), task.task_id, annotator, expire_us=10))
+            return task.task_id
+
+    async def work(annotator: str) -> list[str]:
+        found = []
+        while (task := await retrying(lambda: lease(annotator))) is not None:
+            found.append(task)
+        return found
+
+    given = await asyncio.gather(*(work(f"ann{n}") for n in range(50)))
+    counts = Counter(task for tasks in given for task in tasks)
+    assert counts == {name("t", n): 1 + n % 3 for n in range(30)}
+    assert all(len(set(tasks)) == len(tasks) for tasks in given)
+
+
+async def test_steady_writer_reads_one_state(store: Store, url: str) -> None:
+    await fill(store)
+    entered = asyncio.Event()
+
+    async def add() -> None:
+        await entered.wait()
+        async with store.writing() as tx:
+            await tx.add_prompts([a_prompt(9)])
+
+    adding = asyncio.ensure_future(add())
+    async with store.writing(steady=True) as tx:
+        assert (await tx.stats()).prompts == 1
+        entered.set()
+        await asyncio.wait([adding], timeout=0.2)
+        assert (await tx.stats()).prompts == 1
+    await adding
+    async with store.reading() as tx:
+        assert (await tx.stats()).prompts == 2
 
 
 async def test_what_was_committed_is_there_when_opened_again(url: str) -> None:

@@ -11,10 +11,11 @@ from preference_desk import Desk
 from accord_preference.settings import PreferenceSettings
 
 
-@pytest.fixture
-async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
-    """A service on a fresh database."""
-    running = await Desk(PreferenceSettings(state_dir=tmp_path)).start()
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def desk(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Desk]:
+    """A service on a fresh database, of either kind."""
+    url = request.getfixturevalue("postgres").fresh() if request.param == "postgresql" else ""
+    running = await Desk(PreferenceSettings(state_dir=tmp_path, database_url=url)).start()
     yield running
     await running.stop()
 

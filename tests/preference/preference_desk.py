@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import uuid
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -15,12 +15,10 @@ from accord_preference.service import build
 from accord_preference.settings import PreferenceSettings
 from accord_runtime.server import serving
 
-_ids = itertools.count()
-
 
 def request_id() -> str:
-    """A request_id that no other call of this process has."""
-    return f"request-{next(_ids)}"
+    """A request_id that no other call has, not even in a database of an earlier version."""
+    return f"request-{uuid.uuid4()}"
 
 
 def conversation(text: str) -> types_v1.Conversation:

@@ -95,7 +95,7 @@ async def test_split_is_by_prompt_and_the_same_in_every_snapshot(desk: Desk) -> 
 
 async def test_database_refuses_another_split_than_it_was_made_with(desk: Desk) -> None:
     await desk.stop()
-    settings = PreferenceSettings(state_dir=desk.settings.state_dir, heldout_fraction=0.2)
+    settings = desk.settings.model_copy(update={"heldout_fraction": 0.2})
     with pytest.raises(FailedPrecondition) as caught:
         await build(settings)
     assert caught.value.reason == "SPLIT_CHANGED"

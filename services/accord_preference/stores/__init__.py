@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from accord.errors import InvalidArgument
 from accord_preference.store import Store
-
-SCHEMES = ("sqlite", "sqlite+aiosqlite")
 
 
 async def open_store(url: str) -> Store:
     """The store at `url`, its schema up to date. InvalidArgument, UNKNOWN_STORE, for a scheme that nothing serves."""
+    from accord_preference.stores.postgresql import PostgresWriter
     from accord_preference.stores.sql import SqlStore
+    from accord_preference.stores.sql_write import SqlWriter
     from accord_runtime.database import migrate, open_database
 
-    scheme = url.partition("://")[0]
-    if scheme not in SCHEMES:
-        raise InvalidArgument.at(
-            "database_url",
-            f"no store for {scheme!r}; there is {', '.join(SCHEMES)}: sqlite+aiosqlite:///path/to/file.db",
-            reason="UNKNOWN_STORE",
-        )
-    await migrate(url, "accord_preference")
-    return SqlStore(open_database(url))
+    engine = open_database(url)
+    try:
+        await migrate(url, "accord_preference")
+    except BaseException:
+        await engine.dispose()
+        raise
+    return SqlStore(engine, PostgresWriter if engine.dialect.name == "postgresql" else SqlWriter)

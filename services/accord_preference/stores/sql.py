@@ -14,10 +14,11 @@ from accord_runtime import database
 
 
 class SqlStore:
-    """A `Store` over one engine."""
+    """A `Store` over one engine; `writer` is what writes in its kind of database."""
 
-    def __init__(self, engine: AsyncEngine):
+    def __init__(self, engine: AsyncEngine, writer: type[SqlWriter] = SqlWriter):
         self._engine = engine
+        self._writer = writer
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Reader]:
@@ -26,10 +27,10 @@ class SqlStore:
             yield SqlReader(connection)
 
     @asynccontextmanager
-    async def writing(self) -> AsyncIterator[Writer]:
+    async def writing(self, *, steady: bool = False) -> AsyncIterator[Writer]:
         """See `Store.writing`."""
-        async with database.writing(self._engine) as connection:
-            yield SqlWriter(connection)
+        async with database.writing(self._engine, steady=steady) as connection:
+            yield self._writer(connection)
 
     async def close(self) -> None:
         """See `Store.close`."""

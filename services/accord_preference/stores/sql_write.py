@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Table, and_, exists, func, insert, literal, select, update
+from sqlalchemy import Select, Table, and_, exists, func, insert, literal, select, update
 
 from accord.errors import FailedPrecondition
 from accord_preference import tables
@@ -48,23 +48,10 @@ class SqlWriter(SqlReader):
 
     async def next_task(self, annotator_id: str, queue: str, now_us: int) -> TaskRow | None:
         """See `Writer`."""
-        task, lease = tables.tasks, tables.leases
-        mine = and_(lease.c.task_id == task.c.task_id, lease.c.annotator_id == annotator_id)
-        wanted = self._wanted(annotator_id, queue, now_us)
-        fresh = select(task).where(*wanted, ~exists().where(mine)).order_by(task.c.number).limit(1)
-        row = (await self._connection.execute(fresh)).one_or_none()
-        if row is None:
-            # Then those that they skipped or let expire, the longest ago first.
-            again = (
-                select(task)
-                .join(lease, mine)
-                .where(*wanted)
-                .group_by(task.c.number)
-                .order_by(func.max(lease.c.number))
-                .limit(1)
-            )
-            row = (await self._connection.execute(again)).one_or_none()
-        return None if row is None else rows.task(row)
+        for candidates in self._candidates(annotator_id, queue, now_us):
+            if (row := (await self._connection.execute(candidates)).one_or_none()) is not None:
+                return rows.task(row)
+        return None
 
     async def add_lease(self, row: LeaseRow) -> None:
         """See `Writer`."""
@@ -122,6 +109,18 @@ class SqlWriter(SqlReader):
                 reason="SPLIT_CHANGED",
                 metadata={"database": kept, "settings": value},
             )
+
+    def _candidates(self, annotator_id: str, queue: str, now_us: int) -> tuple[Select[Any], Select[Any]]:
+        """Queries of one task each: one that they never held; one that they skipped or let expire, the longest ago."""
+        task, lease = tables.tasks, tables.leases
+        mine = and_(lease.c.task_id == task.c.task_id, lease.c.annotator_id == annotator_id)
+        wanted = select(task).where(*self._wanted(annotator_id, queue, now_us)).limit(1)
+        last = select(func.max(lease.c.number)).where(mine).correlate(task).scalar_subquery()
+        held = select(lease.c.task_id).where(lease.c.annotator_id == annotator_id)
+        return (
+            wanted.where(~exists().where(mine)).order_by(task.c.number),
+            wanted.where(task.c.task_id.in_(held)).order_by(last),
+        )
 
     def _wanted(self, annotator_id: str, queue: str, now_us: int) -> list[Any]:
         """Open, with a place left, and neither answered nor held by this annotator."""

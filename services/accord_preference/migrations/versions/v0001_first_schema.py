@@ -9,6 +9,9 @@ revision = "0001"
 down_revision = None
 
 NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+# PostgreSQL compares these by code points, whatever its locale.
+DIGEST = sa.String(length=64).with_variant(sa.String(length=64, collation="C"), "postgresql")
+TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
 def upgrade() -> None:
@@ -22,11 +25,11 @@ def upgrade() -> None:
     op.create_table(
         "prompts",
         sa.Column("number", NUMBER, autoincrement=True, nullable=False),
-        sa.Column("prompt_id", sa.String(length=64), nullable=False),
+        sa.Column("prompt_id", DIGEST, nullable=False),
         sa.Column("conversation", sa.Text(), nullable=False),
-        sa.Column("source", sa.Text(), nullable=False),
+        sa.Column("source", TEXT, nullable=False),
         sa.Column("split", sa.SmallInteger(), nullable=False),
-        sa.Column("record_digest", sa.String(length=64), nullable=False),
+        sa.Column("record_digest", DIGEST, nullable=False),
         sa.PrimaryKeyConstraint("number", name="pk_prompts"),
         sa.UniqueConstraint("prompt_id", name="uq_prompts_prompt_id"),
         sqlite_autoincrement=True,
@@ -34,8 +37,8 @@ def upgrade() -> None:
     op.create_index("ix_prompts_record_digest", "prompts", ["record_digest"], unique=False)
     op.create_table(
         "requests",
-        sa.Column("request_id", sa.Text(), nullable=False),
-        sa.Column("content", sa.String(length=64), nullable=False),
+        sa.Column("request_id", TEXT, nullable=False),
+        sa.Column("content", DIGEST, nullable=False),
         sa.Column("response", sa.LargeBinary(), nullable=False),
         sa.Column("created_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("request_id", name="pk_requests"),
@@ -43,7 +46,7 @@ def upgrade() -> None:
     op.create_table(
         "snapshots",
         sa.Column("number", NUMBER, autoincrement=True, nullable=False),
-        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("digest", DIGEST, nullable=False),
         sa.Column("kind", sa.SmallInteger(), nullable=False),
         sa.Column("train_records", sa.BigInteger(), nullable=False),
         sa.Column("heldout_records", sa.BigInteger(), nullable=False),
@@ -55,9 +58,9 @@ def upgrade() -> None:
     )
     op.create_table(
         "completions",
-        sa.Column("completion_id", sa.String(length=64), nullable=False),
-        sa.Column("prompt_id", sa.String(length=64), nullable=False),
-        sa.Column("text", sa.Text(), nullable=False),
+        sa.Column("completion_id", DIGEST, nullable=False),
+        sa.Column("prompt_id", DIGEST, nullable=False),
+        sa.Column("text", TEXT, nullable=False),
         sa.Column("origin", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(["prompt_id"], ["prompts.prompt_id"], name="fk_completions_prompt_id"),
         sa.PrimaryKeyConstraint("completion_id", name="pk_completions"),
@@ -75,12 +78,12 @@ def upgrade() -> None:
     op.create_table(
         "tasks",
         sa.Column("number", NUMBER, autoincrement=True, nullable=False),
-        sa.Column("task_id", sa.String(length=64), nullable=False),
+        sa.Column("task_id", DIGEST, nullable=False),
         sa.Column("kind", sa.SmallInteger(), nullable=False),
-        sa.Column("prompt_id", sa.String(length=64), nullable=False),
+        sa.Column("prompt_id", DIGEST, nullable=False),
         sa.Column("completion_ids", sa.Text(), nullable=False),
         sa.Column("redundancy", sa.Integer(), nullable=False),
-        sa.Column("queue", sa.Text(), nullable=False),
+        sa.Column("queue", TEXT, nullable=False),
         sa.Column("state", sa.SmallInteger(), nullable=False),
         sa.Column("answers", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(["prompt_id"], ["prompts.prompt_id"], name="fk_tasks_prompt_id"),
@@ -93,21 +96,21 @@ def upgrade() -> None:
     op.create_table(
         "feedback",
         sa.Column("number", NUMBER, autoincrement=True, nullable=False),
-        sa.Column("feedback_id", sa.String(length=64), nullable=False),
-        sa.Column("prompt_id", sa.String(length=64), nullable=False),
-        sa.Column("annotator_id", sa.Text(), nullable=False),
+        sa.Column("feedback_id", DIGEST, nullable=False),
+        sa.Column("prompt_id", DIGEST, nullable=False),
+        sa.Column("annotator_id", TEXT, nullable=False),
         sa.Column("annotator_kind", sa.SmallInteger(), nullable=False),
         sa.Column("kind", sa.SmallInteger(), nullable=False),
         sa.Column("judgement", sa.Text(), nullable=False),
         sa.Column("completion_ids", sa.Text(), nullable=False),
-        sa.Column("task_id", sa.String(length=64), nullable=True),
-        sa.Column("queue", sa.Text(), nullable=False),
-        sa.Column("source", sa.Text(), nullable=False),
-        sa.Column("label", sa.Text(), nullable=False),
+        sa.Column("task_id", DIGEST, nullable=True),
+        sa.Column("queue", TEXT, nullable=False),
+        sa.Column("source", TEXT, nullable=False),
+        sa.Column("label", TEXT, nullable=False),
         sa.Column("created_us", sa.BigInteger(), nullable=False),
         sa.Column("late", sa.Boolean(), nullable=False),
         sa.Column("split", sa.SmallInteger(), nullable=False),
-        sa.Column("record_digest", sa.String(length=64), nullable=False),
+        sa.Column("record_digest", DIGEST, nullable=False),
         sa.ForeignKeyConstraint(["prompt_id"], ["prompts.prompt_id"], name="fk_feedback_prompt_id"),
         sa.ForeignKeyConstraint(["task_id"], ["tasks.task_id"], name="fk_feedback_task_id"),
         sa.PrimaryKeyConstraint("number", name="pk_feedback"),
@@ -120,9 +123,9 @@ def upgrade() -> None:
     op.create_table(
         "leases",
         sa.Column("number", NUMBER, autoincrement=True, nullable=False),
-        sa.Column("lease_id", sa.String(length=64), nullable=False),
-        sa.Column("task_id", sa.String(length=64), nullable=False),
-        sa.Column("annotator_id", sa.Text(), nullable=False),
+        sa.Column("lease_id", DIGEST, nullable=False),
+        sa.Column("task_id", DIGEST, nullable=False),
+        sa.Column("annotator_id", TEXT, nullable=False),
         sa.Column("expire_us", sa.BigInteger(), nullable=False),
         sa.Column("ended", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(["task_id"], ["tasks.task_id"], name="fk_leases_task_id"),

@@ -1,0 +1,127 @@
+"""SQLite, embedded: write-ahead log, foreign keys, and durable against the loss of power.
+
+A transaction that writes takes the write lock at its start (BEGIN IMMEDIATE), because one that reads first and writes
+later fails at once, without waiting, when somebody else wrote in between.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
+
+from accord.errors import AccordError, DataLoss, FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable
+from accord_runtime.dialects.dialect import WRITER
+
+# How long to wait for a lock that another process holds.
+BUSY_SECONDS = 30.0
+
+
+class SqliteDialect:
+    """See `Dialect`."""
+
+    # Waiting in order in this process is fair and cheap, waiting in SQLite is polling.
+    one_writer = True
+    engine_options: dict[str, Any] = {}  # noqa: RUF012
+
+    def asynchronous(self, url: URL) -> URL:
+        """See `Dialect`; a database in memory is refused."""
+        if url.database in (None, "", ":memory:"):
+            raise InvalidArgument.at(
+                "database_url", "needs a file: a database in memory is lost with the process; sqlite:///data.db"
+            )
+        return url.set(drivername="sqlite+aiosqlite")
+
+    def synchronous(self, url: URL) -> URL:
+        """See `Dialect`."""
+        return self.asynchronous(url).set(drivername="sqlite")
+
+    def prepare(self, engine: Engine, url: URL) -> None:
+        """See `Dialect`; the folder of the file is made."""
+        folder = Path(str(url.database)).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FailedPrecondition(
+                f"the folder of the database cannot be made: {folder}: {error.strerror}", reason="DATABASE_UNREACHABLE"
+            ) from error
+        event.listen(engine, "connect", _configure)
+        event.listen(engine, "begin", _begin)
+
+    def reader_options(self) -> dict[str, Any]:
+        """See `Dialect`: every transaction of SQLite reads one state."""
+        return {}
+
+    def writer_options(self, *, steady: bool) -> dict[str, Any]:
+        """See `Dialect`."""
+        return WRITER
+
+    def alone(self, connection: Connection) -> None:
+        """See `Dialect`: whoever writes is alone."""
+
+    def version_table(self, package: str) -> str:
+        """See `Dialect`: every package has a file of its own."""
+        return "alembic_version"
+
+    def name(self, url: URL) -> str:
+        """See `Dialect`."""
+        return str(url.database)
+
+    def translate(self, error: DBAPIError | Exception, name: str) -> AccordError | None:
+        """See `Dialect`."""
+        original = error.orig if isinstance(error, DBAPIError) else error
+        text, metadata = str(original), {"database": name}
+        if "locked" in text or "busy" in text:
+            return Unavailable(
+                f"the database {name} was locked by another process for {BUSY_SECONDS:g} s; try again, or end that "
+                "process",
+                reason="DATABASE_LOCKED",
+                metadata=metadata,
+            )
+        if "is full" in text:
+            return ResourceExhausted(
+                f"no room left on the disk of {name}: nothing of this call was kept; free some space and repeat it",
+                reason="DISK_FULL",
+                metadata=metadata,
+            )
+        if "not a database" in text or "malformed" in text:
+            return DataLoss(
+                f"{name} is not an Accord database, or is damaged ({text}); put back a copy, or name another file",
+                reason="NOT_A_DATABASE",
+                metadata=metadata,
+            )
+        if "readonly" in text or "unable to open" in text:
+            return FailedPrecondition(
+                f"the database {name} cannot be opened for writing ({text}); check the path and its permissions",
+                reason="DATABASE_UNREACHABLE",
+                metadata=metadata,
+            )
+        if isinstance(original, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+            return None
+        return Unavailable(f"the database {name} failed: {text}", reason="DATABASE_ERROR", metadata=metadata)
+
+
+def _configure(connection: Any, _record: Any) -> None:
+    # The driver's own implicit BEGIN would start every transaction as a reader; ours are explicit.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        f"busy_timeout={int(BUSY_SECONDS * 1000)}",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    writer = connection.get_execution_options().get("accord_writer")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
+
+
+dialect = SqliteDialect()
