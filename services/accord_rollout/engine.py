@@ -109,7 +109,6 @@ class ModelInfo:
     tokenizer_fingerprint: str
     max_context_tokens: int  # prompt plus response
     vocabulary_size: int  # token ids are below it
-    held: Held = Held()
 
 
 # What every engine is asked after activation: ids that any vocabulary has.
@@ -142,8 +141,13 @@ class Engine(Protocol):
     async def prepare(self, folder: Path, weights: Weights) -> Activate:
         """Reads and checks the model folder while the old model goes on generating; the result puts it in force.
 
-        All that can fail belongs here: AccordError (BAD_MODEL, BAD_TOKENIZER) leaves the old model as it is.
+        All that can fail belongs here: AccordError (BAD_MODEL, BAD_TOKENIZER) leaves the old model as it is. An
+        Activate that fails leaves the engine without a model. Several may be prepared; each is called once or never.
         """
+
+    async def held(self) -> Held:
+        """What it finds in its memory; called once after each activation, while `generate` may run already. No sample
+        leaves the service before the answer."""
 
     def render(self, conversation: types_v1.Conversation) -> list[int]:
         """Token ids of the conversation, generation prompt added. InvalidArgument where the template refuses it.

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
-from accord.errors import DataLoss, FailedPrecondition, Internal, InvalidArgument, Unimplemented
+from accord.errors import Internal, InvalidArgument
 from accord.rollout import v1 as rollout_v1
-from accord.types import v1 as types_v1
 from accord_rollout.backlog import Backlog, Ticket
-from accord_rollout.engine import Engine, Failed, Held, Job, ModelInfo, Weights
+from accord_rollout.engine import Engine, Failed, Job, ModelInfo
 from accord_rollout.gate import Gate
+from accord_rollout.keeper import Keeper
 from accord_rollout.messages import InForce, failure_response, held_message, sample_response
 from accord_rollout.plan import Plan, make_plan
-from accord_runtime import artifacts
+from accord_rollout.sources import Sources
 from accord_runtime.idempotency import Once
 from accord_runtime.leases import LeaseTable
 
+T = TypeVar("T")
 _Results = asyncio.Queue[rollout_v1.GenerateResponse | None]
+_Mutation = (
+    rollout_v1.UpdateWeightsRequest
+    | rollout_v1.PrepareWeightsRequest
+    | rollout_v1.ActivateWeightsRequest
+    | rollout_v1.DiscardWeightsRequest
+)
 
 
 class RolloutHandler:
@@ -34,15 +41,16 @@ class RolloutHandler:
         engine_name: str,
         cache: Path,
         max_pending_samples: int = 4096,
+        max_prepared_versions: int = 2,
         max_lease_seconds: float = 600,
     ) -> None:
         self._engine = engine
         self._engine_name = engine_name
-        self._cache = cache
         self._backlog = Backlog(max_pending_samples)
-        self._in_force: InForce | None = None
+        self._max_pending_samples = max_pending_samples
         self._gate = Gate(engine.max_concurrent_requests)
-        self._updating = asyncio.Lock()
+        self._sources = Sources(cache)
+        self._keeper = Keeper(engine, self._gate, self._sources, max_prepared=max_prepared_versions)
         self._once = Once()
         self.leases = LeaseTable(max_lease_seconds)
 
@@ -53,12 +61,13 @@ class RolloutHandler:
         """
         self.leases.check(request.lease_token)
         plan = make_plan(request)
-        self._weights_for(request)
+        self._keeper.for_request(request)
         with self._backlog.admit(len(plan.slots)) as ticket:
             results: _Results = asyncio.Queue()
             producer = asyncio.create_task(self._produce(request, plan, results, ticket))
             try:
                 while (response := await results.get()) is not None:
+                    await self._keeper.looked()
                     yield response
                 await producer
             finally:
@@ -66,95 +75,67 @@ class RolloutHandler:
                 await asyncio.gather(producer, return_exceptions=True)
 
     async def update_weights(self, request: rollout_v1.UpdateWeightsRequest) -> rollout_v1.UpdateWeightsResponse:
-        """Fetches, verifies and activates; once for each request_id. On any error the old weights stay in force."""
-        self.leases.check(request.lease_token)
-        content = rollout_v1.UpdateWeightsRequest()
-        content.CopyFrom(request)
-        content.ClearField("lease_token")  # a repeated call may carry a renewed lease
-        return await self._once.run(request.request_id, content, lambda: self._update(request.weights))
+        """Fetches, verifies and activates. On any error before activation the old weights stay in force."""
+        return await self._mutate(request, lambda: self._keeper.update(request.weights))
 
-    async def install(self, folder: Path, version: int, digest: str) -> tuple[float, Held]:
-        """Puts the model in `folder` in force; returns the seconds in which no token was made, and what the engine
-        found in its memory then. DataLoss/HELD_WEIGHTS_DIFFER."""
-        weights = Weights(version, digest)
-        activate = await self._engine.prepare(folder, weights)
-        # Also where the engine updates in flight: requests that name a version are in the gate and finish first.
-        async with self._gate.exclusive():
-            start = time.perf_counter()
-            model = await activate()
-            found = model.held.digest
-            self._in_force = InForce(weights, model) if found in ("", digest) else None
-            if self._in_force is None:
-                raise DataLoss(
-                    f"the engine holds other weights than version {version}: digest {found[:12]}, expected "
-                    f"{digest[:12]}; nothing is served until another update succeeds",
-                    reason="HELD_WEIGHTS_DIFFER",
-                    metadata={"expected": digest, "found": found},
-                )
-            return time.perf_counter() - start, model.held
+    async def prepare_weights(self, request: rollout_v1.PrepareWeightsRequest) -> rollout_v1.PrepareWeightsResponse:
+        """Fetches and verifies while the weights in force serve."""
+
+        async def prepare() -> rollout_v1.PrepareWeightsResponse:
+            return rollout_v1.PrepareWeightsResponse(prepared=await self._keeper.prepare(request.weights))
+
+        return await self._mutate(request, prepare)
+
+    async def activate_weights(self, request: rollout_v1.ActivateWeightsRequest) -> rollout_v1.ActivateWeightsResponse:
+        """Puts a prepared version in force."""
+        return await self._mutate(request, lambda: self._keeper.activate(request.version))
+
+    async def discard_weights(self, request: rollout_v1.DiscardWeightsRequest) -> rollout_v1.DiscardWeightsResponse:
+        """Lets go of a prepared version."""
+
+        async def discard() -> rollout_v1.DiscardWeightsResponse:
+            self._keeper.discard(request.version)
+            return rollout_v1.DiscardWeightsResponse()
+
+        return await self._mutate(request, discard)
+
+    async def install(self, folder: Path, version: int, digest: str) -> None:
+        """Puts the model in `folder`, of which this is the digest, in force between requests."""
+        await self._keeper.install(folder, version, digest)
 
     def status(self) -> rollout_v1.GetStatusResponse:
         """What is served now."""
         response = rollout_v1.GetStatusResponse(
             engine=self._engine_name,
-            ready=self._in_force is not None,
+            ready=self._keeper.in_force is not None,
             compute_dtype=self._engine.compute_dtype,
             compute_threads=self._engine.compute_threads,
             pending_samples=self._backlog.pending,
+            max_pending_samples=self._max_pending_samples,
             lease=self.leases.current(),
             updates_in_flight=self._engine.updates_in_flight,
+            prepared=self._keeper.prepared,
+            weight_formats=self._sources.formats,
+            uri_schemes=self._sources.schemes,
         )
-        if self._in_force is not None:
-            response.version = self._in_force.weights.version
-            response.digest = self._in_force.weights.digest
-            response.tokenizer_fingerprint = self._in_force.model.tokenizer_fingerprint
-            response.max_context_tokens = self._in_force.model.max_context_tokens
-            response.held.CopyFrom(held_message(self._in_force.model.held))
+        if (in_force := self._keeper.in_force) is not None:
+            response.version = in_force.weights.version
+            response.digest = in_force.weights.digest
+            response.tokenizer_fingerprint = in_force.model.tokenizer_fingerprint
+            response.max_context_tokens = in_force.model.max_context_tokens
+            response.held.CopyFrom(held_message(self._keeper.held))
         return response
 
     async def close(self) -> None:
         """Ends the engine."""
         await self._engine.close()
 
-    async def _update(self, ref: types_v1.WeightsRef) -> rollout_v1.UpdateWeightsResponse:
-        if ref.format == "adapter":
-            raise Unimplemented(
-                "this engine serves merged weights only: publish with format `merged`", reason="ADAPTER_UNSUPPORTED"
-            )
-        if ref.format not in ("", "merged"):
-            raise InvalidArgument.at("weights.format", f"unknown format {ref.format!r}; there is: merged, adapter")
-        async with self._updating:
-            start = time.perf_counter()
-            folder = await artifacts.fetch(ref, self._cache)
-            activate_seconds, held = await self.install(folder, ref.version, ref.digest)
-            return rollout_v1.UpdateWeightsResponse(
-                version=ref.version,
-                digest=ref.digest,
-                prepare_seconds=time.perf_counter() - start - activate_seconds,
-                activate_seconds=activate_seconds,
-                held=held_message(held),
-            )
-
-    def _weights_for(self, request: rollout_v1.GenerateRequest) -> InForce:
-        """The weights in force, when they are those that the request wants."""
-        in_force = self._in_force
-        if in_force is None:
-            raise FailedPrecondition("no weights yet: call UpdateWeights first", reason="NO_WEIGHTS")
-        version = in_force.weights.version
-        if request.HasField("version") and request.version != version:
-            raise FailedPrecondition(
-                f"version {request.version} is not in force, {version} is; call UpdateWeights first",
-                reason="VERSION_MISMATCH",
-                metadata={"wanted": str(request.version), "in_force": str(version)},
-            )
-        fingerprint = in_force.model.tokenizer_fingerprint
-        if request.tokenizer_fingerprint and request.tokenizer_fingerprint != fingerprint:
-            raise FailedPrecondition(
-                "the caller's tokenizer is not the model's; use the tokenizer of the weights in force",
-                reason="TOKENIZER_MISMATCH",
-                metadata={"wanted": request.tokenizer_fingerprint, "in_force": fingerprint},
-            )
-        return in_force
+    async def _mutate(self, request: _Mutation, make: Callable[[], Awaitable[T]]) -> T:
+        """`make` under the lease, once for each request_id."""
+        self.leases.check(request.lease_token)
+        content = type(request).FromString(request.SerializeToString())
+        content.ClearField("lease_token")  # a repeated call may carry a renewed lease
+        return await self._once.run(request.request_id, content, make)
 
     @asynccontextmanager
     async def _turn(self, request: rollout_v1.GenerateRequest) -> AsyncIterator[None]:
@@ -171,7 +152,7 @@ class RolloutHandler:
         """Fills `results`, then None. Holds the engine only as long as it computes."""
         try:
             async with self._turn(request):
-                in_force = self._weights_for(request)  # an update may have come first
+                in_force = self._keeper.for_request(request)  # an update may have come first
                 async for response in self._draw(request, plan, in_force):
                     results.put_nowait(response)
                     ticket.done()

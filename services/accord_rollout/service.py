@@ -55,6 +55,7 @@ async def build(settings: RolloutSettings) -> RolloutService:
         engine_name=settings.engine,
         cache=settings.state_dir / "cache",
         max_pending_samples=settings.max_pending_samples,
+        max_prepared_versions=settings.max_prepared_versions,
         max_lease_seconds=settings.max_lease_seconds,
     )
     if settings.model is not None:

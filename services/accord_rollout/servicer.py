@@ -32,6 +32,21 @@ class RolloutServicer(rollout_v1.RolloutServiceServicer):
     ) -> rollout_v1.UpdateWeightsResponse:
         return await self._handler.update_weights(request)
 
+    async def PrepareWeights(
+        self, request: rollout_v1.PrepareWeightsRequest, context: Context
+    ) -> rollout_v1.PrepareWeightsResponse:
+        return await self._handler.prepare_weights(request)
+
+    async def ActivateWeights(
+        self, request: rollout_v1.ActivateWeightsRequest, context: Context
+    ) -> rollout_v1.ActivateWeightsResponse:
+        return await self._handler.activate_weights(request)
+
+    async def DiscardWeights(
+        self, request: rollout_v1.DiscardWeightsRequest, context: Context
+    ) -> rollout_v1.DiscardWeightsResponse:
+        return await self._handler.discard_weights(request)
+
     async def GetStatus(self, request: rollout_v1.GetStatusRequest, context: Context) -> rollout_v1.GetStatusResponse:
         return self._handler.status()
 

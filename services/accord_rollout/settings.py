@@ -31,4 +31,7 @@ class RolloutSettings(ServiceSettings):
     max_pending_samples: int = Field(
         4096, ge=1, description="Samples waiting and in work, above which new requests are refused as OVERLOADED."
     )
+    max_prepared_versions: int = Field(
+        2, ge=1, description="Versions prepared and not yet activated; each takes the memory of a model."
+    )
     max_lease_seconds: float = Field(600, gt=0, description="The longest lease given, seconds.")

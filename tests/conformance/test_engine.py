@@ -183,7 +183,8 @@ async def test_new_weights_take_over_and_give_what_a_fresh_engine_gives(loaded: 
 
 async def test_the_engine_says_what_it_holds_and_it_is_what_was_published(loaded: Engine, tmp_path: Path) -> None:
     other = make_tiny_model(tmp_path / "other", seed=7)
-    held = (await put_in_force(loaded, other)).held
+    await put_in_force(loaded, other)
+    held = await loaded.held()
     assert held.digest in ("", weights_digest(other))
     assert held.digest or held.checksum, "an engine that cannot recompute the digest has a checksum of its own"
     expected = recomputed_logprobs(other, [PROBE_TOKENS[0]], list(PROBE_TOKENS[1:]))

@@ -28,7 +28,8 @@ class HeldEngine:
         self.lost = lost
         self.updates_in_flight = updates_in_flight
         self.model = 0
-        self.held = Held()
+        self.look, self.found = asyncio.Event(), Held()
+        self.look.set()
         self.weights: list[Weights] = []
 
     async def prepare(self, folder: Path, weights: Weights) -> Activate:
@@ -37,9 +38,13 @@ class HeldEngine:
         async def activate() -> ModelInfo:
             self.model += 1
             self.weights.append(weights)
-            return ModelInfo("fingerprint", max_context_tokens=100, vocabulary_size=10, held=self.held)
+            return ModelInfo("fingerprint", max_context_tokens=100, vocabulary_size=10)
 
         return activate
+
+    async def held(self) -> Held:
+        await self.look.wait()
+        return self.found
 
     def render(self, conversation: types_v1.Conversation) -> list[int]:
         return [1]
@@ -133,13 +138,13 @@ async def test_an_engine_that_holds_other_weights_than_were_meant_serves_nothing
     engine = HeldEngine()
     engine.go.set()
     handler = await served(engine, tmp_path)
-    engine.held = Held(digest="another")
+    engine.found = Held(digest="another")
     with pytest.raises(DataLoss) as found:
         await handler.install(tmp_path, version=2, digest="second")
     assert found.value.reason == "HELD_WEIGHTS_DIFFER"
     with pytest.raises(FailedPrecondition, match="no weights"):
         await collect(handler, generate_request(["a"]))
-    engine.held = Held(digest="third")
+    engine.found = Held(digest="third")
     await handler.install(tmp_path, version=3, digest="third")
     assert len(await collect(handler, generate_request(["a"]))) == 1
 
@@ -179,3 +184,40 @@ async def test_an_engine_that_loses_a_sample_is_found_out(tmp_path: Path) -> Non
         await collect(handler, generate_request(["a"], n=3))
     assert found.value.reason == "ENGINE_FAULT"
     assert handler.status().pending_samples == 0
+
+
+async def test_no_sample_leaves_before_what_the_engine_holds_has_been_looked_at(tmp_path: Path) -> None:
+    engine = HeldEngine()
+    engine.go.set()
+    handler = await served(engine, tmp_path)
+    engine.look.clear()
+    update = asyncio.create_task(handler.install(tmp_path, version=2, digest="second"))
+    while handler.status().version != 2:  # noqa: ASYNC110  the handler tells, it does not signal
+        await asyncio.sleep(0)
+    early = asyncio.create_task(collect(handler, generate_request(["a"], "early")))
+    await engine.drawing.wait()
+    await asyncio.sleep(0.05)
+    assert not early.done(), "the sample left unseen"
+    engine.found = Held(digest="third")
+    engine.look.set()
+    for task in (early, update):
+        with pytest.raises(DataLoss) as refused:
+            await task
+        assert refused.value.reason == "HELD_WEIGHTS_DIFFER"
+    assert not handler.status().ready
+
+
+async def test_an_activation_that_fails_leaves_no_weights_rather_than_unknown_ones(tmp_path: Path) -> None:
+    engine = HeldEngine()
+    engine.go.set()
+    handler = await served(engine, tmp_path)
+    engine.weights = None  # type: ignore[assignment]
+    with pytest.raises(AttributeError):
+        await handler.install(tmp_path, version=2, digest="second")
+    assert not handler.status().ready
+    engine.weights = []
+    await handler.install(tmp_path, version=3, digest="third")
+    with pytest.raises(FailedPrecondition) as refused:
+        await collect(handler, generate_request(["a"], "too new", min_version=4))
+    assert refused.value.reason == "VERSION_MISMATCH"
+    assert await collect(handler, generate_request(["a"], "new enough", min_version=2))

@@ -347,6 +347,7 @@ class SyncRollout:
         n: int = 1,
         request_id: str | None = None,
         version: int | None = None,
+        min_version: int | None = None,
         indices: Sequence[int] = (),
         lease_token: str = "",
         tokenizer_fingerprint: str = "",
@@ -355,9 +356,10 @@ class SyncRollout:
         """Yields one response (a sample or a failure) for each index, in the order in which they are finished.
 
         A text is asked as one user turn. Sample j of prompt i has index i * n + j; `indices` asks for some of them.
-        `version`: refuse unless these weights are in force. When the stream breaks, the indices that are still missing
-        are asked for again under the same request_id, and what comes twice is dropped. An index that failed is yielded
-        as `failure` and not tried again. Unavailable when the stream cannot be completed.
+        `version`: refuse unless these weights are in force; `min_version`: these or later ones. When the stream breaks,
+        the indices that are still missing are asked for again under the same request_id, and what comes twice is
+        dropped. An index that failed is yielded as `failure` and not tried again. Unavailable when the stream cannot be
+        completed.
         """
         ...
 
@@ -373,6 +375,32 @@ class SyncRollout:
 
         FailedPrecondition, reason DIGEST_MISMATCH, when what lies at the URI is not what the digest says.
         """
+        ...
+
+    def prepare_weights(
+        self,
+        weights: types_v1.WeightsRef,
+        *,
+        request_id: str | None = None,
+        lease_token: str = "",
+        timeout: float = ...,
+    ) -> rollout_v1.PreparedWeights:
+        """Fetches and verifies weights while those in force serve; `activate_weights` then takes a moment.
+
+        FailedPrecondition, reason DIGEST_MISMATCH, as `update_weights`; ResourceExhausted, reason TOO_MANY_PREPARED.
+        """
+        ...
+
+    def activate_weights(
+        self, version: int, *, request_id: str | None = None, lease_token: str = "", timeout: float = ...
+    ) -> rollout_v1.ActivateWeightsResponse:
+        """Puts a prepared version in force. FailedPrecondition, reason NOT_PREPARED."""
+        ...
+
+    def discard_weights(
+        self, version: int, *, request_id: str | None = None, lease_token: str = "", timeout: float = ...
+    ) -> None:
+        """Lets go of a prepared version; does nothing when it is not prepared."""
         ...
 
     def status(self, *, timeout: float = ...) -> rollout_v1.GetStatusResponse:

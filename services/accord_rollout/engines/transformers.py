@@ -13,7 +13,7 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,10 +25,19 @@ from accord.types import v1 as types_v1
 from accord_models.loading import load_causal_lm, load_config
 from accord_models.precision import compute_threads, resolve_dtype
 from accord_models.tokenizer import fingerprint, load_tokenizer, render
-from accord_rollout.engine import Activate, Drawn, Failed, Job, ModelInfo, Sampling, Weights
+from accord_rollout.engine import Activate, Drawn, Failed, Held, Job, ModelInfo, Sampling, Weights
 from accord_rollout.engines.batches import batches
 from accord_rollout.engines.generation import draw_batch, stop_tokens
-from accord_rollout.engines.weights import copy_state, fits, held, read_state, same_architecture, stored_types
+from accord_rollout.engines.weights import (
+    converted,
+    fits,
+    held_digest,
+    probe_logprobs,
+    read_state,
+    same_architecture,
+    stored_types,
+    swap_state,
+)
 from accord_rollout.settings import RolloutSettings
 
 _NO_LIMIT = 2**31 - 1  # of architectures without positions
@@ -62,22 +71,24 @@ class TransformersEngine:
         self._closing = threading.Event()
 
     async def prepare(self, folder: Path, weights: Weights) -> Activate:
-        """Reads the weights into memory beside the model in force; Activate copies them in (same architecture) or
-        takes the new model."""
+        """Reads the weights into memory beside the model in force; Activate makes them the module's (same architecture)
+        or takes the new model."""
         current = self._active
         new, state = await asyncio.to_thread(self._read, folder, current)
 
-        def take() -> ModelInfo:
-            if state is not None:
-                copy_state(new.model, state)
-            return replace(new.info, held=held(new.model, new.stored))
-
         async def activate() -> ModelInfo:
-            info = await asyncio.get_running_loop().run_in_executor(self._worker, take)
+            if state is not None:
+                await asyncio.get_running_loop().run_in_executor(self._worker, swap_state, new.model, state)
             self._active = new
-            return info
+            return new.info
 
         return activate
+
+    async def held(self) -> Held:
+        """Of the module's own tensors; the probe is computed between two batches."""
+        active, loop = self._in_force(), asyncio.get_running_loop()
+        probe = await loop.run_in_executor(self._worker, probe_logprobs, active.model)
+        return Held(await asyncio.to_thread(held_digest, active.model, active.stored), probe_logprobs=probe)
 
     def render(self, conversation: types_v1.Conversation) -> list[int]:
         """By the model's chat template."""
@@ -125,6 +136,7 @@ class TransformersEngine:
             state = read_state(folder)
             if fits(current.model, state):
                 model = current.model
+                state = converted(model, state)
         if model is None:
             state = None
             model = load_causal_lm(folder, self.compute_dtype)

@@ -1,4 +1,4 @@
-"""New weights into the module that is there: half the memory of a second model, and nothing is traced again.
+"""New weights into the module that is there: nothing is traced again, and the change itself moves no bytes.
 
 And back out of it: the digest of what the module holds.
 """
@@ -6,6 +6,8 @@ And back out of it: the digest of what the module holds.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from torch import nn
 
 from accord.errors import InvalidArgument
 from accord_models.streaming import NAMES, digest_line, tensor_bytes
-from accord_rollout.engine import PROBE_TOKENS, Held
+from accord_rollout.engine import PROBE_TOKENS
 
 # What may differ between two configs of the same architecture.
 _NOT_ARCHITECTURE = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
@@ -48,11 +50,22 @@ def fits(model: nn.Module, state: dict[str, torch.Tensor]) -> bool:
 
 
 @torch.no_grad()
-def copy_state(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """Copies `state`, which fits, into `model`, cast to the model's number type."""
+def converted(model: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """`state`, which fits, in memory of its own, in the number types and on the device of `model`."""
     wanted = model.state_dict()
+    return {
+        # Not the file's mapped pages: whoever writes to the file later must not change the model.
+        name: torch.empty_like(wanted[name], memory_format=torch.contiguous_format).copy_(tensor)
+        for name, tensor in state.items()
+    }
+
+
+@torch.no_grad()
+def swap_state(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Makes the tensors of `state`, which are converted, those of `model`; tied ones stay tied."""
+    tensors = dict(chain(model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)))
     for name, tensor in state.items():
-        wanted[name].copy_(tensor)
+        tensors[name].data = tensor
 
 
 def stored_types(folder: Path) -> dict[str, torch.dtype]:
@@ -66,17 +79,16 @@ def stored_types(folder: Path) -> dict[str, torch.dtype]:
 
 
 @torch.inference_mode()
-def held(model: nn.Module, stored: dict[str, torch.dtype]) -> Held:
-    """What `model` holds, by its own memory: the digest of its tensors in the types in which they are `stored`, and the
-    logprobs of the probe."""
+def probe_logprobs(model: nn.Module) -> tuple[float, ...]:
+    """Of the probe, nats."""
     ids_1T = torch.tensor([PROBE_TOKENS], device=next(model.parameters()).device)
     logprobs_TV = model(ids_1T).logits[0, :-1].float().log_softmax(dim=-1)
-    probe_T = logprobs_TV.gather(-1, ids_1T[0, 1:, None])[:, 0]
-    return Held(digest=_held_digest(model, stored), probe_logprobs=tuple(probe_T.tolist()))
+    return tuple(logprobs_TV.gather(-1, ids_1T[0, 1:, None])[:, 0].tolist())
 
 
-def _held_digest(model: nn.Module, stored: dict[str, torch.dtype]) -> str:
-    """As accord.digest.weights_digest; empty where the module names its tensors otherwise, or rounded them."""
+def held_digest(model: nn.Module, stored: Mapping[str, torch.dtype]) -> str:
+    """Of the module's tensors in the types in which they are `stored`, as accord.digest.weights_digest; empty where the
+    module names its tensors otherwise, or rounded them."""
     state = model.state_dict()
     total = hashlib.sha256()
     for name in sorted(stored):

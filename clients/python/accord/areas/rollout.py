@@ -32,6 +32,7 @@ class Rollout:
         n: int = 1,
         request_id: str | None = None,
         version: int | None = None,
+        min_version: int | None = None,
         indices: Sequence[int] = (),
         lease_token: str = "",
         tokenizer_fingerprint: str = "",
@@ -40,9 +41,10 @@ class Rollout:
         """Yields one response (a sample or a failure) for each index, in the order in which they are finished.
 
         A text is asked as one user turn. Sample j of prompt i has index i * n + j; `indices` asks for some of them.
-        `version`: refuse unless these weights are in force. When the stream breaks, the indices that are still missing
-        are asked for again under the same request_id, and what comes twice is dropped. An index that failed is yielded
-        as `failure` and not tried again. Unavailable when the stream cannot be completed.
+        `version`: refuse unless these weights are in force; `min_version`: these or later ones. When the stream breaks,
+        the indices that are still missing are asked for again under the same request_id, and what comes twice is
+        dropped. An index that failed is yielded as `failure` and not tried again. Unavailable when the stream cannot be
+        completed.
         """
         request_id = _calls.new_request_id(request_id)
         request = rollout_v1.GenerateRequest(
@@ -51,6 +53,7 @@ class Rollout:
             n=n,
             sampling=sampling,
             version=version,
+            min_version=min_version,
             tokenizer_fingerprint=tokenizer_fingerprint,
             lease_token=lease_token,
         )
@@ -92,6 +95,42 @@ class Rollout:
             request_id=_calls.new_request_id(request_id), weights=weights, lease_token=lease_token
         )
         return await self._caller.call(lambda seconds: self._stub.UpdateWeights(request, timeout=seconds), timeout)
+
+    async def prepare_weights(
+        self,
+        weights: types_v1.WeightsRef,
+        *,
+        request_id: str | None = None,
+        lease_token: str = "",
+        timeout: float = _calls.WEIGHTS,
+    ) -> rollout_v1.PreparedWeights:
+        """Fetches and verifies weights while those in force serve; `activate_weights` then takes a moment.
+
+        FailedPrecondition, reason DIGEST_MISMATCH, as `update_weights`; ResourceExhausted, reason TOO_MANY_PREPARED.
+        """
+        request = rollout_v1.PrepareWeightsRequest(
+            request_id=_calls.new_request_id(request_id), weights=weights, lease_token=lease_token
+        )
+        response = await self._caller.call(lambda seconds: self._stub.PrepareWeights(request, timeout=seconds), timeout)
+        return response.prepared
+
+    async def activate_weights(
+        self, version: int, *, request_id: str | None = None, lease_token: str = "", timeout: float = _calls.WEIGHTS
+    ) -> rollout_v1.ActivateWeightsResponse:
+        """Puts a prepared version in force. FailedPrecondition, reason NOT_PREPARED."""
+        request = rollout_v1.ActivateWeightsRequest(
+            request_id=_calls.new_request_id(request_id), version=version, lease_token=lease_token
+        )
+        return await self._caller.call(lambda seconds: self._stub.ActivateWeights(request, timeout=seconds), timeout)
+
+    async def discard_weights(
+        self, version: int, *, request_id: str | None = None, lease_token: str = "", timeout: float = _calls.QUICK
+    ) -> None:
+        """Lets go of a prepared version; does nothing when it is not prepared."""
+        request = rollout_v1.DiscardWeightsRequest(
+            request_id=_calls.new_request_id(request_id), version=version, lease_token=lease_token
+        )
+        await self._caller.call(lambda seconds: self._stub.DiscardWeights(request, timeout=seconds), timeout)
 
     async def status(self, *, timeout: float = _calls.QUICK) -> rollout_v1.GetStatusResponse:
         """What is served now: engine, weights, tokenizer, limits, load."""

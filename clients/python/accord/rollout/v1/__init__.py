@@ -2,12 +2,20 @@
 
 from accord.rollout.v1.rollout_service_pb2 import AcquireLeaseRequest as AcquireLeaseRequest
 from accord.rollout.v1.rollout_service_pb2 import AcquireLeaseResponse as AcquireLeaseResponse
+from accord.rollout.v1.rollout_service_pb2 import ActivateWeightsRequest as ActivateWeightsRequest
+from accord.rollout.v1.rollout_service_pb2 import ActivateWeightsResponse as ActivateWeightsResponse
 from accord.rollout.v1.rollout_service_pb2 import DESCRIPTOR as ROLLOUT_SERVICE
+from accord.rollout.v1.rollout_service_pb2 import DiscardWeightsRequest as DiscardWeightsRequest
+from accord.rollout.v1.rollout_service_pb2 import DiscardWeightsResponse as DiscardWeightsResponse
+from accord.rollout.v1.rollout_service_pb2 import FailedSource as FailedSource
 from accord.rollout.v1.rollout_service_pb2 import GenerateRequest as GenerateRequest
 from accord.rollout.v1.rollout_service_pb2 import GenerateResponse as GenerateResponse
 from accord.rollout.v1.rollout_service_pb2 import GetStatusRequest as GetStatusRequest
 from accord.rollout.v1.rollout_service_pb2 import GetStatusResponse as GetStatusResponse
 from accord.rollout.v1.rollout_service_pb2 import HeldWeights as HeldWeights
+from accord.rollout.v1.rollout_service_pb2 import PrepareWeightsRequest as PrepareWeightsRequest
+from accord.rollout.v1.rollout_service_pb2 import PrepareWeightsResponse as PrepareWeightsResponse
+from accord.rollout.v1.rollout_service_pb2 import PreparedWeights as PreparedWeights
 from accord.rollout.v1.rollout_service_pb2 import Prompt as Prompt
 from accord.rollout.v1.rollout_service_pb2 import ReleaseLeaseRequest as ReleaseLeaseRequest
 from accord.rollout.v1.rollout_service_pb2 import ReleaseLeaseResponse as ReleaseLeaseResponse
@@ -22,11 +30,19 @@ from accord.rollout.v1.rollout_service_pb2_grpc import add_RolloutServiceService
 __all__ = [
     "AcquireLeaseRequest",
     "AcquireLeaseResponse",
+    "ActivateWeightsRequest",
+    "ActivateWeightsResponse",
+    "DiscardWeightsRequest",
+    "DiscardWeightsResponse",
+    "FailedSource",
     "GenerateRequest",
     "GenerateResponse",
     "GetStatusRequest",
     "GetStatusResponse",
     "HeldWeights",
+    "PrepareWeightsRequest",
+    "PrepareWeightsResponse",
+    "PreparedWeights",
     "Prompt",
     "ROLLOUT_SERVICE",
     "ReleaseLeaseRequest",

@@ -12,6 +12,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -105,6 +106,7 @@ class GenerateRequest(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     TOKENIZER_FINGERPRINT_FIELD_NUMBER: _builtins.int
     LEASE_TOKEN_FIELD_NUMBER: _builtins.int
+    MIN_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Names the request; with the index the key of a sample."""
     n: _builtins.int
@@ -114,6 +116,8 @@ class GenerateRequest(_message.Message):
     tokenizer_fingerprint: _builtins.str
     """The caller's tokenizer; where it differs from the engine's the call is refused. Needed with token_ids."""
     lease_token: _builtins.str
+    min_version: _builtins.int
+    """Refuse unless this version or a later one is in force."""
     @_builtins.property
     def prompts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Prompt]: ...
     @_builtins.property
@@ -133,13 +137,19 @@ class GenerateRequest(_message.Message):
         version: _builtins.int | None = ...,
         tokenizer_fingerprint: _builtins.str = ...,
         lease_token: _builtins.str = ...,
+        min_version: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_version", b"_version", "sampling", b"sampling", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_version", b"_min_version", "_version", b"_version", "min_version", b"min_version", "sampling", b"sampling", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_version", b"_version", "indices", b"indices", "lease_token", b"lease_token", "n", b"n", "prompts", b"prompts", "request_id", b"request_id", "sampling", b"sampling", "tokenizer_fingerprint", b"tokenizer_fingerprint", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_version", b"_min_version", "_version", b"_version", "indices", b"indices", "lease_token", b"lease_token", "min_version", b"min_version", "n", b"n", "prompts", b"prompts", "request_id", b"request_id", "sampling", b"sampling", "tokenizer_fingerprint", b"tokenizer_fingerprint", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__min_version: _TypeAlias = _typing.Literal["min_version"]  # noqa: Y015
+    _WhichOneofArgType__min_version: _TypeAlias = _typing.Literal["_min_version", b"_min_version"]  # noqa: Y015
     _WhichOneofReturnType__version: _TypeAlias = _typing.Literal["version"]  # noqa: Y015
     _WhichOneofArgType__version: _TypeAlias = _typing.Literal["_version", b"_version"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_version) -> _WhichOneofReturnType__min_version | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__version) -> _WhichOneofReturnType__version | None: ...
 
 Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
@@ -235,6 +245,8 @@ class UpdateWeightsResponse(_message.Message):
     PREPARE_SECONDS_FIELD_NUMBER: _builtins.int
     ACTIVATE_SECONDS_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    FAILED_SOURCES_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     digest: _builtins.str
     """As recomputed from what the engine fetched, before activation."""
@@ -242,9 +254,15 @@ class UpdateWeightsResponse(_message.Message):
     """Fetching and verifying, while the old weights went on serving."""
     activate_seconds: _builtins.float
     """How long no token was made."""
+    uri: _builtins.str
+    """Where they came from: `uri` of the weights or one of their `fallback_uris`."""
     @_builtins.property
     def held(self) -> Global___HeldWeights:
         """What the engine found in its memory afterwards."""
+
+    @_builtins.property
+    def failed_sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailedSource]:
+        """The sources that were tried before, in order, and why they did not serve."""
 
     def __init__(
         self,
@@ -254,10 +272,12 @@ class UpdateWeightsResponse(_message.Message):
         prepare_seconds: _builtins.float = ...,
         activate_seconds: _builtins.float = ...,
         held: Global___HeldWeights | None = ...,
+        uri: _builtins.str = ...,
+        failed_sources: _abc.Iterable[Global___FailedSource] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["held", b"held"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activate_seconds", b"activate_seconds", "digest", b"digest", "held", b"held", "prepare_seconds", b"prepare_seconds", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activate_seconds", b"activate_seconds", "digest", b"digest", "failed_sources", b"failed_sources", "held", b"held", "prepare_seconds", b"prepare_seconds", "uri", b"uri", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -300,6 +320,222 @@ class HeldWeights(_message.Message):
 Global___HeldWeights: _TypeAlias = HeldWeights  # noqa: Y015
 
 @_typing.final
+class FailedSource(_message.Message):
+    """A place that weights could not be fetched from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URI_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    uri: _builtins.str
+    @_builtins.property
+    def failure(self) -> _failure_pb2.Failure: ...
+    def __init__(
+        self,
+        *,
+        uri: _builtins.str = ...,
+        failure: _failure_pb2.Failure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FailedSource: _TypeAlias = FailedSource  # noqa: Y015
+
+@_typing.final
+class PrepareWeightsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    LEASE_TOKEN_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    lease_token: _builtins.str
+    @_builtins.property
+    def weights(self) -> _weights_pb2.WeightsRef: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        weights: _weights_pb2.WeightsRef | None = ...,
+        lease_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["weights", b"weights"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_token", b"lease_token", "request_id", b"request_id", "weights", b"weights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrepareWeightsRequest: _TypeAlias = PrepareWeightsRequest  # noqa: Y015
+
+@_typing.final
+class PrepareWeightsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREPARED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def prepared(self) -> Global___PreparedWeights: ...
+    def __init__(
+        self,
+        *,
+        prepared: Global___PreparedWeights | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prepared", b"prepared"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prepared", b"prepared"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrepareWeightsResponse: _TypeAlias = PrepareWeightsResponse  # noqa: Y015
+
+@_typing.final
+class PreparedWeights(_message.Message):
+    """Weights that only need to be activated."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    FAILED_SOURCES_FIELD_NUMBER: _builtins.int
+    PREPARE_SECONDS_FIELD_NUMBER: _builtins.int
+    PREPARE_TIME_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    digest: _builtins.str
+    """As recomputed from what was fetched; of `adapter` weights that of the merged model."""
+    uri: _builtins.str
+    """Where they came from: `uri` of the weights or one of their `fallback_uris`."""
+    prepare_seconds: _builtins.float
+    """How long fetching and verifying took."""
+    @_builtins.property
+    def failed_sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailedSource]:
+        """The sources that were tried before, in order, and why they did not serve."""
+
+    @_builtins.property
+    def prepare_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        digest: _builtins.str = ...,
+        uri: _builtins.str = ...,
+        failed_sources: _abc.Iterable[Global___FailedSource] | None = ...,
+        prepare_seconds: _builtins.float = ...,
+        prepare_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prepare_time", b"prepare_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "failed_sources", b"failed_sources", "prepare_seconds", b"prepare_seconds", "prepare_time", b"prepare_time", "uri", b"uri", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreparedWeights: _TypeAlias = PreparedWeights  # noqa: Y015
+
+@_typing.final
+class ActivateWeightsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    LEASE_TOKEN_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    version: _builtins.int
+    """A prepared version."""
+    lease_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        version: _builtins.int | None = ...,
+        lease_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_version", b"_version", "version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_version", b"_version", "lease_token", b"lease_token", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__version: _TypeAlias = _typing.Literal["version"]  # noqa: Y015
+    _WhichOneofArgType__version: _TypeAlias = _typing.Literal["_version", b"_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__version) -> _WhichOneofReturnType__version | None: ...
+
+Global___ActivateWeightsRequest: _TypeAlias = ActivateWeightsRequest  # noqa: Y015
+
+@_typing.final
+class ActivateWeightsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    ACTIVATE_SECONDS_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    digest: _builtins.str
+    activate_seconds: _builtins.float
+    """How long no token was made."""
+    @_builtins.property
+    def held(self) -> Global___HeldWeights:
+        """What the engine found in its memory afterwards."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        digest: _builtins.str = ...,
+        activate_seconds: _builtins.float = ...,
+        held: Global___HeldWeights | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["held", b"held"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activate_seconds", b"activate_seconds", "digest", b"digest", "held", b"held", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActivateWeightsResponse: _TypeAlias = ActivateWeightsResponse  # noqa: Y015
+
+@_typing.final
+class DiscardWeightsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    LEASE_TOKEN_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    version: _builtins.int
+    lease_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        version: _builtins.int | None = ...,
+        lease_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_version", b"_version", "version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_version", b"_version", "lease_token", b"lease_token", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__version: _TypeAlias = _typing.Literal["version"]  # noqa: Y015
+    _WhichOneofArgType__version: _TypeAlias = _typing.Literal["_version", b"_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__version) -> _WhichOneofReturnType__version | None: ...
+
+Global___DiscardWeightsRequest: _TypeAlias = DiscardWeightsRequest  # noqa: Y015
+
+@_typing.final
+class DiscardWeightsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiscardWeightsResponse: _TypeAlias = DiscardWeightsResponse  # noqa: Y015
+
+@_typing.final
 class GetStatusRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -330,6 +566,10 @@ class GetStatusResponse(_message.Message):
     COMPUTE_THREADS_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
     UPDATES_IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    PREPARED_FIELD_NUMBER: _builtins.int
+    MAX_PENDING_SAMPLES_FIELD_NUMBER: _builtins.int
+    WEIGHT_FORMATS_FIELD_NUMBER: _builtins.int
+    URI_SCHEMES_FIELD_NUMBER: _builtins.int
     engine: _builtins.str
     """The engine's entry-point name, for instance `transformers`."""
     ready: _builtins.bool
@@ -347,6 +587,8 @@ class GetStatusResponse(_message.Message):
     """Threads that the engine computes with; recorded by deterministic runs."""
     updates_in_flight: _builtins.bool
     """Whether weights change under running requests that name no version."""
+    max_pending_samples: _builtins.int
+    """Samples waiting and in work above which requests are refused as OVERLOADED; 0: not told."""
     @_builtins.property
     def lease(self) -> _lease_pb2.Lease:
         """The lease in force, its token left out."""
@@ -354,6 +596,18 @@ class GetStatusResponse(_message.Message):
     @_builtins.property
     def held(self) -> Global___HeldWeights:
         """What the engine found in its memory after the last activation."""
+
+    @_builtins.property
+    def prepared(self) -> _containers.RepeatedCompositeFieldContainer[Global___PreparedWeights]:
+        """What ActivateWeights can put in force, oldest first."""
+
+    @_builtins.property
+    def weight_formats(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What WeightsRef.format may be: `merged`, `adapter`, `delta`. Empty: `merged` only."""
+
+    @_builtins.property
+    def uri_schemes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """URI schemes that weights are fetched from. Empty: not told."""
 
     def __init__(
         self,
@@ -370,10 +624,14 @@ class GetStatusResponse(_message.Message):
         compute_threads: _builtins.int = ...,
         held: Global___HeldWeights | None = ...,
         updates_in_flight: _builtins.bool = ...,
+        prepared: _abc.Iterable[Global___PreparedWeights] | None = ...,
+        max_pending_samples: _builtins.int = ...,
+        weight_formats: _abc.Iterable[_builtins.str] | None = ...,
+        uri_schemes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_dtype", b"compute_dtype", "compute_threads", b"compute_threads", "digest", b"digest", "engine", b"engine", "held", b"held", "lease", b"lease", "max_context_tokens", b"max_context_tokens", "pending_samples", b"pending_samples", "ready", b"ready", "tokenizer_fingerprint", b"tokenizer_fingerprint", "updates_in_flight", b"updates_in_flight", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_dtype", b"compute_dtype", "compute_threads", b"compute_threads", "digest", b"digest", "engine", b"engine", "held", b"held", "lease", b"lease", "max_context_tokens", b"max_context_tokens", "max_pending_samples", b"max_pending_samples", "pending_samples", b"pending_samples", "prepared", b"prepared", "ready", b"ready", "tokenizer_fingerprint", b"tokenizer_fingerprint", "updates_in_flight", b"updates_in_flight", "uri_schemes", b"uri_schemes", "version", b"version", "weight_formats", b"weight_formats"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

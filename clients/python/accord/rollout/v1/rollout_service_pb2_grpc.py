@@ -46,6 +46,21 @@ class RolloutServiceStub:
                 request_serializer=accord_dot_rollout_dot_v1_dot_rollout__service__pb2.UpdateWeightsRequest.SerializeToString,
                 response_deserializer=accord_dot_rollout_dot_v1_dot_rollout__service__pb2.UpdateWeightsResponse.FromString,
                 _registered_method=True)
+        self.PrepareWeights = channel.unary_unary(
+                '/accord.rollout.v1.RolloutService/PrepareWeights',
+                request_serializer=accord_dot_rollout_dot_v1_dot_rollout__service__pb2.PrepareWeightsRequest.SerializeToString,
+                response_deserializer=accord_dot_rollout_dot_v1_dot_rollout__service__pb2.PrepareWeightsResponse.FromString,
+                _registered_method=True)
+        self.ActivateWeights = channel.unary_unary(
+                '/accord.rollout.v1.RolloutService/ActivateWeights',
+                request_serializer=accord_dot_rollout_dot_v1_dot_rollout__service__pb2.ActivateWeightsRequest.SerializeToString,
+                response_deserializer=accord_dot_rollout_dot_v1_dot_rollout__service__pb2.ActivateWeightsResponse.FromString,
+                _registered_method=True)
+        self.DiscardWeights = channel.unary_unary(
+                '/accord.rollout.v1.RolloutService/DiscardWeights',
+                request_serializer=accord_dot_rollout_dot_v1_dot_rollout__service__pb2.DiscardWeightsRequest.SerializeToString,
+                response_deserializer=accord_dot_rollout_dot_v1_dot_rollout__service__pb2.DiscardWeightsResponse.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/accord.rollout.v1.RolloutService/GetStatus',
                 request_serializer=accord_dot_rollout_dot_v1_dot_rollout__service__pb2.GetStatusRequest.SerializeToString,
@@ -79,9 +94,34 @@ class RolloutServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateWeights(self, request, context):
-        """Fetches, verifies and activates weights; running requests finish first, except that an engine may change the weights
-        under requests that name no version (their samples then have a segment for each). On any error the old weights stay in
-        force. Repeating it with the same request_id does nothing twice. FAILED_PRECONDITION/DIGEST_MISMATCH.
+        """PrepareWeights and ActivateWeights in one. On any error the old weights stay in force. Repeating it with the same
+        request_id does nothing twice. FAILED_PRECONDITION/DIGEST_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PrepareWeights(self, request, context):
+        """Fetches and verifies weights and keeps them ready, while those in force serve. Preparing what is prepared already
+        does nothing. FAILED_PRECONDITION/DIGEST_MISMATCH, BASE_MISSING; ALREADY_EXISTS/VERSION_PREPARED when the version
+        is prepared with another digest; RESOURCE_EXHAUSTED/TOO_MANY_PREPARED; DEADLINE_EXCEEDED/FETCH_TIMEOUT and
+        UNAVAILABLE/TRANSFER_STALLED for a source that is dead or too slow. The error is that of the last source tried.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ActivateWeights(self, request, context):
+        """Puts prepared weights in force, in a pause between tokens. Requests that name no `version` go on through it where
+        the engine can (GetStatusResponse.updates_in_flight): their samples then have several segments. All others finish
+        first. FAILED_PRECONDITION/NOT_PREPARED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiscardWeights(self, request, context):
+        """Lets go of weights that were prepared. Discarding what is not prepared does nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,6 +160,21 @@ def add_RolloutServiceServicer_to_server(servicer, server):
                     servicer.UpdateWeights,
                     request_deserializer=accord_dot_rollout_dot_v1_dot_rollout__service__pb2.UpdateWeightsRequest.FromString,
                     response_serializer=accord_dot_rollout_dot_v1_dot_rollout__service__pb2.UpdateWeightsResponse.SerializeToString,
+            ),
+            'PrepareWeights': grpc.unary_unary_rpc_method_handler(
+                    servicer.PrepareWeights,
+                    request_deserializer=accord_dot_rollout_dot_v1_dot_rollout__service__pb2.PrepareWeightsRequest.FromString,
+                    response_serializer=accord_dot_rollout_dot_v1_dot_rollout__service__pb2.PrepareWeightsResponse.SerializeToString,
+            ),
+            'ActivateWeights': grpc.unary_unary_rpc_method_handler(
+                    servicer.ActivateWeights,
+                    request_deserializer=accord_dot_rollout_dot_v1_dot_rollout__service__pb2.ActivateWeightsRequest.FromString,
+                    response_serializer=accord_dot_rollout_dot_v1_dot_rollout__service__pb2.ActivateWeightsResponse.SerializeToString,
+            ),
+            'DiscardWeights': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiscardWeights,
+                    request_deserializer=accord_dot_rollout_dot_v1_dot_rollout__service__pb2.DiscardWeightsRequest.FromString,
+                    response_serializer=accord_dot_rollout_dot_v1_dot_rollout__service__pb2.DiscardWeightsResponse.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
@@ -193,6 +248,87 @@ class RolloutService:
             '/accord.rollout.v1.RolloutService/UpdateWeights',
             accord_dot_rollout_dot_v1_dot_rollout__service__pb2.UpdateWeightsRequest.SerializeToString,
             accord_dot_rollout_dot_v1_dot_rollout__service__pb2.UpdateWeightsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PrepareWeights(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.rollout.v1.RolloutService/PrepareWeights',
+            accord_dot_rollout_dot_v1_dot_rollout__service__pb2.PrepareWeightsRequest.SerializeToString,
+            accord_dot_rollout_dot_v1_dot_rollout__service__pb2.PrepareWeightsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ActivateWeights(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.rollout.v1.RolloutService/ActivateWeights',
+            accord_dot_rollout_dot_v1_dot_rollout__service__pb2.ActivateWeightsRequest.SerializeToString,
+            accord_dot_rollout_dot_v1_dot_rollout__service__pb2.ActivateWeightsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiscardWeights(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.rollout.v1.RolloutService/DiscardWeights',
+            accord_dot_rollout_dot_v1_dot_rollout__service__pb2.DiscardWeightsRequest.SerializeToString,
+            accord_dot_rollout_dot_v1_dot_rollout__service__pb2.DiscardWeightsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -25,10 +25,22 @@ class RolloutServiceStub:
     TOKENIZER_MISMATCH; RESOURCE_EXHAUSTED/OVERLOADED when the queue is full.
     """
     UpdateWeights: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.UpdateWeightsRequest, _rollout_service_pb2.UpdateWeightsResponse]
-    """Fetches, verifies and activates weights; running requests finish first, except that an engine may change the weights
-    under requests that name no version (their samples then have a segment for each). On any error the old weights stay in
-    force. Repeating it with the same request_id does nothing twice. FAILED_PRECONDITION/DIGEST_MISMATCH.
+    """PrepareWeights and ActivateWeights in one. On any error the old weights stay in force. Repeating it with the same
+    request_id does nothing twice. FAILED_PRECONDITION/DIGEST_MISMATCH.
     """
+    PrepareWeights: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.PrepareWeightsRequest, _rollout_service_pb2.PrepareWeightsResponse]
+    """Fetches and verifies weights and keeps them ready, while those in force serve. Preparing what is prepared already
+    does nothing. FAILED_PRECONDITION/DIGEST_MISMATCH, BASE_MISSING; ALREADY_EXISTS/VERSION_PREPARED when the version
+    is prepared with another digest; RESOURCE_EXHAUSTED/TOO_MANY_PREPARED; DEADLINE_EXCEEDED/FETCH_TIMEOUT and
+    UNAVAILABLE/TRANSFER_STALLED for a source that is dead or too slow. The error is that of the last source tried.
+    """
+    ActivateWeights: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.ActivateWeightsRequest, _rollout_service_pb2.ActivateWeightsResponse]
+    """Puts prepared weights in force, in a pause between tokens. Requests that name no `version` go on through it where
+    the engine can (GetStatusResponse.updates_in_flight): their samples then have several segments. All others finish
+    first. FAILED_PRECONDITION/NOT_PREPARED.
+    """
+    DiscardWeights: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.DiscardWeightsRequest, _rollout_service_pb2.DiscardWeightsResponse]
+    """Lets go of weights that were prepared. Discarding what is not prepared does nothing."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.GetStatusRequest, _rollout_service_pb2.GetStatusResponse]
     """What is served now: engine, weights, tokenizer, limits, load."""
     AcquireLease: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.AcquireLeaseRequest, _rollout_service_pb2.AcquireLeaseResponse]
@@ -59,10 +71,40 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rollout_service_pb2.UpdateWeightsRequest,
         context: _aio.ServicerContext[_rollout_service_pb2.UpdateWeightsRequest, _abc.Awaitable[_rollout_service_pb2.UpdateWeightsResponse]],
     ) -> _abc.Awaitable[_rollout_service_pb2.UpdateWeightsResponse]:
-        """Fetches, verifies and activates weights; running requests finish first, except that an engine may change the weights
-        under requests that name no version (their samples then have a segment for each). On any error the old weights stay in
-        force. Repeating it with the same request_id does nothing twice. FAILED_PRECONDITION/DIGEST_MISMATCH.
+        """PrepareWeights and ActivateWeights in one. On any error the old weights stay in force. Repeating it with the same
+        request_id does nothing twice. FAILED_PRECONDITION/DIGEST_MISMATCH.
         """
+
+    @_abc_1.abstractmethod
+    def PrepareWeights(
+        self,
+        request: _rollout_service_pb2.PrepareWeightsRequest,
+        context: _aio.ServicerContext[_rollout_service_pb2.PrepareWeightsRequest, _abc.Awaitable[_rollout_service_pb2.PrepareWeightsResponse]],
+    ) -> _abc.Awaitable[_rollout_service_pb2.PrepareWeightsResponse]:
+        """Fetches and verifies weights and keeps them ready, while those in force serve. Preparing what is prepared already
+        does nothing. FAILED_PRECONDITION/DIGEST_MISMATCH, BASE_MISSING; ALREADY_EXISTS/VERSION_PREPARED when the version
+        is prepared with another digest; RESOURCE_EXHAUSTED/TOO_MANY_PREPARED; DEADLINE_EXCEEDED/FETCH_TIMEOUT and
+        UNAVAILABLE/TRANSFER_STALLED for a source that is dead or too slow. The error is that of the last source tried.
+        """
+
+    @_abc_1.abstractmethod
+    def ActivateWeights(
+        self,
+        request: _rollout_service_pb2.ActivateWeightsRequest,
+        context: _aio.ServicerContext[_rollout_service_pb2.ActivateWeightsRequest, _abc.Awaitable[_rollout_service_pb2.ActivateWeightsResponse]],
+    ) -> _abc.Awaitable[_rollout_service_pb2.ActivateWeightsResponse]:
+        """Puts prepared weights in force, in a pause between tokens. Requests that name no `version` go on through it where
+        the engine can (GetStatusResponse.updates_in_flight): their samples then have several segments. All others finish
+        first. FAILED_PRECONDITION/NOT_PREPARED.
+        """
+
+    @_abc_1.abstractmethod
+    def DiscardWeights(
+        self,
+        request: _rollout_service_pb2.DiscardWeightsRequest,
+        context: _aio.ServicerContext[_rollout_service_pb2.DiscardWeightsRequest, _abc.Awaitable[_rollout_service_pb2.DiscardWeightsResponse]],
+    ) -> _abc.Awaitable[_rollout_service_pb2.DiscardWeightsResponse]:
+        """Lets go of weights that were prepared. Discarding what is not prepared does nothing."""
 
     @_abc_1.abstractmethod
     def GetStatus(

@@ -3,8 +3,10 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -27,20 +29,36 @@ class WeightsRef(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
     BASE_VERSION_FIELD_NUMBER: _builtins.int
+    BASE_DIGEST_FIELD_NUMBER: _builtins.int
+    MERGED_DIGEST_FIELD_NUMBER: _builtins.int
+    FALLBACK_URIS_FIELD_NUMBER: _builtins.int
     uri: _builtins.str
-    """A folder in Hugging Face layout (config.json, tokenizer, *.safetensors): `file:///path` or
-    `grpc://host:port/artifact-id`, the latter served by accord.artifact.v1.ArtifactService of whoever published it.
+    """A folder in Hugging Face layout (config.json, tokenizer, *.safetensors): `file:///path`,
+    `grpc://host:port/artifact-id`, served by accord.artifact.v1.ArtifactService of whoever published it, or a prefix in
+    an object store, `s3://bucket/prefix`, where the service has the extra for it.
     """
     version: _builtins.int
     """Version of the policy: the number of optimizer steps taken in its training; 0 is the model it started from."""
     digest: _builtins.str
     """SHA-256 (lower-case hex) over the tensors sorted by name: name, dtype, shape and bytes of each, tied weights once.
-    Weights whose digest differs are never activated.
+    Weights whose digest differs are never activated. Of a `delta` it is the digest of the result.
     """
     format: _builtins.str
-    """`merged` (a complete model) or `adapter` (a PEFT adapter to be applied to `base`)."""
+    """`merged` (a complete model), `adapter` (a PEFT adapter to be merged into the base) or `delta` (the elements that
+    differ from the base's). Empty: merged.
+    """
     base_version: _builtins.int
-    """With `adapter`: the version of the model that the adapter is applied to."""
+    """With `adapter` and `delta`: the version of the model that it is applied to, which the service must have had."""
+    base_digest: _builtins.str
+    """With `adapter` and `delta`: the digest of that model. Where given it, and not the version, names the base."""
+    merged_digest: _builtins.str
+    """With `adapter`: the digest of the merged model, where the publisher knows it. A merge that comes out otherwise is
+    refused.
+    """
+    @_builtins.property
+    def fallback_uris(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Other places of the same content, tried in order where `uri` does not serve."""
+
     def __init__(
         self,
         *,
@@ -49,10 +67,13 @@ class WeightsRef(_message.Message):
         digest: _builtins.str = ...,
         format: _builtins.str = ...,
         base_version: _builtins.int | None = ...,
+        base_digest: _builtins.str = ...,
+        merged_digest: _builtins.str = ...,
+        fallback_uris: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_base_version", b"_base_version", "base_version", b"base_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_version", b"_base_version", "base_version", b"base_version", "digest", b"digest", "format", b"format", "uri", b"uri", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_version", b"_base_version", "base_digest", b"base_digest", "base_version", b"base_version", "digest", b"digest", "fallback_uris", b"fallback_uris", "format", b"format", "merged_digest", b"merged_digest", "uri", b"uri", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__base_version: _TypeAlias = _typing.Literal["base_version"]  # noqa: Y015
     _WhichOneofArgType__base_version: _TypeAlias = _typing.Literal["_base_version", b"_base_version"]  # noqa: Y015
