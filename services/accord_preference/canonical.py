@@ -53,9 +53,12 @@ def completion_id(prompt: str, text: str, origin: dict[str, Any] | None) -> str:
     return digest("completion", [prompt, text, origin])
 
 
-def feedback_id(prompt: str, annotator: str, annotator_kind: int, judgement: Any, task: str) -> str:
-    """The id of a judgement: who, on what, which verdict, for which task ("": none)."""
-    return digest("feedback", [prompt, annotator, annotator_kind, judgement, task])
+def feedback_id(
+    prompt: str, annotator: str, annotator_kind: int, judgement: Any, task: str, more: dict[str, Any] | None = None
+) -> str:
+    """The id of a judgement: who, on what, which verdict, for which task ("": none), and what else was said (`more`:
+    criteria, comment, what it corrects)."""
+    return digest("feedback", [prompt, annotator, annotator_kind, judgement, task, *([more] if more else [])])
 
 
 def split_of(prompt: str, heldout_fraction: float, salt: str) -> int:
@@ -74,11 +77,20 @@ def prompt_record_digest(prompt: str, split: int) -> str:
 
 
 def feedback_record_digest(
-    prompt: str, split: int, annotator: str, annotator_kind: int, judgement: Any, source: str, late: bool
+    prompt: str,
+    split: int,
+    annotator: str,
+    annotator_kind: int,
+    judgement: Any,
+    source: str,
+    late: bool,
+    more: dict[str, Any] | None = None,
 ) -> str:
     """The digest of a judgement as a record of a snapshot.
 
-    Times and tasks are left out, so that the same content has the same digest wherever and whenever it was stored;
+    Times and tasks are left out, so that the same content has the same digest wherever and whenever it was stored
+    (`more`: criteria and comment, where there are any);
     conversation, texts and origins are in it by the ids of prompt and completions, which are digests of them.
     """
-    return digest("record.feedback", [prompt, split, annotator, annotator_kind, judgement, source, late])
+    content = [prompt, split, annotator, annotator_kind, judgement, source, late]
+    return digest("record.feedback", [*content, *([more] if more else [])])

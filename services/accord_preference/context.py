@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from accord.errors import InvalidArgument, NotFound
+from accord.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 from accord.preference import v1 as preference_v1
 from accord_preference.settings import PreferenceSettings
-from accord_preference.store import CompletionRow, PromptRow, Reader, Store
+from accord_preference.store import CompletionRow, PromptRow, Reader, Store, Writer
 
 SPLITS = (preference_v1.SPLIT_UNSPECIFIED, preference_v1.SPLIT_TRAIN, preference_v1.SPLIT_HELDOUT)
 
@@ -55,16 +55,37 @@ def unknown(what: str, name: str, field: str) -> NotFound:
     )
 
 
+async def admit(tx: Writer, annotator: preference_v1.Annotator, now_us: int) -> None:
+    """Makes an annotator known. PermissionDenied, ANNOTATOR_EXCLUDED, for one who is not to judge."""
+    known = await tx.annotator(annotator.annotator_id, annotator.kind)
+    if known is None:
+        await tx.meet([(annotator.annotator_id, annotator.kind)], now_us)
+    elif known.state != preference_v1.ANNOTATOR_STATE_ACTIVE:
+        why = "has withdrawn" if known.state == preference_v1.ANNOTATOR_STATE_WITHDRAWN else "is excluded"
+        raise PermissionDenied(
+            f"{annotator.annotator_id} {why}: they get no tasks, and no feedback of theirs is taken",
+            reason="ANNOTATOR_EXCLUDED",
+            metadata={"annotator_id": annotator.annotator_id},
+        )
+
+
 async def judged_of(
     tx: Reader, prompt_id: str, fields: dict[str, str], prompt_field: str
 ) -> tuple[PromptRow, dict[str, CompletionRow]]:
     """A prompt and those of its completions that `fields` (completion id -> field of the request) names.
 
-    NotFound names what does not exist; InvalidArgument names a completion that answers another prompt.
+    NotFound names what does not exist; InvalidArgument names a completion that answers another prompt;
+    FailedPrecondition, PROMPT_DELETED, says that nobody is to judge answers to this prompt any more.
     """
     prompt = (await tx.prompts([prompt_id])).get(prompt_id)
     if prompt is None:
         raise unknown("prompt", prompt_id, prompt_field)
+    if await tx.deleted([prompt_id]):
+        raise FailedPrecondition(
+            f"{prompt_field}: prompt {prompt_id} was deleted; feedback on it is not taken any more",
+            reason="PROMPT_DELETED",
+            metadata={"prompt_id": prompt_id},
+        )
     answers = await tx.completions(list(fields))
     for name, field in fields.items():
         if name not in answers:

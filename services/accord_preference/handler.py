@@ -6,11 +6,14 @@ from collections.abc import Callable
 
 from accord.preference import v1 as preference_v1
 from accord_preference import messages
+from accord_preference.annotators import Annotators
 from accord_preference.context import Context, check_split, unknown
+from accord_preference.flagging import Flagging
 from accord_preference.importing import Importing
 from accord_preference.judging import Judging
 from accord_preference.once import content_of, once
 from accord_preference.paging import page_size, page_token, read_token
+from accord_preference.quality import Quality
 from accord_preference.settings import PreferenceSettings
 from accord_preference.snapshots import Snapshots
 from accord_preference.store import Store, Writer
@@ -18,14 +21,18 @@ from accord_preference.tasks import Tasks
 
 
 class PreferenceHandler:
-    """Prompts, completions and statistics; `tasks`, `judging`, `importing`, `snapshots` do the rest."""
+    """Prompts, completions and statistics; `tasks`, `flagging`, `judging`, `annotators`, `importing`, `snapshots`,
+    `quality` do the rest."""
 
     def __init__(self, store: Store, settings: PreferenceSettings, clock: Callable[[], float]):
         self._context = Context(store, settings, clock)
         self.tasks = Tasks(self._context)
+        self.flagging = Flagging(self._context)
         self.judging = Judging(self._context)
+        self.annotators = Annotators(self._context)
         self.importing = Importing(self._context)
         self.snapshots = Snapshots(self._context)
+        self.quality = Quality(self._context)
 
     async def create_prompts(self, request: preference_v1.CreatePromptsRequest) -> preference_v1.CreatePromptsResponse:
         """Adds prompts, all or none; ones that exist are returned as they are."""
@@ -81,6 +88,41 @@ class PreferenceHandler:
         return await once(
             self._context, request.request_id, content_of(request), preference_v1.CreateCompletionsResponse, change
         )
+
+    async def get_completion(self, request: preference_v1.GetCompletionRequest) -> preference_v1.GetCompletionResponse:
+        """One answer with its prompt."""
+        async with self._context.store.reading() as tx:
+            found = (await tx.completions([request.completion_id])).get(request.completion_id)
+            if found is None:
+                raise unknown("completion", request.completion_id, "completion_id")
+            prompts = await tx.prompts([found.prompt_id])
+        return preference_v1.GetCompletionResponse(
+            completion=messages.completion(found), prompt=messages.prompt(prompts[found.prompt_id])
+        )
+
+    async def delete_prompts(self, request: preference_v1.DeletePromptsRequest) -> preference_v1.DeletePromptsResponse:
+        """Withdraws prompts, all or none."""
+
+        async def change(tx: Writer) -> preference_v1.DeletePromptsResponse:
+            known = await tx.prompts(request.prompt_ids)
+            for index, name in enumerate(request.prompt_ids):
+                if name not in known:
+                    raise unknown("prompt", name, f"prompt_ids[{index}]")
+            deleted, cancelled = await tx.delete_prompts(request.prompt_ids, self._context.now_us())
+            return preference_v1.DeletePromptsResponse(deleted=deleted, cancelled_tasks=cancelled)
+
+        return await once(
+            self._context, request.request_id, content_of(request), preference_v1.DeletePromptsResponse, change
+        )
+
+    async def get_queue(self, request: preference_v1.GetQueueRequest) -> preference_v1.GetQueueResponse:
+        """How far a queue is, and, where asked, how well people agree in it."""
+        found = await self.tasks.queue(request)
+        if request.with_agreement:
+            alpha = await self.quality.agreement(request.queue)
+            if alpha is not None:
+                found.alpha = alpha
+        return found
 
     async def get_stats(self) -> preference_v1.GetStatsResponse:
         """Counts over everything."""

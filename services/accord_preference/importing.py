@@ -16,7 +16,7 @@ from accord.errors import FieldViolation, InvalidArgument
 from accord.preference import v1 as preference_v1
 from accord_preference import messages
 from accord_preference.context import Context, check_annotator
-from accord_preference.judgement import Judgement, read_judgement
+from accord_preference.judgement import read_criteria, read_judgement, read_text
 from accord_preference.judging import Verdict, feedback_row
 from accord_preference.once import once
 from accord_preference.store import CompletionRow, PromptRow, Writer
@@ -81,7 +81,7 @@ class Importing:
 
     def _rows(
         self, record: preference_v1.ImportRecord, path: str
-    ) -> tuple[PromptRow, list[CompletionRow], Judgement | None]:
+    ) -> tuple[PromptRow, list[CompletionRow], Verdict | None]:
         """The rows of one record. InvalidArgument names what is wrong in it."""
         settings = self._context.settings
         prompt = messages.prompt_row(
@@ -101,11 +101,22 @@ class Importing:
                 raise InvalidArgument.at(field, f"names no completion of this record: {name!r}")
             return answers[name].completion_id
 
-        judgement = None
+        verdict = None
         if record.WhichOneof("judgement") is not None:
             check_annotator(record.annotator, f"{path}annotator")
             judgement = read_judgement(record, path, resolve)
-        return prompt, list(answers.values()), judgement
+            who = record.annotator
+            verdict = Verdict(
+                who.annotator_id,
+                who.kind,
+                judgement,
+                record.source,
+                criteria=read_criteria(record.criteria, path, judgement.fields, resolve),
+                comment=read_text(record.comment, f"{path}comment"),
+            )
+        elif record.criteria:
+            raise InvalidArgument.at(f"{path}criteria", "go beside a judgement, and this record has none")
+        return prompt, list(answers.values()), verdict
 
     async def _store(
         self, tx: Writer, chunk: list[preference_v1.ImportRecord], total: preference_v1.ImportRecordsResponse
@@ -117,12 +128,9 @@ class Importing:
         # As stored: a prompt keeps the source under which it came first.
         kept = await tx.prompts([prompt.prompt_id for prompt, _, _ in rows])
         now_us = self._context.now_us()
-        judged = []
-        for record, (prompt, _, judgement) in zip(chunk, rows, strict=True):
-            if judgement is not None:
-                who = record.annotator
-                verdict = Verdict(who.annotator_id, who.kind, judgement, record.source)
-                judged.append(feedback_row(verdict, kept[prompt.prompt_id], now_us))
+        verdicts = [(verdict, kept[prompt.prompt_id]) for prompt, _, verdict in rows if verdict is not None]
+        await tx.meet([(verdict.annotator_id, verdict.annotator_kind) for verdict, _ in verdicts], now_us)
+        judged = [feedback_row(verdict, prompt, now_us) for verdict, prompt in verdicts]
         new = await tx.add_feedback(judged)
         total.feedback += new
         total.duplicates += len(judged) - new

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from accord.errors import InvalidArgument
 from accord.preference import v1 as preference_v1
 
-Judged = preference_v1.Feedback | preference_v1.ImportRecord
+Judged = preference_v1.Feedback | preference_v1.ImportRecord | preference_v1.KnownAnswer
+MOST_TEXT = 10_000
 KIND_NAMES = {
     preference_v1.TASK_KIND_COMPARISON: "comparison",
     preference_v1.TASK_KIND_RANKING: "ranking",
@@ -51,7 +52,39 @@ def read_judgement(message: Judged, path: str, resolve: Callable[[str, str], str
     raise InvalidArgument.at(f"{path}judgement", "set one of comparison, ranking, rating")
 
 
-def write_judgement(kind: int, value: dict[str, Any], feedback: preference_v1.Feedback) -> None:
+def read_criteria(
+    ratings: Sequence[preference_v1.Rating],
+    path: str,
+    judged: Collection[str],
+    resolve: Callable[[str, str], str] = lambda _, name: name,
+) -> list[dict[str, Any]]:
+    """The canonical form of ratings by criterion of the completions `judged`, sorted by criterion and completion.
+
+    InvalidArgument names, behind `path`, a rating without criterion, given twice, or of a completion not judged.
+    """
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for number, rating in enumerate(ratings):
+        field = f"{path}criteria[{number}]."
+        value = _rating(rating, field, resolve).value
+        if not rating.criterion:
+            raise InvalidArgument.at(f"{field}criterion", "must be set: what is rated, for instance helpful")
+        if value["completion_id"] not in judged:
+            raise InvalidArgument.at(f"{field}completion_id", "is none of the completions that the feedback judges")
+        if found.setdefault((rating.criterion, value["completion_id"]), value) is not value:
+            raise InvalidArgument.at(f"{field}criterion", f"rates the same completion by {rating.criterion!r} again")
+    return [found[key] for key in sorted(found)]
+
+
+def read_text(text: str, field: str) -> str:
+    """A comment or instructions. InvalidArgument where it is too long."""
+    if len(text) > MOST_TEXT:
+        raise InvalidArgument.at(field, f"has {len(text)} characters; at most {MOST_TEXT} are kept")
+    return text
+
+
+def write_judgement(
+    kind: int, value: dict[str, Any], feedback: preference_v1.Feedback | preference_v1.KnownAnswer
+) -> None:
     """Puts the canonical form `value` of a judgement into a message."""
     if kind == preference_v1.TASK_KIND_COMPARISON:
         feedback.comparison.CopyFrom(preference_v1.Comparison(**value))

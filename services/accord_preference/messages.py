@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import TypeVar
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from accord.errors import InvalidArgument
@@ -12,16 +15,21 @@ from accord.types import v1 as types_v1
 from accord_preference import canonical
 from accord_preference.judgement import write_judgement
 from accord_preference.store import (
+    RETRACTED,
+    AnnotatorRow,
     CompletionRow,
     FeedbackRow,
     Filter,
+    FlagRow,
     LeaseRow,
+    Origins,
     PromptRow,
     RecordRow,
     SnapshotRow,
     TaskRow,
 )
 
+K = TypeVar("K", str, tuple[str, int])
 ROLES = ("system", "user", "assistant")
 
 
@@ -73,8 +81,14 @@ def completion(row: CompletionRow) -> preference_v1.Completion:
     return message
 
 
-def feedback(row: FeedbackRow) -> preference_v1.Feedback:
-    """A judgement as a message."""
+def duration(microseconds: int) -> Duration:
+    """A stretch of time; 0 for less."""
+    kept = max(0, microseconds)
+    return Duration(seconds=kept // 1_000_000, nanos=kept % 1_000_000 * 1000)
+
+
+def feedback(row: FeedbackRow, *, frozen: bool = False) -> preference_v1.Feedback:
+    """A judgement as a message. `frozen`: without what may have become of it since it was given."""
     message = preference_v1.Feedback(
         feedback_id=row.feedback_id,
         prompt_id=row.prompt_id,
@@ -85,13 +99,21 @@ def feedback(row: FeedbackRow) -> preference_v1.Feedback:
         source=row.source,
         create_time=timestamp(row.created_us),
         late=row.late,
+        comment=row.comment,
+        criteria=[preference_v1.Rating(**value) for value in json.loads(row.criteria or "[]")],
+        supersedes=row.supersedes or "",
+        elapsed=None if row.elapsed_us is None else duration(row.elapsed_us),
     )
+    if not frozen:
+        message.superseded_by = row.superseded_by or ""
+        message.retracted = row.superseded_by == RETRACTED
     write_judgement(row.kind, json.loads(row.judgement), message)
     return message
 
 
 def task(row: TaskRow) -> preference_v1.Task:
-    """A task as a message."""
+    """A task as annotators may see it: nothing in it tells whether it is a gold task."""
+    form = json.loads(row.form or "{}")
     return preference_v1.Task(
         task_id=row.task_id,
         kind=preference_v1.TaskKind.ValueType(row.kind),
@@ -100,12 +122,58 @@ def task(row: TaskRow) -> preference_v1.Task:
         redundancy=row.redundancy,
         queue=row.queue,
         state=preference_v1.TaskState.ValueType(row.state),
-        answers=row.answers,
+        answers=row.answers if row.gold is None else row.answers % row.redundancy,
+        priority=-row.turn,
+        criteria=[preference_v1.Criterion(**value) for value in form.get("criteria", ())],
+        instructions=form.get("instructions", ""),
+        flags=row.flags,
+    )
+
+
+def whole_task(row: TaskRow) -> preference_v1.Task:
+    """A task as whoever opened it may see it: with its known answer."""
+    message = task(row)
+    message.answers = row.answers
+    if row.gold is not None:
+        known = json.loads(row.gold)
+        write_judgement(row.kind, known["value"], message.gold)
+        if known["tolerance"] is not None:
+            message.gold.tolerance = known["tolerance"]
+    return message
+
+
+def flag(row: FlagRow, about: TaskRow) -> preference_v1.Flag:
+    """A flag as a message."""
+    return preference_v1.Flag(
+        task_id=row.task_id,
+        annotator=annotator(row.annotator_id, row.annotator_kind),
+        reason=preference_v1.FlagReason.ValueType(row.reason),
+        comment=row.comment,
+        create_time=timestamp(row.created_us),
+        task=task(about),
+    )
+
+
+def annotator(name: str, kind: int) -> preference_v1.Annotator:
+    """Who judged."""
+    return preference_v1.Annotator(annotator_id=name, kind=preference_v1.AnnotatorKind.ValueType(kind))
+
+
+def profile(row: AnnotatorRow, count: int) -> preference_v1.AnnotatorProfile:
+    """An annotator with how many judgements of theirs are in force."""
+    return preference_v1.AnnotatorProfile(
+        annotator=annotator(row.annotator_id, row.kind),
+        display_name=row.display_name,
+        state=preference_v1.AnnotatorState.ValueType(row.state),
+        reason=row.reason,
+        create_time=timestamp(row.created_us),
+        state_time=timestamp(row.state_us),
+        feedback=count,
     )
 
 
 def task_lease(
-    work: TaskRow, about: PromptRow, answers: dict[str, CompletionRow], lease: LeaseRow
+    work: TaskRow, about: PromptRow, answers: dict[str, CompletionRow], lease: LeaseRow, now_us: int
 ) -> preference_v1.TaskLease:
     """A leased task with all that an annotator needs to see."""
     return preference_v1.TaskLease(
@@ -114,6 +182,7 @@ def task_lease(
         completions=[completion(answers[name]) for name in work.completion_ids],
         lease_id=lease.lease_id,
         expire_time=timestamp(lease.expire_us),
+        remaining=duration(lease.expire_us - now_us),
     )
 
 
@@ -122,7 +191,7 @@ def record(row: RecordRow) -> preference_v1.Record:
     return preference_v1.Record(
         prompt=prompt(row.prompt),
         completions=[completion(answer) for answer in row.completions],
-        feedback=None if row.feedback is None else feedback(row.feedback),
+        feedback=None if row.feedback is None else feedback(row.feedback, frozen=True),
     )
 
 
@@ -139,17 +208,50 @@ def snapshot(row: SnapshotRow) -> preference_v1.Snapshot:
     return message
 
 
+def snapshot_use(row: SnapshotRow, records: int) -> preference_v1.SnapshotUse:
+    """A snapshot and how many of its records something is in."""
+    return preference_v1.SnapshotUse(snapshot=snapshot(row), records=records)
+
+
+def origins(row: SnapshotRow, found: Origins) -> preference_v1.GetSnapshotOriginsResponse:
+    """What a snapshot's records come from, most first."""
+    return preference_v1.GetSnapshotOriginsResponse(
+        snapshot=snapshot(row),
+        annotators=[
+            preference_v1.AnnotatorRecords(annotator=annotator(*who), records=count)
+            for who, count in _most_first(found.annotators)
+        ],
+        sources=[
+            preference_v1.SourceRecords(source=source, records=count) for source, count in _most_first(found.sources)
+        ],
+        completions=[
+            preference_v1.CompletionSource(
+                origin=None if origin is None else preference_v1.CompletionOrigin(**json.loads(origin)),
+                completions=count,
+            )
+            for origin, count in sorted(found.completions.items(), key=lambda item: (-item[1], item[0] or ""))
+        ],
+        prompts=found.prompts,
+    )
+
+
+def _most_first(counts: Mapping[K, int]) -> list[tuple[K, int]]:
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
 def filter_of(kind: int, message: preference_v1.SnapshotFilter, split: int = 0) -> Filter:
     """The filter of a request. InvalidArgument for an unset kind, or for a filter that prompts cannot have."""
     if kind not in (preference_v1.SNAPSHOT_KIND_PROMPTS, preference_v1.SNAPSHOT_KIND_PREFERENCES):
         raise InvalidArgument.at("kind", "must be SNAPSHOT_KIND_PROMPTS or SNAPSHOT_KIND_PREFERENCES")
     if kind == preference_v1.SNAPSHOT_KIND_PROMPTS:
-        for field, value in (("annotator_kinds", message.annotator_kinds), ("queues", message.queues)):
-            if value:
+        for field in ("annotator_kinds", "queues", "include_gold", "exclude_late"):
+            if getattr(message, field):
                 raise InvalidArgument.at(f"filter.{field}", "filters feedback; prompts have none. Leave it empty")
     return Filter(
         sources=tuple(message.sources),
         annotator_kinds=tuple(message.annotator_kinds),
         queues=tuple(message.queues),
         split=split,
+        include_gold=message.include_gold,
+        exclude_late=message.exclude_late,
     )

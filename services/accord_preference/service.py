@@ -10,7 +10,7 @@ import grpc
 from accord.preference import v1 as preference_v1
 from accord_preference.handler import PreferenceHandler
 from accord_preference.once import retrying
-from accord_preference.servicer import PreferenceServicer
+from accord_preference.servicer import AnnotatorServicer, PreferenceServicer
 from accord_preference.settings import PreferenceSettings
 from accord_preference.store import Store
 from accord_preference.stores import open_store
@@ -22,16 +22,21 @@ class PreferenceService:
 
     def __init__(self, store: Store, settings: PreferenceSettings, clock: Callable[[], float] = time.time):
         self._store = store
-        self._servicer = PreferenceServicer(PreferenceHandler(store, settings, clock))
+        handler = PreferenceHandler(store, settings, clock)
+        self._servicer, self._annotators = PreferenceServicer(handler), AnnotatorServicer(handler)
 
     @property
     def service_names(self) -> Sequence[str]:
         """For health and reflection."""
-        return (preference_v1.PREFERENCE_SERVICE.services_by_name["PreferenceService"].full_name,)
+        return (
+            preference_v1.ANNOTATOR_SERVICE.services_by_name["AnnotatorService"].full_name,
+            preference_v1.PREFERENCE_SERVICE.services_by_name["PreferenceService"].full_name,
+        )
 
     def register(self, server: grpc.aio.Server) -> None:
-        """Adds the servicer."""
+        """Adds the servicers."""
         preference_v1.add_PreferenceServiceServicer_to_server(self._servicer, server)
+        preference_v1.add_AnnotatorServiceServicer_to_server(self._annotators, server)
 
     async def close(self) -> None:
         """Closes the database."""

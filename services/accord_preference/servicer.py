@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from accord.errors import Cancelled, Unimplemented
+from accord.errors import Cancelled
 from accord.preference import v1 as preference_v1
 from accord_preference.handler import PreferenceHandler
 
@@ -65,7 +65,7 @@ class PreferenceServicer(preference_v1.PreferenceServiceServicer):
 
     async def GetQueue(self, request: preference_v1.GetQueueRequest, context: Call) -> preference_v1.GetQueueResponse:
         """See the contract."""
-        return await self._handler.tasks.queue(request)
+        return await self._handler.get_queue(request)
 
     async def SubmitFeedback(
         self, request: preference_v1.SubmitFeedbackRequest, context: Call
@@ -119,63 +119,108 @@ class PreferenceServicer(preference_v1.PreferenceServiceServicer):
         self, request: preference_v1.RenewLeaseRequest, context: Call
     ) -> preference_v1.RenewLeaseResponse:
         """See the contract."""
-        raise _not_yet("RenewLease")
+        return await self._handler.tasks.renew(request)
 
     async def FlagTask(self, request: preference_v1.FlagTaskRequest, context: Call) -> preference_v1.FlagTaskResponse:
         """See the contract."""
-        raise _not_yet("FlagTask")
+        return await self._handler.flagging.flag(request)
 
     async def ListFlags(
         self, request: preference_v1.ListFlagsRequest, context: Call
     ) -> preference_v1.ListFlagsResponse:
         """See the contract."""
-        raise _not_yet("ListFlags")
+        return await self._handler.flagging.page(request)
 
     async def ResolveTask(
         self, request: preference_v1.ResolveTaskRequest, context: Call
     ) -> preference_v1.ResolveTaskResponse:
         """See the contract."""
-        raise _not_yet("ResolveTask")
+        return await self._handler.flagging.resolve(request)
 
     async def RetractFeedback(
         self, request: preference_v1.RetractFeedbackRequest, context: Call
     ) -> preference_v1.RetractFeedbackResponse:
         """See the contract."""
-        raise _not_yet("RetractFeedback")
+        return await self._handler.judging.retract(request)
 
     async def ListFeedback(
         self, request: preference_v1.ListFeedbackRequest, context: Call
     ) -> preference_v1.ListFeedbackResponse:
         """See the contract."""
-        raise _not_yet("ListFeedback")
+        return await self._handler.judging.page(request)
 
     async def GetCompletion(
         self, request: preference_v1.GetCompletionRequest, context: Call
     ) -> preference_v1.GetCompletionResponse:
         """See the contract."""
-        raise _not_yet("GetCompletion")
+        return await self._handler.get_completion(request)
 
     async def DeletePrompts(
         self, request: preference_v1.DeletePromptsRequest, context: Call
     ) -> preference_v1.DeletePromptsResponse:
         """See the contract."""
-        raise _not_yet("DeletePrompts")
+        return await self._handler.delete_prompts(request)
 
     async def GetSnapshotOrigins(
         self, request: preference_v1.GetSnapshotOriginsRequest, context: Call
     ) -> preference_v1.GetSnapshotOriginsResponse:
         """See the contract."""
-        raise _not_yet("GetSnapshotOrigins")
+        return await self._handler.snapshots.origins(request)
 
     async def ListSnapshotUses(
         self, request: preference_v1.ListSnapshotUsesRequest, context: Call
     ) -> preference_v1.ListSnapshotUsesResponse:
         """See the contract."""
-        raise _not_yet("ListSnapshotUses")
+        return await self._handler.snapshots.uses(request)
 
 
-def _not_yet(name: str) -> Unimplemented:
-    return Unimplemented(f"{name} is in the contract and not in this version of the service", reason="NOT_OFFERED")
+class AnnotatorServicer(preference_v1.AnnotatorServiceServicer):
+    """accord.preference.v1.AnnotatorService over a `PreferenceHandler`."""
+
+    def __init__(self, handler: PreferenceHandler):
+        self._handler = handler
+
+    async def RegisterAnnotator(
+        self, request: preference_v1.RegisterAnnotatorRequest, context: Call
+    ) -> preference_v1.RegisterAnnotatorResponse:
+        """See the contract."""
+        return await self._handler.annotators.register(request)
+
+    async def GetAnnotator(
+        self, request: preference_v1.GetAnnotatorRequest, context: Call
+    ) -> preference_v1.GetAnnotatorResponse:
+        """See the contract."""
+        return await self._handler.annotators.get(request)
+
+    async def ListAnnotators(
+        self, request: preference_v1.ListAnnotatorsRequest, context: Call
+    ) -> preference_v1.ListAnnotatorsResponse:
+        """See the contract."""
+        return await self._handler.annotators.page(request)
+
+    async def ExcludeAnnotator(
+        self, request: preference_v1.ExcludeAnnotatorRequest, context: Call
+    ) -> preference_v1.ExcludeAnnotatorResponse:
+        """See the contract."""
+        return await self._handler.annotators.exclude(request)
+
+    async def ReinstateAnnotator(
+        self, request: preference_v1.ReinstateAnnotatorRequest, context: Call
+    ) -> preference_v1.ReinstateAnnotatorResponse:
+        """See the contract."""
+        return await self._handler.annotators.reinstate(request)
+
+    async def WithdrawAnnotator(
+        self, request: preference_v1.WithdrawAnnotatorRequest, context: Call
+    ) -> preference_v1.WithdrawAnnotatorResponse:
+        """See the contract."""
+        return await self._handler.annotators.withdraw(request)
+
+    async def GetQuality(
+        self, request: preference_v1.GetQualityRequest, context: Call
+    ) -> preference_v1.GetQualityResponse:
+        """See the contract."""
+        return await self._handler.quality.report(request)
 
 
 async def _whole(

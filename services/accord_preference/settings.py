@@ -25,4 +25,10 @@ class PreferenceSettings(ServiceSettings):
         600, gt=0, description="Seconds a leased task is reserved when the caller does not say."
     )
     max_lease_seconds: float = Field(86_400, gt=0, description="The longest lease that is given, seconds.")
+    gold_share: float = Field(
+        0.1, ge=0, lt=1, description="Share of leases that hand out a gold task, while there is one for the annotator."
+    )
+    flags_to_suspend: int = Field(
+        2, ge=1, description="Annotators who must flag a task before it is given to nobody until it is resolved."
+    )
     page_records: int = Field(200, ge=1, le=1000, description="Records in one message of an export stream.")

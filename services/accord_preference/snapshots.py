@@ -11,10 +11,10 @@ import hashlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from accord.errors import FailedPrecondition
+from accord.errors import FailedPrecondition, InvalidArgument
 from accord.preference import v1 as preference_v1
 from accord_preference import messages
-from accord_preference.context import Context, check_split, unknown
+from accord_preference.context import Context, check_annotator, check_split, unknown
 from accord_preference.once import content_of, once
 from accord_preference.paging import page_size, page_token, read_token
 from accord_preference.store import RecordRow, SnapshotRow, Writer
@@ -83,6 +83,30 @@ class Snapshots:
             snapshots=[messages.snapshot(row) for row in page],
             next_page_token=page_token(page[-1].number, "snapshots") if len(found) > size else "",
         )
+
+    async def origins(
+        self, request: preference_v1.GetSnapshotOriginsRequest
+    ) -> preference_v1.GetSnapshotOriginsResponse:
+        """Who and what a snapshot's records come from."""
+        snapshot = await self._find(request.digest)
+        async with self._context.store.reading() as tx:
+            return messages.origins(snapshot, await tx.snapshot_origins(snapshot))
+
+    async def uses(self, request: preference_v1.ListSnapshotUsesRequest) -> preference_v1.ListSnapshotUsesResponse:
+        """The snapshots that hold feedback of somebody or on something."""
+        which = request.WhichOneof("subject")
+        async with self._context.store.reading() as tx:
+            if which == "annotator":
+                check_annotator(request.annotator, "annotator")
+                who = (request.annotator.annotator_id, int(request.annotator.kind))
+                found = await tx.snapshot_uses(annotator=who)
+            elif which == "prompt_id" and request.prompt_id:
+                found = await tx.snapshot_uses(prompt_id=request.prompt_id)
+            elif which == "completion_id" and request.completion_id:
+                found = await tx.snapshot_uses(completion_id=request.completion_id)
+            else:
+                raise InvalidArgument.at("subject", "set one of annotator, prompt_id, completion_id")
+        return preference_v1.ListSnapshotUsesResponse(uses=[messages.snapshot_use(*use) for use in found])
 
     async def export_snapshot(
         self, request: preference_v1.ExportSnapshotRequest

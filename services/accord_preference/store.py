@@ -1,154 +1,73 @@
-"""The seam to storage: what a store must do, and what it carries. Handlers know no database, stores know no rules.
+"""The seam to storage: what a store must do; carriers.py has what it carries. Handlers know no database, stores no
+rules.
 
 A store is chosen by the scheme of its URL (`accord_preference.stores.open_store`) and held to this file by
-tests/conformance/test_store.py. Prompts, completions, feedback and snapshots are written once and never change.
+tests/conformance/test_store.py. Prompts, completions, feedback and snapshots are written once and never change, but
+for the note on feedback that something else has taken its place.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from typing import Protocol
 
-PROMPTS = 1
-PREFERENCES = 2
+from accord_preference.carriers import (
+    ANSWERED,
+    CANCELLED,
+    FLAGGED,
+    HELD,
+    PREFERENCES,
+    PROMPTS,
+    RETRACTED,
+    SKIPPED,
+    AnnotatorRow,
+    CompletionRow,
+    FeedbackRow,
+    Filter,
+    FlagRow,
+    History,
+    JudgedRow,
+    LeaseRow,
+    Origins,
+    PromptRow,
+    QueueCounts,
+    RecordRow,
+    RequestRow,
+    SnapshotRow,
+    Stats,
+    TaskRow,
+)
 
-
-@dataclass(frozen=True)
-class PromptRow:
-    """A prompt. `conversation`: canonical JSON of [[role, content], ...]; `split`: preference.v1.Split."""
-
-    prompt_id: str
-    conversation: str
-    source: str
-    split: int
-    record_digest: str
-
-
-@dataclass(frozen=True)
-class CompletionRow:
-    """An answer. `origin`: canonical JSON of the origin, or None."""
-
-    completion_id: str
-    prompt_id: str
-    text: str
-    origin: str | None
-
-
-@dataclass(frozen=True)
-class FeedbackRow:
-    """A judgement. `kind`: preference.v1.TaskKind; `judgement`: canonical JSON; `task_id`: None without a task.
-
-    `label` is the source that filters and statistics use: the feedback's own, else its prompt's. `created_us`:
-    microseconds since 1970.
-    """
-
-    feedback_id: str
-    prompt_id: str
-    annotator_id: str
-    annotator_kind: int
-    kind: int
-    judgement: str
-    completion_ids: tuple[str, ...]
-    task_id: str | None
-    queue: str
-    source: str
-    label: str
-    created_us: int
-    late: bool
-    split: int
-    record_digest: str
-
-
-@dataclass(frozen=True)
-class TaskRow:
-    """A piece of work. `kind`, `state`: preference.v1.TaskKind and TaskState."""
-
-    task_id: str
-    kind: int
-    prompt_id: str
-    completion_ids: tuple[str, ...]
-    redundancy: int
-    queue: str
-    state: int
-    answers: int = 0
-
-
-@dataclass(frozen=True)
-class LeaseRow:
-    """A task in an annotator's hands until `expire_us` (microseconds since 1970), or until it `ended` before."""
-
-    lease_id: str
-    task_id: str
-    annotator_id: str
-    expire_us: int
-    ended: bool = False
-
-
-@dataclass(frozen=True)
-class Filter:
-    """Which records; empty fields do not filter. Annotator kinds and queues apply to feedback only."""
-
-    sources: tuple[str, ...] = ()
-    annotator_kinds: tuple[int, ...] = ()
-    queues: tuple[str, ...] = ()
-    split: int = 0
-
-
-@dataclass(frozen=True)
-class SnapshotRow:
-    """A snapshot. `filter`: the serialised preference.v1.SnapshotFilter; `number` grows with every snapshot made."""
-
-    digest: str
-    kind: int
-    train_records: int
-    heldout_records: int
-    created_us: int
-    filter: bytes
-    number: int = 0
-
-
-@dataclass(frozen=True)
-class RecordRow:
-    """One record of an export; `position` is where the next page goes on."""
-
-    position: tuple[int | str, ...]
-    prompt: PromptRow
-    completions: tuple[CompletionRow, ...] = ()
-    feedback: FeedbackRow | None = None
-
-
-@dataclass(frozen=True)
-class RequestRow:
-    """What was answered to a request_id: the digest of the request, and the serialised response."""
-
-    request_id: str
-    content: str
-    response: bytes
-
-
-@dataclass(frozen=True)
-class QueueCounts:
-    """How far a queue is."""
-
-    open_tasks: int = 0
-    done_tasks: int = 0
-    cancelled_tasks: int = 0
-    leased_tasks: int = 0
-    feedback: int = 0
-
-
-@dataclass(frozen=True)
-class Stats:
-    """How much there is. `feedback`: (label, split, annotator kind) -> count; `judgements`: TaskKind -> count."""
-
-    prompts: int = 0
-    completions: int = 0
-    open_tasks: int = 0
-    snapshots: int = 0
-    judgements: Mapping[int, int] = field(default_factory=dict)
-    feedback: Mapping[tuple[str, int, int], int] = field(default_factory=dict)
+__all__ = [
+    "ANSWERED",
+    "AnnotatorRow",
+    "CANCELLED",
+    "CompletionRow",
+    "FLAGGED",
+    "FeedbackRow",
+    "Filter",
+    "FlagRow",
+    "HELD",
+    "History",
+    "JudgedRow",
+    "LeaseRow",
+    "Origins",
+    "PREFERENCES",
+    "PROMPTS",
+    "PromptRow",
+    "QueueCounts",
+    "RETRACTED",
+    "Reader",
+    "RecordRow",
+    "RequestRow",
+    "SKIPPED",
+    "SnapshotRow",
+    "Stats",
+    "Store",
+    "TaskRow",
+    "Writer",
+]
 
 
 class Reader(Protocol):
@@ -179,11 +98,70 @@ class Reader(Protocol):
         ...
 
     async def answer(self, task_id: str, annotator_id: str) -> FeedbackRow | None:
-        """What this annotator answered to this task, if anything."""
+        """What this annotator answered to this task and did not take back, if anything."""
         ...
 
-    async def queue(self, queue: str, now_us: int) -> QueueCounts:
-        """How far the queue is at `now_us`."""
+    async def retracted(self, task_id: str, annotator_id: str) -> FeedbackRow | None:
+        """What this annotator took back of this task last, if anything."""
+        ...
+
+    async def list_feedback(self, history: History, before: int, limit: int) -> list[tuple[int, FeedbackRow]]:
+        """(number, feedback), at most `limit` with numbers below `before` (0: any), newest first."""
+        ...
+
+    async def held(self, annotator_id: str, queue: str, now_us: int) -> LeaseRow | None:
+        """The lease that this annotator holds on an open task (of `queue`), the newest of several."""
+        ...
+
+    async def queue(self, queue: str, now_us: int, since_us: int) -> QueueCounts:
+        """How far the queue (ending in `/`: all below it) is at `now_us`; recent is what came after `since_us`."""
+        ...
+
+    async def annotator(self, annotator_id: str, kind: int) -> AnnotatorRow | None:
+        """The annotator, if they are known."""
+        ...
+
+    async def list_annotators(self, after: tuple[str, int], limit: int, kind: int, state: int) -> list[AnnotatorRow]:
+        """At most `limit` annotators behind `after`, by id and kind; 0 does not filter."""
+        ...
+
+    async def counts(self, annotators: Sequence[str]) -> dict[tuple[str, int], int]:
+        """Judgements in force by annotator id and kind, of these ids."""
+        ...
+
+    async def list_flags(self, queue: str, before: int, limit: int) -> list[tuple[FlagRow, TaskRow]]:
+        """At most `limit` flags with numbers below `before` (0: any), newest first, each with its task."""
+        ...
+
+    def judged(self, filter_: Filter) -> AsyncIterator[JudgedRow]:
+        """Every judgement in force that matches, in the order in which they came, gold and late ones and those of
+        inactive annotators too. A queue of the filter that ends in `/` stands for all below it."""
+        ...
+
+    async def outcomes(self, queues: Sequence[str]) -> dict[tuple[str, int], dict[int, int]]:
+        """By annotator id and kind: how many of their leases on tasks (of these queues) ended how."""
+        ...
+
+    async def corrected(self, queues: Sequence[str]) -> dict[tuple[str, int], int]:
+        """By annotator id and kind: how much of their feedback (of these queues) was corrected or taken back."""
+        ...
+
+    async def lengths(self, completions: Sequence[str]) -> dict[str, int]:
+        """How long answers are, characters."""
+        ...
+
+    async def deleted(self, prompt_ids: Sequence[str]) -> set[str]:
+        """Those of these prompts that were deleted."""
+        ...
+
+    async def snapshot_uses(
+        self, *, annotator: tuple[str, int] | None = None, prompt_id: str = "", completion_id: str = ""
+    ) -> list[tuple[SnapshotRow, int]]:
+        """Snapshots that hold records of an annotator, on a prompt or on a completion, and how many; newest first."""
+        ...
+
+    async def snapshot_origins(self, snapshot: SnapshotRow) -> Origins:
+        """What the records of a snapshot come from."""
         ...
 
     async def stats(self) -> Stats:
@@ -246,26 +224,60 @@ class Writer(Reader, Protocol):
         """Opens new tasks, oldest first."""
         ...
 
-    async def next_task(self, annotator_id: str, queue: str, now_us: int) -> TaskRow | None:
-        """The oldest open task (of `queue`; "": of any) for this annotator: wanted by more than have answered or hold
-        it, not answered and not held by them. Tasks that they held before and let go come after all others, and tasks
-        that other writers hold at this moment are passed over for newer ones."""
+    async def next_task(self, annotator_id: str, queue: str, now_us: int, *, gold: bool = False) -> TaskRow | None:
+        """The open task that is first by turn and age (of `queue`; "": of any; ending in `/`: of all below it) for this
+        annotator: wanted by more than have answered or hold it, not answered, not held and not flagged by them. Tasks
+        that they held before and let go come after all others, and tasks that other writers hold at this moment are
+        passed over for newer ones. `gold`: a gold task, which any number may answer."""
         ...
 
     async def add_lease(self, row: LeaseRow) -> None:
         """Notes who holds a task."""
         ...
 
-    async def end_lease(self, lease_id: str) -> None:
-        """Frees the task before the lease's time is over."""
+    async def end_lease(self, lease_id: str, outcome: int) -> None:
+        """Frees the task before the lease's time is over. What ended before keeps its outcome, unless answered."""
+        ...
+
+    async def renew_lease(self, lease_id: str, expire_us: int) -> None:
+        """Moves the end of a lease."""
         ...
 
     async def count_answer(self, task_id: str) -> None:
-        """One more has answered; the task is done when as many have as were asked for."""
+        """One more has answered; the task is done when as many have as were asked for, a gold one never."""
+        ...
+
+    async def uncount_answer(self, task_id: str) -> None:
+        """One answer less; a task that is done is open again when that leaves too few."""
+        ...
+
+    async def supersede(self, feedback_id: str, by: str) -> bool:
+        """Feedback is in force no more: `by` took its place, or it is RETRACTED. False, and nothing is changed, where
+        that has happened before; what was retracted may still be replaced."""
         ...
 
     async def cancel_tasks(self, queue: str) -> int:
-        """Withdraws the open tasks of a queue and ends their leases; how many."""
+        """Withdraws the open and flagged tasks of a queue and ends their leases; how many, gold ones not counted."""
+        ...
+
+    async def set_task(self, task_id: str, state: int) -> None:
+        """Gives a task another state; where it is not open any more its leases end."""
+        ...
+
+    async def add_flag(self, row: FlagRow) -> int:
+        """Notes a flag, the first of an annotator on a task; how many there are on the task now."""
+        ...
+
+    async def put_annotator(self, row: AnnotatorRow) -> None:
+        """Makes an annotator known, or changes what is known."""
+        ...
+
+    async def meet(self, annotators: Sequence[tuple[str, int]], now_us: int) -> None:
+        """Makes those known, as active, who are not."""
+        ...
+
+    async def delete_prompts(self, prompt_ids: Sequence[str], now_us: int) -> tuple[int, int]:
+        """Marks prompts and cancels their tasks: (how many were not deleted before, how many tasks)."""
         ...
 
     async def add_snapshot(self, row: SnapshotRow, filter_: Filter) -> None:

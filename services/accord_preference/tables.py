@@ -16,6 +16,8 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
+    text,
 )
 
 from accord_preference.column_types import AnyText, Digest
@@ -76,7 +78,14 @@ tasks = Table(
     Column("queue", AnyText, nullable=False),
     Column("state", SmallInteger, nullable=False),
     Column("answers", Integer, nullable=False),
-    Index(None, "state", "queue", "number"),
+    # Canonical JSON of the known answer; NULL: no gold task.
+    Column("gold", Text, nullable=True),
+    # Minus the priority: lower ones first, equal ones by number.
+    Column("turn", Integer, nullable=False, server_default=text("0")),
+    # Canonical JSON of criteria and instructions; empty: there are none.
+    Column("form", Text, nullable=False, server_default=""),
+    Column("flags", Integer, nullable=False, server_default=text("0")),
+    Index(None, "state", "queue", "turn", "number"),
     Index(None, "queue"),
     sqlite_autoincrement=True,
 )
@@ -90,6 +99,10 @@ leases = Table(
     Column("annotator_id", AnyText, nullable=False),
     Column("expire_us", BigInteger, nullable=False),
     Column("ended", Boolean(create_constraint=False), nullable=False),
+    Column("annotator_kind", SmallInteger, nullable=False, server_default=text("0")),
+    Column("leased_us", BigInteger, nullable=False, server_default=text("0")),
+    # How it ended: see store.LeaseRow.
+    Column("outcome", SmallInteger, nullable=False, server_default=text("0")),
     Index(None, "task_id", "annotator_id"),
     Index(None, "annotator_id"),
     sqlite_autoincrement=True,
@@ -114,11 +127,63 @@ feedback = Table(
     Column("late", Boolean(create_constraint=False), nullable=False),
     Column("split", SmallInteger, nullable=False),
     _digest("record_digest"),
-    # One answer of one annotator to one task; feedback without a task has NULL there and is not bound by this.
-    UniqueConstraint("task_id", "annotator_id"),
+    Column("comment", AnyText, nullable=False, server_default=""),
+    # Canonical JSON of a list of ratings; empty: there are none.
+    Column("criteria", Text, nullable=False, server_default=""),
+    _digest("supersedes", nullable=True),
+    # NULL: in force; empty: retracted; else the feedback that corrects it. The one column here that changes.
+    _digest("superseded_by", nullable=True),
+    Column("elapsed_us", BigInteger, nullable=True),
+    Column("gold", Boolean(create_constraint=False), nullable=False, server_default=false()),
     Index(None, "record_digest"),
     Index(None, "queue"),
+    Index(None, "annotator_id"),
     sqlite_autoincrement=True,
+)
+
+# One answer in force of one annotator to one task; feedback without a task has NULL there and is not bound by this.
+_in_force = feedback.c.superseded_by.is_(None)
+Index(
+    "uq_feedback_in_force",
+    feedback.c.task_id,
+    feedback.c.annotator_id,
+    unique=True,
+    sqlite_where=_in_force,
+    postgresql_where=_in_force,
+)
+
+annotators = Table(
+    "annotators",
+    metadata,
+    Column("annotator_id", AnyText, primary_key=True),
+    Column("kind", SmallInteger, primary_key=True, autoincrement=False),
+    Column("display_name", AnyText, nullable=False),
+    Column("state", SmallInteger, nullable=False),
+    Column("reason", AnyText, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("state_us", BigInteger, nullable=False),
+)
+
+flags = Table(
+    "flags",
+    metadata,
+    _number(),
+    _digest("task_id", ForeignKey("tasks.task_id")),
+    Column("annotator_id", AnyText, nullable=False),
+    Column("annotator_kind", SmallInteger, nullable=False),
+    Column("reason", SmallInteger, nullable=False),
+    Column("comment", AnyText, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    UniqueConstraint("task_id", "annotator_id"),
+    sqlite_autoincrement=True,
+)
+
+# Prompts themselves never change: the snapshots that have them keep them.
+deleted_prompts = Table(
+    "deleted_prompts",
+    metadata,
+    Column("prompt_id", Digest, ForeignKey("prompts.prompt_id"), primary_key=True),
+    Column("deleted_us", BigInteger, nullable=False),
 )
 
 snapshots = Table(

@@ -6,7 +6,9 @@ import asyncio
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.postgres import Postgres
@@ -14,11 +16,19 @@ from tests.support.postgres import Postgres
 from accord.errors import FailedPrecondition
 from accord_preference.once import retrying
 from accord_preference.store import (
+    CANCELLED as CANCELLED_LEASE,
+)
+from accord_preference.store import (
     PREFERENCES,
     PROMPTS,
+    RETRACTED,
+    SKIPPED,
+    AnnotatorRow,
     CompletionRow,
     FeedbackRow,
     Filter,
+    FlagRow,
+    History,
     LeaseRow,
     PromptRow,
     RequestRow,
@@ -39,7 +49,7 @@ def postgresql(_folder: Path, request: pytest.FixtureRequest) -> str:
 
 
 STORES: dict[str, Callable[[Path, pytest.FixtureRequest], str]] = {"sqlite": sqlite, "postgresql": postgresql}
-OPEN, DONE, CANCELLED = 1, 2, 3
+OPEN, DONE, CANCELLED, FLAGGED_STATE = 1, 2, 3, 4
 TRAIN, HELDOUT = 1, 2
 
 
@@ -288,7 +298,7 @@ async def test_next_task_respects_holders_answers_state_and_queue(store: Store) 
         assert await offered("cid") is None
         assert await offered("cid", now=10) == 1  # ann's has just ended
         assert await offered("ann", now=10) == 1
-        await tx.end_lease("l2")
+        await tx.end_lease("l2", SKIPPED)
         assert await offered("cid") == 1
         await tx.add_feedback([a_judgement(1, annotator="ann", task=1, queue="q")])
         await tx.count_answer(name("t", 1))
@@ -308,14 +318,14 @@ async def test_cancelling_ends_open_tasks_and_their_leases_only(store: Store) ->
         await tx.count_answer(name("t", 1))
         await tx.add_lease(LeaseRow("l2", name("t", 2), "ann", expire_us=100))
         await tx.add_lease(LeaseRow("l3", name("t", 3), "ann", expire_us=100))
-        assert (await tx.queue("q", 50)).leased_tasks == 1
+        assert (await tx.queue("q", 50, 0)).leased_tasks == 1
         assert await tx.cancel_tasks("q") == 1
         assert await tx.cancel_tasks("q") == 0
         ended, kept = await tx.lease("l2"), await tx.lease("l3")
         assert ended is not None
         assert kept is not None
         assert (ended.ended, kept.ended) == (True, False)
-        counts = await tx.queue("q", 50)
+        counts = await tx.queue("q", 50, 0)
         assert (counts.open_tasks, counts.done_tasks, counts.cancelled_tasks, counts.leased_tasks) == (0, 1, 1, 0)
 
 
@@ -421,3 +431,137 @@ async def test_split_is_pinned(store: Store) -> None:
         await tx.pin_split(0.1, "salt")
         with pytest.raises(FailedPrecondition, match="change sides"):
             await tx.pin_split(0.1, "pepper")
+
+
+async def test_tasks_come_by_turn_and_queues_by_prefix(store: Store) -> None:
+    await fill(store)
+    async with store.writing() as tx:
+        await tx.add_tasks([a_task(1, queue="run/1"), replace(a_task(2, queue="run/2"), turn=-5), a_task(3, queue="x")])
+
+        async def offered(queue: str) -> int | None:
+            task = await tx.next_task("ann", queue, 0)
+            return None if task is None else int(task.task_id[1:])
+
+        assert [await offered(queue) for queue in ("", "run/", "run/1", "run", "x/")] == [2, 2, 1, None, None]
+        assert (await tx.queue("run/", 0, 0)).open_tasks == 2
+        assert (await tx.queue("run/", 0, 0)).wanted_feedback == 2
+
+
+async def test_gold_tasks_are_answered_by_any_number_and_counted_apart(store: Store) -> None:
+    await fill(store)
+    async with store.writing() as tx:
+        await tx.add_tasks([replace(a_task(1), gold='{"tolerance":null,"value":{}}'), a_task(2)])
+        for number, annotator in enumerate(("ann", "bob", "cid")):
+            gold = await tx.next_task(annotator, "q", 0, gold=True)
+            assert gold is not None
+            assert gold.task_id == name("t", 1)
+            await tx.add_feedback([replace(a_judgement(number, annotator=annotator, task=1, queue="q"), gold=True)])
+            await tx.count_answer(name("t", 1))
+            assert await tx.next_task(annotator, "q", 0, gold=True) is None
+        ordinary = await tx.next_task("dan", "q", 0)
+        assert ordinary is not None
+        assert ordinary.task_id == name("t", 2)
+        counts = await tx.queue("q", 0, 0)
+        assert (counts.open_tasks, counts.gold_tasks, counts.feedback) == (1, 1, 0)
+        assert [row.known is not None async for row in tx.judged(Filter())] == [True] * 3
+        assert await tx.record_page(PREFERENCES, Filter(), 99, (), 9) == []
+        assert len(await tx.record_page(PREFERENCES, Filter(include_gold=True), 99, (), 9)) == 3
+
+
+async def test_superseded_feedback_leaves_what_is_new_and_stays_in_what_is_old(store: Store) -> None:
+    await fill(store)
+    async with store.writing() as tx:
+        await tx.add_tasks([a_task(1)])
+        await tx.add_feedback([a_judgement(1, task=1, queue="q"), a_judgement(2)])
+        await tx.count_answer(name("t", 1))
+        await tx.add_snapshot(SnapshotRow(name("s", 1), PREFERENCES, 2, 0, 1, b""), Filter())
+        await tx.supersede(name("f", 1), RETRACTED)
+        await tx.uncount_answer(name("t", 1))
+        task = await tx.task(name("t", 1))
+        assert task is not None
+        assert (task.state, task.answers) == (OPEN, 0)
+        assert await tx.answer(name("t", 1), "ann") is None
+        retracted = await tx.retracted(name("t", 1), "ann")
+        assert retracted is not None
+        assert retracted.superseded_by == RETRACTED
+        # Another answer to the same task is allowed now, and the history holds both.
+        await tx.add_feedback([a_judgement(3, task=1, queue="q")])
+        history = await tx.list_feedback(History(task_id=name("t", 1)), 0, 9)
+        assert [row.feedback_id for _, row in history] == [name("f", 3), name("f", 1)]
+        live = await tx.record_page(PREFERENCES, Filter(), 99, (), 9)
+        assert [row.feedback.feedback_id for row in live if row.feedback] == [name("f", 3), name("f", 2)]
+        snapshot = await tx.snapshot(name("s", 1))
+        assert snapshot is not None
+        assert len(await tx.snapshot_page(snapshot, (), 9, 0)) == 2
+        assert await tx.corrected([]) == {("ann", 1): 1}
+        assert (await tx.stats()).judgements == {1: 2}
+
+
+async def test_inactive_annotators_and_deleted_prompts_are_in_no_new_record(store: Store) -> None:
+    await fill(store)
+    async with store.writing() as tx:
+        await tx.add_prompts([a_prompt(1)])
+        await tx.add_feedback([a_judgement(1), a_judgement(2, annotator="bob"), a_judgement(3, 1)])
+        await tx.add_tasks([a_task(1), replace(a_task(2), prompt_id=name("p", 1))])
+        await tx.meet([("ann", 1), ("bob", 1), ("bob", 2), ("ann", 1)], 7)
+        await tx.put_annotator(AnnotatorRow("bob", 1, "Bob", 2, "why", 7, 8))
+        assert await tx.annotator("bob", 1) == AnnotatorRow("bob", 1, "Bob", 2, "why", 7, 8)
+        listed = await tx.list_annotators(("ann", 1), 9, 0, 0)
+        assert [(row.annotator_id, row.kind) for row in listed] == [("bob", 1), ("bob", 2)]
+        assert len(await tx.list_annotators(("", 0), 9, 0, 2)) == 1
+        assert await tx.counts(["ann", "bob"]) == {("ann", 1): 2, ("bob", 1): 1}
+        assert await tx.delete_prompts([name("p", 1), name("p", 1)], 9) == (1, 1)
+        assert await tx.delete_prompts([name("p", 1)], 9) == (0, 0)
+        assert await tx.deleted([name("p", 0), name("p", 1)]) == {name("p", 1)}
+        found = await tx.record_page(PREFERENCES, Filter(), 99, (), 9)
+        assert [row.feedback.feedback_id for row in found if row.feedback] == [name("f", 1)]
+        assert [row.prompt_id for row in await tx.list_prompts("", 9, 0, "")] == [name("p", 0)]
+
+
+async def test_flags_count_once_an_annotator_and_keep_the_task_from_them(store: Store) -> None:
+    await fill(store)
+    async with store.writing() as tx:
+        await tx.add_tasks([a_task(1)])
+        assert await tx.add_flag(FlagRow(name("t", 1), "ann", 1, 2, "odd", 5)) == 1
+        assert await tx.add_flag(FlagRow(name("t", 1), "ann", 1, 3, "again", 6)) == 1
+        assert await tx.next_task("ann", "q", 0) is None
+        assert await tx.next_task("bob", "q", 0) is not None
+        await tx.add_lease(LeaseRow("l", name("t", 1), "bob", 100, leased_us=1))
+        held = await tx.held("bob", "q", 50)
+        assert held is not None
+        assert (held.lease_id, held.leased_us) == ("l", 1)
+        await tx.renew_lease("l", 200)
+        assert await tx.held("bob", "", 150) is not None
+        await tx.set_task(name("t", 1), FLAGGED_STATE)
+        assert await tx.held("bob", "q", 50) is None
+        assert await tx.next_task("bob", "q", 0) is None
+        [(flag, task)] = await tx.list_flags("q", 0, 9)
+        assert (flag.reason, flag.comment, task.flags, task.state) == (2, "odd", 1, FLAGGED_STATE)
+        assert await tx.outcomes(["q"]) == {("bob", 0): {CANCELLED_LEASE: 1}}
+
+
+async def test_a_snapshot_tells_who_and_what_is_in_it(store: Store) -> None:
+    await fill(store)
+    async with store.writing() as tx:
+        made = CompletionRow(name("c", 7), name("p", 0), "by a model", '{"run_id":"r","seed":3}')
+        await tx.add_completions([made])
+        judged = replace(a_judgement(2, annotator="bob"), completion_ids=(name("c", 0), name("c", 7)))
+        await tx.add_feedback([a_judgement(1), judged])
+        await tx.add_snapshot(SnapshotRow(name("s", 1), PREFERENCES, 2, 0, 1, b""), Filter())
+        await tx.add_snapshot(SnapshotRow(name("s", 2), PROMPTS, 1, 0, 1, b""), Filter())
+        first, second = await tx.snapshot(name("s", 1)), await tx.snapshot(name("s", 2))
+        assert first is not None
+        assert second is not None
+        found = await tx.snapshot_origins(first)
+        assert (found.annotators, found.sources, found.prompts) == ({("ann", 1): 1, ("bob", 1): 1}, {"s": 2}, 1)
+        assert dict(found.completions) == {None: 2, '{"run_id": "r", "seed": 0}': 1}
+        assert (await tx.snapshot_origins(second)).sources == {"s": 1}
+
+        async def uses(**subject: Any) -> list[tuple[int, int]]:
+            return [(row.number, count) for row, count in await tx.snapshot_uses(**subject)]
+
+        assert await uses(annotator=("bob", 1)) == [(first.number, 1)]
+        assert await uses(annotator=("bob", 2)) == []
+        assert await uses(prompt_id=name("p", 0)) == [(second.number, 1), (first.number, 2)]
+        assert await uses(completion_id=name("c", 7)) == [(first.number, 1)]
+        assert await tx.lengths([name("c", 7)]) == {name("c", 7): 10}

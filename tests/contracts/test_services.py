@@ -23,7 +23,10 @@ HEALTH, REFLECTION = "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerRef
 OFFERED = {
     "rollout": (["accord.rollout.v1.RolloutService"], "accord.rollout.v1.RolloutService.GetStatus"),
     "reward": (["accord.reward.v1.RewardService"], "accord.reward.v1.RewardService.ListScorers"),
-    "preference": (["accord.preference.v1.PreferenceService"], "accord.preference.v1.PreferenceService.GetStats"),
+    "preference": (
+        ["accord.preference.v1.AnnotatorService", "accord.preference.v1.PreferenceService"],
+        "accord.preference.v1.PreferenceService.GetStats",
+    ),
     "trainer": (
         ["accord.artifact.v1.ArtifactService", "accord.trainer.v1.TrainerService"],
         "accord.trainer.v1.TrainerService.GetStatus",

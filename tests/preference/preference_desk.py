@@ -59,6 +59,7 @@ class Desk:
         self.address = await self._stack.enter_async_context(serving(service, self.settings))
         channel = await self._stack.enter_async_context(open_channel(self.address))
         self.stub = preference_v1.PreferenceServiceStub(channel)
+        self.annotators = preference_v1.AnnotatorServiceStub(channel)
         return self
 
     async def stop(self) -> None:

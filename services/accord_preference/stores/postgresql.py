@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Select, Table, exists, select
+from sqlalchemy import ColumnElement, Select, Table, exists, select
 
 from accord_preference import tables
 from accord_preference.column_types import AnyText, escape
@@ -23,10 +23,10 @@ class PostgresWriter(SqlWriter):
         row = (await self._connection.execute(_locking(query))).one_or_none()
         return None if row is None else rows.task(row)
 
-    async def next_task(self, annotator_id: str, queue: str, now_us: int) -> TaskRow | None:
+    async def next_task(self, annotator_id: str, queue: str, now_us: int, *, gold: bool = False) -> TaskRow | None:
         """See `Writer`. Only when nothing else is left are tasks waited for that others have locked."""
         for waiting in (False, True):
-            for candidates in self._candidates(annotator_id, queue, now_us):
+            for candidates in self._candidates(annotator_id, queue, now_us, gold):
                 passed: list[int] = []
                 while True:
                     query = candidates.where(tables.tasks.c.number.not_in(passed)) if passed else candidates
@@ -34,20 +34,20 @@ class PostgresWriter(SqlWriter):
                     if row is None:
                         break
                     # Its last place may have gone between the look at its leases and the lock; from now on none goes.
-                    if await self._still_wanted(row.number, annotator_id, queue, now_us):
+                    if await self._still_wanted(row.number, annotator_id, queue, now_us, gold):
                         return rows.task(row)
                     passed.append(row.number)
         return None
 
-    async def cancel_tasks(self, queue: str) -> int:
-        """See `Writer`. Whoever is leasing one of the tasks is waited for, so that their lease ends with the others."""
+    async def _cancel(self, which: ColumnElement[bool]) -> int:
+        """Whoever is leasing one of the tasks is waited for, so that their lease ends with the others."""
         task = tables.tasks
-        doomed = select(task.c.number).where(task.c.queue == queue, task.c.state == 1).order_by(task.c.number)
+        doomed = select(task.c.number).where(which, task.c.state.in_((1, 4))).order_by(task.c.number)
         await self._connection.execute(_locking(doomed))
-        return await super().cancel_tasks(queue)
+        return await super()._cancel(which)
 
-    async def _still_wanted(self, number: int, annotator_id: str, queue: str, now_us: int) -> bool:
-        wanted = exists().where(tables.tasks.c.number == number, *self._wanted(annotator_id, queue, now_us))
+    async def _still_wanted(self, number: int, annotator_id: str, queue: str, now_us: int, gold: bool) -> bool:
+        wanted = exists().where(tables.tasks.c.number == number, *self._wanted(annotator_id, queue, now_us, gold))
         return bool((await self._connection.execute(select(wanted))).scalar_one())
 
     async def _add(self, table: Table, new: Sequence[Any]) -> int:

@@ -7,7 +7,16 @@ from typing import Any
 
 from sqlalchemy import Row, Table
 
-from accord_preference.store import CompletionRow, FeedbackRow, LeaseRow, PromptRow, SnapshotRow, TaskRow
+from accord_preference.store import (
+    AnnotatorRow,
+    CompletionRow,
+    FeedbackRow,
+    FlagRow,
+    LeaseRow,
+    PromptRow,
+    SnapshotRow,
+    TaskRow,
+)
 
 
 def values(row: Any) -> dict[str, Any]:
@@ -31,13 +40,48 @@ def completion(row: Row[Any]) -> CompletionRow:
 
 def task(row: Row[Any]) -> TaskRow:
     """A row of `tasks`."""
-    ids = tuple(json.loads(row.completion_ids))
-    return TaskRow(row.task_id, row.kind, row.prompt_id, ids, row.redundancy, row.queue, row.state, row.answers)
+    return TaskRow(
+        task_id=row.task_id,
+        kind=row.kind,
+        prompt_id=row.prompt_id,
+        completion_ids=tuple(json.loads(row.completion_ids)),
+        redundancy=row.redundancy,
+        queue=row.queue,
+        state=row.state,
+        answers=row.answers,
+        gold=row.gold,
+        turn=row.turn,
+        form=row.form,
+        flags=row.flags,
+    )
 
 
 def lease(row: Row[Any]) -> LeaseRow:
     """A row of `leases`."""
-    return LeaseRow(row.lease_id, row.task_id, row.annotator_id, row.expire_us, row.ended)
+    return LeaseRow(
+        lease_id=row.lease_id,
+        task_id=row.task_id,
+        annotator_id=row.annotator_id,
+        expire_us=row.expire_us,
+        ended=row.ended,
+        annotator_kind=row.annotator_kind,
+        leased_us=row.leased_us,
+        outcome=row.outcome,
+    )
+
+
+def annotator(row: Row[Any]) -> AnnotatorRow:
+    """A row of `annotators`."""
+    return AnnotatorRow(
+        row.annotator_id, row.kind, row.display_name, row.state, row.reason, row.created_us, row.state_us
+    )
+
+
+def flag(row: Row[Any]) -> FlagRow:
+    """A row of `flags`."""
+    return FlagRow(
+        row.task_id, row.annotator_id, row.annotator_kind, row.reason, row.comment, row.created_us, row.number
+    )
 
 
 def feedback(row: Row[Any]) -> FeedbackRow:
@@ -58,6 +102,12 @@ def feedback(row: Row[Any]) -> FeedbackRow:
         late=row.late,
         split=row.split,
         record_digest=row.record_digest,
+        comment=row.comment,
+        criteria=row.criteria,
+        supersedes=row.supersedes,
+        superseded_by=row.superseded_by,
+        elapsed_us=row.elapsed_us,
+        gold=row.gold,
     )
 
 

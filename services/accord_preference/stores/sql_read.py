@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Row, Table, and_, distinct, func, or_, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord_preference import tables
 from accord_preference.store import (
@@ -24,18 +23,14 @@ from accord_preference.store import (
     TaskRow,
 )
 from accord_preference.stores import rows
+from accord_preference.stores.sql_history import CHUNK, SqlHistory, counts_now, in_queue
 
 T = TypeVar("T")
-# Databases limit the parameters of one statement.
-CHUNK = 500
-_OPEN, _DONE, _CANCELLED = 1, 2, 3
+_OPEN, _DONE, _CANCELLED, _FLAGGED = 1, 2, 3, 4
 
 
-class SqlReader:
+class SqlReader(SqlHistory):
     """`Reader` over one connection in a transaction."""
-
-    def __init__(self, connection: AsyncConnection):
-        self._connection = connection
 
     async def prompts(self, ids: Sequence[str]) -> dict[str, PromptRow]:
         """See `Reader`."""
@@ -48,7 +43,8 @@ class SqlReader:
     async def list_prompts(self, after: str, limit: int, split: int, source: str) -> list[PromptRow]:
         """See `Reader`."""
         table = tables.prompts
-        query = select(table).where(table.c.prompt_id > after).order_by(table.c.prompt_id).limit(limit)
+        query = select(table).where(table.c.prompt_id > after, *conditions(PROMPTS, Filter()))
+        query = query.order_by(table.c.prompt_id).limit(limit)
         if split:
             query = query.where(table.c.split == split)
         if source:
@@ -70,37 +66,53 @@ class SqlReader:
     async def answer(self, task_id: str, annotator_id: str) -> FeedbackRow | None:
         """See `Reader`."""
         table = tables.feedback
-        condition = and_(table.c.task_id == task_id, table.c.annotator_id == annotator_id)
-        return await self._one(table, condition, rows.feedback)
+        mine = and_(table.c.task_id == task_id, table.c.annotator_id == annotator_id)
+        return await self._one(table, and_(mine, table.c.superseded_by.is_(None)), rows.feedback)
 
-    async def queue(self, queue: str, now_us: int) -> QueueCounts:
+    async def queue(self, queue: str, now_us: int, since_us: int) -> QueueCounts:
         """See `Reader`."""
         task, lease, feedback = tables.tasks, tables.leases, tables.feedback
-        query = select(task.c.state, func.count()).where(task.c.queue == queue).group_by(task.c.state)
-        states = {row[0]: row[1] for row in await self._connection.execute(query)}
+        here, ordinary = in_queue(task.c.queue, queue), task.c.gold.is_(None)
+        sums = (task.c.state, func.count(), func.coalesce(func.sum(task.c.redundancy), 0))
+        query = select(*sums).where(here, ordinary).group_by(task.c.state)
+        states = {row[0]: (int(row[1]), int(row[2])) for row in await self._connection.execute(query)}
         leased = (
             select(func.count(distinct(task.c.task_id)))
             .join(lease, lease.c.task_id == task.c.task_id)
-            .where(task.c.queue == queue, lease.c.ended.is_(False), lease.c.expire_us > now_us)
+            .where(here, ordinary, lease.c.ended.is_(False), lease.c.expire_us > now_us)
         )
+        given = (
+            select(func.count())
+            .select_from(feedback)
+            .where(in_queue(feedback.c.queue, queue), feedback.c.superseded_by.is_(None), feedback.c.gold.is_(False))
+        )
+        nothing = (0, 0)
         return QueueCounts(
-            open_tasks=states.get(_OPEN, 0),
-            done_tasks=states.get(_DONE, 0),
-            cancelled_tasks=states.get(_CANCELLED, 0),
+            open_tasks=states.get(_OPEN, nothing)[0],
+            done_tasks=states.get(_DONE, nothing)[0],
+            cancelled_tasks=states.get(_CANCELLED, nothing)[0],
             leased_tasks=await self._count(leased),
-            feedback=await self._count(select(func.count()).select_from(feedback).where(feedback.c.queue == queue)),
+            feedback=await self._count(given),
+            flagged_tasks=states.get(_FLAGGED, nothing)[0],
+            gold_tasks=await self._count(
+                select(func.count()).select_from(task).where(here, ~ordinary, task.c.state != _CANCELLED)
+            ),
+            wanted_feedback=states.get(_OPEN, nothing)[1] + states.get(_DONE, nothing)[1],
+            recent_feedback=await self._count(given.where(feedback.c.created_us > since_us)),
         )
 
     async def stats(self) -> Stats:
         """See `Reader`."""
         task, feedback = tables.tasks, tables.feedback
-        by_kind = select(feedback.c.kind, func.count()).group_by(feedback.c.kind)
+        in_force = feedback.c.superseded_by.is_(None)
+        by_kind = select(feedback.c.kind, func.count()).where(in_force).group_by(feedback.c.kind)
         columns = (feedback.c.label, feedback.c.split, feedback.c.annotator_kind)
-        by_label = select(*columns, func.count()).group_by(*columns).order_by(*columns)
+        by_label = select(*columns, func.count()).where(in_force).group_by(*columns).order_by(*columns)
+        waiting = select(func.count()).select_from(task).where(task.c.state == _OPEN, task.c.gold.is_(None))
         return Stats(
             prompts=await self._count(select(func.count()).select_from(tables.prompts)),
             completions=await self._count(select(func.count()).select_from(tables.completions)),
-            open_tasks=await self._count(select(func.count()).select_from(task).where(task.c.state == _OPEN)),
+            open_tasks=await self._count(waiting),
             snapshots=await self._count(select(func.count()).select_from(tables.snapshots)),
             judgements={row[0]: row[1] for row in await self._connection.execute(by_kind)},
             feedback={(row[0], row[1], row[2]): row[3] for row in await self._connection.execute(by_label)},
@@ -211,11 +223,17 @@ def conditions(kind: int, filter_: Filter) -> list[ColumnElement[bool]]:
         found.append(label.in_(filter_.sources))
     if filter_.split:
         found.append(table.c.split == filter_.split)
-    if kind != PROMPTS and filter_.annotator_kinds:
+    if kind == PROMPTS:
+        return [*found, table.c.prompt_id.not_in(select(tables.deleted_prompts.c.prompt_id))]
+    if filter_.annotator_kinds:
         found.append(table.c.annotator_kind.in_(filter_.annotator_kinds))
-    if kind != PROMPTS and filter_.queues:
+    if filter_.queues:
         found.append(table.c.queue.in_(filter_.queues))
-    return found
+    if not filter_.include_gold:
+        found.append(table.c.gold.is_(False))
+    if filter_.exclude_late:
+        found.append(table.c.late.is_(False))
+    return [*found, *counts_now(table)]
 
 
 def _table(kind: int) -> Table:

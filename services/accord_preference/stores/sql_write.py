@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Select, Table, and_, exists, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, Select, Table, and_, exists, func, insert, literal, select, update
 
 from accord.errors import FailedPrecondition
 from accord_preference import tables
 from accord_preference.canonical import canonical_json
 from accord_preference.store import (
+    ANSWERED,
+    CANCELLED,
     PROMPTS,
+    RETRACTED,
+    AnnotatorRow,
     CompletionRow,
     FeedbackRow,
     Filter,
+    FlagRow,
     LeaseRow,
     PromptRow,
     RequestRow,
@@ -22,9 +27,10 @@ from accord_preference.store import (
     TaskRow,
 )
 from accord_preference.stores import rows
+from accord_preference.stores.sql_history import CHUNK, in_queue
 from accord_preference.stores.sql_read import SqlReader, conditions
 
-_OPEN, _DONE, _CANCELLED = 1, 2, 3
+_OPEN, _DONE, _CANCELLED, _FLAGGED = 1, 2, 3, 4
 
 
 class SqlWriter(SqlReader):
@@ -46,9 +52,9 @@ class SqlWriter(SqlReader):
         """See `Writer`."""
         await self._connection.execute(insert(tables.tasks), [rows.values(row) for row in new])
 
-    async def next_task(self, annotator_id: str, queue: str, now_us: int) -> TaskRow | None:
+    async def next_task(self, annotator_id: str, queue: str, now_us: int, *, gold: bool = False) -> TaskRow | None:
         """See `Writer`."""
-        for candidates in self._candidates(annotator_id, queue, now_us):
+        for candidates in self._candidates(annotator_id, queue, now_us, gold):
             if (row := (await self._connection.execute(candidates)).one_or_none()) is not None:
                 return rows.task(row)
         return None
@@ -57,26 +63,101 @@ class SqlWriter(SqlReader):
         """See `Writer`."""
         await self._connection.execute(insert(tables.leases), [rows.values(row)])
 
-    async def end_lease(self, lease_id: str) -> None:
+    async def end_lease(self, lease_id: str, outcome: int) -> None:
         """See `Writer`."""
         lease = tables.leases
-        await self._connection.execute(update(lease).where(lease.c.lease_id == lease_id).values(ended=True))
+        mine = lease.c.lease_id == lease_id
+        if outcome != ANSWERED:
+            mine = and_(mine, lease.c.ended.is_(False))
+        await self._connection.execute(update(lease).where(mine).values(ended=True, outcome=outcome))
+
+    async def renew_lease(self, lease_id: str, expire_us: int) -> None:
+        """See `Writer`."""
+        lease = tables.leases
+        await self._connection.execute(update(lease).where(lease.c.lease_id == lease_id).values(expire_us=expire_us))
 
     async def count_answer(self, task_id: str) -> None:
         """See `Writer`."""
         task = tables.tasks
         mine = task.c.task_id == task_id
         await self._connection.execute(update(task).where(mine).values(answers=task.c.answers + 1))
-        done = and_(mine, task.c.state == _OPEN, task.c.answers >= task.c.redundancy)
+        done = and_(mine, task.c.state == _OPEN, task.c.gold.is_(None), task.c.answers >= task.c.redundancy)
         await self._connection.execute(update(task).where(done).values(state=_DONE))
+
+    async def uncount_answer(self, task_id: str) -> None:
+        """See `Writer`."""
+        task = tables.tasks
+        mine = task.c.task_id == task_id
+        await self._connection.execute(update(task).where(mine).values(answers=task.c.answers - 1))
+        open_again = and_(mine, task.c.state == _DONE, task.c.answers < task.c.redundancy)
+        await self._connection.execute(update(task).where(open_again).values(state=_OPEN))
+
+    async def supersede(self, feedback_id: str, by: str) -> bool:
+        """See `Writer`."""
+        table = tables.feedback
+        # Retracted feedback may still get a successor.
+        free = table.c.superseded_by.is_(None) if by == RETRACTED else func.coalesce(table.c.superseded_by, "") == ""
+        change = update(table).where(table.c.feedback_id == feedback_id, free).values(superseded_by=by)
+        return bool((await self._connection.execute(change)).rowcount)
 
     async def cancel_tasks(self, queue: str) -> int:
         """See `Writer`."""
+        return await self._cancel(in_queue(tables.tasks.c.queue, queue))
+
+    async def set_task(self, task_id: str, state: int) -> None:
+        """See `Writer`."""
         task, lease = tables.tasks, tables.leases
-        doomed = and_(task.c.queue == queue, task.c.state == _OPEN)
+        await self._connection.execute(update(task).where(task.c.task_id == task_id).values(state=state))
+        if state != _OPEN:
+            held = and_(lease.c.task_id == task_id, lease.c.ended.is_(False))
+            await self._connection.execute(update(lease).where(held).values(ended=True, outcome=CANCELLED))
+
+    async def add_flag(self, row: FlagRow) -> int:
+        """See `Writer`."""
+        flag, task = tables.flags, tables.tasks
+        mine = and_(flag.c.task_id == row.task_id, flag.c.annotator_id == row.annotator_id)
+        if not await self._count(select(func.count()).select_from(flag).where(mine)):
+            await self._connection.execute(insert(flag), [rows.values(row)])
+        count = await self._count(select(func.count()).select_from(flag).where(flag.c.task_id == row.task_id))
+        await self._connection.execute(update(task).where(task.c.task_id == row.task_id).values(flags=count))
+        return count
+
+    async def put_annotator(self, row: AnnotatorRow) -> None:
+        """See `Writer`."""
+        table, values = tables.annotators, rows.values(row)
+        mine = and_(table.c.annotator_id == row.annotator_id, table.c.kind == row.kind)
+        if not (await self._connection.execute(update(table).where(mine).values(**values))).rowcount:
+            await self._connection.execute(insert(table), [values])
+
+    async def meet(self, annotators: Sequence[tuple[str, int]], now_us: int) -> None:
+        """See `Writer`."""
+        for name, kind in dict.fromkeys(annotators):
+            if await self.annotator(name, kind) is None:
+                row = AnnotatorRow(name, kind, "", 1, "", now_us, now_us)
+                await self._connection.execute(insert(tables.annotators), [rows.values(row)])
+
+    async def delete_prompts(self, prompt_ids: Sequence[str], now_us: int) -> tuple[int, int]:
+        """See `Writer`."""
+        known = await self.deleted(prompt_ids)
+        new = [name for name in dict.fromkeys(prompt_ids) if name not in known]
+        cancelled = 0
+        for start in range(0, len(new), CHUNK):
+            chunk = new[start : start + CHUNK]
+            gone = [{"prompt_id": name, "deleted_us": now_us} for name in chunk]
+            await self._connection.execute(insert(tables.deleted_prompts), gone)
+            cancelled += await self._cancel(tables.tasks.c.prompt_id.in_(chunk))
+        return len(new), cancelled
+
+    async def _cancel(self, which: ColumnElement[bool]) -> int:
+        task, lease = tables.tasks, tables.leases
+        doomed = and_(which, task.c.state.in_((_OPEN, _FLAGGED)))
         ending = lease.c.task_id.in_(select(task.c.task_id).where(doomed))
-        await self._connection.execute(update(lease).where(ending, lease.c.ended.is_(False)).values(ended=True))
-        return (await self._connection.execute(update(task).where(doomed).values(state=_CANCELLED))).rowcount
+        held = and_(ending, lease.c.ended.is_(False))
+        await self._connection.execute(update(lease).where(held).values(ended=True, outcome=CANCELLED))
+        ordinary = select(func.count()).select_from(task).where(doomed, task.c.gold.is_(None))
+        count = await self._count(ordinary)
+        await self._connection.execute(update(task).where(doomed).values(state=_CANCELLED))
+        return count
 
     async def add_snapshot(self, row: SnapshotRow, filter_: Filter) -> None:
         """See `Writer`."""
@@ -110,21 +191,21 @@ class SqlWriter(SqlReader):
                 metadata={"database": kept, "settings": value},
             )
 
-    def _candidates(self, annotator_id: str, queue: str, now_us: int) -> tuple[Select[Any], Select[Any]]:
+    def _candidates(self, annotator_id: str, queue: str, now_us: int, gold: bool) -> tuple[Select[Any], Select[Any]]:
         """Queries of one task each: one that they never held; one that they skipped or let expire, the longest ago."""
         task, lease = tables.tasks, tables.leases
         mine = and_(lease.c.task_id == task.c.task_id, lease.c.annotator_id == annotator_id)
-        wanted = select(task).where(*self._wanted(annotator_id, queue, now_us)).limit(1)
+        wanted = select(task).where(*self._wanted(annotator_id, queue, now_us, gold)).limit(1)
         last = select(func.max(lease.c.number)).where(mine).correlate(task).scalar_subquery()
         held = select(lease.c.task_id).where(lease.c.annotator_id == annotator_id)
         return (
-            wanted.where(~exists().where(mine)).order_by(task.c.number),
+            wanted.where(~exists().where(mine)).order_by(task.c.turn, task.c.number),
             wanted.where(task.c.task_id.in_(held)).order_by(last),
         )
 
-    def _wanted(self, annotator_id: str, queue: str, now_us: int) -> list[Any]:
-        """Open, with a place left, and neither answered nor held by this annotator."""
-        task, lease, feedback = tables.tasks, tables.leases, tables.feedback
+    def _wanted(self, annotator_id: str, queue: str, now_us: int, gold: bool) -> list[Any]:
+        """Open, with a place left, and neither answered, held nor flagged by this annotator."""
+        task, lease, feedback, flag = tables.tasks, tables.leases, tables.feedback, tables.flags
         held = and_(lease.c.task_id == task.c.task_id, lease.c.ended.is_(False), lease.c.expire_us > now_us)
         holders = select(func.count()).select_from(lease).where(held).correlate(task).scalar_subquery()
         other = lease.alias()
@@ -134,14 +215,26 @@ class SqlWriter(SqlReader):
             other.c.ended.is_(False),
             other.c.expire_us > now_us,
         )
-        answered = and_(feedback.c.task_id == task.c.task_id, feedback.c.annotator_id == annotator_id)
+        answered = and_(
+            feedback.c.task_id == task.c.task_id,
+            feedback.c.annotator_id == annotator_id,
+            feedback.c.superseded_by.is_(None),
+        )
+        flagged = and_(flag.c.task_id == task.c.task_id, flag.c.annotator_id == annotator_id)
+        # Any number may answer a gold task.
+        place = (
+            task.c.gold.is_not(None)
+            if gold
+            else and_(task.c.gold.is_(None), task.c.answers + holders < task.c.redundancy)
+        )
         found = [
             task.c.state == _OPEN,
-            task.c.answers + holders < task.c.redundancy,
+            place,
             ~exists().where(own),
             ~exists().where(answered),
+            ~exists().where(flagged),
         ]
-        return [*found, task.c.queue == queue] if queue else found
+        return [*found, in_queue(task.c.queue, queue)] if queue else found
 
     async def _add(self, table: Table, new: Sequence[Any]) -> int:
         key = rows.key_of(table)

@@ -1,0 +1,133 @@
+"""Annotators: known, excluded and reinstated, withdrawn. Feedback itself is never erased."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from accord.errors import FailedPrecondition
+from accord.preference import v1 as preference_v1
+from accord_preference import messages
+from accord_preference.context import Context, check_annotator, unknown
+from accord_preference.judgement import read_text
+from accord_preference.once import content_of, once
+from accord_preference.paging import page_size, page_token, read_token
+from accord_preference.store import AnnotatorRow, Reader, Writer
+
+ACTIVE = preference_v1.ANNOTATOR_STATE_ACTIVE
+EXCLUDED = preference_v1.ANNOTATOR_STATE_EXCLUDED
+WITHDRAWN = preference_v1.ANNOTATOR_STATE_WITHDRAWN
+
+
+class Annotators:
+    """The part of the service that knows who judges."""
+
+    def __init__(self, context: Context):
+        self._context = context
+
+    async def register(
+        self, request: preference_v1.RegisterAnnotatorRequest
+    ) -> preference_v1.RegisterAnnotatorResponse:
+        """Makes an annotator known or renames them; their state stays."""
+        who = request.profile.annotator
+        check_annotator(who, "profile.annotator")
+        name = read_text(request.profile.display_name, "profile.display_name")
+
+        async def change(tx: Writer) -> preference_v1.RegisterAnnotatorResponse:
+            now_us = self._context.now_us()
+            await tx.meet([(who.annotator_id, who.kind)], now_us)
+            known = await _find(tx, who)
+            await tx.put_annotator(replace(known, display_name=name))
+            return preference_v1.RegisterAnnotatorResponse(profile=await _profile(tx, who))
+
+        return await once(
+            self._context, request.request_id, content_of(request), preference_v1.RegisterAnnotatorResponse, change
+        )
+
+    async def get(self, request: preference_v1.GetAnnotatorRequest) -> preference_v1.GetAnnotatorResponse:
+        """One annotator."""
+        check_annotator(request.annotator, "annotator")
+        async with self._context.store.reading() as tx:
+            return preference_v1.GetAnnotatorResponse(profile=await _profile(tx, request.annotator))
+
+    async def page(self, request: preference_v1.ListAnnotatorsRequest) -> preference_v1.ListAnnotatorsResponse:
+        """One page of annotators, by id."""
+        size, query = page_size(request.page_size, 100, 1000), ("annotators", request.kind, request.state)
+        after = read_token(request.page_token, ["", 0], *query)
+        async with self._context.store.reading() as tx:
+            found = await tx.list_annotators((after[0], after[1]), size + 1, request.kind, request.state)
+            counts = await tx.counts([row.annotator_id for row in found[:size]])
+        last = found[size - 1] if len(found) > size else None
+        return preference_v1.ListAnnotatorsResponse(
+            profiles=[messages.profile(row, counts.get((row.annotator_id, row.kind), 0)) for row in found[:size]],
+            next_page_token=page_token([last.annotator_id, last.kind], *query) if last else "",
+        )
+
+    async def exclude(self, request: preference_v1.ExcludeAnnotatorRequest) -> preference_v1.ExcludeAnnotatorResponse:
+        """Leaves them out of what is made from now on."""
+        reason = read_text(request.reason, "reason")
+
+        async def change(tx: Writer) -> preference_v1.ExcludeAnnotatorResponse:
+            await self._turn(tx, request.annotator, EXCLUDED, reason)
+            return preference_v1.ExcludeAnnotatorResponse(profile=await _profile(tx, request.annotator))
+
+        check_annotator(request.annotator, "annotator")
+        return await once(
+            self._context, request.request_id, content_of(request), preference_v1.ExcludeAnnotatorResponse, change
+        )
+
+    async def reinstate(
+        self, request: preference_v1.ReinstateAnnotatorRequest
+    ) -> preference_v1.ReinstateAnnotatorResponse:
+        """Takes them in again."""
+
+        async def change(tx: Writer) -> preference_v1.ReinstateAnnotatorResponse:
+            await self._turn(tx, request.annotator, ACTIVE, "")
+            return preference_v1.ReinstateAnnotatorResponse(profile=await _profile(tx, request.annotator))
+
+        check_annotator(request.annotator, "annotator")
+        return await once(
+            self._context, request.request_id, content_of(request), preference_v1.ReinstateAnnotatorResponse, change
+        )
+
+    async def withdraw(
+        self, request: preference_v1.WithdrawAnnotatorRequest
+    ) -> preference_v1.WithdrawAnnotatorResponse:
+        """Leaves them out for good, and names the snapshots that hold what they gave."""
+        who, reason = request.annotator, read_text(request.reason, "reason")
+        check_annotator(who, "annotator")
+
+        async def change(tx: Writer) -> preference_v1.WithdrawAnnotatorResponse:
+            await self._turn(tx, who, WITHDRAWN, reason)
+            uses = await tx.snapshot_uses(annotator=(who.annotator_id, who.kind))
+            return preference_v1.WithdrawAnnotatorResponse(
+                profile=await _profile(tx, who), snapshots=[messages.snapshot_use(*use) for use in uses]
+            )
+
+        return await once(
+            self._context, request.request_id, content_of(request), preference_v1.WithdrawAnnotatorResponse, change
+        )
+
+    async def _turn(self, tx: Writer, who: preference_v1.Annotator, state: int, reason: str) -> None:
+        known = await _find(tx, who)
+        if known.state == WITHDRAWN and state != WITHDRAWN:
+            raise FailedPrecondition(
+                f"{who.annotator_id} has withdrawn, for good", reason="ANNOTATOR_WITHDRAWN", metadata=_named(who)
+            )
+        if known.state != state:
+            await tx.put_annotator(replace(known, state=state, reason=reason, state_us=self._context.now_us()))
+
+
+async def _find(tx: Reader, who: preference_v1.Annotator) -> AnnotatorRow:
+    known = await tx.annotator(who.annotator_id, who.kind)
+    if known is None:
+        raise unknown("annotator", who.annotator_id, "annotator")
+    return known
+
+
+async def _profile(tx: Reader, who: preference_v1.Annotator) -> preference_v1.AnnotatorProfile:
+    counts = await tx.counts([who.annotator_id])
+    return messages.profile(await _find(tx, who), counts.get((who.annotator_id, who.kind), 0))
+
+
+def _named(who: preference_v1.Annotator) -> dict[str, str]:
+    return {"annotator_id": who.annotator_id}

@@ -1,0 +1,240 @@
+"""What stores carry: rows, filters, counts. Handlers make them, stores keep them; see store.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+PROMPTS = 1
+PREFERENCES = 2
+# How a lease ended.
+HELD, ANSWERED, SKIPPED, FLAGGED, CANCELLED = range(5)
+# Feedback that nothing corrects, but that its annotator took back.
+RETRACTED = ""
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """A prompt. `conversation`: canonical JSON of [[role, content], ...]; `split`: preference.v1.Split."""
+
+    prompt_id: str
+    conversation: str
+    source: str
+    split: int
+    record_digest: str
+
+
+@dataclass(frozen=True)
+class CompletionRow:
+    """An answer. `origin`: canonical JSON of the origin, or None."""
+
+    completion_id: str
+    prompt_id: str
+    text: str
+    origin: str | None
+
+
+@dataclass(frozen=True)
+class FeedbackRow:
+    """A judgement. `kind`: preference.v1.TaskKind; `judgement`: canonical JSON; `task_id`: None without a task.
+
+    `label` is the source that filters and statistics use: the feedback's own, else its prompt's. `created_us`:
+    microseconds since 1970; `elapsed_us`: from lease to answer. `criteria`: canonical JSON of ratings, or "".
+    `superseded_by`: None while it is in force, RETRACTED, or the feedback that took its place.
+    """
+
+    feedback_id: str
+    prompt_id: str
+    annotator_id: str
+    annotator_kind: int
+    kind: int
+    judgement: str
+    completion_ids: tuple[str, ...]
+    task_id: str | None
+    queue: str
+    source: str
+    label: str
+    created_us: int
+    late: bool
+    split: int
+    record_digest: str
+    comment: str = ""
+    criteria: str = ""
+    supersedes: str | None = None
+    superseded_by: str | None = None
+    elapsed_us: int | None = None
+    gold: bool = False
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """A piece of work. `kind`, `state`: preference.v1.TaskKind and TaskState.
+
+    `gold`: canonical JSON of the known answer; `turn`: minus the priority; `form`: canonical JSON of criteria and
+    instructions, or "".
+    """
+
+    task_id: str
+    kind: int
+    prompt_id: str
+    completion_ids: tuple[str, ...]
+    redundancy: int
+    queue: str
+    state: int
+    answers: int = 0
+    gold: str | None = None
+    turn: int = 0
+    form: str = ""
+    flags: int = 0
+
+
+@dataclass(frozen=True)
+class LeaseRow:
+    """A task in an annotator's hands until `expire_us` (microseconds since 1970), or until it `ended` before, and how:
+    HELD, ANSWERED, ..."""
+
+    lease_id: str
+    task_id: str
+    annotator_id: str
+    expire_us: int
+    ended: bool = False
+    annotator_kind: int = 0
+    leased_us: int = 0
+    outcome: int = HELD
+
+
+@dataclass(frozen=True)
+class AnnotatorRow:
+    """Who judges. `kind`, `state`: preference.v1.AnnotatorKind and AnnotatorState."""
+
+    annotator_id: str
+    kind: int
+    display_name: str
+    state: int
+    reason: str
+    created_us: int
+    state_us: int
+
+
+@dataclass(frozen=True)
+class FlagRow:
+    """What an annotator finds wrong with a task. `reason`: preference.v1.FlagReason; `number` grows with every flag."""
+
+    task_id: str
+    annotator_id: str
+    annotator_kind: int
+    reason: int
+    comment: str
+    created_us: int
+    number: int = 0
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which records; empty fields do not filter. What is not about the split or sources applies to feedback only.
+
+    Never there: feedback that was corrected or taken back, feedback of annotators who are not active, and what is about
+    deleted prompts.
+    """
+
+    sources: tuple[str, ...] = ()
+    annotator_kinds: tuple[int, ...] = ()
+    queues: tuple[str, ...] = ()
+    split: int = 0
+    include_gold: bool = False
+    exclude_late: bool = False
+
+
+@dataclass(frozen=True)
+class History:
+    """Which feedback, in force or not; empty fields do not filter. A queue that ends in `/` stands for all below it."""
+
+    annotator: tuple[str, int] | None = None
+    prompt_id: str = ""
+    task_id: str = ""
+    queue: str = ""
+
+
+@dataclass(frozen=True)
+class JudgedRow:
+    """What measuring annotators needs of a judgement. `known`: canonical JSON of a gold task's answer."""
+
+    annotator_id: str
+    annotator_kind: int
+    kind: int
+    judgement: str
+    criteria: str
+    created_us: int
+    elapsed_us: int | None
+    late: bool
+    known: str | None
+
+
+@dataclass(frozen=True)
+class SnapshotRow:
+    """A snapshot. `filter`: the serialised preference.v1.SnapshotFilter; `number` grows with every snapshot made."""
+
+    digest: str
+    kind: int
+    train_records: int
+    heldout_records: int
+    created_us: int
+    filter: bytes
+    number: int = 0
+
+
+@dataclass(frozen=True)
+class RecordRow:
+    """One record of an export; `position` is where the next page goes on."""
+
+    position: tuple[int | str, ...]
+    prompt: PromptRow
+    completions: tuple[CompletionRow, ...] = ()
+    feedback: FeedbackRow | None = None
+
+
+@dataclass(frozen=True)
+class RequestRow:
+    """What was answered to a request_id: the digest of the request, and the serialised response."""
+
+    request_id: str
+    content: str
+    response: bytes
+
+
+@dataclass(frozen=True)
+class QueueCounts:
+    """How far a queue is."""
+
+    open_tasks: int = 0
+    done_tasks: int = 0
+    cancelled_tasks: int = 0
+    leased_tasks: int = 0
+    feedback: int = 0
+    flagged_tasks: int = 0
+    gold_tasks: int = 0
+    wanted_feedback: int = 0
+    recent_feedback: int = 0
+
+
+@dataclass(frozen=True)
+class Stats:
+    """How much there is. `feedback`: (label, split, annotator kind) -> count; `judgements`: TaskKind -> count."""
+
+    prompts: int = 0
+    completions: int = 0
+    open_tasks: int = 0
+    snapshots: int = 0
+    judgements: Mapping[int, int] = field(default_factory=dict)
+    feedback: Mapping[tuple[str, int, int], int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Origins:
+    """What the records of a snapshot come from. Annotators: (id, kind) -> records; sources: label -> records;
+    completions: canonical JSON of an origin without its seed (None: imported) -> different answers."""
+
+    annotators: Mapping[tuple[str, int], int]
+    sources: Mapping[str, int]
+    completions: Mapping[str | None, int]
+    prompts: int
