@@ -25,10 +25,10 @@ export GOMP_SPINCOUNT ?= 0
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help install install-dev demo model test gates lint format generate benchmark clean
+.PHONY: help install install-dev demo model test test-console gates lint format generate benchmark clean
 
 help: ## Lists the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 install: $(VENV)/.installed ## Installs services, SDK and command line into .venv.
 
@@ -63,6 +63,19 @@ demo: $(VENV)/.installed model ## The whole loop with a real model: 20 to 30 min
 
 test: gates ## All gates and all tests.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Chromium comes from the system: Debian's package where this user may install it, else what is there already.
+test-console: $(VENV)/.installed-dev ## The web console in a real headless Chromium; takes new pictures for docs/.
+	@if [ -z "$${ACCORD_CHROMIUM:-}" ] && ! command -v chromium chromium-browser google-chrome >/dev/null; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			{ apt-get update -qq; apt-get install -y -qq --no-install-recommends chromium; } >/dev/null || true; \
+		fi; \
+	fi
+	@if [ -n "$${ACCORD_CHROMIUM:-}" ] || command -v chromium chromium-browser google-chrome >/dev/null; then \
+		OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/browser; \
+	else \
+		echo "test-console: skipped, there is no Chromium here; install it (apt-get install chromium) or name it in ACCORD_CHROMIUM"; \
+	fi
 
 gates: $(VENV)/.installed-dev ## Lint, format, types, imports, contracts, generated code.
 	$(BIN)/python scripts/gates.py

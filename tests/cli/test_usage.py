@@ -16,6 +16,7 @@ COMMANDS = (
     ("runs", "list"), ("runs", "get"), ("runs", "watch"), ("runs", "cancel"), ("runs", "pause"), ("runs", "resume"),
     ("preferences", "import"), ("preferences", "export"), ("preferences", "stats"),
     ("models", "list"), ("models", "export"),
+    ("console", "invite"), ("console", "revoke"), ("console", "invites"),
 )  # fmt: skip
 
 

@@ -35,7 +35,7 @@ def test_importing_the_client_imports_nothing_heavy() -> None:
     assert _heavy_after(code)[1] == []
 
 
-@pytest.mark.parametrize("name", ["rollout", "reward", "preference", "trainer", "controller"])
+@pytest.mark.parametrize("name", ["rollout", "reward", "preference", "trainer", "controller", "console"])
 def test_help_of_a_service_lists_its_flags_and_imports_nothing_heavy(name: str) -> None:
     said, heavy = _heavy_after(
         HELP.format(name=f"accord_{name}", start=f"runpy.run_module('accord_{name}', run_name='__main__')")

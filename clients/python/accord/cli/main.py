@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from accord.cli import annotate, gc, models, preferences, report, run, runs, sample, up
+from accord.cli import annotate, gc, models, preferences, report, run, runs, sample, up, web
 from accord.cli.options import Interrupted, Options
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("run")(run.run)
 app.add_typer(runs.app, name="runs")
 app.add_typer(preferences.app, name="preferences")
 app.command("annotate")(annotate.annotate)
+app.add_typer(web.app, name="console")
 app.command("sample")(sample.sample)
 app.add_typer(models.app, name="models")
 app.command("report")(report.report)

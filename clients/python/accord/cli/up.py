@@ -25,12 +25,13 @@ def up(
         list[str] | None,
         typer.Argument(metavar="[SERVICE]...", help="rollout, reward, preference, trainer; none: all."),
     ] = None,
+    console: Annotated[bool, typer.Option(help="Start the web console too, where it is installed.")] = True,
 ) -> None:
-    """Start the controller and the services here, and keep them until Ctrl-C."""
-    raise typer.Exit(run_async(_up(options(context).state_dir, services or [])))
+    """Start the controller, the services and the web console here, and keep them until Ctrl-C."""
+    raise typer.Exit(run_async(_up(options(context).state_dir, services or [], console)))
 
 
-async def _up(state_dir: Path, names: list[str]) -> int:
+async def _up(state_dir: Path, names: list[str], console: bool) -> int:
     from accord import discovery
     from accord.cli import process
     from accord.cli.console import err, note, out
@@ -48,10 +49,10 @@ async def _up(state_dir: Path, names: list[str]) -> int:
             out().print(_table(_records(state_dir)))
             note(f"Already up. Stop it with Ctrl-C where it was started, or with: kill {running.pid}")
             return 0
-        return await _keep_up(session, names)
+        return await _keep_up(session, names, console)
 
 
-async def _keep_up(session: Session, names: list[str]) -> int:
+async def _keep_up(session: Session, names: list[str], console: bool) -> int:
     """Shows the services until Ctrl-C (0) or until the controller dies (1)."""
     from rich.live import Live
 
@@ -61,6 +62,7 @@ async def _keep_up(session: Session, names: list[str]) -> int:
     live_view = err().is_terminal
     seen: dict[str, str] = {}
     starting = asyncio.create_task(session.client.runs.ensure_services(names))
+    serving = asyncio.create_task(_console(session.state_dir)) if console and _has_console() else None
     try:
         with interrupts() as stop, Live(console=err(), auto_refresh=False, transient=True) as live:
             announced = False
@@ -80,11 +82,43 @@ async def _keep_up(session: Session, names: list[str]) -> int:
                 await _pause(stop)
         note("Stopping the services ...")
     finally:
-        starting.cancel()
-        await asyncio.gather(starting, return_exceptions=True)
+        working = [task for task in (starting, serving) if task is not None]
+        for task in working:
+            task.cancel()
+        await asyncio.gather(*working, return_exceptions=True)
     await session.controller.stop()
     note("Stopped. Unfinished runs go on with: accord run --resume")
     return 0
+
+
+def _has_console() -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec("accord_console") is not None and importlib.util.find_spec("starlette") is not None
+
+
+async def _console(state_dir: Path) -> None:
+    """Keeps the web console up until cancelled, says how to enter, and why where it does not come up."""
+    from accord import discovery
+    from accord.cli.console import note
+    from accord.cli.web import keep_console
+
+    log = state_dir / "logs" / "console.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    keeping = asyncio.create_task(keep_console(state_dir, [], log))
+    try:
+        while not keeping.done() and discovery.read(state_dir, "console") is None:
+            await asyncio.wait((keeping,), timeout=REFRESH_SECONDS / 4)
+        found = discovery.read(state_dir, "console")
+        if found is not None and not keeping.done():
+            note(f"Console: http://{found.address}/operator?token={found.token}")
+            note("Invite annotators in another terminal: accord console invite NAME")
+        await keeping
+        last = (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+        note(f"The console ended; the services stay up. {last}")
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
 
 
 async def _pause(stop: asyncio.Queue[int]) -> None:

@@ -1,0 +1,161 @@
+"""`accord console`: the web console, and who may annotate in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from accord.cli.options import Format, options, run_async
+
+if TYPE_CHECKING:
+    from accord.discovery import ServiceRecord
+
+CALL_SECONDS = 10.0
+# What `python -m accord_console` is given for how to stop.
+STOP_SECONDS = 30.0
+
+app = typer.Typer(
+    help="Start the web console here until Ctrl-C; invite annotators.",
+    no_args_is_help=False,
+    invoke_without_command=True,
+)
+
+
+@app.callback()
+def console(
+    context: typer.Context,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 8480,
+    public_url: Annotated[
+        str, typer.Option("--public-url", help="How annotators reach it, https://host; goes into invite links.")
+    ] = "",
+    allow_insecure: Annotated[
+        bool, typer.Option("--allow-insecure", help="Serve off loopback without TLS: behind a proxy that has it.")
+    ] = False,
+) -> None:
+    """Start the web console here, with the services that it needs, until Ctrl-C."""
+    if context.invoked_subcommand is None:
+        flags = ["--host", host, "--port", str(port), "--public-url", public_url]
+        flags += ["--allow-insecure"] if allow_insecure else []
+        raise typer.Exit(run_async(_serve(options(context).state_dir, flags)))
+
+
+@app.command("invite")
+def invite(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Who it is for; kept with each answer.")],
+    queue: Annotated[
+        str, typer.Option("--queue", "-q", help="Only these tasks, such as `demo/iteration-1`, or `demo/`.")
+    ] = "",
+) -> None:
+    """Print a link that lets NAME annotate. Whoever has it answers as NAME."""
+    print(_call(options(context).state_dir, "/api/invite", {"name": name, "queue": queue})["link"])
+
+
+@app.command("revoke")
+def revoke(
+    context: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", help="Who was invited.")]
+) -> None:
+    """End every link of NAME, and the sessions that they opened."""
+    from accord.cli.console import note
+
+    ended = _call(options(context).state_dir, "/api/revoke", {"name": name})["revoked"]
+    note(f"{ended} {'link' if ended == 1 else 'links'} of {name} ended.")
+
+
+@app.command("invites")
+def invites(context: typer.Context, format: Annotated[Format, typer.Option("--format", "-f")] = Format.table) -> None:
+    """List who was invited."""
+    from rich.table import Table
+
+    from accord.cli.console import out, print_json
+
+    found = _call(options(context).state_dir, "/api/invites")["invites"]
+    if format is Format.json:
+        print_json(found)
+        return
+    table = Table("name", "queue", "state", "link")
+    for row in found:
+        table.add_row(row["name"], row["queue"] or "any", "revoked" if row["revoked"] else "holds", row["link"])
+    out().print(table)
+
+
+def _call(state_dir: Path, path: str, fields: dict[str, str] | None = None) -> dict[str, Any]:
+    """Asks the console that runs here, as its operator."""
+    import json
+    from urllib.error import HTTPError, URLError
+    from urllib.parse import urlencode
+    from urllib.request import Request, urlopen
+
+    from accord.errors import FailedPrecondition, Unavailable
+
+    record = _running(state_dir)
+    headers = {"Authorization": f"Bearer {record.token}", "Accept": "application/json"}
+    data = urlencode(fields).encode() if fields is not None else None
+    request = Request(f"http://{record.address}{path}", data=data, headers=headers)
+    try:
+        with urlopen(request, timeout=CALL_SECONDS) as response:
+            return dict(json.load(response))
+    except HTTPError as error:
+        said = json.load(error)
+        raise FailedPrecondition(said["error"], reason=said["reason"]) from error
+    except URLError as error:
+        raise Unavailable(f"the console at {record.address} does not answer: {error.reason}") from error
+
+
+def _running(state_dir: Path) -> ServiceRecord:
+    from accord import discovery
+    from accord.errors import FailedPrecondition
+
+    found = discovery.read(state_dir, "console")
+    if found is None:
+        raise FailedPrecondition(
+            "no console runs here; start it with `accord up` or `accord console`", reason="CONSOLE_NOT_RUNNING"
+        )
+    return found
+
+
+async def _serve(state_dir: Path, flags: list[str]) -> int:
+    """The services that the console needs, and the console in front of them, until Ctrl-C."""
+    from accord import discovery
+    from accord.cli.session import open_session
+    from accord.errors import FailedPrecondition
+
+    found = discovery.read(state_dir, "console")
+    if found is not None:
+        raise FailedPrecondition(
+            f"a console runs here already, at http://{found.address}, process {found.pid}", reason="CONSOLE_RUNS"
+        )
+    async with open_session(state_dir) as session:
+        await session.client.runs.ensure_services(["preference"])
+        return await keep_console(state_dir, flags)
+
+
+async def keep_console(state_dir: Path, flags: list[str], log: Path | None = None) -> int:
+    """Runs `python -m accord_console` until it ends, and returns its exit code; cancelled, it ends it in order. Its
+    output goes to `log`, else to where this command's goes."""
+    import asyncio
+    import contextlib
+    import sys
+
+    with contextlib.ExitStack() as stack:
+        output = stack.enter_context(log.open("ab")) if log is not None else None
+        # In a session of its own: Ctrl-C in the terminal reaches this command, which stops the console in order.
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "accord_console", "--state-dir", str(state_dir), *flags,
+            stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
+    try:
+        return await process.wait()
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), STOP_SECONDS)
+            except TimeoutError:
+                process.kill()
+                await process.wait()

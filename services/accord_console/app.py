@@ -1,0 +1,98 @@
+"""Puts the console together: its parts, its pages, its headers."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+
+from accord.errors import AccordError
+from accord.report import text
+from accord_console.asking import Asking
+from accord_console.comparisons import Comparisons
+from accord_console.connections import Connections
+from accord_console.desk import Desk
+from accord_console.headers import SecurityHeaders
+from accord_console.invites import Invites
+from accord_console.pages import annotate, entering, models, people, quality, runs
+from accord_console.secret import load_secret
+from accord_console.sessions import Sessions
+from accord_console.settings import ConsoleSettings
+from accord_console.sheets import Sheets
+from accord_console.web import Console, on_error
+
+HERE = Path(__file__).parent
+
+
+def build(settings: ConsoleSettings) -> Console:
+    """The console's parts. DataLoss where its secret or its invites are damaged."""
+    secret = load_secret(settings.folder)
+    invites = Invites(settings.folder / "invites.json")
+    connections = Connections(settings)
+    sheets = Sheets(secret)
+    comparisons = Comparisons(settings.folder / "comparisons")
+    comparisons.interrupt()
+    return Console(
+        settings=settings,
+        templates=templates(),
+        connections=connections,
+        invites=invites,
+        sessions=Sessions(secret, invites, secrets.token_urlsafe(24), settings.session_days),
+        sheets=sheets,
+        desk=Desk(partial(connections.client, "preference"), sheets, settings.lease_seconds, settings.call_seconds),
+        comparisons=comparisons,
+        asking=Asking(connections.client, comparisons),
+        draining=asyncio.Event(),
+    )
+
+
+def application(console: Console) -> Starlette:
+    """The web application of a console."""
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await console.asking.close()
+            await console.connections.close()
+
+    app = Starlette(
+        routes=[
+            *entering.routes,
+            *annotate.routes,
+            *runs.routes,
+            *models.routes,
+            *quality.routes,
+            *people.routes,
+            Mount("/static", StaticFiles(directory=HERE / "static"), name="static"),
+        ],
+        middleware=[Middleware(SecurityHeaders)],
+        exception_handlers={AccordError: on_error},
+        lifespan=lifespan,
+    )
+    app.state.console = console
+    return app
+
+
+def templates() -> Environment:
+    """Everything that templates print is escaped, unless `rendering` made it; an unknown name is an error."""
+    found = Environment(
+        loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    marks = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()[:10] for path in (HERE / "static").iterdir()}
+    found.globals["static"] = lambda name: f"/static/{name}?{marks[name]}"
+    found.globals["clock"] = text.clock
+    found.filters |= {"duration": text.duration, "figure": text.number, "percent": text.percent}
+    return found

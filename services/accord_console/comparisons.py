@@ -1,0 +1,119 @@
+"""Blind comparisons of two policies by people: what was asked, and how it stands. One small file each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from accord.errors import DataLoss, NotFound
+from accord.preference import v1 as preference_v1
+from accord_console.intervals import wilson
+from accord_runtime import atomic
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Policy `first` against policy `second` on `prompts` held-out prompts; each pair is judged by `redundancy` people.
+
+    `state`: `asking` while the policies answer, `open` when people can judge, `failed` with a message. `same`: prompts
+    to which both gave the same answer, which nobody needs to judge.
+    """
+
+    comparison_id: str
+    first: str
+    second: str
+    first_digest: str
+    second_digest: str
+    prompts: int
+    redundancy: int
+    max_new_tokens: int
+    temperature: float
+    created: float
+    state: str = "asking"
+    message: str = ""
+    tasks: int = 0
+    same: int = 0
+
+    @property
+    def queue(self) -> str:
+        """The queue of its tasks."""
+        return f"compare/{self.comparison_id}"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Verdicts so far."""
+
+    wins: int
+    losses: int
+    ties: int
+
+    @property
+    def total(self) -> int:
+        """All verdicts."""
+        return self.wins + self.losses + self.ties
+
+    @property
+    def rate(self) -> float | None:
+        """How often the first policy wins; a tie counts half to each. None without a verdict."""
+        return (self.wins + self.ties / 2) / self.total if self.total else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Wilson's 95 % interval of the rate."""
+        return wilson(self.wins + self.ties / 2, self.total) if self.total else None
+
+
+def standing(comparison: Comparison, records: Sequence[preference_v1.Record]) -> Standing:
+    """Counts verdicts between an answer of the first policy and one of the second."""
+    counted = {"wins": 0, "losses": 0, "ties": 0}
+    for record in records:
+        made_by = {answer.completion_id: answer.origin.weights_digest for answer in record.completions}
+        verdict = record.feedback.comparison
+        if not record.feedback.HasField("comparison"):
+            continue
+        pair = (made_by.get(verdict.chosen_id), made_by.get(verdict.rejected_id))
+        if set(pair) != {comparison.first_digest, comparison.second_digest}:
+            continue
+        if verdict.tie:
+            counted["ties"] += 1
+        else:
+            counted["wins" if pair[0] == comparison.first_digest else "losses"] += 1
+    return Standing(**counted)
+
+
+class Comparisons:
+    """The comparisons of this console, kept in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def all(self) -> list[Comparison]:
+        """Newest first."""
+        return sorted((self._read(path) for path in self._folder.glob("*.json")), key=lambda found: -found.created)
+
+    def get(self, comparison_id: str) -> Comparison:
+        """One of them. NotFound otherwise."""
+        path = self._folder / f"{comparison_id}.json"
+        if not comparison_id.isalnum() or not path.exists():
+            raise NotFound(f"there is no comparison {comparison_id}", reason="UNKNOWN_COMPARISON")
+        return self._read(path)
+
+    def keep(self, comparison: Comparison) -> None:
+        """Writes one, durably."""
+        data = json.dumps(asdict(comparison), indent=1, ensure_ascii=False).encode()
+        atomic.write_bytes(self._folder / f"{comparison.comparison_id}.json", data)
+
+    def interrupt(self) -> None:
+        """What still asked when the console ended asks no more."""
+        for found in self.all():
+            if found.state == "asking":
+                self.keep(replace(found, state="failed", message="the console ended while the policies answered"))
+
+    def _read(self, path: Path) -> Comparison:
+        try:
+            return Comparison(**json.loads(path.read_text()))
+        except (ValueError, TypeError) as error:
+            raise DataLoss(f"{path} is damaged ({error}); delete it") from error

@@ -1,0 +1,65 @@
+"""Where the services are: as the settings say, else as the state folder says now, so that a restarted one is found."""
+
+from __future__ import annotations
+
+import asyncio
+
+import accord
+from accord import discovery
+from accord.errors import FailedPrecondition
+from accord_console.settings import ConsoleSettings
+
+NAMES = ("preference", "controller", "rollout")
+
+
+class Connections:
+    """Clients of the services. A client is kept while the addresses stay what they are."""
+
+    def __init__(self, settings: ConsoleSettings) -> None:
+        self._settings = settings
+        self._folder = settings.state_dir.absolute()
+        self._given = {name: address for name in NAMES if (address := str(getattr(settings, f"{name}_address")))}
+        self._client: accord.Client | None = None
+        self._old: list[accord.Client] = []
+        self._lock = asyncio.Lock()
+
+    def addresses(self) -> dict[str, str]:
+        """Of the services that are known now, by name."""
+        found = {name: discovery.read(self._folder, name) for name in NAMES if name not in self._given}
+        return self._given | {name: record.address for name, record in found.items() if record is not None}
+
+    async def client(self, *needed: str) -> accord.Client:
+        """A client of the needed services; the controller starts those that are down and its own to start.
+
+        FailedPrecondition, SERVICE_UNKNOWN, where one can be found nowhere.
+        """
+        async with self._lock:
+            addresses = self.addresses()
+            missing = [name for name in needed if name not in addresses]
+            if missing and "controller" in addresses and "controller" not in missing:
+                async with accord.Client(controller=addresses["controller"]) as controller:
+                    addresses |= await controller.runs.ensure_services(missing)
+                missing = [name for name in needed if name not in addresses]
+            if missing:
+                raise FailedPrecondition(
+                    f"no {missing[0]} service runs for {self._folder}; start everything with `accord up`, or give "
+                    f"--{missing[0]}-address",
+                    reason="SERVICE_UNKNOWN",
+                )
+            return self._of({name: addresses[name] for name in NAMES if name in addresses})
+
+    def _of(self, addresses: dict[str, str]) -> accord.Client:
+        if self._client is None or self._client.addresses != addresses:
+            if self._client is not None:
+                self._old.append(self._client)  # calls in flight end by themselves
+            self._client = accord.Client(
+                preference=addresses.get("preference"),
+                controller=addresses.get("controller"),
+                rollout=addresses.get("rollout"),
+            )
+        return self._client
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        for client in (*self._old, *([self._client] if self._client else [])):
+            await client.close()

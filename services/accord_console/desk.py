@@ -1,0 +1,148 @@
+"""An annotator's desk: one task at a time, answered, skipped or flagged once, and taken back.
+
+Request ids are derived from the lease, so a double click or a form sent again is the same call, and the preference
+service answers it with what it answered before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+import accord
+from accord.preference import v1 as preference_v1
+from accord_console import judgements
+from accord_console.invites import Invite
+from accord_console.sheets import Sheet, Sheets, Slip
+
+# For how long a computed agreement is shown.
+AGREEMENT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the annotator's tasks are, and Krippendorff's alpha between the people who judged; None: not known."""
+
+    open: int
+    done: int | None
+    agreement: float | None
+
+    @property
+    def share(self) -> float | None:
+        """The part of the tasks that is done."""
+        return self.done / (self.open + self.done) if self.done is not None and self.open + self.done else None
+
+
+class Desk:
+    """Takes tasks for annotators and stores what they say. `services` gives a client of the preference service."""
+
+    def __init__(
+        self,
+        services: Callable[[], Awaitable[accord.Client]],
+        sheets: Sheets,
+        lease_seconds: float,
+        call_seconds: float,
+    ) -> None:
+        self._services = services
+        self._agreements: dict[str, tuple[float, float | None]] = {}
+        self._sheets = sheets
+        self._lease_seconds = lease_seconds
+        self._timeout = call_seconds
+
+    async def take(self, invite: Invite) -> Sheet | None:
+        """The task that the annotator holds, else the next one for them, else None."""
+        lease = await (await self._services()).preferences.lease_task(
+            annotator(invite), ttl_seconds=self._lease_seconds, queue=invite.queue, resume=True, timeout=self._timeout
+        )
+        return None if lease is None else self._sheets.lay(lease)
+
+    async def progress(self, invite: Invite) -> Progress:
+        """How far the tasks of the invite's queue are, or all."""
+        client = await self._services()
+        agreement = await self._agreement(client, invite.queue)
+        if invite.queue:
+            found = await client.preferences.queue(invite.queue, timeout=self._timeout)
+            return Progress(found.open_tasks, found.done_tasks, agreement)
+        return Progress((await client.preferences.stats(timeout=self._timeout)).open_tasks, None, agreement)
+
+    async def _agreement(self, client: accord.Client, queue: str) -> float | None:
+        """As it was at most a minute ago: computing it reads all feedback."""
+        known = self._agreements.get(queue)
+        if known is None or time.monotonic() - known[0] > AGREEMENT_SECONDS:
+            kinds = await client.annotators.quality(
+                queues=[queue] if queue else [],
+                kinds=[preference_v1.ANNOTATOR_KIND_HUMAN],
+                timeout=self._timeout,
+            )
+            alpha = next((kind.alpha for kind in kinds if kind.HasField("alpha")), None)
+            known = self._agreements[queue] = (time.monotonic(), alpha)
+        return known[1]
+
+    async def answer(self, invite: Invite, form: Mapping[str, str]) -> str:
+        """Stores what a form says and returns the feedback's id. InvalidArgument: it says nothing, or half."""
+        slip = self._sheets.read(form.get("slip", ""), invite.invite_id)
+        stored = await (await self._services()).preferences.submit(
+            feedback_of(invite, slip, form),
+            lease_id=slip.lease_id,
+            request_id=f"console-answer-{slip.lease_id}",
+            timeout=self._timeout,
+        )
+        return stored.feedback_id
+
+    async def skip(self, invite: Invite, form: Mapping[str, str]) -> None:
+        """Gives the task back unanswered."""
+        slip = self._sheets.read(form.get("slip", ""), invite.invite_id)
+        await self._release(slip, "skip")
+
+    async def flag(self, invite: Invite, form: Mapping[str, str]) -> None:
+        """Gives the task back and says what is wrong with it."""
+        slip = self._sheets.read(form.get("slip", ""), invite.invite_id)
+        await (await self._services()).preferences.flag_task(
+            slip.lease_id,
+            judgements.flag_reason(form.get("reason", "")),
+            comment=form.get("comment", "").strip(),
+            request_id=f"console-flag-{slip.lease_id}",
+            timeout=self._timeout,
+        )
+
+    async def undo(self, invite: Invite, feedback_id: str, form: Mapping[str, str]) -> None:
+        """Takes the last answer back and puts its task on the desk again; what lies there goes back to the pile."""
+        if form.get("slip"):
+            await self._release(self._sheets.read(form["slip"], invite.invite_id), "aside")
+        await (await self._services()).preferences.retract(
+            feedback_id,
+            annotator(invite),
+            lease_again=True,
+            ttl_seconds=self._lease_seconds,
+            request_id=f"console-undo-{feedback_id}",
+            timeout=self._timeout,
+        )
+
+    async def _release(self, slip: Slip, why: str) -> None:
+        await (await self._services()).preferences.release_task(
+            slip.lease_id, request_id=f"console-{why}-{slip.lease_id}", timeout=self._timeout
+        )
+
+
+def feedback_of(invite: Invite, slip: Slip, form: Mapping[str, str]) -> preference_v1.Feedback:
+    """The judgement in a form, by the invite's annotator and nobody else."""
+    feedback = preference_v1.Feedback(
+        prompt_id=slip.prompt_id,
+        annotator=annotator(invite),
+        task_id=slip.task_id,
+        comment=form.get("comment", "").strip(),
+        criteria=judgements.criteria(slip, form),
+    )
+    if slip.kind == "comparison":
+        feedback.comparison.CopyFrom(judgements.comparison(slip.shown, form.get("choice", "")))
+    elif slip.kind == "ranking":
+        feedback.ranking.CopyFrom(judgements.ranking(slip.shown, form.get("ranks", "")))
+    else:
+        feedback.rating.CopyFrom(judgements.rating(slip.shown[0], form.get("value", "")))
+    return feedback
+
+
+def annotator(invite: Invite) -> preference_v1.Annotator:
+    """Whom an invite stands for: a person."""
+    return preference_v1.Annotator(annotator_id=invite.annotator_id, kind=preference_v1.ANNOTATOR_KIND_HUMAN)

@@ -1,0 +1,137 @@
+"""The annotator's pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from accord.errors import AlreadyExists, NotFound
+from accord_console import judgements, rendering
+from accord_console.invites import Invite
+from accord_console.sessions import ANNOTATOR_COOKIE, AnnotatorSession
+from accord_console.web import Console, annotator_of, console_of, form_of, go, set_cookie
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+ROLES = {"user": "Person", "assistant": "Assistant", "system": "Instruction"}
+
+
+async def show(request: Request) -> Response:
+    """The task on the annotator's desk, or that there is none."""
+    console = console_of(request)
+    invite, session = annotator_of(request)
+    sheet = await console.desk.take(invite)
+    common: dict[str, Any] = {
+        "invite": invite,
+        "session": session,
+        "progress": await console.desk.progress(invite),
+        "csrf": console.sessions.form_token(session.session_id),
+        "kept": "kept" in request.query_params,
+    }
+    if sheet is None:
+        return console.page("nothing.html", **common)
+    lease = sheet.lease
+    return console.page(
+        "annotate.html",
+        **common,
+        sheet=sheet,
+        slip=console.sheets.write(sheet, invite.invite_id),
+        lease_seconds=round(console.settings.lease_seconds),
+        instructions=rendering.markdown(lease.task.instructions),
+        flags=judgements.FLAGS,
+        turns=[
+            (ROLES.get(turn.role, turn.role), _text(request, turn.content, f"{lease.lease_id}/prompt/{place}"))
+            for place, turn in enumerate(lease.prompt.conversation.messages)
+        ],
+        answers=[
+            (letter_of(place), _text(request, completion.text, f"{lease.lease_id}/answer/{place}"))
+            for place, completion in enumerate(sheet.shown)
+        ],
+    )
+
+
+def letter_of(place: int) -> str:
+    """A, B, C, ... for the answers of a page; AA after Z."""
+    return LETTERS[place] if place < len(LETTERS) else letter_of(place // len(LETTERS) - 1) + LETTERS[place % 26]
+
+
+def _text(request: Request, text: str, where: str) -> dict[str, object]:
+    """A text for the page: rendered, or, where it is too long for that, its beginning and where the whole is."""
+    most = console_of(request).settings.max_rendered_characters
+    if len(text) <= most:
+        return {"html": rendering.markdown(text), "empty": not text.strip(), "whole": "", "characters": len(text)}
+    beginning = rendering.plain(text[:most])
+    return {"html": beginning, "empty": False, "whole": f"/annotate/text/{where}", "characters": len(text)}
+
+
+async def whole_text(request: Request) -> Response:
+    """One text of the task on the desk, as it is."""
+    console = console_of(request)
+    invite, _ = annotator_of(request)
+    sheet = await console.desk.take(invite)
+    wanted = request.path_params
+    if sheet is None or sheet.lease.lease_id != wanted["lease"]:
+        raise NotFound("this task is not on your desk any more", reason="OLD_PAGE")
+    texts = {
+        "prompt": [turn.content for turn in sheet.lease.prompt.conversation.messages],
+        "answer": [completion.text for completion in sheet.shown],
+    }.get(wanted["part"], [])
+    if wanted["place"] >= len(texts):
+        raise NotFound("there is no such text in this task", reason="UNKNOWN_TEXT")
+    return PlainTextResponse(texts[wanted["place"]])
+
+
+async def answer(request: Request) -> Response:
+    """Saves the form's judgement."""
+    console, invite, session, form = await _posted(request)
+    try:
+        session = session.saved(await console.desk.answer(invite, form))
+    except AlreadyExists:
+        # The task was answered before, otherwise: a second click on another choice, or another device.
+        return go(request, "/annotate?kept")
+    return _on(request, session)
+
+
+async def skip(request: Request) -> Response:
+    """Passes the task over."""
+    console, invite, session, form = await _posted(request)
+    await console.desk.skip(invite, form)
+    return _on(request, session)
+
+
+async def flag(request: Request) -> Response:
+    """Says what is wrong with the task, and passes it over."""
+    console, invite, session, form = await _posted(request)
+    await console.desk.flag(invite, form)
+    return _on(request, session)
+
+
+async def undo(request: Request) -> Response:
+    """Takes the session's last answer back."""
+    console, invite, session, form = await _posted(request)
+    if session.last:
+        await console.desk.undo(invite, session.last, form)
+    return _on(request, session.undone())
+
+
+async def _posted(request: Request) -> tuple[Console, Invite, AnnotatorSession, dict[str, str]]:
+    invite, session = annotator_of(request)
+    return console_of(request), invite, session, await form_of(request, session.session_id)
+
+
+def _on(request: Request, session: AnnotatorSession) -> Response:
+    response = go(request, "/annotate")
+    set_cookie(request, response, ANNOTATOR_COOKIE, console_of(request).sessions.annotator_cookie(session))
+    return response
+
+
+routes = [
+    Route("/annotate", show),
+    Route("/annotate/answer", answer, methods=["POST"]),
+    Route("/annotate/skip", skip, methods=["POST"]),
+    Route("/annotate/flag", flag, methods=["POST"]),
+    Route("/annotate/undo", undo, methods=["POST"]),
+    Route("/annotate/text/{lease}/{part}/{place:int}", whole_text),
+]

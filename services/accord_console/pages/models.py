@@ -1,0 +1,83 @@
+"""The operator's pages of models: registry, lineage, and blind comparisons by people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response as Reply
+from starlette.routing import Route
+
+import accord
+from accord.errors import AccordError, InvalidArgument
+from accord.preference import v1 as preference_v1
+from accord_console.comparisons import Comparison, standing
+from accord_console.pages.operating import page, posted, services
+from accord_console.web import console_of, go
+
+
+async def overview(request: Request) -> Reply:
+    """The registry, and the comparisons."""
+    client = await services(request, "controller")
+    console = console_of(request)
+    found = [model async for model in client.models.list(timeout=console.settings.call_seconds)]
+    comparisons = console.comparisons.all()
+    if comparisons:
+        client = await services(request, "controller", "preference")
+    return page(
+        request,
+        "models.html",
+        "/models",
+        models=found,
+        comparisons=[await _shape(client, comparison) for comparison in comparisons],
+    )
+
+
+async def show(request: Request) -> Reply:
+    """One model and what made it."""
+    client = await services(request, "controller")
+    seconds = console_of(request).settings.call_seconds
+    model = await client.models.get(request.path_params["model"], timeout=seconds)
+    try:
+        lineage, unknown = await client.models.lineage(model.name, timeout=seconds), ""
+    except AccordError as error:  # the model itself can be shown all the same
+        lineage, unknown = None, error.message
+    return page(request, "model.html", "/models", model=model, lineage=lineage, unknown=unknown)
+
+
+async def compare(request: Request) -> Reply:
+    """Begins a comparison."""
+    form = await posted(request)
+    await console_of(request).asking.start(
+        form.get("first", ""),
+        form.get("second", ""),
+        prompts=int(_number(form, "prompts")),
+        redundancy=int(_number(form, "redundancy")),
+        max_new_tokens=int(_number(form, "max_new_tokens")),
+        temperature=_number(form, "temperature"),
+    )
+    return go(request, "/models")
+
+
+async def _shape(client: accord.Client, comparison: Comparison) -> dict[str, Any]:
+    """A comparison as it stands."""
+    records = []
+    if comparison.state == "open" and comparison.tasks:
+        wanted = preference_v1.SnapshotFilter(queues=[comparison.queue])
+        source = client.preferences.export_records(preference_v1.SNAPSHOT_KIND_PREFERENCES, filter=wanted)
+        records = [record async for record in source]
+    return {"asked": comparison, "standing": standing(comparison, records)}
+
+
+def _number(form: dict[str, str], field: str) -> float:
+    try:
+        return float(form.get(field, ""))
+    except ValueError as error:
+        raise InvalidArgument.at(field, f"{form.get(field, '')!r} is no number") from error
+
+
+routes = [
+    Route("/models", overview),
+    Route("/models/compare", compare, methods=["POST"]),
+    Route("/models/{model}", show),
+]

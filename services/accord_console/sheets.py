@@ -1,0 +1,132 @@
+"""A task as it lies on an annotator's desk, and the signed slip that its form brings back.
+
+The slip says which lease the page showed and in which order. So a form is understood without asking again, a second
+click is the very same call, and nobody can answer what they were not given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from itsdangerous import BadData, URLSafeSerializer
+
+from accord.errors import FailedPrecondition
+from accord.preference import v1 as preference_v1
+
+KINDS = {
+    preference_v1.TASK_KIND_COMPARISON: "comparison",
+    preference_v1.TASK_KIND_RANKING: "ranking",
+    preference_v1.TASK_KIND_RATING: "rating",
+}
+# A scale of more steps than this is a number to be typed.
+MOST_BUTTONS = 10
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """Something to rate every answer by; `low` to `high` is its scale, `number` its place among the criteria."""
+
+    number: int
+    name: str
+    description: str
+    low: float
+    high: float
+
+    @property
+    def steps(self) -> list[int]:
+        """The whole numbers of a scale that buttons can show; empty where a number must be typed."""
+        whole = self.low.is_integer() and self.high.is_integer() and self.high - self.low <= MOST_BUTTONS
+        return list(range(int(self.low), int(self.high) + 1)) if whole else []
+
+
+@dataclass(frozen=True)
+class Slip:
+    """What a form is about. `shown`: completion ids in the order of the page; `criteria`: name, low, high."""
+
+    invite_id: str
+    lease_id: str
+    task_id: str
+    prompt_id: str
+    kind: str
+    shown: Sequence[str]
+    criteria: Sequence[tuple[str, float, float]] = ()
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A leased task. `shown`: its completions in the order of the page."""
+
+    lease: preference_v1.TaskLease
+    shown: Sequence[preference_v1.Completion]
+
+    @property
+    def kind(self) -> str:
+        """`comparison`, `ranking` or `rating`."""
+        return KINDS[preference_v1.TaskKind.ValueType(self.lease.task.kind)]
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the lease ends, by the service's clock; the page counts down from there by its own."""
+        return max(0.0, self.lease.remaining.seconds + self.lease.remaining.nanos / 1e9)
+
+    @property
+    def criteria(self) -> list[Criterion]:
+        """What every answer is rated by, beside the judgement as a whole."""
+        return [
+            Criterion(
+                number,
+                found.name,
+                found.description,
+                found.min if found.HasField("min") else 1.0,
+                found.max if found.HasField("max") else 5.0,
+            )
+            for number, found in enumerate(self.lease.task.criteria)
+        ]
+
+    def slip(self, invite_id: str) -> Slip:
+        """What the page's form will bring back."""
+        task = self.lease.task
+        return Slip(
+            invite_id,
+            self.lease.lease_id,
+            task.task_id,
+            task.prompt_id,
+            self.kind,
+            [completion.completion_id for completion in self.shown],
+            [(criterion.name, criterion.low, criterion.high) for criterion in self.criteria],
+        )
+
+
+class Sheets:
+    """Lays tasks out, blind, and reads slips."""
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret.encode()
+        self._slips = URLSafeSerializer(secret, salt="accord.slip.v1")
+
+    def lay(self, lease: preference_v1.TaskLease) -> Sheet:
+        """The completions in an order that the lease alone decides: the same at every reload, and for two people, or
+        for one person twice, not the same."""
+
+        def place(completion: preference_v1.Completion) -> bytes:
+            name = f"{lease.lease_id}\n{completion.completion_id}".encode()
+            return hmac.new(self._secret, name, hashlib.sha256).digest()
+
+        return Sheet(lease, sorted(lease.completions, key=place))
+
+    def write(self, sheet: Sheet, invite_id: str) -> str:
+        """The slip of a sheet, signed."""
+        return str(self._slips.dumps(asdict(sheet.slip(invite_id))))
+
+    def read(self, slip: str, invite_id: str) -> Slip:
+        """A slip that this console wrote for this invite. FailedPrecondition, OLD_PAGE, otherwise."""
+        try:
+            found = Slip(**self._slips.loads(slip))
+        except (BadData, TypeError) as error:
+            raise FailedPrecondition("this page is out of date; load it again", reason="OLD_PAGE") from error
+        if found.invite_id != invite_id:
+            raise FailedPrecondition("this page was opened with another invite; load it again", reason="OLD_PAGE")
+        return found

@@ -1,0 +1,125 @@
+"""What the pages share: the console's parts, forms, cookies, answers for people and for programs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+from jinja2 import Environment
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+
+from accord import errors
+from accord_console.asking import Asking
+from accord_console.comparisons import Comparisons
+from accord_console.connections import Connections
+from accord_console.desk import Desk
+from accord_console.invites import Invite, Invites
+from accord_console.sessions import ANNOTATOR_COOKIE, OPERATOR_COOKIE, AnnotatorSession, Sessions
+from accord_console.settings import ConsoleSettings
+from accord_console.sheets import Sheets
+
+MOST_FORM_BYTES = 256 * 1024
+
+HTTP_STATUS: Mapping[type[errors.AccordError], int] = {
+    errors.InvalidArgument: 400,
+    errors.Unauthenticated: 401,
+    errors.PermissionDenied: 403,
+    errors.NotFound: 404,
+    errors.AlreadyExists: 409,
+    errors.Aborted: 409,
+    errors.FailedPrecondition: 409,
+    errors.ResourceExhausted: 429,
+    errors.Unavailable: 503,
+    errors.DeadlineExceeded: 504,
+}
+
+
+@dataclass(frozen=True)
+class Console:
+    """Everything that a page may need. `draining` is set when the process is about to end: streams end then."""
+
+    settings: ConsoleSettings
+    templates: Environment
+    connections: Connections
+    invites: Invites
+    sessions: Sessions
+    sheets: Sheets
+    desk: Desk
+    comparisons: Comparisons
+    asking: Asking
+    draining: asyncio.Event
+
+    def page(self, name: str, status: int = 200, /, **values: Any) -> HTMLResponse:
+        """A page from its template."""
+        return HTMLResponse(self.templates.get_template(name).render(**values), status_code=status)
+
+
+def console_of(request: Request) -> Console:
+    """The console that serves this request."""
+    found = request.app.state.console
+    if not isinstance(found, Console):
+        raise TypeError("app.state.console is set when the app is built")
+    return found
+
+
+def annotator_of(request: Request) -> tuple[Invite, AnnotatorSession]:
+    """Who annotates: from the signed cookie, never from what a form says."""
+    return console_of(request).sessions.annotator(request.cookies.get(ANNOTATOR_COOKIE))
+
+
+def operator_of(request: Request) -> str:
+    """The operator's session id. Unauthenticated where it is none."""
+    return console_of(request).sessions.operator(request.cookies.get(OPERATOR_COOKIE))
+
+
+async def form_of(request: Request, session_id: str) -> dict[str, str]:
+    """The fields of a form that this console made for this session. PermissionDenied, CSRF, for any other."""
+    found = await fields_of(request)
+    console_of(request).sessions.check_form(session_id, found.pop("csrf", None))
+    return found
+
+
+async def fields_of(request: Request) -> dict[str, str]:
+    """The fields of a form, of at most 256 KiB."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MOST_FORM_BYTES:
+            raise errors.InvalidArgument("this form is too large; write less", reason="FORM_TOO_LARGE")
+    try:
+        return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=1000))
+    except ValueError as error:
+        raise errors.InvalidArgument("this form is damaged; load the page again", reason="BAD_FORM") from error
+
+
+def set_cookie(request: Request, response: Response, name: str, value: str) -> None:
+    """A cookie that no script reads and no other site's form sends."""
+    console = console_of(request)
+    secure = request.url.scheme == "https" or console.settings.public_url.startswith("https:")
+    response.set_cookie(
+        name, value, max_age=console.sessions.max_age, httponly=True, samesite="lax", secure=secure, path="/"
+    )
+
+
+def go(request: Request, where: str) -> Response:
+    """Where to go on after a form: a redirect, or, for our own scripts, its address as JSON."""
+    return JSONResponse({"next": where}) if wants_json(request) else RedirectResponse(where, status_code=303)
+
+
+def wants_json(request: Request) -> bool:
+    """Whether a script asks and not a person."""
+    return "application/json" in request.headers.get("accept", "")
+
+
+async def on_error(request: Request, error: Exception) -> Response:
+    """An error of ours as a page, or as JSON for scripts and programs."""
+    if not isinstance(error, errors.AccordError):
+        raise error
+    status = next((code for kind, code in HTTP_STATUS.items() if isinstance(error, kind)), 500)
+    if wants_json(request):
+        return JSONResponse({"error": error.message, "reason": error.reason}, status_code=status)
+    return console_of(request).page("error.html", status, error=error, code=status)
