@@ -68,13 +68,17 @@ class Policy:
             self.share = self.share and can_share(self.critic_trunk, self.pad)
         self._reference = self._load_reference(start) if reference else None
         # Last, for nothing above may meet weights that are spread over the ranks.
-        value = self.critic or self.value_head
-        self.passes = start.world.place([self.model, *([value] if value else [])], start.compute_dtype)
+        self.passes = start.world.place([self.model, *self.heads(start)], start.compute_dtype)
         self.reference_passes = self.passes
         if self._reference:
             self.reference_passes = start.world.place(
                 [self._reference[0].module, self._reference[1]], start.compute_dtype
             )
+
+    def heads(self, start: Start) -> list[nn.Module]:
+        """What goes through in the same passes as the model: the critic, or the value head on the trunk."""
+        value = self.critic or self.value_head
+        return [value] if value else []
 
     def parameters(self) -> dict[str, Parameter]:
         """Those of the language model, by name; some may be frozen."""
@@ -98,6 +102,10 @@ class Policy:
                 for row, states_TD in zip(group, states_WTD, strict=True):
                     found[row.members] = states_TD[: len(row)].clone()
         return found
+
+    def states(self, packed: Packed, rows: Sequence[Row], lower: Lower) -> tuple[Tensor, Tensor]:
+        """The trunk's states before each response token, (N, D), and after each response, (B, D); inside a pass."""
+        return response_states(_hidden(self.trunk, packed, rows, lower), packed)
 
     @passing("passes")
     def outputs(

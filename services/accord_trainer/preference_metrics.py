@@ -61,6 +61,18 @@ def preference_metrics(
     return found
 
 
+def pair_accuracy(values: Sequence[Tensor], examples: Sequence[trainer_v1.PreferenceExample]) -> dict[str, float]:
+    """`pairs`, and where there are any `accuracy` and `accuracy/<source>`: the part of ordered pairs of answers whose
+    better one has the higher of an example's `values`, (K,); equal ones count half."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for values_K, example in zip(values, examples, strict=True):
+        found[example.source] += [float(values_K[better] - values_K[worse]) for better, worse in ordered_pairs(example)]
+    every = [difference for group in found.values() for difference in group]
+    overall = {"accuracy": _accuracy(every)} if every else {}
+    by_source = {f"accuracy/{source}": _accuracy(group) for source, group in found.items() if source and group}
+    return {"pairs": float(len(every)), **overall, **by_source}
+
+
 def ordered_pairs(example: trainer_v1.PreferenceExample) -> Iterator[tuple[int, int]]:
     """(better, worse) indices of the answers that the example tells apart."""
     if example.HasField("ratings"):

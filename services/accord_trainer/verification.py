@@ -82,6 +82,8 @@ def verify_preference(example: trainer_v1.PreferenceExample, at: str, facts: Fac
         raise InvalidArgument.at(f"{at}.ranks.values", "has a negative rank; 0 is the best")
     if target == "ratings" and not all(math.isfinite(value) and 0 <= value <= 1 for value in values):
         raise InvalidArgument.at(f"{at}.ratings.values", "has a rating outside 0..1")
+    if len(example.truncated) not in (0, answers):
+        raise InvalidArgument.at(f"{at}.truncated", f"has {len(example.truncated)} entries for {answers} responses")
     for name in ("margin", "weight"):
         value = getattr(example, name)
         if not math.isfinite(value) or value < 0:

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+# Of one scenario, and of all together: long, for the machine may have other work.
 SECONDS = 120
+ALL_SECONDS = 800
 
 
 def run_scenarios(scenarios: Sequence[dict[str, Any]], out: Path) -> list[Any]:
@@ -28,7 +30,7 @@ def run_scenarios(scenarios: Sequence[dict[str, Any]], out: Path) -> list[Any]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     out.with_suffix(".in").write_text(json.dumps(list(scenarios)))
     command = [sys.executable, "-m", "tests.support.ranks", str(out.with_suffix(".in")), str(out)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SECONDS)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=ALL_SECONDS)
     assert done.returncode == 0, done.stderr[-4000:]
     return list(json.loads(out.read_text()))
 
@@ -41,7 +43,7 @@ def main(source: Path, out: Path) -> None:
 
     torch.set_num_threads(1)
     scenarios = json.loads(source.read_text())
-    for module in ("ppo", "reward_model"):
+    for module in ("ppo", "reward_model", "ilql"):
         importlib.import_module(f"accord_trainer.algorithms.{module}")
     functions = [_function(scenario["function"]) for scenario in scenarios]  # imported before the fork
     found = []

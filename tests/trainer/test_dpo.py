@@ -99,6 +99,13 @@ def test_a_ranking_counts_as_its_ordered_pairs_and_a_tie_as_none(tiny_folder: Pa
         dpo.check(Experience([], [tied]))
 
 
+def test_an_answer_that_was_cut_off_has_no_end(tiny_folder: Path) -> None:
+    dpo, cut = make(tiny_folder), pairs(1)[0]
+    before = dpo.evaluate(Experience([], [cut]), context())["tokens"]
+    cut.truncated.extend([False, True])
+    assert dpo.evaluate(Experience([], [cut]), context())["tokens"] == before - 1
+
+
 def test_a_response_is_never_cut(tiny_folder: Path) -> None:
     long = pairs(2)
     long[1].responses[1] = "word " * 40

@@ -73,6 +73,18 @@ def test_of_preferences_the_best_answers_are_taken(tiny_folder: Path) -> None:
     assert sft.evaluate(Experience([], [example]), context())["samples"] == 2
 
 
+def test_no_end_is_learned_where_an_answer_was_cut_off(tiny_folder: Path) -> None:
+    whole, cut = demonstration("x", "and then"), demonstration("x", "and then")
+    cut.truncated.append(True)
+    sft = make(tiny_folder)
+    tokens = [sft.evaluate(Experience([], [one]), context())["tokens"] for one in (whole, cut)]
+    assert tokens[1] == tokens[0] - 1
+    assert sft._demonstrations([whole])[0].response == (
+        *sft._demonstrations([cut])[0].response,
+        sft.tokenizer.eos_token_id,
+    )
+
+
 def test_what_cannot_be_learned_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
     sft = make(tiny_folder, max_tokens=16)
     with pytest.raises(InvalidArgument) as refused:

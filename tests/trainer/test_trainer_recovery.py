@@ -73,6 +73,7 @@ async def test_bad_experience_is_named_and_leaves_the_model_alone(tiny_folder: P
         ("messages[0].role", lambda e: setattr(e.prompt.messages[0], "role", "robot")),
         ("ratings.values", lambda e: e.ratings.values.extend([0.5, 1.5])),
         ("preferences[1]", lambda e: e.ClearField("target")),
+        ("truncated", lambda e: e.truncated.append(True)),
     ],
 )
 async def test_bad_preferences_are_named(

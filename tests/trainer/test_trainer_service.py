@@ -235,7 +235,9 @@ async def test_trainings_take_turns_in_memory(tiny_folder: Path, tmp_path: Path)
 async def test_status_names_the_algorithms(tmp_path: Path) -> None:
     async with trainer(tmp_path) as client:
         status = await client.trainer.status()
-        assert list(status.algorithms) == ["dapo", "dpo", "grpo", "ppo", "reinforce++", "reward_model", "rloo", "sft"]
+        assert list(status.algorithms) == [
+            "dapo", "dpo", "grpo", "ilql", "ppo", "reinforce++", "reward_model", "rloo", "sft"
+        ]  # fmt: skip
         assert status.pending_steps == 0
 
 

@@ -20,7 +20,7 @@ from accord.errors import InvalidArgument
 from accord.trainer import v1 as trainer_v1
 from accord_trainer.algorithm import Experience, StepContext
 from accord_trainer.algorithms.policy_training import PolicyTraining
-from accord_trainer.demonstrated import prompt_and_response
+from accord_trainer.demonstrated import response_of
 from accord_trainer.objectives.dpo import dpo_loss
 from accord_trainer.optimizer import not_finite
 from accord_trainer.options import AlgorithmOptions
@@ -84,12 +84,7 @@ class DPO(PolicyTraining):
         limit = self.options.max_tokens
         return [
             _Example(
-                rows=tuple(
-                    prompt_and_response(
-                        self.tokenizer, one.prompt, text, limit, f"chunk.preferences[{i}].responses[{k}]"
-                    )
-                    for k, text in enumerate(one.responses)
-                ),
+                rows=tuple(response_of(self.tokenizer, preferences, i, k, limit) for k in range(len(one.responses))),
                 pairs=tuple(ordered_pairs(one)),
                 weight=one.weight if one.HasField("weight") else 1.0,
                 source=one.source,

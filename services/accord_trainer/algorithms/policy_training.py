@@ -19,6 +19,7 @@ class PolicyTraining:
     # Whether there is a critic (a head on the policy's trunk or a model of its own), and a reference.
     critic: ClassVar[bool] = False
     reference: ClassVar[bool] = True
+    policy_type: ClassVar[type[Policy]] = Policy
 
     def __init__(self, start: Start, options: Any) -> None:
         for name, given, wanted in (
@@ -30,7 +31,7 @@ class PolicyTraining:
                 raise InvalidArgument.at(f"training.{name}", f"this algorithm has no {what}; leave it unset")
         self.options = options
         self.world = start.world
-        self.policy = Policy(start, options, critic=self.critic, reference=self.reference)
+        self.policy = self.policy_type(start, options, critic=self.critic, reference=self.reference)
         self.tokenizer = self.policy.tokenizer
         self.vocabulary_size = self.policy.head.out_features
         self.publish_dtype = start.compute_dtype if options.publish_dtype == "auto" else options.publish_dtype

@@ -18,7 +18,7 @@ from accord.errors import InvalidArgument
 from accord.trainer import v1 as trainer_v1
 from accord_trainer.algorithm import Experience, StepContext
 from accord_trainer.algorithms.policy_training import PolicyTraining
-from accord_trainer.demonstrated import prompt_and_response
+from accord_trainer.demonstrated import response_of
 from accord_trainer.metrics import Means
 from accord_trainer.optimizer import not_finite
 from accord_trainer.options import AlgorithmOptions
@@ -68,10 +68,7 @@ class SFT(PolicyTraining):
             weight = one.weight if one.HasField("weight") else 1.0
             best = _best(one)
             for k in best:
-                at = f"chunk.preferences[{i}].responses[{k}]"
-                prompt, response = prompt_and_response(
-                    self.tokenizer, one.prompt, one.responses[k], self.options.max_tokens, at
-                )
+                prompt, response = response_of(self.tokenizer, preferences, i, k, self.options.max_tokens)
                 found.append(_Demonstration(prompt, response, weight / len(best)))
         return found
 

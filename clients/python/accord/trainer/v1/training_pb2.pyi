@@ -144,6 +144,7 @@ class PreferenceExample(_message.Message):
     MARGIN_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
     margin: _builtins.float
     """Of a pair: how much better the first is; added to the Bradley-Terry difference. At least 0."""
     weight: _builtins.float
@@ -164,6 +165,10 @@ class PreferenceExample(_message.Message):
     def ratings(self) -> Global___Ratings:
         """One rating per response, on 0..1."""
 
+    @_builtins.property
+    def truncated(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
+        """Of each response: whether it was cut off, so that it does not end where its text ends. Empty: none was."""
+
     def __init__(
         self,
         *,
@@ -174,10 +179,11 @@ class PreferenceExample(_message.Message):
         margin: _builtins.float | None = ...,
         weight: _builtins.float | None = ...,
         source: _builtins.str = ...,
+        truncated: _abc.Iterable[_builtins.bool] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_margin", b"_margin", "_weight", b"_weight", "margin", b"margin", "prompt", b"prompt", "ranks", b"ranks", "ratings", b"ratings", "target", b"target", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_margin", b"_margin", "_weight", b"_weight", "margin", b"margin", "prompt", b"prompt", "ranks", b"ranks", "ratings", b"ratings", "responses", b"responses", "source", b"source", "target", b"target", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_margin", b"_margin", "_weight", b"_weight", "margin", b"margin", "prompt", b"prompt", "ranks", b"ranks", "ratings", b"ratings", "responses", b"responses", "source", b"source", "target", b"target", "truncated", b"truncated", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__margin: _TypeAlias = _typing.Literal["margin"]  # noqa: Y015
     _WhichOneofArgType__margin: _TypeAlias = _typing.Literal["_margin", b"_margin"]  # noqa: Y015
