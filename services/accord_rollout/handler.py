@@ -20,6 +20,7 @@ from accord_rollout.plan import Plan, make_plan
 from accord_rollout.sources import Sources
 from accord_runtime.idempotency import Once
 from accord_runtime.leases import LeaseTable
+from accord_runtime.transfer import Limits
 
 T = TypeVar("T")
 _Results = asyncio.Queue[rollout_v1.GenerateResponse | None]
@@ -42,6 +43,7 @@ class RolloutHandler:
         cache: Path,
         max_pending_samples: int = 4096,
         max_prepared_versions: int = 2,
+        limits: Limits | None = None,
         max_lease_seconds: float = 600,
     ) -> None:
         self._engine = engine
@@ -49,7 +51,7 @@ class RolloutHandler:
         self._backlog = Backlog(max_pending_samples)
         self._max_pending_samples = max_pending_samples
         self._gate = Gate(engine.max_concurrent_requests)
-        self._sources = Sources(cache)
+        self._sources = Sources(cache, limits)
         self._keeper = Keeper(engine, self._gate, self._sources, max_prepared=max_prepared_versions)
         self._once = Once()
         self.leases = LeaseTable(max_lease_seconds)

@@ -12,6 +12,7 @@ from accord.rollout import v1 as rollout_v1
 from accord_rollout.settings import RolloutSettings
 from accord_runtime import plugins
 from accord_runtime.digest import weights_digest
+from accord_runtime.transfer import Limits
 
 if TYPE_CHECKING:
     from accord_rollout.engine import Engine, EngineFactory
@@ -55,6 +56,7 @@ async def build(settings: RolloutSettings) -> RolloutService:
         engine_name=settings.engine,
         cache=settings.state_dir / "cache",
         max_pending_samples=settings.max_pending_samples,
+        limits=Limits(total_seconds=settings.fetch_seconds, stall_seconds=settings.fetch_stall_seconds),
         max_prepared_versions=settings.max_prepared_versions,
         max_lease_seconds=settings.max_lease_seconds,
     )

@@ -34,4 +34,10 @@ class RolloutSettings(ServiceSettings):
     max_prepared_versions: int = Field(
         2, ge=1, description="Versions prepared and not yet activated; each takes the memory of a model."
     )
+    fetch_seconds: float = Field(
+        600, gt=0, description="Fetching and verifying weights from one source may take so long, seconds."
+    )
+    fetch_stall_seconds: float = Field(
+        30, gt=0, description="A source that brings fewer than 64 KiB in so many seconds is given up."
+    )
     max_lease_seconds: float = Field(600, gt=0, description="The longest lease given, seconds.")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from accord.errors import InvalidArgument, Unimplemented
+from accord.errors import FailedPrecondition, InvalidArgument
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 from accord_rollout.engine import Weights
 from accord_runtime import artifacts
+from accord_runtime.digest import weights_digest
+from accord_runtime.transfer import Limits
 
-FORMATS = ("merged",)
+_KEPT = 2  # versions whose folders in the cache stay: the one in force, and the one before it
 
 
 @dataclass(frozen=True)
@@ -26,23 +30,126 @@ class Found:
 
 
 class Sources:
-    """Fetches into `cache`."""
+    """Fetches into `cache`, and remembers where versions lie that an adapter or a delta may be applied to."""
 
-    formats = FORMATS
-    schemes = tuple(artifacts.TRANSPORTS)
+    formats = ("merged", "adapter", "delta")
 
-    def __init__(self, cache: Path) -> None:
+    def __init__(self, cache: Path, limits: Limits | None = None) -> None:
         self._cache = cache
+        self._limits = limits or Limits()
+        self._activated: dict[Weights, Path] = {}
+
+    @property
+    def schemes(self) -> list[str]:
+        """What a URI may begin with."""
+        return artifacts.schemes()
 
     async def fetch(self, ref: types_v1.WeightsRef) -> Found:
-        """The model that `ref` means. Errors as artifacts.fetch; Unimplemented/ADAPTER_UNSUPPORTED."""
-        if ref.format == "adapter":
-            raise Unimplemented(
-                "this engine serves merged weights only: publish with format `merged`", reason="ADAPTER_UNSUPPORTED"
+        """The model that `ref` means. Errors as artifacts.fetch; FailedPrecondition/BASE_MISSING."""
+        artifacts.check_digest(ref.digest, "weights.digest")
+        make = {"": self._merged, "merged": self._merged, "adapter": self._adapter, "delta": self._delta}.get(
+            ref.format
+        )
+        if make is None:
+            raise InvalidArgument.at(
+                "weights.format", f"unknown format {ref.format!r}; there is: {', '.join(self.formats)}"
             )
-        if ref.format not in ("", *self.formats):
-            raise InvalidArgument.at("weights.format", f"unknown format {ref.format!r}; there is: merged, adapter")
-        return Found(await artifacts.fetch(ref, self._cache), ref.digest, ref.uri)
+        base = self._base(ref) if ref.format in ("adapter", "delta") else None
+
+        async def attempt(uri: str, limits: Limits) -> tuple[Path, str]:
+            return await make(ref, uri, limits, base)
+
+        fetched = await artifacts.first_of([ref.uri, *ref.fallback_uris], self._limits, attempt)
+        folder, digest = fetched.result
+        failed = [_failed_message(one) for one in fetched.failed]
+        return Found(folder, digest, fetched.uri, failed)
 
     def keep(self, weights: Weights, folder: Path) -> None:
-        """Remembers where a version that came into force lies."""
+        """Remembers where weights lie that came into force; frees our copies of older ones but the first, which
+        adapters are applied to."""
+        self._activated.pop(weights, None)
+        self._activated[weights] = folder
+        for old, path in list(self._activated.items())[1:-_KEPT]:
+            if path.parent == self._cache and path not in list(self._activated.values())[-_KEPT:]:
+                shutil.rmtree(path, ignore_errors=True)
+            del self._activated[old]
+
+    async def _merged(
+        self, ref: types_v1.WeightsRef, uri: str, limits: Limits, base: tuple[Weights, Path] | None
+    ) -> tuple[Path, str]:
+        folder = await artifacts.transfer(uri, self._cache / ref.digest, limits)
+        await artifacts.verify(folder, ref.digest, uri, ours=self._cache / ref.digest)
+        return folder, ref.digest
+
+    async def _delta(
+        self, ref: types_v1.WeightsRef, uri: str, limits: Limits, base: tuple[Weights, Path] | None
+    ) -> tuple[Path, str]:
+        """The base with the changed elements put in; `ref.digest` is that of the result."""
+        from accord_models.delta import apply_delta
+
+        target = self._cache / ref.digest
+        if not target.is_dir():
+            await self._apply(apply_delta, base, uri, self._cache / f"{ref.digest}.delta", target, limits)
+        await artifacts.verify(target, ref.digest, uri, ours=target)
+        return target, ref.digest
+
+    async def _adapter(
+        self, ref: types_v1.WeightsRef, uri: str, limits: Limits, base: tuple[Weights, Path] | None
+    ) -> tuple[Path, str]:
+        """The base with the adapter merged in; `ref.digest` is that of the adapter."""
+        from accord_models.adapter import merge_adapter
+
+        assert base is not None
+        copy = self._cache / f"{ref.digest}.adapter"
+        adapter = await artifacts.transfer(uri, copy, limits)
+        await artifacts.verify(adapter, ref.digest, uri, ours=copy)
+        target = self._cache / f"{base[0].digest}+{ref.digest}"
+        if not target.is_dir():
+            await self._apply(merge_adapter, base, uri, copy, target, limits)
+        digest = await asyncio.to_thread(weights_digest, target)
+        if ref.merged_digest and digest != ref.merged_digest:
+            shutil.rmtree(target, ignore_errors=True)
+            raise FailedPrecondition(
+                f"the adapter at {uri} merges into {digest[:12]} here, its publisher says {ref.merged_digest[:12]}; "
+                "publish it merged",
+                reason="DIGEST_MISMATCH",
+                metadata={"expected": ref.merged_digest, "found": digest, "uri": uri},
+            )
+        return target, digest
+
+    async def _apply(
+        self,
+        apply: Callable[[Path, Path, Path], None],
+        base: tuple[Weights, Path] | None,
+        uri: str,
+        copy: Path,
+        target: Path,
+        limits: Limits,
+    ) -> None:
+        """Fetches the change, applies it, and removes our copy of it."""
+        assert base is not None
+        try:
+            change = await artifacts.transfer(uri, copy, limits)
+            await asyncio.to_thread(apply, base[1], change, target)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, copy, ignore_errors=True)
+
+    def _base(self, ref: types_v1.WeightsRef) -> tuple[Weights, Path]:
+        if not ref.base_digest and not ref.HasField("base_version"):
+            raise InvalidArgument.at("weights.base_version", f"says which model the {ref.format} is for: give it")
+        for weights, folder in reversed(self._activated.items()):
+            same = weights.digest == ref.base_digest if ref.base_digest else weights.version == ref.base_version
+            if same and folder.is_dir():
+                return weights, folder
+        known = ", ".join(str(weights.version) for weights in self._activated) or "none"
+        raise FailedPrecondition(
+            f"the {ref.format} is for version {ref.base_version} (digest {ref.base_digest[:12] or 'not given'}), which "
+            f"is not here (kept: {known}); update to it first, or publish merged",
+            reason="BASE_MISSING",
+            metadata={"base_version": str(ref.base_version), "base_digest": ref.base_digest, "kept": known},
+        )
+
+
+def _failed_message(failed: artifacts.FailedSource) -> rollout_v1.FailedSource:
+    failure = types_v1.Failure(reason=failed.error.reason, message=failed.error.message)
+    return rollout_v1.FailedSource(uri=failed.uri, failure=failure)

@@ -1,95 +1,146 @@
-"""Weights in transit: published folders, served and fetched by URI scheme, verified before anyone uses them."""
+"""Weights in transit: published folders, served and fetched by URI scheme, verified before anyone uses them.
+
+The seam is `Transport`: one module of accord_runtime/transports for each way, or an entry point of group
+`accord.transports` named after its scheme.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import shutil
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from typing import Generic, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 from accord.artifact import v1 as artifact_v1
-from accord.channel import open_channel
-from accord.errors import FailedPrecondition, InvalidArgument, NotFound
+from accord.errors import AccordError, FailedPrecondition, InvalidArgument, NotFound
 from accord.types import v1 as types_v1
-from accord_runtime import atomic
+from accord_runtime import plugins
 from accord_runtime.digest import file_digest, weights_digest
+from accord_runtime.paths import inside
+from accord_runtime.transfer import Limits, Progress, within
+from accord_runtime.transports.file import local_path as local_path
 
-FETCH_SECONDS = 600.0
 CHUNK_BYTES = 4 * 2**20
+GROUP = "accord.transports"
 _DIGEST = re.compile("[0-9a-f]{64}")
-
-
-async def fetch(ref: types_v1.WeightsRef, cache: Path, timeout: float = FETCH_SECONDS) -> Path:
-    """The folder that `ref` names, on this machine's disk, its digest verified.
-
-    `file://` and plain paths are used in place; `grpc://host:port/id` is copied to `cache`/<digest> once.
-    Errors: FailedPrecondition DIGEST_MISMATCH, NotFound, InvalidArgument for an unknown scheme, DeadlineExceeded.
-    """
-    if not _DIGEST.fullmatch(ref.digest):  # also a file name below, so nothing else may pass
-        raise InvalidArgument.at("weights.digest", "must be a SHA-256: 64 lower-case hex digits")
-    scheme = urlsplit(ref.uri).scheme or "file"
-    transport = TRANSPORTS.get(scheme)
-    if transport is None:
-        raise InvalidArgument.at("weights.uri", f"unknown scheme in {ref.uri}; there is: {', '.join(TRANSPORTS)}")
-    async with asyncio.timeout(timeout):
-        folder = await transport(ref, cache)
-        found = await asyncio.to_thread(weights_digest, folder)
-    if found != ref.digest:
-        if scheme != "file":  # our copy; what the publisher holds is not ours to delete
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-        raise FailedPrecondition(
-            f"the weights at {ref.uri} are not the ones meant: digest {found[:12]}, expected {ref.digest[:12]}; "
-            "publish them again",
-            reason="DIGEST_MISMATCH",
-            metadata={"expected": ref.digest, "found": found, "uri": ref.uri},
-        )
-    return folder
-
-
-def local_path(uri: str) -> Path:
-    """The path of a `file://` URI or a plain path."""
-    parts = urlsplit(uri)
-    return Path(unquote(parts.path) if parts.scheme == "file" else uri)
-
-
-async def _from_file(ref: types_v1.WeightsRef, cache: Path) -> Path:
-    folder = local_path(ref.uri)
-    if not folder.is_dir():
-        raise NotFound(f"{folder} does not exist or is no folder; was it freed?", reason="WEIGHTS_NOT_FOUND")
-    return folder
-
-
-async def _from_grpc(ref: types_v1.WeightsRef, cache: Path) -> Path:
-    """Copies each file, verifying its SHA-256, then moves the complete folder into place."""
-    target = cache / ref.digest
-    if target.is_dir():
-        return target
-    parts = urlsplit(ref.uri)
-    async with open_channel(parts.netloc) as channel:
-        stub = artifact_v1.ArtifactServiceStub(channel)
-        listing = await stub.GetArtifact(artifact_v1.GetArtifactRequest(artifact_id=parts.path.strip("/")), timeout=30)
-        atomic.require_space(cache, sum(file.size_bytes for file in listing.files))
-        with atomic.folder(target) as temporary:
-            for file in listing.files:
-                path = _inside(temporary, file.path)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                request = artifact_v1.ReadFileRequest(artifact_id=parts.path.strip("/"), path=file.path)
-                with path.open("wb") as out:
-                    async for message in stub.ReadFile(request, timeout=FETCH_SECONDS):
-                        out.write(message.data)
-                if await asyncio.to_thread(file_digest, path) != file.sha256:
-                    raise FailedPrecondition(
-                        f"{file.path} of {ref.uri} was damaged on the way; fetch it again", reason="DIGEST_MISMATCH"
-                    )
-    return target
-
-
-TRANSPORTS: Mapping[str, Callable[[types_v1.WeightsRef, Path], Awaitable[Path]]] = {
-    "file": _from_file,
-    "grpc": _from_grpc,
+_OURS: Mapping[str, str] = {
+    "file": "file",
+    "grpc": "grpc",
+    "s3": "object_store",
+    "gs": "object_store",
+    "az": "object_store",
 }
+T = TypeVar("T")
+
+
+class Transport(Protocol):
+    """A way to fetch a folder."""
+
+    async def __call__(self, uri: str, target: Path, progress: Progress) -> Path:
+        """The folder at `uri`, in place where that can be, else copied to `target`, which is whole or not there.
+
+        Every piece that arrives is told to `progress`. Raises AccordError.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class FailedSource:
+    """A place that did not serve, and why."""
+
+    uri: str
+    error: AccordError
+
+
+@dataclass(frozen=True)
+class Fetched(Generic[T]):
+    """What came from `uri`, and what was tried before."""
+
+    result: T
+    uri: str
+    failed: tuple[FailedSource, ...]
+
+
+def schemes() -> list[str]:
+    """What a URI may begin with."""
+    return [*_OURS, *(name for name in plugins.names(GROUP) if name not in _OURS)]
+
+
+async def fetch(ref: types_v1.WeightsRef, cache: Path, limits: Limits | None = None) -> Path:
+    """The folder that `ref` names, on this machine's disk, its digest verified: from its `uri`, else a fallback.
+
+    `file://` and plain paths are used in place; others are copied to `cache`/<digest> once.
+    Errors: FailedPrecondition DIGEST_MISMATCH, NotFound, InvalidArgument for an unknown scheme, DeadlineExceeded
+    FETCH_TIMEOUT, Unavailable TRANSFER_STALLED.
+    """
+    check_digest(ref.digest, "weights.digest")
+
+    async def attempt(uri: str, limits: Limits) -> Path:
+        folder = await transfer(uri, cache / ref.digest, limits)
+        await verify(folder, ref.digest, uri, ours=cache / ref.digest)
+        return folder
+
+    return (await first_of([ref.uri, *ref.fallback_uris], limits or Limits(), attempt)).result
+
+
+async def first_of(uris: Sequence[str], limits: Limits, attempt: Callable[[str, Limits], Awaitable[T]]) -> Fetched[T]:
+    """What the first source that serves gives; each has `limits` of its own. The error is that of the last."""
+    failed: list[FailedSource] = []
+    for uri in uris:
+        try:
+            return Fetched(await within(limits, uri, _as_coroutine(attempt, uri, limits)), uri, tuple(failed))
+        except AccordError as error:
+            failed.append(FailedSource(uri, error))
+    last = failed[-1].error
+    if len(failed) > 1:
+        last.message += "; before it: " + "; ".join(f"{one.uri}: {one.error.reason}" for one in failed[:-1])
+        last.args = (last.message,)
+    raise last
+
+
+async def transfer(uri: str, target: Path, limits: Limits) -> Path:
+    """The folder at `uri`, unverified; what lies at `target` already is not fetched again."""
+    scheme = urlsplit(uri).scheme or "file"
+    if scheme not in schemes():
+        raise InvalidArgument.at("weights.uri", f"unknown scheme in {uri}; there is: {', '.join(schemes())}")
+    transport: Transport = (
+        import_module(f"accord_runtime.transports.{_OURS[scheme]}").fetch
+        if scheme in _OURS
+        else plugins.load(GROUP, scheme, field="weights.uri")
+    )
+    if scheme != "file" and target.is_dir():
+        return target
+    progress = Progress(uri, limits)
+    return await progress.guard(transport(uri, target, progress))
+
+
+async def verify(folder: Path, digest: str, uri: str, ours: Path) -> None:
+    """FailedPrecondition/DIGEST_MISMATCH, where `folder` holds other weights; removed if it is `ours`."""
+    found = await asyncio.to_thread(weights_digest, folder)
+    if found == digest:
+        return
+    if folder == ours:  # our copy; what the publisher holds is not ours to delete
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    raise FailedPrecondition(
+        f"the weights at {uri} are not the ones meant: digest {found[:12]}, expected {digest[:12]}; publish them again",
+        reason="DIGEST_MISMATCH",
+        metadata={"expected": digest, "found": found, "uri": uri},
+    )
+
+
+def check_digest(digest: str, field: str) -> None:
+    """InvalidArgument where it is no SHA-256; it also becomes a file name, so nothing else may pass."""
+    if not _DIGEST.fullmatch(digest):
+        raise InvalidArgument.at(field, "must be a SHA-256: 64 lower-case hex digits")
+
+
+async def _as_coroutine(attempt: Callable[[str, Limits], Awaitable[T]], uri: str, limits: Limits) -> T:
+    return await attempt(uri, limits)
 
 
 class ArtifactStore:
@@ -97,10 +148,11 @@ class ArtifactStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._digests: dict[tuple[Path, int, int], str] = {}
 
     def folder(self, artifact_id: str) -> Path:
         """The folder of an artifact. NotFound when it was never published or was freed."""
-        path = _inside(self.root, artifact_id)
+        path = inside(self.root, artifact_id)
         if not path.is_dir():
             raise NotFound(
                 f"no artifact {artifact_id} here; it was never published or was freed", reason="ARTIFACT_NOT_FOUND"
@@ -112,25 +164,25 @@ class ArtifactStore:
         folder = self.folder(artifact_id)
         return [
             artifact_v1.ArtifactFile(
-                path=str(path.relative_to(folder)), size_bytes=path.stat().st_size, sha256=file_digest(path)
+                path=str(path.relative_to(folder)), size_bytes=path.stat().st_size, sha256=self._digest(path)
             )
             for path in sorted(folder.rglob("*"))
             if path.is_file()
         ]
 
+    def _digest(self, path: Path) -> str:
+        """Of a file, computed once for as long as it is not written to: many replicas fetch the same."""
+        stat = path.stat()
+        key = (path, stat.st_size, stat.st_mtime_ns)
+        if key not in self._digests:
+            self._digests[key] = file_digest(path)
+        return self._digests[key]
+
     def read(self, artifact_id: str, path: str, offset: int) -> bytes:
         """At most CHUNK_BYTES of a file from `offset`; empty at its end."""
-        file = _inside(self.folder(artifact_id), path)
+        file = inside(self.folder(artifact_id), path)
         if not file.is_file():
             raise NotFound(f"artifact {artifact_id} has no file {path}", reason="FILE_NOT_FOUND")
         with file.open("rb") as raw:
             raw.seek(offset)
             return raw.read(CHUNK_BYTES)
-
-
-def _inside(root: Path, relative: str) -> Path:
-    """`root`/`relative`, refusing any path that leads out of `root`."""
-    path = (root / relative).resolve()
-    if not relative or not path.is_relative_to(root.resolve()):
-        raise InvalidArgument.at("path", f"{relative!r} leads out of the artifact")
-    return path

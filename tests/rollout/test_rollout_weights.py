@@ -10,7 +10,7 @@ from tests.support.recompute import recomputed_logprobs
 from tests.support.rollout import generate, generate_request, rollout_service, samples, until_pending, weights_ref
 from tests.support.tiny import make_tiny_model
 
-from accord.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unimplemented
+from accord.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 
@@ -68,7 +68,7 @@ async def test_a_wrong_digest_leaves_the_old_weights_serving(tmp_path: Path, tin
     [
         ({"uri": "file:///nowhere/at/all"}, NotFound, "WEIGHTS_NOT_FOUND"),
         ({"uri": "s4://bucket/model"}, InvalidArgument, "INVALID_ARGUMENT"),
-        ({"format": "adapter"}, Unimplemented, "ADAPTER_UNSUPPORTED"),
+        ({"format": "adapter"}, InvalidArgument, "INVALID_ARGUMENT"),
         ({"format": "zip"}, InvalidArgument, "INVALID_ARGUMENT"),
     ],
 )

@@ -13,7 +13,9 @@ from accord.errors import DataLoss, NotFound
 
 
 @dataclass(frozen=True)
-class _Stored:
+class StoredTensor:
+    """Where a tensor lies: its name, type and shape as the safetensors format has them, and its bytes in a file."""
+
     name: str
     dtype: str
     shape: tuple[int, ...]
@@ -28,11 +30,8 @@ def weights_digest(folder: Path) -> str:
 
     Errors: NotFound without a safetensors file there; DataLoss where one is damaged.
     """
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise NotFound(f"{folder} has no *.safetensors file; is it a model folder?", reason="WEIGHTS_NOT_FOUND")
     total = hashlib.sha256()
-    for tensor in sorted((tensor for file in files for tensor in _tensors(file)), key=lambda tensor: tensor.name):
+    for tensor in stored_tensors(folder):
         total.update(json.dumps([tensor.name, tensor.dtype, tensor.shape]).encode() + b"\n")
         if tensor.end > tensor.start:
             with (
@@ -43,6 +42,15 @@ def weights_digest(folder: Path) -> str:
             ):
                 total.update(part)
     return total.hexdigest()
+
+
+def stored_tensors(folder: Path) -> list[StoredTensor]:
+    """The tensors of `folder`/*.safetensors, sorted by name. NotFound where there is no such file, DataLoss for a damaged
+    one."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise NotFound(f"{folder} has no *.safetensors file; is it a model folder?", reason="WEIGHTS_NOT_FOUND")
+    return sorted((tensor for file in files for tensor in _tensors(file)), key=lambda tensor: tensor.name)
 
 
 def content_digest(parts: Iterable[bytes]) -> str:
@@ -60,7 +68,7 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _tensors(file: Path) -> list[_Stored]:
+def _tensors(file: Path) -> list[StoredTensor]:
     """The index of a safetensors file: 8 bytes of header length, a JSON header, then the data."""
     size = file.stat().st_size
     try:
@@ -72,7 +80,7 @@ def _tensors(file: Path) -> list[_Stored]:
         header.pop("__metadata__", None)
         start = 8 + length
         found = [
-            _Stored(
+            StoredTensor(
                 name, entry["dtype"], tuple(entry["shape"]), file, *(start + offset for offset in entry["data_offsets"])
             )
             for name, entry in header.items()

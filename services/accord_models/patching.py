@@ -1,0 +1,59 @@
+"""A model folder that is another one with some tensors changed: copied as files, then written in place."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from accord.digest import StoredTensor, stored_tensors
+from accord.errors import InvalidArgument
+from accord_runtime import atomic
+
+# Bytes an element takes, by the name that the safetensors format has for its type.
+ITEM_BYTES = {
+    **dict.fromkeys(("F64", "I64", "U64"), 8),
+    **dict.fromkeys(("F32", "I32", "U32"), 4),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
+    **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2"), 1),
+}
+Bits = np.ndarray[Any, np.dtype[np.unsignedinteger[Any]]]
+
+
+def bits(tensor: StoredTensor, *, writable: bool = False) -> Bits:
+    """The elements of a tensor in its file as unsigned numbers of the same width, flat: the file's own pages."""
+    if tensor.dtype not in ITEM_BYTES:
+        raise InvalidArgument(f"{tensor.file} has tensors of type {tensor.dtype}", reason="BAD_MODEL")
+    width = ITEM_BYTES[tensor.dtype]
+    count = (tensor.end - tensor.start) // width
+    if count == 0:
+        return np.empty(0, dtype=f"<u{width}")
+    return np.memmap(
+        tensor.file, dtype=f"<u{width}", mode="r+" if writable else "r", offset=tensor.start, shape=(count,)
+    )
+
+
+@contextmanager
+def patched(base: Path, target: Path) -> Iterator[Callable[[str], tuple[StoredTensor, Bits]]]:
+    """`target` becomes a copy of `base` whose tensors can be written to in the block, by name; whole or not there.
+
+    The block is given `name -> (tensor, its bits)`; InvalidArgument/BAD_CHANGE for a name that the base has not.
+    """
+    atomic.require_space(target.parent, sum(file.stat().st_size for file in base.rglob("*") if file.is_file()))
+    with atomic.folder(target) as part:
+        shutil.copytree(base, part, dirs_exist_ok=True, copy_function=shutil.copyfile)
+        tensors = {tensor.name: tensor for tensor in stored_tensors(part)}
+
+        def writable(name: str) -> tuple[StoredTensor, Bits]:
+            if name not in tensors:
+                raise InvalidArgument(
+                    f"the change is of a tensor {name} that the base {base} has not; publish merged",
+                    reason="BAD_CHANGE",
+                )
+            return tensors[name], bits(tensors[name], writable=True)
+
+        yield writable

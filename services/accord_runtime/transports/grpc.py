@@ -1,0 +1,62 @@
+"""`grpc://host:port/artifact-id`: streamed from the ArtifactService of whoever published it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urlsplit
+
+from accord.artifact import v1 as artifact_v1
+from accord.channel import open_channel
+from accord.errors import FailedPrecondition, Unavailable
+from accord_runtime import atomic
+from accord_runtime.digest import file_digest
+from accord_runtime.paths import inside
+from accord_runtime.transfer import Progress
+
+_TRIES = 4  # of a file whose stream breaks
+
+
+async def fetch(uri: str, target: Path, progress: Progress) -> Path:
+    """Copies each file, then moves the complete folder into place. A broken stream goes on where it stopped.
+
+    Tensors are verified by the digest of the weights, all other files by their SHA-256: FailedPrecondition,
+    DIGEST_MISMATCH.
+    """
+    parts = urlsplit(uri)
+    artifact_id = parts.path.strip("/")
+    async with open_channel(parts.netloc) as channel:
+        stub = artifact_v1.ArtifactServiceStub(channel)
+        request = artifact_v1.GetArtifactRequest(artifact_id=artifact_id)
+        listing = await stub.GetArtifact(request, timeout=progress.limits.total_seconds)
+        atomic.require_space(target.parent, sum(file.size_bytes for file in listing.files))
+        with atomic.folder(target) as part:
+            for file in listing.files:
+                path = inside(part, file.path)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("wb") as out:
+                    await _copy(stub, artifact_id, file.path, out, progress)
+                if path.suffix != ".safetensors" and await asyncio.to_thread(file_digest, path) != file.sha256:
+                    raise FailedPrecondition(
+                        f"{file.path} of {uri} was damaged on the way; fetch it again", reason="DIGEST_MISMATCH"
+                    )
+    return target
+
+
+async def _copy(
+    stub: artifact_v1.ArtifactServiceStub, artifact_id: str, path: str, out: BinaryIO, progress: Progress
+) -> None:
+    broken = 0
+    while True:
+        request = artifact_v1.ReadFileRequest(artifact_id=artifact_id, path=path, offset=out.tell())
+        try:
+            async for message in stub.ReadFile(request, timeout=progress.limits.total_seconds):
+                out.write(message.data)
+                progress.arrived(len(message.data))
+            return
+        except Unavailable:
+            broken += 1
+            if broken == _TRIES:
+                raise
+            await asyncio.sleep(0.1 * 2**broken)
