@@ -45,8 +45,8 @@ def weights_digest(folder: Path) -> str:
 
 
 def stored_tensors(folder: Path) -> list[StoredTensor]:
-    """The tensors of `folder`/*.safetensors, sorted by name. NotFound where there is no such file, DataLoss for a damaged
-    one."""
+    """The tensors of `folder`/*.safetensors, sorted by name. NotFound where there is no such file, DataLoss for a
+    damaged one."""
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise NotFound(f"{folder} has no *.safetensors file; is it a model folder?", reason="WEIGHTS_NOT_FOUND")
