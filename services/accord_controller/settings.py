@@ -40,7 +40,9 @@ class ControllerSettings(ServiceSettings):
     lease_seconds: float = Field(
         60, gt=1, description="For how long rollout and trainer are leased; renewed meanwhile."
     )
-    database_url: str = Field("", description="SQLAlchemy URL; empty: SQLite in state_dir.")
+    database_url: str = Field(
+        "", description="sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME; empty: SQLite in state_dir."
+    )
 
     def address(self, service: str) -> str:
         """The address given for a service, or an empty string."""

@@ -13,7 +13,9 @@ class PreferenceSettings(ServiceSettings):
     model_config = service_config("preference")
 
     database_url: str = Field(
-        "", description="Where everything is stored; empty: the SQLite file preference.db in the state folder."
+        "",
+        description="Where everything is stored, sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME; empty: the "
+        "SQLite file preference.db in the state folder.",
     )
     heldout_fraction: float = Field(
         0.1, ge=0, lt=1, description="Share of prompts that is held out, by hash. Fixed when a database is made."

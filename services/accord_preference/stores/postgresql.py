@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, Table, exists, select
 
+from accord.errors import Aborted
 from accord_preference import tables
 from accord_preference.column_types import AnyText, escape
 from accord_preference.store import TaskRow
@@ -24,19 +25,34 @@ class PostgresWriter(SqlWriter):
         return None if row is None else rows.task(row)
 
     async def next_task(self, annotator_id: str, queue: str, now_us: int, *, gold: bool = False) -> TaskRow | None:
-        """See `Writer`. Only when nothing else is left are tasks waited for that others have locked."""
-        for waiting in (False, True):
-            for candidates in self._candidates(annotator_id, queue, now_us, gold):
-                passed: list[int] = []
-                while True:
-                    query = candidates.where(tables.tasks.c.number.not_in(passed)) if passed else candidates
-                    row = (await self._connection.execute(_locking(query, skip_locked=not waiting))).one_or_none()
-                    if row is None:
-                        break
-                    # Its last place may have gone between the look at its leases and the lock; from now on none goes.
-                    if await self._still_wanted(row.number, annotator_id, queue, now_us, gold):
-                        return rows.task(row)
-                    passed.append(row.number)
+        """See `Writer`. Only when nothing else is left are tasks waited for that others have locked.
+
+        Nobody waits for a task with another one locked, so nobody waits for ever.
+        """
+        passed: list[int] = []
+        for candidates in self._candidates(annotator_id, queue, now_us, gold):
+            while True:
+                query = candidates.where(tables.tasks.c.number.not_in(passed)) if passed else candidates
+                row = (await self._connection.execute(_locking(query, skip_locked=True))).one_or_none()
+                if row is None:
+                    break
+                if await self._still_wanted(row.number, annotator_id, queue, now_us, gold):
+                    return rows.task(row)
+                passed.append(row.number)
+        if passed:
+            raise Aborted("others took the last open tasks at this moment", reason="DATABASE_CONFLICT")
+        return await self._wait_for_task(annotator_id, queue, now_us, gold)
+
+    async def _wait_for_task(self, annotator_id: str, queue: str, now_us: int, gold: bool) -> TaskRow | None:
+        for candidates in self._candidates(annotator_id, queue, now_us, gold):
+            while True:
+                savepoint = await self._connection.begin_nested()
+                row = (await self._connection.execute(_locking(candidates))).one_or_none()
+                if row is None:
+                    break
+                if await self._still_wanted(row.number, annotator_id, queue, now_us, gold):
+                    return rows.task(row)
+                await savepoint.rollback()  # unlocks it
         return None
 
     async def _cancel(self, which: ColumnElement[bool]) -> int:
@@ -47,6 +63,8 @@ class PostgresWriter(SqlWriter):
         return await super()._cancel(which)
 
     async def _still_wanted(self, number: int, annotator_id: str, queue: str, now_us: int, gold: bool) -> bool:
+        """Whether a locked task has a place left: its last one may have gone between the look at its leases and the
+        lock. From now on none goes."""
         wanted = exists().where(tables.tasks.c.number == number, *self._wanted(annotator_id, queue, now_us, gold))
         return bool((await self._connection.execute(select(wanted))).scalar_one())
 

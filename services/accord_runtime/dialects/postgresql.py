@@ -32,9 +32,9 @@ _CONFLICTS = {
     "40P01": "two transactions waited for each other",
     "23505": "somebody else added the same meanwhile",
 }
+# Refused, and later not.
+_BUSY = ("too many", "starting up", "shutting down", "not yet accepting", "remaining connection slots")
 _UNREACHABLE = {
-    "28": "check user and password in the URL",
-    "3D": "make it first, for instance with createdb",
     "42501": "the user of the URL must be allowed to make and change tables",
     "25006": "it takes no writes; name the primary server",
 }
@@ -99,6 +99,14 @@ class PostgresDialect:
         original = error.orig if isinstance(error, DBAPIError) else error
         state = str(getattr(original, "sqlstate", None) or "")
         said, metadata = (str(original).strip().splitlines() or [type(original).__name__])[0], {"database": name}
+        if not state and "FATAL:" in said and not any(busy in said for busy in _BUSY):
+            # Refused at the door; the driver keeps no state of that.
+            return FailedPrecondition(
+                f"the database {name} cannot be used ({said}); check user, password and database name in the URL "
+                "(createdb makes a database)",
+                reason="DATABASE_UNREACHABLE",
+                metadata=metadata,
+            )
         if state in _CONFLICTS:
             return Aborted(
                 f"{_CONFLICTS[state]}; nothing of this call was kept, repeat it",
