@@ -8,12 +8,14 @@ from functools import partial
 
 from accord.errors import AccordError
 from accord_runtime.main import begin, run_service
+from accord_trainer.heap import keep_freed_memory
 from accord_trainer.service import build, follow, make_bench
 from accord_trainer.settings import TrainerSettings
 
 
 def main() -> None:
     """A service of one process, or one rank of it."""
+    keep_freed_memory()
     if "RANK" not in os.environ:
         run_service("trainer", TrainerSettings, build)
         return
