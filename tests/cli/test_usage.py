@@ -12,7 +12,7 @@ from tests.cli.command import accord_command
 from accord.cli.main import app, invoke
 
 COMMANDS = (
-    ("up",), ("run",), ("annotate",), ("sample",), ("report",), ("gc",),
+    ("up",), ("run",), ("annotate",), ("sample",), ("report",), ("gc",), ("conformance",),
     ("runs", "list"), ("runs", "get"), ("runs", "watch"), ("runs", "cancel"), ("runs", "pause"), ("runs", "resume"),
     ("preferences", "import"), ("preferences", "export"), ("preferences", "stats"),
     ("models", "list"), ("models", "export"),

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from accord.cli import annotate, gc, models, preferences, report, run, runs, sample, up, web
+from accord.cli import annotate, conformance, gc, models, preferences, report, run, runs, sample, up, web
 from accord.cli.options import Interrupted, Options
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command("sample")(sample.sample)
 app.add_typer(models.app, name="models")
 app.command("report")(report.report)
 app.command("gc")(gc.gc)
+app.command("conformance")(conformance.conformance)
 
 
 def _version(wanted: bool) -> None:

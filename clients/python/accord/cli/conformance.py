@@ -1,0 +1,103 @@
+"""`accord conformance`: is this a rollout engine?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from accord.cli.options import Format, run_async
+
+
+def conformance(
+    address: Annotated[str, typer.Argument(metavar="HOST:PORT", help="A service that offers accord.rollout.v1.")],
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", exists=True, file_okay=False, help="A model folder that the engine can load."),
+    ] = None,
+    other: Annotated[
+        Path | None,
+        typer.Option(
+            "--other", exists=True, file_okay=False, help="Another of the same tokenizer, for checks of updates."
+        ),
+    ] = None,
+    reference: Annotated[
+        str,
+        typer.Option(
+            "--reference", help="What recomputes logprobs of --model: transformers, none or FILE.py:FUNCTION."
+        ),
+    ] = "none",
+    tolerance: Annotated[float, typer.Option("--tolerance", help="How far a logprob may be off, nats.")] = 0.02,
+    timeout: Annotated[float, typer.Option("--timeout", help="Deadline of each call, seconds.")] = 60.0,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="Only checks of this name; `*` stands for anything. Repeatable.")
+    ] = None,
+    format: Annotated[Format, typer.Option("--format", "-f", help="How to print it.")] = Format.table,
+) -> None:
+    """Hold a rollout engine to the contract. Exit code 1 when a check is not met.
+
+    With --model the engine's weights change: use one that serves nobody. It must see the folders at the same paths.
+    """
+    if run_async(_conformance(address, model, other, reference, tolerance, timeout, only or [], format)):
+        raise typer.Exit(1)
+
+
+async def _conformance(
+    address: str,
+    model: Path | None,
+    other: Path | None,
+    reference: str,
+    tolerance: float,
+    timeout: float,
+    only: list[str],
+    format: Format,
+) -> int:
+    """How many checks were not met."""
+    from accord.cli.console import note, out, print_json
+    from accord.conformance.check import Outcome, Verdict
+    from accord.conformance.reference import reference_named
+    from accord.conformance.suite import conformance as suite
+
+    outcomes: list[Outcome] = []
+    async for outcome in suite(
+        address,
+        model=model,
+        other=other,
+        reference=reference_named(reference),
+        tolerance=tolerance,
+        seconds=timeout,
+        only=only,
+    ):
+        outcomes.append(outcome)
+        if format is Format.table:
+            note(f"{outcome.verdict:8} {outcome.check.name}  {outcome.seconds:.1f} s")
+    unmet = sum(outcome.verdict is Verdict.unmet for outcome in outcomes)
+    if format is Format.json:
+        print_json([_shape(outcome) for outcome in outcomes])
+        return unmet
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("check", "", "what the contract demands, or what was found")
+    for outcome in outcomes:
+        said = outcome.check.demands if outcome.verdict is Verdict.met else outcome.detail
+        if outcome.verdict is Verdict.unmet:
+            said += f"\n-> {outcome.check.fix}"
+        table.add_row(outcome.check.name, outcome.verdict, Text(said))
+    out().print(table)
+    counts = {verdict: sum(outcome.verdict is verdict for outcome in outcomes) for verdict in Verdict}
+    out().print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
+    return unmet
+
+
+def _shape(outcome: Any) -> dict[str, Any]:
+    """A row for programs: `check, verdict, detail, demands, fix, seconds`."""
+    return {
+        "check": outcome.check.name,
+        "verdict": str(outcome.verdict),
+        "detail": outcome.detail,
+        "demands": outcome.check.demands,
+        "fix": outcome.check.fix,
+        "seconds": round(outcome.seconds, 3),
+    }

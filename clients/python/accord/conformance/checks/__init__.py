@@ -1,0 +1,5 @@
+"""The checks, in the order in which they run: what generates first, what changes the weights last."""
+
+from accord.conformance.checks import answering, sampling, refusing, sharing, updating  # noqa: I001  the order matters
+
+__all__ = ["answering", "refusing", "sampling", "sharing", "updating"]

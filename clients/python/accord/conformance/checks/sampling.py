@@ -1,0 +1,118 @@
+"""How tokens are drawn: by seeds, from the distribution asked for, with its log-probabilities."""
+
+from __future__ import annotations
+
+import math
+
+from accord.conformance.check import NotApplicable, check, demand
+from accord.conformance.target import PROMPTS, Target
+from accord.errors import InvalidArgument, Unimplemented
+from accord.rollout import v1 as rollout_v1
+from accord.types import v1 as types_v1
+
+
+def tokens(samples: dict[int, types_v1.Sample]) -> dict[int, list[int]]:
+    """Response ids by index."""
+    return {index: list(sample.response_token_ids) for index, sample in samples.items()}
+
+
+@check(
+    demands="the same seeds and weights give the same tokens, other seeds others",
+    fix="derive every sample's random numbers from (prompt seed, j) alone",
+)
+async def seeds_decide(target: Target) -> None:
+    first = await target.samples(target.request(n=3))
+    demand(tokens(await target.samples(target.request(n=3))) == tokens(first), "the same seeds gave other tokens")
+    demand(len({sample.seed for sample in first.values()}) == len(first), "two samples report the same seed")
+    others = target.request(n=3)
+    for prompt in others.prompts:
+        prompt.seed += 1000
+    demand(tokens(await target.samples(others)) != tokens(first), "other seeds gave the same tokens")
+
+
+@check(
+    demands="`indices` gives those samples only, as they were in the whole request",
+    fix="a sample's seed and index must not depend on which others are asked for",
+)
+async def missing_indices_can_be_asked_for(target: Target) -> None:
+    request = target.request(n=2)
+    whole = await target.samples(request)
+    request.indices.extend([1, 4])
+    part = await target.samples(request)
+    demand(tokens(part) == {index: tokens(whole)[index] for index in (1, 4)}, "indices 1 and 4 came out differently")
+
+
+@check(
+    demands="temperature 0 is greedy whatever the seed, with logprobs of softmax(logits)",
+    fix="at temperature 0 take the likeliest token",
+)
+async def greedy_is_greedy(target: Target) -> None:
+    request = target.request(sampling=types_v1.SamplingParams(max_new_tokens=8, temperature=0))
+    first = await target.samples(request)
+    for prompt in request.prompts:
+        prompt.seed += 1000
+    request.request_id = target.request_id()
+    demand(tokens(await target.samples(request)) == tokens(first), "another seed changed a greedy answer")
+
+
+async def held_to_the_reference(target: Target, sampling: types_v1.SamplingParams) -> None:
+    if target.reference is None or target.model is None:
+        raise NotApplicable("needs --model and --reference to recompute logprobs with")
+    await target.update(target.weights(target.model, (await target.status()).version))
+    worst = 0.0
+    for sample in (await target.samples(target.request(n=2, sampling=sampling))).values():
+        expected = target.reference(target.model, sample.prompt_token_ids, sample.response_token_ids, sample.sampling)
+        for position, (found, wanted) in enumerate(zip(sample.logprobs, expected, strict=True)):
+            demand(
+                math.isfinite(found) and abs(found - wanted) <= target.tolerance,
+                f"sample {sample.index}, token {position}: logprob {found:.4f}, the reference has {wanted:.4f} "
+                f"(tolerance {target.tolerance:g})",
+            )
+            worst = max(worst, abs(found - wanted))
+
+
+@check(
+    demands="logprobs are those of the model, recomputed",
+    fix="log softmax of the logits that the token was drawn from, in nats, float32",
+)
+async def logprobs_of_the_model(target: Target) -> None:
+    await held_to_the_reference(target, types_v1.SamplingParams(max_new_tokens=10))
+
+
+@check(
+    demands="logprobs are those of the sampled distribution: logits divided by the temperature",
+    fix="apply the temperature before the log softmax that you report",
+)
+async def logprobs_at_another_temperature(target: Target) -> None:
+    await held_to_the_reference(target, types_v1.SamplingParams(max_new_tokens=10, temperature=0.6))
+
+
+@check(
+    demands="logprobs under top_k are those of the truncated distribution, or top_k is refused",
+    fix="renormalise over the tokens that are left, or answer INVALID_ARGUMENT or UNIMPLEMENTED",
+)
+async def logprobs_under_top_k(target: Target) -> None:
+    try:
+        await held_to_the_reference(target, types_v1.SamplingParams(max_new_tokens=10, top_k=3))
+    except (InvalidArgument, Unimplemented) as error:
+        raise NotApplicable(f"the engine refuses top_k: {error.message}") from error
+
+
+@check(
+    demands="a conversation that fits no template, or a prompt that is too long, is a failure of its own samples only",
+    fix="answer SampleFailure for that prompt's indices; never an empty sample, never an error of the whole request",
+)
+async def a_bad_prompt_loses_no_other(target: Target) -> None:
+    status = await target.status()
+    request = target.request(PROMPTS[:1], tokenizer_fingerprint=status.tokenizer_fingerprint)
+    if status.max_context_tokens > 200_000:
+        raise NotApplicable("the context has no limit that could be passed")
+    told = next(iter((await target.samples(request)).values())).prompt_token_ids
+    demand(told, "the sample has no prompt_token_ids")
+    ids = (list(told) * (status.max_context_tokens // len(told) + 1))[: status.max_context_tokens]
+    request.request_id = target.request_id()
+    request.prompts.append(rollout_v1.Prompt(token_ids=rollout_v1.TokenIds(ids=ids)))
+    found = await target.responses(request)
+    demand(found[0].HasField("sample"), "the good prompt was lost")
+    demand(found[1].HasField("failure"), "a prompt that leaves no room for a token was answered")
+    demand(found[1].failure.failure.reason, "the failure has no reason")

@@ -1,0 +1,122 @@
+"""Weights: verified before they serve, told by every sample, changed without losing one."""
+
+from __future__ import annotations
+
+import asyncio
+
+from accord.conformance.check import check, demand
+from accord.conformance.target import PROMPTS, Target, refused, running
+from accord.errors import AccordError, FailedPrecondition
+from accord.types import v1 as types_v1
+
+
+async def _next(target: Target) -> int:
+    return (await target.status()).version + 1
+
+
+@check(
+    demands="after UpdateWeights status and samples say the new version and its digest",
+    fix="recompute the digest of what was fetched; report it with the version from the first new token on",
+)
+async def an_update_is_told(target: Target) -> None:
+    for folder in (target.other, target.model):
+        ref = target.weights(folder, await _next(target))
+        answer = await target.update(ref)
+        demand((answer.version, answer.digest) == (ref.version, ref.digest), f"it answered {answer.digest[:12]}")
+        status = await target.status()
+        demand((status.version, status.digest) == (ref.version, ref.digest), f"status says {status.version}")
+        demand(status.held.digest in ("", ref.digest), "what it says it holds is not what was published")
+        for sample in (await target.samples(target.request(version=ref.version))).values():
+            segments = [(one.start, one.version, one.digest) for one in sample.segments]
+            demand(segments == [(0, ref.version, ref.digest)], f"segments of sample {sample.index} are {segments}")
+
+
+@check(
+    demands="other weights draw other tokens, and the old ones again the old tokens",
+    fix="use the new weights, and nothing kept from the old ones (a prefix cache)",
+)
+async def an_update_takes_effect(target: Target) -> None:
+    drawn = []
+    for folder in (target.model, target.other, target.model):
+        await target.update(target.weights(folder, await _next(target)))
+        found = await target.samples(target.request(n=2))
+        drawn.append([list(sample.response_token_ids) for sample in found.values()])
+    demand(drawn[0] != drawn[1], "another model drew the same tokens")
+    demand(drawn[0] == drawn[2], "the first model, loaded again, drew other tokens")
+
+
+@check(
+    demands="weights whose digest differs are FAILED_PRECONDITION/DIGEST_MISMATCH, and the old ones stay",
+    fix="verify before activation",
+)
+async def corrupt_weights_are_refused(target: Target) -> None:
+    before = await target.status()
+    ref = target.weights(target.other, before.version + 1)
+    ref.digest = ref.digest[::-1]
+    await refused(target.update(ref), FailedPrecondition, "DIGEST_MISMATCH")
+    ref.uri = "file:///nowhere/at/all"
+    await refused(target.update(ref), AccordError)
+    after = await target.status()
+    demand((after.version, after.digest) == (before.version, before.digest), "a refused update changed the weights")
+    await target.samples(target.request(version=before.version))
+
+
+@check(
+    demands="an update repeated with its request_id does nothing twice",
+    fix="remember what a request_id has done",
+)
+async def an_update_can_be_repeated(target: Target) -> None:
+    ref, request_id = target.weights(target.other, await _next(target)), target.request_id()
+    first = await target.update(ref, request_id)
+    await target.update(target.weights(target.model, ref.version + 1))
+    demand(await target.update(ref, request_id) == first, "the repeated call answered something else")
+    version = (await target.status()).version
+    demand(version == ref.version + 1, f"the repeated call put version {version} in force again")
+
+
+@check(
+    demands="prepared weights are listed and do not serve until they are activated; what is not prepared cannot be",
+    fix="PrepareWeights fetches and verifies; ActivateWeights only swaps",
+)
+async def weights_change_in_two_phases(target: Target) -> None:
+    before = await target.status()
+    ref = target.weights(target.other, before.version + 1)
+    prepared = await target.prepare(ref)
+    demand((prepared.version, prepared.digest) == (ref.version, ref.digest), "PrepareWeights answered something else")
+    status = await target.status()
+    demand(ref.version in [one.version for one in status.prepared], "status does not list what is prepared")
+    demand(status.version == before.version, "preparing changed the weights in force")
+    await refused(target.activate(ref.version + 5), FailedPrecondition, "NOT_PREPARED")
+    await target.activate(ref.version)
+    demand((await target.status()).digest == ref.digest, "activation did not put the weights in force")
+    again = target.weights(target.model, ref.version + 1)
+    await target.prepare(again)
+    await target.discard(again.version)
+    await refused(target.activate(again.version), FailedPrecondition, "NOT_PREPARED")
+
+
+@check(
+    demands="requests in work survive an update, and each token says which weights drew it",
+    fix="let requests finish first, or go on with the new weights and add a segment (updates_in_flight)",
+)
+async def requests_survive_an_update(target: Target) -> None:
+    old = target.weights(target.model, await _next(target))
+    new = target.weights(target.other, old.version + 1)
+    await target.update(old)
+    in_flight = (await target.status()).updates_in_flight
+    room = max(1, min(192, (await target.status()).max_context_tokens // 2))
+    request = target.request(PROMPTS, n=8, sampling=types_v1.SamplingParams(max_new_tokens=room))
+    known = {old.version: old.digest, new.version: new.digest}
+    async with running(target.samples(request)) as work:
+        await target.until_pending()
+        await asyncio.sleep(0.05)
+        await target.update(new)
+        found = await work
+    assert isinstance(found, dict)
+    for sample in found.values():
+        starts = [one.start for one in sample.segments]
+        demand(starts[:1] == [0] and starts == sorted(set(starts)), f"segments of {sample.index} start at {starts}")
+        demand(starts[-1] < len(sample.response_token_ids), f"a segment of {sample.index} has no token")
+        demand(len(starts) == 1 or in_flight, f"sample {sample.index} has two versions, which status rules out")
+        wrong = [one for one in sample.segments if known.get(one.version) != one.digest]
+        demand(not wrong, f"sample {sample.index} names weights that were never in force: {wrong}")

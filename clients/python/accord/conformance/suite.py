@@ -1,0 +1,76 @@
+"""Runs the checks one after another against one engine."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+
+from accord.channel import open_channel
+from accord.conformance import checks as checks  # fills CHECKS
+from accord.conformance.check import CHECKS, Check, NotApplicable, Outcome, Unmet, Verdict
+from accord.conformance.checks.sharing import take_lease
+from accord.conformance.target import Reference, Target
+from accord.errors import AccordError, InvalidArgument
+from accord.rollout import v1 as rollout_v1
+
+
+def chosen(patterns: Sequence[str] = ()) -> list[Check]:
+    """The checks whose name fits one of the patterns; all without. InvalidArgument where none does."""
+    found = [one for one in CHECKS if not patterns or any(fnmatch(one.name, pattern) for pattern in patterns)]
+    if not found:
+        names = ", ".join(one.name for one in CHECKS)
+        raise InvalidArgument.at("only", f"no check is named {', '.join(patterns)}; there is: {names}")
+    return found
+
+
+async def conformance(
+    address: str,
+    *,
+    model: Path | None = None,
+    other: Path | None = None,
+    reference: Reference | None = None,
+    tolerance: float = 0.02,
+    seconds: float = 60.0,
+    only: Sequence[str] = (),
+) -> AsyncIterator[Outcome]:
+    """What comes of each check, as it ends. The engine's weights are `model` afterwards, where that is given.
+
+    AccordError where the engine cannot be reached, does not load `model`, or is leased to somebody.
+    """
+    selected = chosen(only)
+    async with open_channel(address) as channel:
+        stub = rollout_v1.RolloutServiceStub(channel)
+        target = Target(stub, model, other, reference, tolerance, seconds, prefix=f"conformance-{uuid.uuid4().hex[:8]}")
+        before = await target.status()
+        await take_lease(target)
+        try:
+            if model is not None:
+                await target.update(target.weights(model, before.version + 1 if before.ready else 0))
+            for one in selected:
+                yield await _outcome(one, target)
+            if model is not None:
+                await target.update(target.weights(model, (await target.status()).version + 1))
+        finally:
+            if target.lease_token:
+                await stub.ReleaseLease(rollout_v1.ReleaseLeaseRequest(token=target.lease_token), timeout=seconds)
+
+
+async def _outcome(one: Check, target: Target) -> Outcome:
+    start = time.monotonic()
+    verdict, detail = Verdict.met, ""
+    try:
+        async with asyncio.timeout(target.seconds * 4):
+            await one.run(target)
+    except Unmet as found:
+        verdict, detail = Verdict.unmet, str(found)
+    except NotApplicable as why:
+        verdict, detail = Verdict.skipped, str(why)
+    except AccordError as error:
+        verdict, detail = Verdict.unmet, f"a call failed: {error.code.name} {error.reason}: {error.message}"
+    except TimeoutError:
+        verdict, detail = Verdict.unmet, f"it did not come to an end in {target.seconds * 4:g} s"
+    return Outcome(one, verdict, detail, time.monotonic() - start)
