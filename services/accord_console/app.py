@@ -24,6 +24,7 @@ from accord_console.connections import Connections
 from accord_console.desk import Desk
 from accord_console.headers import SecurityHeaders
 from accord_console.invites import Invites
+from accord_console.orders import Orders
 from accord_console.pages import annotate, entering, models, people, quality, runs
 from accord_console.secret import load_secret
 from accord_console.sessions import Sessions
@@ -49,7 +50,13 @@ def build(settings: ConsoleSettings) -> Console:
         invites=invites,
         sessions=Sessions(secret, invites, secrets.token_urlsafe(24), settings.session_days),
         sheets=sheets,
-        desk=Desk(partial(connections.client, "preference"), sheets, settings.lease_seconds, settings.call_seconds),
+        desk=Desk(
+            partial(connections.client, "preference"),
+            sheets,
+            Orders(settings.folder / "orders.jsonl"),
+            settings.lease_seconds,
+            settings.call_seconds,
+        ),
         comparisons=comparisons,
         asking=Asking(connections.client, comparisons),
         draining=asyncio.Event(),

@@ -14,6 +14,7 @@ import accord
 from accord.preference import v1 as preference_v1
 from accord_console import judgements
 from accord_console.invites import Invite
+from accord_console.orders import Orders
 from accord_console.sheets import Sheet, Sheets, Slip
 
 # For how long a computed agreement is shown.
@@ -41,12 +42,14 @@ class Desk:
         self,
         services: Callable[[], Awaitable[accord.Client]],
         sheets: Sheets,
+        orders: Orders,
         lease_seconds: float,
         call_seconds: float,
     ) -> None:
         self._services = services
         self._agreements: dict[str, tuple[float, float | None]] = {}
         self._sheets = sheets
+        self._orders = orders
         self._lease_seconds = lease_seconds
         self._timeout = call_seconds
 
@@ -88,6 +91,7 @@ class Desk:
             request_id=f"console-answer-{slip.lease_id}",
             timeout=self._timeout,
         )
+        self._orders.record(stored.feedback_id, slip)
         return stored.feedback_id
 
     async def skip(self, invite: Invite, form: Mapping[str, str]) -> None:

@@ -11,7 +11,6 @@ import pytest
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 from tests.support.console import Site, console_site
 
-IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 # The machine may be busy with other things: what is waited for comes, or the test ends after this.
 PATIENCE_MS = 60_000
 Open = Callable[..., Awaitable[Page]]
@@ -47,7 +46,7 @@ async def browser() -> AsyncIterator[Browser]:
 @pytest.fixture
 async def open_page(browser: Browser) -> AsyncIterator[Open]:
     """`open_page(url, **context)`: a page in a session of its own. A script error or a blocked script fails the test,
-    unless the test does it on purpose: `blocked=True`."""
+    unless the test does it on purpose: `blocked=True`. `path`: where the operator goes from there."""
     contexts: list[BrowserContext] = []
     problems: list[str] = []
 
@@ -56,7 +55,7 @@ async def open_page(browser: Browser) -> AsyncIterator[Open]:
         if "Failed to load resource" not in text and not (blocked and "Content Security Policy" in text):
             problems.append(text)
 
-    async def make(url: str, *, blocked: bool = False, **options: object) -> Page:
+    async def make(url: str, *, path: str = "", blocked: bool = False, **options: object) -> Page:
         chosen = {"viewport": {"width": 1280, "height": 820}, **options}
         context = await browser.new_context(**chosen)  # type: ignore[arg-type]
         context.set_default_timeout(PATIENCE_MS)
@@ -65,7 +64,10 @@ async def open_page(browser: Browser) -> AsyncIterator[Open]:
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda said: heard(said.text, blocked) if said.type == "error" else None)
         await page.goto(url)
-        await page.wait_for_selector("html[data-ready]")
+        if path:
+            await page.goto(f"{url.partition('/operator')[0]}{path}")
+        else:
+            await page.wait_for_selector("html[data-ready]")
         return page
 
     yield make
@@ -82,6 +84,8 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 
 
 async def picture(page: Page, name: str) -> None:
-    """A picture for the documentation. Taken at each run; committed when it is to change."""
-    IMAGES.mkdir(exist_ok=True)
-    await page.screenshot(path=IMAGES / f"{name}.png", animations="disabled")
+    """A picture for the documentation: taken at each run, kept where `make pictures` says."""
+    taken = await page.screenshot(animations="disabled")
+    folder = os.environ.get("ACCORD_PICTURES")
+    if folder:
+        (Path(folder) / f"{name}.png").write_bytes(taken)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -53,6 +54,8 @@ async def test_a_pair_is_judged_by_what_the_page_showed(site: Site, web: httpx2.
     )
     (found,) = [one async for one in site.client.preferences.feedback()]
     assert found.comment == "clearer"
+    kept = json.loads((site.console.settings.folder / "orders.jsonl").read_text())
+    assert (kept["feedback_id"], [texts[name] for name in kept["shown"]]) == (found.feedback_id, shown)
 
 
 async def test_a_reload_keeps_the_task_its_order_and_its_time(site: Site, web: httpx2.AsyncClient) -> None:

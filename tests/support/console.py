@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,12 +73,17 @@ class Site:
 
 @asynccontextmanager
 async def console_site(
-    state_dir: Path, controller: str = "", rollout: str = "", **settings: Any
+    state_dir: Path,
+    controller: str = "",
+    rollout: str = "",
+    clock: Callable[[], float] = time.time,
+    **settings: Any,
 ) -> AsyncIterator[Site]:
-    """A console with a preference service of its own, and other services at the addresses given."""
+    """A console with a preference service of its own, whose clock is `clock`, and other services at the addresses
+    given."""
     async with AsyncExitStack() as stack:
         chosen = PreferenceSettings(state_dir=state_dir)
-        preference = await stack.enter_async_context(serving(await build(chosen), chosen))
+        preference = await stack.enter_async_context(serving(await build(chosen, clock), chosen))
         told = {"state_dir": state_dir, "port": 0, "drain_seconds": 2, "preference_address": preference, **settings}
         own = ConsoleSettings(**told, controller_address=controller, rollout_address=rollout)
         url, console = await stack.enter_async_context(serving_console(own))

@@ -56,10 +56,14 @@ export const draw = (figureElement, { series, marks = [], low, high, name = Stri
   const reading = caption.querySelector(".reading") ?? caption.appendChild(document.createElement("span"));
   reading.className = "reading";
   const say = (at) => {
-    reading.textContent = shown.map((one) => {
+    const parts = shown.map((one, index) => {
       const point = at === undefined ? one.points.at(-1) : one.points.reduce((best, next) => (Math.abs(next[0] - at) < Math.abs(best[0] - at) ? next : best));
-      return `${shown.length > 1 ? `${one.name} ` : ""}${figure(point[1])}`;
-    }).join("  ") + (at === undefined ? "" : `  ${name(Math.round(at))}`);
+      const part = document.createElement("span");
+      part.className = shown.length > 1 ? `t${index}` : "";
+      part.textContent = `${shown.length > 1 ? `${one.name} ` : ""}${figure(point[1])} `;
+      return part;
+    });
+    reading.replaceChildren(...parts, at === undefined ? "" : name(Math.round(at)));
   };
   say();
   const hair = node("line", { class: "hover", y1: TOP, y2: HEIGHT - BOTTOM, visibility: "hidden" });
