@@ -23,6 +23,8 @@ def to_example(record: preference_v1.Record) -> trainer_v1.PreferenceExample:
     feedback = record.feedback
     texts = {completion.completion_id: completion.text for completion in record.completions}
     example = trainer_v1.PreferenceExample(prompt=record.prompt.conversation, source=source_of(record))
+    if record.HasField("weight"):
+        example.weight = record.weight
     match feedback.WhichOneof("judgement"):
         case "comparison":
             comparison = feedback.comparison

@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 from accord.controller import v1 as controller_v1
 from accord.errors import Aborted, InvalidArgument, NotFound
-from accord_controller import inputs, spec
+from accord_controller import facts, inputs, spec
 from accord_controller.garbage import Garbage, collect_garbage
 from accord_controller.launchers.launcher import Launcher
+from accord_controller.ledger import Ledger
+from accord_controller.lineage import Lineage, lineage_of
 from accord_controller.runs import AT_WORK, Runs
 from accord_controller.settings import ControllerSettings
 from accord_controller.store.store import Store
@@ -128,6 +130,47 @@ class ControllerHandler:
                 f"there is no model {name}; `accord models list` shows what there is", reason="MODEL_NOT_FOUND"
             )
         return found
+
+    async def model_lineage(
+        self, request: controller_v1.GetModelLineageRequest
+    ) -> controller_v1.GetModelLineageResponse:
+        """What made a model."""
+        known = await self._lineage()
+        match request.WhichOneof("subject"):
+            case "name":
+                return known.of_model(request.name.removeprefix(inputs.REGISTRY))
+            case "weights_digest":
+                return known.of_digest(request.weights_digest)
+        raise InvalidArgument.at("subject", "set one of name, weights_digest")
+
+    async def trained_models(self, snapshots: Sequence[str]) -> list[controller_v1.TrainedModel]:
+        """What learnt from any of these snapshots."""
+        return (await self._lineage()).trained_on(snapshots)
+
+    async def _lineage(self) -> Lineage:
+        """From every run: what its finished iterations recorded, and what the one at work has so far."""
+        runs: list[controller_v1.Run] = []
+        before: int | None = None
+        while True:
+            page, before = await self._store.list_runs(MOST_A_PAGE, before)
+            runs += page
+            if before is None:
+                break
+        models: list[controller_v1.Model] = []
+        while True:
+            found, before = await self._store.list_models(MOST_A_PAGE, before)
+            models += found
+            if before is None:
+                break
+        return lineage_of([(run.run_id, await self._results(run)) for run in reversed(runs)], models)
+
+    async def _results(self, run: controller_v1.Run) -> list[controller_v1.IterationResult]:
+        results = list(run.status.iterations)
+        at_work = run.status.iteration
+        if at_work and all(result.iteration != at_work for result in results):
+            ledger = await Ledger.load(self._store, run.run_id, self._settings.state_dir.absolute())
+            results.append(facts.iteration_so_far(ledger, at_work))
+        return results
 
     async def _create(self, request: controller_v1.CreateRunRequest) -> controller_v1.Run:
         wanted = request.run

@@ -8,7 +8,6 @@ from typing import Any
 import grpc
 
 from accord.controller import v1
-from accord.errors import Unimplemented
 from accord_controller.handler import ControllerHandler
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -81,15 +80,11 @@ class ModelServicer(v1.ModelServiceServicer):
         return v1.GetModelResponse(model=await self._handler.get_model(request.name))
 
     async def GetModelLineage(self, request: v1.GetModelLineageRequest, context: Context) -> v1.GetModelLineageResponse:
-        """See the contract."""
-        raise Unimplemented(
-            "GetModelLineage is in the contract and not in this version of the service", reason="NOT_OFFERED"
-        )
+        """What made a model."""
+        return await self._handler.model_lineage(request)
 
     async def ListTrainedModels(
         self, request: v1.ListTrainedModelsRequest, context: Context
     ) -> v1.ListTrainedModelsResponse:
-        """See the contract."""
-        raise Unimplemented(
-            "ListTrainedModels is in the contract and not in this version of the service", reason="NOT_OFFERED"
-        )
+        """What learnt from snapshots."""
+        return v1.ListTrainedModelsResponse(models=await self._handler.trained_models(request.snapshots))

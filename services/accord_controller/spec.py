@@ -12,6 +12,8 @@ from accord.errors import FieldViolation, InvalidArgument
 from accord.reward import v1 as reward_v1
 from accord_controller import inputs
 
+RELIABILITY = "reliability"
+WEIGHTINGS = ("none", RELIABILITY)
 RUN_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -38,6 +40,7 @@ def resolve(spec: controller_v1.RunSpec) -> controller_v1.RunSpec:
     model.model = model.model or full.model
     model.epochs = model.epochs or 1
     model.batch_size = model.batch_size or 16
+    model.weighting = model.weighting or WEIGHTINGS[0]
     policy = full.policy
     policy.algorithm = policy.algorithm or "ppo"
     policy.steps = policy.steps or 20
@@ -167,6 +170,8 @@ def _check_numbers(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
     for field, value, least in at_least:
         if value < least:
             yield _wrong(field, f"must be at least {least}, not {value}")
+    if spec.reward_model.weighting not in WEIGHTINGS:
+        yield _wrong("reward_model.weighting", f"must be `none` or `reliability`, not {spec.reward_model.weighting!r}")
     if policy.max_staleness != 0:
         yield _wrong(
             "policy.max_staleness", f"must be 0: only synchronous training is offered, not {policy.max_staleness}"

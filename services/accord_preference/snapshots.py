@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord.preference import v1 as preference_v1
@@ -17,7 +17,8 @@ from accord_preference import messages
 from accord_preference.context import Context, check_annotator, check_split, unknown
 from accord_preference.once import content_of, once
 from accord_preference.paging import page_size, page_token, read_token
-from accord_preference.store import RecordRow, SnapshotRow, Writer
+from accord_preference.store import PREFERENCES, RecordRow, SnapshotRow, Writer
+from accord_preference.weighing import Weighing
 
 # A message of an export ends at this size even with room for more records.
 MESSAGE_BYTES = 2**20
@@ -28,6 +29,7 @@ class Snapshots:
 
     def __init__(self, context: Context):
         self._context = context
+        self._weighing = Weighing(context)
 
     async def create(self, request: preference_v1.CreateSnapshotRequest) -> preference_v1.CreateSnapshotResponse:
         """Freezes what matches now. FailedPrecondition, EMPTY_SNAPSHOT, where nothing does."""
@@ -111,15 +113,17 @@ class Snapshots:
     async def export_snapshot(
         self, request: preference_v1.ExportSnapshotRequest
     ) -> AsyncIterator[preference_v1.ExportSnapshotResponse]:
-        """Streams a snapshot's records in canonical order: the same bytes for ever."""
+        """Streams a snapshot's records in canonical order: the same bytes for ever, and, where asked, with weights that
+        follow from the snapshot alone."""
         split = check_split(request.split)
         snapshot = await self._find(request.digest)
+        weights = await self._weights(request, snapshot)
 
         async def read(after: tuple[int | str, ...], limit: int) -> list[RecordRow]:
             async with self._context.store.reading() as tx:
                 return await tx.snapshot_page(snapshot, after, limit, split)
 
-        async for records in self._stream(read):
+        async for records in self._stream(read, weights):
             yield preference_v1.ExportSnapshotResponse(records=records)
 
     async def export_records(
@@ -137,10 +141,26 @@ class Snapshots:
         async for records in self._stream(read):
             yield preference_v1.ExportRecordsResponse(records=records)
 
+    async def _weights(
+        self, request: preference_v1.ExportSnapshotRequest, snapshot: SnapshotRow
+    ) -> Sequence[float] | None:
+        if request.weighting == preference_v1.WEIGHTING_UNSPECIFIED:
+            return None
+        if request.weighting != preference_v1.WEIGHTING_RELIABILITY:
+            raise InvalidArgument.at("weighting", f"is {request.weighting}; must be unset or WEIGHTING_RELIABILITY")
+        if snapshot.kind != PREFERENCES:
+            raise InvalidArgument.at("weighting", "is for judgements; this is a snapshot of prompts")
+        return [float(weight) for weight in await self._weighing.of(snapshot)]
+
     async def _stream(
-        self, page: Callable[[tuple[int | str, ...], int], Awaitable[list[RecordRow]]]
+        self,
+        page: Callable[[tuple[int | str, ...], int], Awaitable[list[RecordRow]]],
+        weights: Sequence[float] | None = None,
     ) -> AsyncIterator[list[preference_v1.Record]]:
-        """Reads page by page, each in a transaction of its own: a slow reader holds no lock and little memory."""
+        """Reads page by page, each in a transaction of its own: a slow reader holds no lock and little memory.
+
+        `weights`: by position in a snapshot.
+        """
         limit, after = self._context.settings.page_records, ()
         position: tuple[int | str, ...] = after
         while rows := await page(position, limit):
@@ -148,6 +168,8 @@ class Snapshots:
             size = 0
             for row in rows:
                 record = messages.record(row)
+                if weights is not None:
+                    record.weight = weights[int(row.position[0])]
                 if batch and size + record.ByteSize() > MESSAGE_BYTES:
                     yield batch
                     batch, size = [], 0

@@ -15,6 +15,9 @@ COMMANDS = (
     ("up",), ("run",), ("annotate",), ("sample",), ("report",), ("gc",), ("conformance",),
     ("runs", "list"), ("runs", "get"), ("runs", "watch"), ("runs", "cancel"), ("runs", "pause"), ("runs", "resume"),
     ("preferences", "import"), ("preferences", "export"), ("preferences", "stats"),
+    ("preferences", "quality"),
+    ("annotators", "list"), ("annotators", "exclude"), ("annotators", "reinstate"), ("annotators", "withdraw"),
+    ("trace", "model"), ("trace", "answer"), ("trace", "annotator"), ("trace", "prompt"), ("trace", "snapshot"),
     ("models", "list"), ("models", "export"),
     ("console", "invite"), ("console", "revoke"), ("console", "invites"),
 )  # fmt: skip

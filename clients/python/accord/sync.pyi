@@ -284,9 +284,14 @@ class SyncPreferences:
         ...
 
     def export_snapshot(
-        self, digest: str, *, split: preference_v1.Split.ValueType | None = None, timeout: float = ...
+        self,
+        digest: str,
+        *,
+        split: preference_v1.Split.ValueType | None = None,
+        weighting: preference_v1.Weighting.ValueType | None = None,
+        timeout: float = ...,
     ) -> Iterator[preference_v1.Record]:
-        """A snapshot's records in their canonical order, of one side of the split or of both.
+        """A snapshot's records in their canonical order, of one side of the split or of both; with weights where asked.
 
         A broken stream goes on where it was: a snapshot never changes.
         """

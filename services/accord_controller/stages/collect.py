@@ -49,6 +49,7 @@ async def collect(work: Work, iteration: int) -> None:
     part = controller_v1.IterationResult(
         prompt_snapshot=work.ledger.need(facts.PROMPT_SNAPSHOT, preference_v1.Snapshot).digest,
         preference_snapshot=snapshot.digest,
+        started_from=facts.promoted(work),
     )
     said = f"{snapshot.train_records} preferences to train on, {snapshot.heldout_records} held out"
     metrics = {

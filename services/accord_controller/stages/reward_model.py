@@ -12,6 +12,7 @@ from accord.types import v1 as types_v1
 from accord_controller import facts
 from accord_controller.examples import batches, to_examples
 from accord_controller.scoring import deviation, score_samples
+from accord_controller.spec import RELIABILITY
 from accord_controller.stages.measuring import earlier_samples, finish_stage
 from accord_controller.stages.steps import Batch, Plan, open_training, run_steps
 from accord_controller.work import Work, key
@@ -95,7 +96,13 @@ async def _train(work: Work, iteration: int) -> tuple[controller_v1.IterationRes
 async def _examples(
     work: Work, digest: str, split: preference_v1.Split.ValueType
 ) -> list[trainer_v1.PreferenceExample]:
-    return to_examples([record async for record in work.client.preferences.export_snapshot(digest, split=split)])
+    # Held-out accuracy counts every judgement alike, so that it means the same whatever was trained on.
+    weighted = work.spec.reward_model.weighting == RELIABILITY and split == preference_v1.SPLIT_TRAIN
+    weighting = preference_v1.WEIGHTING_RELIABILITY if weighted else None
+    records = work.client.preferences.export_snapshot(digest, split=split, weighting=weighting)
+    examples = to_examples([record async for record in records])
+    # Those of no weight teach nothing, and a batch of them alone is refused.
+    return [example for example in examples if not (example.HasField("weight") and example.weight == 0)]
 
 
 async def _normalised(work: Work, weights: types_v1.WeightsRef) -> reward_v1.ScorerSpec:

@@ -330,13 +330,22 @@ class Preferences:
         return list(response.uses)
 
     async def export_snapshot(
-        self, digest: str, *, split: preference_v1.Split.ValueType | None = None, timeout: float = _calls.STREAM
+        self,
+        digest: str,
+        *,
+        split: preference_v1.Split.ValueType | None = None,
+        weighting: preference_v1.Weighting.ValueType | None = None,
+        timeout: float = _calls.STREAM,
     ) -> AsyncIterator[preference_v1.Record]:
-        """A snapshot's records in their canonical order, of one side of the split or of both.
+        """A snapshot's records in their canonical order, of one side of the split or of both; with weights where asked.
 
         A broken stream goes on where it was: a snapshot never changes.
         """
-        request = preference_v1.ExportSnapshotRequest(digest=digest, split=split or preference_v1.SPLIT_UNSPECIFIED)
+        request = preference_v1.ExportSnapshotRequest(
+            digest=digest,
+            split=split or preference_v1.SPLIT_UNSPECIFIED,
+            weighting=weighting or preference_v1.WEIGHTING_UNSPECIFIED,
+        )
         given = 0
 
         async def rest(seconds: float) -> AsyncIterator[preference_v1.Record]:

@@ -9,7 +9,21 @@ from typing import Annotated
 
 import typer
 
-from accord.cli import annotate, conformance, gc, models, preferences, report, run, runs, sample, up, web
+from accord.cli import (
+    annotate,
+    annotators,
+    conformance,
+    gc,
+    models,
+    preferences,
+    report,
+    run,
+    runs,
+    sample,
+    trace,
+    up,
+    web,
+)
 from accord.cli.options import Interrupted, Options
 
 app = typer.Typer(
@@ -25,8 +39,10 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(preferences.app, name="preferences")
 app.command("annotate")(annotate.annotate)
 app.add_typer(web.app, name="console")
+app.add_typer(annotators.app, name="annotators")
 app.command("sample")(sample.sample)
 app.add_typer(models.app, name="models")
+app.add_typer(trace.app, name="trace")
 app.command("report")(report.report)
 app.command("gc")(gc.gc)
 app.command("conformance")(conformance.conformance)

@@ -23,6 +23,14 @@ class Format(StrEnum):
     json = "json"
 
 
+class AnnotatorKind(StrEnum):
+    """What judges."""
+
+    human = "human"
+    simulated = "simulated"
+    model = "model"
+
+
 @dataclass(frozen=True)
 class Options:
     """The global options. state_dir: where services are found and everything is kept; debug: tracebacks."""

@@ -190,3 +190,38 @@ async def _stats(state_dir: Path, format: Format) -> None:
         for row in shape["feedback"]:
             rows.add_row(row["source"] or "(none)", row["split"], row["annotator_kind"], str(row["count"]))
         out().print(rows)
+
+
+@app.command("quality")
+def quality(
+    context: typer.Context,
+    queues: Annotated[
+        list[str] | None,
+        typer.Option("--queue", "-q", help="Only this queue; `demo/` is every queue of demo. May be repeated."),
+    ] = None,
+    sources: Annotated[
+        list[str] | None, typer.Option("--source", "-s", help="Only of this source. May be repeated.")
+    ] = None,
+    window: Annotated[float, typer.Option("--window", min=1, help="Minutes in one row of the drift table.")] = 1440,
+    format: Annotated[Format, typer.Option("--format", "-f", help="How to print it.")] = Format.table,
+) -> None:
+    """Show how well annotators agree with each other and with gold, how fast they are, and what drifts."""
+    run_async(_quality(options(context).state_dir, queues or [], sources or [], window, format))
+
+
+async def _quality(state_dir: Path, queues: list[str], sources: list[str], window: float, format: Format) -> None:
+    from accord.cli.console import out, print_json
+    from accord.cli.people import quality_shape, quality_tables
+    from accord.cli.session import service_client
+
+    async with service_client(state_dir, "preference") as client:
+        found = await client.annotators.quality(queues=queues, sources=sources, window_seconds=window * 60)
+    shape = quality_shape(found)
+    if format is Format.json:
+        print_json(shape)
+        return
+    if not shape:
+        out().print("Nobody has judged anything here yet.")
+    for kind in shape:
+        for table in quality_tables(kind):
+            out().print(table)

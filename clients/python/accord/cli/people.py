@@ -1,0 +1,123 @@
+"""Annotators and the quality of their feedback, as JSON for programs and as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.message import Message
+
+from accord.cli.options import AnnotatorKind
+from accord.preference import v1 as preference_v1
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def annotator_of(name: str, kind: AnnotatorKind) -> preference_v1.Annotator:
+    """An annotator by id and kind."""
+    return preference_v1.Annotator(
+        annotator_id=name, kind=preference_v1.AnnotatorKind.Value(f"ANNOTATOR_KIND_{kind.value.upper()}")
+    )
+
+
+def kind_name(kind: preference_v1.AnnotatorKind.ValueType) -> str:
+    """`human` of ANNOTATOR_KIND_HUMAN."""
+    return preference_v1.AnnotatorKind.Name(kind).removeprefix("ANNOTATOR_KIND_").lower()
+
+
+def state_name(state: preference_v1.AnnotatorState.ValueType) -> str:
+    """`active` of ANNOTATOR_STATE_ACTIVE."""
+    return preference_v1.AnnotatorState.Name(state).removeprefix("ANNOTATOR_STATE_").lower()
+
+
+def profile_shape(profile: preference_v1.AnnotatorProfile) -> dict[str, Any]:
+    """`annotator_id, kind, display_name, state, reason, feedback, create_time`."""
+    return {
+        "annotator_id": profile.annotator.annotator_id,
+        "kind": kind_name(profile.annotator.kind),
+        "display_name": profile.display_name,
+        "state": state_name(profile.state),
+        "reason": profile.reason,
+        "feedback": profile.feedback,
+        "create_time": profile.create_time.ToJsonString(),
+    }
+
+
+def quality_shape(kinds: Sequence[preference_v1.KindQuality]) -> list[dict[str, Any]]:
+    """One object a kind of annotator: the fields of KindQuality by name, null where a number is not known."""
+    return [
+        {
+            "kind": kind_name(kind.kind),
+            **_numbers(kind),
+            "annotators": [
+                {
+                    "annotator_id": one.annotator.annotator_id,
+                    "state": state_name(one.state),
+                    **_numbers(one),
+                }
+                for one in kind.annotators
+            ],
+            "windows": [
+                {"start_time": window.start_time.ToJsonString(), **_numbers(window)} for window in kind.windows
+            ],
+        }
+        for kind in kinds
+    ]
+
+
+def quality_tables(kind: dict[str, Any]) -> list[Table]:
+    """The tables of one kind: totals, annotators, windows."""
+    from rich.table import Table
+
+    from accord.cli.console import clean
+
+    totals = Table(f"{kind['kind']} annotators", show_header=True)
+    totals.add_column(justify="right")
+    for name in ("judgements", "shared_pairs", "alpha", "rating_alpha", "median_seconds"):
+        totals.add_row(name.replace("_", " "), _shown(kind[name]))
+    people = Table("annotator")
+    shown = {
+        "judgements": "judged",
+        "consensus_agreement": "agrees",
+        "gold_accuracy": "gold",
+        "reliability": "reliable",
+        "drift": "drift",
+        "median_seconds": "seconds",
+        "hasty_answers": "hasty",
+        "skipped": "skipped",
+        "flagged": "flagged",
+        "late": "late",
+        "corrected": "corrected",
+    }
+    for title in shown.values():
+        people.add_column(title, justify="right")
+    people.add_column("")
+    for one in kind["annotators"]:
+        notes = [one["state"]] if one["state"] != "active" else []
+        notes += ["too fast"] if one["speed_outlier"] else []
+        people.add_row(clean(one["annotator_id"]), *(_shown(one[name]) for name in shown), ", ".join(notes))
+    windows = Table("from")
+    for title in ("judged", "annotators", "alpha", "ties", "longer chosen", "seconds"):
+        windows.add_column(title, justify="right")
+    for window in kind["windows"]:
+        values = ("judgements", "annotators", "alpha", "tie_rate", "longer_rate", "median_seconds")
+        windows.add_row(window["start_time"][:16].replace("T", " "), *(_shown(window[name]) for name in values))
+    return [totals, people, windows]
+
+
+def _numbers(message: Message) -> dict[str, Any]:
+    """The plain fields of a message; None for an optional one that is unset."""
+    found: dict[str, Any] = {}
+    for field in message.DESCRIPTOR.fields:
+        if field.is_repeated or field.message_type is not None or field.enum_type is not None:
+            continue
+        known = not field.has_presence or message.HasField(field.name)
+        found[field.name] = getattr(message, field.name) if known else None
+    return found
+
+
+def _shown(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)

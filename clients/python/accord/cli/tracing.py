@@ -1,0 +1,145 @@
+"""Lineage as JSON for programs and as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from accord.cli.people import kind_name
+from accord.client import Client
+from accord.controller import v1 as controller_v1
+from accord.preference import v1 as preference_v1
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+async def learnt(client: Client, uses: Sequence[preference_v1.SnapshotUse]) -> Sequence[controller_v1.TrainedModel]:
+    """What learnt from snapshots."""
+    digests = [use.snapshot.digest for use in uses]
+    return await client.models.trained_on(digests) if digests else ()
+
+
+def step_shape(step: controller_v1.LineageStep) -> dict[str, Any]:
+    """`run_id, iteration, model, promoted, policy, started_from, started_from_model, reward_model, prompt_snapshot,
+    preference_snapshot`; weights by digest, null where there are none."""
+    return {
+        "run_id": step.run_id,
+        "iteration": step.iteration,
+        "model": step.model or None,
+        "promoted": step.promoted,
+        "policy": step.policy.digest or None,
+        "started_from": step.started_from.digest or None,
+        "started_from_model": step.started_from_model or None,
+        "reward_model": step.reward_model.digest or None,
+        "prompt_snapshot": step.prompt_snapshot or None,
+        "preference_snapshot": step.preference_snapshot or None,
+    }
+
+
+def trained_shape(model: controller_v1.TrainedModel) -> dict[str, Any]:
+    """A step and the snapshots that it learnt from itself; none: only what it started from did."""
+    return {**step_shape(model.step), "snapshots": list(model.snapshots)}
+
+
+def use_shape(use: preference_v1.SnapshotUse) -> dict[str, Any]:
+    """`digest, kind, records, create_time`."""
+    snapshot = use.snapshot
+    return {
+        "digest": snapshot.digest,
+        "kind": preference_v1.SnapshotKind.Name(snapshot.kind).removeprefix("SNAPSHOT_KIND_").lower(),
+        "records": use.records,
+        "create_time": snapshot.create_time.ToJsonString(),
+    }
+
+
+def origins_shape(origins: preference_v1.GetSnapshotOriginsResponse) -> dict[str, Any]:
+    """`digest, prompts, annotators[], sources[], answers[]` of a snapshot."""
+    return {
+        "digest": origins.snapshot.digest,
+        "prompts": origins.prompts,
+        "annotators": [
+            {
+                "annotator_id": one.annotator.annotator_id,
+                "kind": kind_name(one.annotator.kind),
+                "records": one.records,
+            }
+            for one in origins.annotators
+        ],
+        "sources": [{"source": one.source, "records": one.records} for one in origins.sources],
+        "answers": [
+            {
+                "run_id": one.origin.run_id or None,
+                "iteration": one.origin.iteration,
+                "weights_digest": one.origin.weights_digest or None,
+                "answers": one.completions,
+            }
+            for one in origins.completions
+        ],
+    }
+
+
+def steps_table(steps: Sequence[dict[str, Any]]) -> Table:
+    """Steps, the newest first."""
+    from rich.table import Table
+
+    table = Table("iteration", "model", "policy", "started from", "reward model", "prompts", "preferences")
+    for step in steps:
+        table.add_row(
+            f"{step['run_id']}/{step['iteration']}",
+            step["model"] or "(not promoted)",
+            short(step["policy"]),
+            step["started_from_model"] or short(step["started_from"]),
+            short(step["reward_model"]),
+            short(step["prompt_snapshot"]),
+            short(step["preference_snapshot"]),
+        )
+    return table
+
+
+def trained_table(models: Sequence[controller_v1.TrainedModel]) -> Table:
+    """What learnt from something."""
+    from rich.table import Table
+
+    table = Table("iteration", "model", "policy", "reward model", "learnt from")
+    for model in models:
+        step = step_shape(model.step)
+        learnt_from = ", ".join(short(digest) for digest in model.snapshots)
+        table.add_row(
+            f"{step['run_id']}/{step['iteration']}",
+            step["model"] or "(not promoted)",
+            short(step["policy"]),
+            short(step["reward_model"]),
+            learnt_from or f"started from {step['started_from_model'] or short(step['started_from'])}",
+        )
+    return table
+
+
+def people_table(origins: dict[str, Any]) -> Table:
+    """Who a snapshot's records come from."""
+    from rich.table import Table
+
+    from accord.cli.console import clean
+
+    table = Table(f"annotators of {short(origins['digest'])}", "kind")
+    table.add_column("records", justify="right")
+    for one in origins["annotators"]:
+        table.add_row(clean(one["annotator_id"]), one["kind"], str(one["records"]))
+    return table
+
+
+def answers_table(origins: dict[str, Any]) -> Table:
+    """Which weights wrote a snapshot's answers."""
+    from rich.table import Table
+
+    table = Table("answers by", "weights")
+    table.add_column("answers", justify="right")
+    for one in origins["answers"]:
+        by = f"{one['run_id']}/{one['iteration']}" if one["run_id"] else "(imported)"
+        table.add_row(by, short(one["weights_digest"]), str(one["answers"]))
+    return table
+
+
+def short(digest: str | None) -> str:
+    """The start of a digest."""
+    return digest[:12] if digest else "-"
