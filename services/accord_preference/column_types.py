@@ -37,11 +37,19 @@ class AnyText(TypeDecorator[str]):
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         """See TypeDecorator."""
-        return escape(value) if value is not None and dialect.name == "postgresql" else value
+        return None if value is None else escape(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
         """See TypeDecorator."""
-        return unescape(value) if value is not None and dialect.name == "postgresql" else value
+        return None if value is None else unescape(value)
+
+    def bind_processor(self, dialect: Dialect) -> Any:
+        """See TypeDecorator. None, and no call for each value, where texts are taken as they are."""
+        return super().bind_processor(dialect) if dialect.name == "postgresql" else None
+
+    def result_processor(self, dialect: Dialect, coltype: Any) -> Any:
+        """See TypeDecorator."""
+        return super().result_processor(dialect, coltype) if dialect.name == "postgresql" else None
 
 
 class Digest(AnyText):

@@ -7,6 +7,7 @@ database is locked only while the rows go in. A broken stream, a wrong record or
 from __future__ import annotations
 
 import hashlib
+import pickle
 import struct
 from collections.abc import AsyncIterator, Iterator
 from tempfile import SpooledTemporaryFile
@@ -22,8 +23,10 @@ from accord_preference.once import once
 from accord_preference.store import CompletionRow, PromptRow, Writer
 
 SPOOL_BYTES = 16 * 2**20
-CHUNK_RECORDS = 500
+CHUNK_RECORDS = 1000
 _LENGTH = struct.Struct("<I")
+# Of one record: checked once, and waiting as they will be stored.
+Rows = tuple[PromptRow, list[CompletionRow], Verdict | None]
 
 
 class Importing:
@@ -42,9 +45,9 @@ class Importing:
             async def change(tx: Writer) -> preference_v1.ImportRecordsResponse:
                 spool.seek(0)
                 total = preference_v1.ImportRecordsResponse()
-                chunk: list[preference_v1.ImportRecord] = []
-                for record in _spooled(spool):
-                    chunk.append(record)
+                chunk: list[Rows] = []
+                for found in _spooled(spool):
+                    chunk.append(found)
                     if len(chunk) == CHUNK_RECORDS:
                         await self._store(tx, chunk, total)
                         chunk = []
@@ -69,19 +72,16 @@ class Importing:
                     raise InvalidArgument.at("request_id", "differs from that of the first message; send it once")
                 first = False
                 for record in request.records:
-                    self._rows(record, f"records[{count}].")
+                    found = self._rows(record, f"records[{count}].")
                     data = record.SerializeToString(deterministic=True)
-                    framed = _LENGTH.pack(len(data)) + data
-                    content.update(framed)
-                    spool.write(framed)
+                    content.update(_LENGTH.pack(len(data)) + data)
+                    pickle.dump(found, spool, pickle.HIGHEST_PROTOCOL)
                     count += 1
         except InvalidArgument as error:
             raise _counted(error, count) from error
         return request_id, content.hexdigest()
 
-    def _rows(
-        self, record: preference_v1.ImportRecord, path: str
-    ) -> tuple[PromptRow, list[CompletionRow], Verdict | None]:
+    def _rows(self, record: preference_v1.ImportRecord, path: str) -> Rows:
         """The rows of one record. InvalidArgument names what is wrong in it."""
         settings = self._context.settings
         prompt = messages.prompt_row(
@@ -118,11 +118,8 @@ class Importing:
             raise InvalidArgument.at(f"{path}criteria", "go beside a judgement, and this record has none")
         return prompt, list(answers.values()), verdict
 
-    async def _store(
-        self, tx: Writer, chunk: list[preference_v1.ImportRecord], total: preference_v1.ImportRecordsResponse
-    ) -> None:
+    async def _store(self, tx: Writer, rows: list[Rows], total: preference_v1.ImportRecordsResponse) -> None:
         """Stores a chunk and counts what was new into `total`."""
-        rows = [self._rows(record, "") for record in chunk]
         total.prompts += await tx.add_prompts([prompt for prompt, _, _ in rows])
         total.completions += await tx.add_completions([answer for _, answers, _ in rows for answer in answers])
         # As stored: a prompt keeps the source under which it came first.
@@ -136,9 +133,12 @@ class Importing:
         total.duplicates += len(judged) - new
 
 
-def _spooled(spool: IO[bytes]) -> Iterator[preference_v1.ImportRecord]:
-    while header := spool.read(_LENGTH.size):
-        yield preference_v1.ImportRecord.FromString(spool.read(_LENGTH.unpack(header)[0]))
+def _spooled(spool: IO[bytes]) -> Iterator[Rows]:
+    while True:
+        try:
+            yield pickle.load(spool)  # noqa: S301 - what this process wrote into a file without a name
+        except EOFError:
+            return
 
 
 def _counted(error: InvalidArgument, received: int) -> InvalidArgument:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Row, Table, and_, distinct, func, or_, select
+from sqlalchemy import ARRAY, ColumnElement, Row, Table, Text, and_, any_, bindparam, distinct, func, or_, select
 
 from accord_preference import tables
+from accord_preference.column_types import escape
 from accord_preference.store import (
     PROMPTS,
     CompletionRow,
@@ -23,7 +25,7 @@ from accord_preference.store import (
     TaskRow,
 )
 from accord_preference.stores import rows
-from accord_preference.stores.sql_history import CHUNK, SqlHistory, counts_now, in_queue
+from accord_preference.stores.sql_history import SqlHistory, counts_now, in_queue
 
 T = TypeVar("T")
 _OPEN, _DONE, _CANCELLED, _FLAGGED = 1, 2, 3, 4
@@ -199,12 +201,21 @@ class SqlReader(SqlHistory):
         ]
 
     async def _by_ids(self, table: Table, ids: Sequence[str], *columns: str) -> list[Row[Any]]:
-        key, wanted = table.c[rows.key_of(table)], list(dict.fromkeys(ids))
-        found: list[Row[Any]] = []
-        for start in range(0, len(wanted), CHUNK):
-            query = select(*(table.c[name] for name in columns or table.c.keys()))
-            found += await self._connection.execute(query.where(key.in_(wanted[start : start + CHUNK])))
-        return found
+        key = table.c[rows.key_of(table)]
+        query = select(*(table.c[name] for name in columns or table.c.keys())).where(self._among(key))
+        return list(await self._connection.execute(query, {"wanted": self._wanted_ids(list(dict.fromkeys(ids)))}))
+
+    def _among(self, key: ColumnElement[str]) -> ColumnElement[bool]:
+        """Whether `key` is in the parameter `wanted`: one parameter for any number, and one statement to prepare."""
+        if self._connection.dialect.name == "postgresql":
+            return key == any_(bindparam("wanted", type_=ARRAY(Text)))
+        wanted = func.json_each(bindparam("wanted", type_=Text)).table_valued("value")
+        return key.in_(select(wanted.c.value))
+
+    def _wanted_ids(self, ids: list[str]) -> Any:
+        if self._connection.dialect.name == "postgresql":
+            return [escape(name) for name in ids]
+        return json.dumps(ids)
 
     async def _one(self, table: Table, condition: ColumnElement[bool], read: Callable[[Row[Any]], T]) -> T | None:
         row = (await self._connection.execute(select(table).where(condition))).one_or_none()
