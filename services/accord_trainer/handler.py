@@ -51,6 +51,7 @@ class TrainerHandler:
         training.checkpoint_version = checkpoint_version
         training.tokenizer_fingerprint = manifest.tokenizer_fingerprint
         training.compute_threads = manifest.compute_threads
+        training.learns_from = manifest.learns_from
         return training
 
     def list(self, page_size: int, page_token: str) -> tuple[list[trainer_v1.Training], str]:

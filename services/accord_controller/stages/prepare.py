@@ -88,6 +88,7 @@ async def _try_trainings(work: Work) -> None:
             options=work.spec.reward_model.options,
         ),
     )
+    _require_kind("reward_model", work.spec.reward_model.algorithm, reward, "preferences")
     policy = await _try(
         work,
         "run.spec.policy.options",
@@ -95,10 +96,10 @@ async def _try_trainings(work: Work) -> None:
             training_id=f"{work.run_id}-trial-policy",
             algorithm=work.spec.policy.algorithm,
             init=base,
-            reference=base,
             options=work.spec.policy.options,
         ),
     )
+    _require_kind("policy", work.spec.policy.algorithm, policy, "samples")
     if work.spec.policy.critic_from_reward_model and policy.tokenizer_fingerprint != reward.tokenizer_fingerprint:
         raise InvalidArgument.at(
             "run.spec.policy.critic_from_reward_model",
@@ -107,6 +108,17 @@ async def _try_trainings(work: Work) -> None:
             reason="TOKENIZER_MISMATCH",
         )
     await work.journal.record(facts.TRAINER, policy)
+
+
+def _require_kind(field: str, algorithm: str, opened: trainer_v1.Training, wanted: str) -> None:
+    """InvalidArgument where the stage has something else to give than its algorithm learns from. A trainer that does
+    not say is believed."""
+    if opened.learns_from not in ("", wanted):
+        raise InvalidArgument.at(
+            f"run.spec.{field}.algorithm",
+            f"{algorithm} learns from {opened.learns_from}, and this stage gives {wanted}; train with it through the "
+            "SDK (docs/algorithms.md), and start the run from what it publishes",
+        )
 
 
 async def _try(work: Work, field: str, training: trainer_v1.Training) -> trainer_v1.Training:

@@ -1,0 +1,34 @@
+"""What a run asks for is tried before it starts: an algorithm that cannot learn in its stage is told at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.controller.test_controller_steps import at_work
+from tests.trainer.trainer_bench import weights_ref
+
+from accord.errors import InvalidArgument
+from accord_controller import facts
+from accord_controller.stages.prepare import _try_trainings
+
+
+@pytest.mark.parametrize(
+    ("stage", "algorithm"), [("policy", "ilql"), ("policy", "dpo"), ("policy", "sft"), ("reward_model", "ppo")]
+)
+async def test_an_algorithm_that_learns_from_something_else_is_refused(
+    tiny_folder: Path, tmp_path: Path, stage: str, algorithm: str
+) -> None:
+    async with at_work(tmp_path) as (work, client):
+        base = weights_ref(tiny_folder)
+        names = (facts.BASE, facts.REWARD_BASE)
+        await work.journal.record_entries([work.ledger.message_entry(name, base) for name in names])
+        async with work.leased("trainer"):
+            getattr(work.spec, stage).algorithm = algorithm
+            with pytest.raises(InvalidArgument, match=f"{algorithm} learns from") as refused:
+                await _try_trainings(work)
+            assert refused.value.violations[0].field == f"run.spec.{stage}.algorithm"
+            assert [one async for one in client.trainer.trainings()] == []
+            getattr(work.spec, stage).algorithm = {"policy": "ppo", "reward_model": "reward_model"}[stage]
+            await _try_trainings(work)
+        assert facts.TRAINER in work.ledger
