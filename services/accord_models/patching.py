@@ -44,7 +44,7 @@ def patched(base: Path, target: Path) -> Iterator[Callable[[str], tuple[StoredTe
     The block is given `name -> (tensor, its bits)`; InvalidArgument/BAD_CHANGE for a name that the base has not.
     """
     atomic.require_space(target.parent, sum(file.stat().st_size for file in base.rglob("*") if file.is_file()))
-    with atomic.folder(target) as part:
+    with atomic.folder(target, durable=False) as part:
         shutil.copytree(base, part, dirs_exist_ok=True, copy_function=shutil.copyfile)
         tensors = {tensor.name: tensor for tensor in stored_tensors(part)}
 

@@ -21,7 +21,7 @@ class ArtifactServicer(artifact_v1.ArtifactServiceServicer):
     async def GetArtifact(
         self, request: artifact_v1.GetArtifactRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> artifact_v1.GetArtifactResponse:
-        files = await asyncio.to_thread(self._store.files, request.artifact_id)
+        files = await asyncio.to_thread(self._store.files, request.artifact_id, request.omit_tensor_sha256)
         return artifact_v1.GetArtifactResponse(files=files)
 
     async def ReadFile(

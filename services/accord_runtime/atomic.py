@@ -29,13 +29,16 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def folder(path: Path) -> Iterator[Path]:
-    """Gives a temporary folder; when the block ends well it becomes `path`, durably, replacing what was there."""
+def folder(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Gives a temporary folder; when the block ends well it becomes `path`, durably, replacing what was there.
+
+    Without `durable` a power cut may leave damaged files: for copies that are verified whenever they are used.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         yield temporary
-        for file in temporary.rglob("*"):
+        for file in temporary.rglob("*") if durable else ():
             _sync(file)
         temporary.chmod(0o755)
         if path.exists():
@@ -48,7 +51,8 @@ def folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    _sync(path.parent)
+    if durable:
+        _sync(path.parent)
 
 
 def require_space(path: Path, needed_bytes: int) -> None:

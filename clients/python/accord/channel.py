@@ -25,6 +25,8 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # Weights come in large pieces: with frames of gRPC's default 16 KiB they cost half as much CPU again.
+    ("grpc.http2.max_frame_size", 16_777_215),
     ("grpc.keepalive_time_ms", 310_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.max_pings_without_data", 0),

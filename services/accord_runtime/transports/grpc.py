@@ -15,7 +15,7 @@ from accord_runtime.digest import file_digest
 from accord_runtime.paths import inside
 from accord_runtime.transfer import Progress
 
-_TRIES = 4  # of a file whose stream breaks
+_TRIES = 4  # of a stream that breaks before it has brought anything
 
 
 async def fetch(uri: str, target: Path, progress: Progress) -> Path:
@@ -28,10 +28,10 @@ async def fetch(uri: str, target: Path, progress: Progress) -> Path:
     artifact_id = parts.path.strip("/")
     async with open_channel(parts.netloc) as channel:
         stub = artifact_v1.ArtifactServiceStub(channel)
-        request = artifact_v1.GetArtifactRequest(artifact_id=artifact_id)
+        request = artifact_v1.GetArtifactRequest(artifact_id=artifact_id, omit_tensor_sha256=True)
         listing = await stub.GetArtifact(request, timeout=progress.limits.total_seconds)
         atomic.require_space(target.parent, sum(file.size_bytes for file in listing.files))
-        with atomic.folder(target) as part:
+        with atomic.folder(target, durable=False) as part:
             for file in listing.files:
                 path = inside(part, file.path)
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,14 +49,15 @@ async def _copy(
 ) -> None:
     broken = 0
     while True:
-        request = artifact_v1.ReadFileRequest(artifact_id=artifact_id, path=path, offset=out.tell())
+        start = out.tell()
+        request = artifact_v1.ReadFileRequest(artifact_id=artifact_id, path=path, offset=start)
         try:
             async for message in stub.ReadFile(request, timeout=progress.limits.total_seconds):
                 out.write(message.data)
                 progress.arrived(len(message.data))
             return
         except Unavailable:
-            broken += 1
+            broken = 1 if out.tell() > start else broken + 1
             if broken == _TRIES:
                 raise
             await asyncio.sleep(0.1 * 2**broken)

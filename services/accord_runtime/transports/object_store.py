@@ -23,7 +23,7 @@ async def fetch(uri: str, target: Path, progress: Progress) -> Path:
 
     NotFound/WEIGHTS_NOT_FOUND, PermissionDenied, Unavailable/OBJECT_STORE, FailedPrecondition/MISSING_EXTRA.
     """
-    with atomic.folder(target) as part:
+    with atomic.folder(target, durable=False) as part:
         await asyncio.to_thread(_copy, uri, part, progress)
     return target
 

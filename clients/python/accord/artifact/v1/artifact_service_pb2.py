@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)accord/artifact/v1/artifact_service.proto\x12\x12\x61\x63\x63ord.artifact.v1\x1a\x1fgoogle/api/field_behavior.proto\"/\n\x12GetArtifactRequest\x12\x19\n\x0b\x61rtifact_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"F\n\x13GetArtifactResponse\x12/\n\x05\x66iles\x18\x01 \x03(\x0b\x32 .accord.artifact.v1.ArtifactFile\"@\n\x0c\x41rtifactFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"V\n\x0fReadFileRequest\x12\x19\n\x0b\x61rtifact_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04path\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06offset\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01\" \n\x10ReadFileResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32\xca\x01\n\x0f\x41rtifactService\x12^\n\x0bGetArtifact\x12&.accord.artifact.v1.GetArtifactRequest\x1a\'.accord.artifact.v1.GetArtifactResponse\x12W\n\x08ReadFile\x12#.accord.artifact.v1.ReadFileRequest\x1a$.accord.artifact.v1.ReadFileResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)accord/artifact/v1/artifact_service.proto\x12\x12\x61\x63\x63ord.artifact.v1\x1a\x1fgoogle/api/field_behavior.proto\"Q\n\x12GetArtifactRequest\x12\x19\n\x0b\x61rtifact_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12 \n\x12omit_tensor_sha256\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x01\"F\n\x13GetArtifactResponse\x12/\n\x05\x66iles\x18\x01 \x03(\x0b\x32 .accord.artifact.v1.ArtifactFile\"@\n\x0c\x41rtifactFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"V\n\x0fReadFileRequest\x12\x19\n\x0b\x61rtifact_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04path\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06offset\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01\" \n\x10ReadFileResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32\xca\x01\n\x0f\x41rtifactService\x12^\n\x0bGetArtifact\x12&.accord.artifact.v1.GetArtifactRequest\x1a\'.accord.artifact.v1.GetArtifactResponse\x12W\n\x08ReadFile\x12#.accord.artifact.v1.ReadFileRequest\x1a$.accord.artifact.v1.ReadFileResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,6 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETARTIFACTREQUEST'].fields_by_name['artifact_id']._loaded_options = None
   _globals['_GETARTIFACTREQUEST'].fields_by_name['artifact_id']._serialized_options = b'\342A\001\002'
+  _globals['_GETARTIFACTREQUEST'].fields_by_name['omit_tensor_sha256']._loaded_options = None
+  _globals['_GETARTIFACTREQUEST'].fields_by_name['omit_tensor_sha256']._serialized_options = b'\342A\001\001'
   _globals['_READFILEREQUEST'].fields_by_name['artifact_id']._loaded_options = None
   _globals['_READFILEREQUEST'].fields_by_name['artifact_id']._serialized_options = b'\342A\001\002'
   _globals['_READFILEREQUEST'].fields_by_name['path']._loaded_options = None
@@ -41,15 +43,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READFILEREQUEST'].fields_by_name['offset']._loaded_options = None
   _globals['_READFILEREQUEST'].fields_by_name['offset']._serialized_options = b'\342A\001\001'
   _globals['_GETARTIFACTREQUEST']._serialized_start=98
-  _globals['_GETARTIFACTREQUEST']._serialized_end=145
-  _globals['_GETARTIFACTRESPONSE']._serialized_start=147
-  _globals['_GETARTIFACTRESPONSE']._serialized_end=217
-  _globals['_ARTIFACTFILE']._serialized_start=219
-  _globals['_ARTIFACTFILE']._serialized_end=283
-  _globals['_READFILEREQUEST']._serialized_start=285
-  _globals['_READFILEREQUEST']._serialized_end=371
-  _globals['_READFILERESPONSE']._serialized_start=373
-  _globals['_READFILERESPONSE']._serialized_end=405
-  _globals['_ARTIFACTSERVICE']._serialized_start=408
-  _globals['_ARTIFACTSERVICE']._serialized_end=610
+  _globals['_GETARTIFACTREQUEST']._serialized_end=179
+  _globals['_GETARTIFACTRESPONSE']._serialized_start=181
+  _globals['_GETARTIFACTRESPONSE']._serialized_end=251
+  _globals['_ARTIFACTFILE']._serialized_start=253
+  _globals['_ARTIFACTFILE']._serialized_end=317
+  _globals['_READFILEREQUEST']._serialized_start=319
+  _globals['_READFILEREQUEST']._serialized_end=405
+  _globals['_READFILERESPONSE']._serialized_start=407
+  _globals['_READFILERESPONSE']._serialized_end=439
+  _globals['_ARTIFACTSERVICE']._serialized_start=442
+  _globals['_ARTIFACTSERVICE']._serialized_end=644
 # @@protoc_insertion_point(module_scope)

@@ -23,16 +23,22 @@ class GetArtifactRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ARTIFACT_ID_FIELD_NUMBER: _builtins.int
+    OMIT_TENSOR_SHA256_FIELD_NUMBER: _builtins.int
     artifact_id: _builtins.str
     """The path of the `grpc://host:port/artifact-id` URI."""
+    omit_tensor_sha256: _builtins.bool
+    """Leave out the SHA-256 of *.safetensors, which takes a pass over all bytes: for callers that verify the digest of the
+    weights.
+    """
     def __init__(
         self,
         *,
         artifact_id: _builtins.str = ...,
+        omit_tensor_sha256: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_id", b"artifact_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_id", b"artifact_id", "omit_tensor_sha256", b"omit_tensor_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -71,7 +77,7 @@ class ArtifactFile(_message.Message):
     """Relative to the artifact's folder, `/` between parts."""
     size_bytes: _builtins.int
     sha256: _builtins.str
-    """Lower-case hex."""
+    """Lower-case hex; empty where the caller wants none."""
     def __init__(
         self,
         *,
