@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,8 @@ def test_published_logits_are_the_models_plus_beta_q(
     found = load_causal_lm(tmp_path / "out")(IDS).logits
     assert torch.allclose(found, logits + 3.0 * q, atol=2e-5)
     assert float((found - logits).abs().max()) > 0.1
+    # Engines that go by the config alone must not take the embeddings for the head.
+    assert json.loads((tmp_path / "out/config.json").read_text())["tie_word_embeddings"] is False
     # The training goes on with its own head, tied as it was.
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
     assert model.config.tie_word_embeddings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,55 @@ def test_figures_are_those_of_each_text_alone_in_float64(tiny_folder: Path, boot
     assert found["accuracy"] == pytest.approx(sum(better) / 3)
     assert found["accuracy/set1"] == float(better[1])
     assert found["reward_mean"] == pytest.approx((1 + 0 + 0 + 1 + 0.25 + 1 + 0) / 7)
+
+
+def test_gradients_are_those_of_each_text_alone_in_float64(tiny_folder: Path) -> None:
+    """V(s') is a target and gives no gradient, and neither do the targets of Q; all terms reach the trunk."""
+    ilql = trained(tiny_folder, gamma=0.9, cql_coefficient=0.3, bc_coefficient=2.0, polyak=0.5, micro_batch_tokens=40)
+    model, heads, v_head = (
+        copy.deepcopy(m).double() for m in (ilql.policy.model, ilql.policy.q, ilql.policy.value_head)
+    )
+    total, tokens = torch.zeros((), dtype=torch.float64), 0.0
+    examples = batch().preferences
+    for i, example in enumerate(examples):
+        for k, reward in enumerate(rewards(example)):
+            prompt, response = response_of(ilql.tokenizer, examples, i, k, 500)
+            weight = example.weight if example.HasField("weight") else 1.0
+            states = model.model(input_ids=torch.tensor([[*prompt, *response]])).last_hidden_state[
+                0, len(prompt) - 1 : -1
+            ]
+            chosen = torch.tensor(response)[:, None]
+            v = v_head(states)[:, 0]
+            target = torch.cat([0.9 * v[1:], tensor(reward)]).detach()
+            slow = torch.stack(
+                [(states @ h.weight.T).gather(1, chosen)[:, 0] for h in (heads.first_target, heads.second_target)]
+            )
+            off = slow.min(0).values.detach() - v
+            loss = torch.where(off > 0, 0.7 * off**2, 0.3 * off**2).sum()
+            for head in (heads.first, heads.second):
+                q = states @ head.weight.T
+                loss = loss + ((q.gather(1, chosen)[:, 0] - target) ** 2).sum()
+                loss = loss - 0.3 * q.log_softmax(-1).gather(1, chosen).sum()
+            loss = loss - 2.0 * model.lm_head(states).log_softmax(-1).gather(1, chosen).sum()
+            total, tokens = total + weight * loss, tokens + weight * len(response)
+    (total / tokens).backward()  # type: ignore[no-untyped-call]
+    found: dict[str, torch.Tensor] = {}
+
+    def keep() -> dict[str, float]:
+        for name, parameter in {**ilql.policy.parameters(), **ilql.policy.value_parameters()}.items():
+            assert parameter.grad is not None, name
+            found[name] = parameter.grad.clone()
+        return {"policy": 1.0, "value": 1.0}
+
+    ilql.optimizer.update = keep  # type: ignore[method-assign]
+    ilql.step(batch(), context())
+    for prefix, module in (("policy.", model), ("q.", heads), ("value.", v_head)):
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                expected = parameter.grad
+                assert expected is not None
+                assert torch.allclose(found.pop(prefix + name).double(), expected, rtol=1e-3, atol=1e-5), name
+    assert not found
 
 
 def test_parts_and_prefixes_change_nothing(tiny_folder: Path) -> None:

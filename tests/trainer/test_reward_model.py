@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +12,10 @@ import torch
 from tests.trainer.trainer_bench import TINY, pairs
 from transformers import BertConfig, BertModel
 
+from accord.trainer import v1 as trainer_v1
 from accord_models.loading import load_reward_model
 from accord_models.publishing import save_model
-from accord_models.tokenizer import load_tokenizer
+from accord_models.tokenizer import load_tokenizer, render_response
 from accord_trainer.algorithm import Experience, Start, StepContext
 from accord_trainer.algorithms.reward_model import RewardModelOptions, RewardModelTraining
 from accord_trainer.preference_metrics import calibration_error, preference_metrics
@@ -109,6 +112,94 @@ def test_an_example_without_weight_teaches_nothing(tiny_folder: Path) -> None:
         training.step(Experience([], examples), context())
         digests.append(published_digest(training.merged(), "float32"))
     assert digests[0] == digests[1]
+
+
+def every_kind() -> list[trainer_v1.PreferenceExample]:
+    """A pair with a margin, a tied pair, a ranking with ties, ratings; each with a weight."""
+    wide, tied, ranked, rated = pairs(4)
+    wide.margin, tied.margin = 0.7, 0.7  # a tie knows no margin
+    tied.ranks.values[:] = [0, 0]
+    ranked.responses.extend(["it was", "it was a day"])
+    ranked.ranks.values[:] = [1, 0, 2, 1]
+    rated.ratings.CopyFrom(trainer_v1.Ratings(values=[0.2, 0.9]))
+    for example, weight in zip((wide, tied, ranked, rated), (0.5, 1.0, 3.0, 2.0), strict=True):
+        example.weight = weight
+    return [wide, tied, ranked, rated]
+
+
+def by_hand(scores_K: list[torch.Tensor], example: trainer_v1.PreferenceExample, smoothing: float) -> torch.Tensor:
+    """The loss of one example, written down anew."""
+    if example.HasField("ratings"):
+        terms = [
+            -r * torch.log(torch.sigmoid(s)) - (1 - r) * torch.log(1 - torch.sigmoid(s))
+            for s, r in zip(scores_K, example.ratings.values, strict=True)
+        ]
+        return sum(terms, torch.zeros(())) / len(terms)
+    if len(scores_K) == 2:
+        a, b = scores_K  # `pairs` gives the better one first where the index is even: here always
+        tied = example.ranks.values[0] == example.ranks.values[1]
+        margin, part = (0.0, 0.5) if tied else (example.margin, smoothing)
+        return -(1 - part) * torch.log(torch.sigmoid(a - b - margin)) - part * torch.log(torch.sigmoid(b - a + margin))
+    # Ranks 1, 0, 2, 1: the second is taken first, then the two that tie (Efron), then the third alone.
+    first, best, last, other = (torch.exp(score) for score in scores_K)
+    everyone = torch.log(first + best + last + other) - scores_K[1]
+    both = torch.log(first + other + last) + torch.log(0.5 * (first + other) + last) - scores_K[0] - scores_K[3]
+    return everyone + both
+
+
+def test_gradients_are_those_of_each_text_alone_in_float64(tiny_folder: Path) -> None:
+    """Margin, tie, ranking, rating, weight, smoothing and centring all reach the gradient; scored at the last token."""
+    examples = every_kind()
+    examples[1].responses[:] = examples[1].responses[::-1]
+    training = make(tiny_folder, label_smoothing=0.1, centring=0.3, micro_batch_tokens=40)
+    reference = copy.deepcopy(training.adaptable.model).double()
+    total = torch.zeros((), dtype=torch.float64)
+    plain, weights = 0.0, 0.0
+    for example in examples:
+        scores = []
+        for response in example.responses:
+            ids = render_response(training.tokenizer, example.prompt, response)
+            hidden = reference.base_model(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]
+            scores.append(training.scorer.head.weight.detach().double()[0] @ hidden)
+        loss = by_hand(scores, example, 0.1)
+        plain, weights = plain + example.weight * float(loss.detach()), weights + example.weight
+        total = total + example.weight * (loss + 0.3 * torch.stack(scores).sum().square())
+    (total / weights).backward()  # type: ignore[no-untyped-call]
+    found: dict[str, torch.Tensor] = {}
+
+    def keep() -> dict[str, float]:
+        for name, parameter in training.adaptable.model.named_parameters():
+            if parameter.grad is not None:
+                found[name] = parameter.grad.clone()
+        training.optimizer.clear()
+        return {"model": 1.0, "head": 1.0}
+
+    training.optimizer.update = keep  # type: ignore[method-assign]
+    assert training.step(Experience([], examples), context())["loss"] == pytest.approx(plain / weights, rel=1e-5)
+    compared = 0
+    for name, parameter in reference.named_parameters():
+        if parameter.grad is not None:
+            assert torch.allclose(found[name].double(), parameter.grad, rtol=1e-3, atol=1e-5), name
+            compared += 1
+    assert compared > 10
+
+
+def test_the_head_has_its_own_learning_rate(tiny_folder: Path) -> None:
+    """The first update of Adam moves each weight by about its learning rate."""
+    training = make(tiny_folder, learning_rate=1e-4, head_learning_rate=1e-2, adam_epsilon=1e-12)
+    before = {name: p.detach().clone() for name, p in training.adaptable.model.named_parameters()}
+    training.step(Experience([], pairs(2)), context())
+    after = training.adaptable.model.named_parameters()
+    moved = {name: float((p.detach() - before[name]).abs().max()) for name, p in after}
+    assert moved.pop("score.weight") == pytest.approx(1e-2, rel=0.01)
+    assert max(moved.values()) == pytest.approx(1e-4, rel=0.01)
+
+
+def test_the_correlation_of_score_and_length_by_hand() -> None:
+    scores = [torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 5.0]])]
+    found = preference_metrics(scores, pairs(2), [[3, 4], [1, 1]])
+    # Lengths less their mean: .75, 1.75, -1.25, -1.25; scores: -1, 0, -2, 3.
+    assert found["length_correlation"] == pytest.approx((-0.75 + 2.5 - 3.75) / math.sqrt(6.75 * 14))
 
 
 def test_metrics_by_hand() -> None:
