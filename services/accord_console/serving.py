@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from types import FrameType
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
 
@@ -21,20 +21,19 @@ log = logging.getLogger(__name__)
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which tells the console's open streams when it is about to end."""
+    """uvicorn without its signal handlers, which end the process by the signal after a drain in good order."""
 
     def __init__(self, config: uvicorn.Config, console: Console) -> None:
         super().__init__(config)
         self._console = console
-        self._loop = asyncio.get_running_loop()
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Called by signal."""
-        self._loop.call_soon_threadsafe(self._console.draining.set)
-        super().handle_exit(sig, frame)
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """None."""
+        yield
 
     def drain(self) -> None:
-        """Ends the server from within, as a signal does."""
+        """Takes no new requests, ends the streams, lets the other requests end."""
         self._console.draining.set()
         self.should_exit = True
 
@@ -45,6 +44,8 @@ async def run(settings: ConsoleSettings) -> None:
     sock = listen(settings)
     address = _address(settings, sock)
     server = _server(settings, console)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, server.drain)
     discovery.write(settings.state_dir, "console", address, token=console.sessions.operator_token)
     scheme = "https" if settings.tls_cert else "http"
     print(f"accord_console serving at {address}", flush=True)
@@ -61,7 +62,7 @@ async def serving(settings: ConsoleSettings) -> AsyncIterator[tuple[str, Console
     console = build(settings)
     sock = listen(settings)
     server = _server(settings, console)
-    task = asyncio.create_task(server._serve([sock]))  # without uvicorn's signal handlers, which are the process's
+    task = asyncio.create_task(server.serve(sockets=[sock]))
     try:
         yield f"http://{_address(settings, sock)}", console
     finally:

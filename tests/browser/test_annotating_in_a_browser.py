@@ -144,13 +144,19 @@ async def test_a_ranking_that_nobody_touched_is_asked_about_first(site: Site, op
     assert len(await site.saved()) == 1
 
 
-async def test_a_rating_by_keyboard(site: Site, open_page: Open) -> None:
-    await site.task([HONEST], CATS, kind="rating")
+async def test_a_rating_with_criteria_by_keyboard(site: Site, open_page: Open) -> None:
+    await site.task([HONEST], CATS, kind="rating", criteria=CRITERIA)
     page = await open_page(site.link("alice"))
     await page.keyboard.press("4")
+    await page.keyboard.press("Tab")
+    await page.keyboard.press("2")
+    await page.keyboard.press("ArrowRight")
+    await page.keyboard.press("Tab")
+    await page.keyboard.press("5")
     await ready(page, lambda: page.keyboard.press("Enter"))
-    (record,) = await site.saved()
-    assert record.feedback.rating.value == 4
+    (found,) = [one async for one in site.client.preferences.feedback()]
+    assert found.rating.value == 4
+    assert sorted((one.criterion, one.value) for one in found.criteria) == [("harmless", 5), ("helpful", 3)]
 
 
 async def test_a_double_click_saves_once_and_a_reload_keeps_the_task(site: Site, open_page: Open) -> None:

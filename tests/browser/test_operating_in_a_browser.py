@@ -56,6 +56,8 @@ async def test_a_run_live_its_pause_its_end_and_a_comparison_of_its_policies(
         await picture(page, "console-run")
 
         await page.goto(f"{url}/models/demo-2")
+        made = await page.locator(".lineage li > strong").all_inner_texts()
+        assert made == ["demo-2", "demo-1", "base model"]
         await page.goto(f"{url}/models")
         await compare(page, client)
 

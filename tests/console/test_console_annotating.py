@@ -189,6 +189,17 @@ async def test_an_invite_for_a_queue_gives_its_tasks_only(site: Site, web: httpx
     assert "That is all for now" in done.text
 
 
+async def test_who_is_excluded_is_told_and_their_answer_is_not_taken(site: Site, web: httpx2.AsyncClient) -> None:
+    await site.task(["one", "two"])
+    page = (await web.get(site.link("ann"))).text
+    ann = preference_v1.Annotator(annotator_id="ann", kind=preference_v1.ANNOTATOR_KIND_HUMAN)
+    await site.client.annotators.exclude(ann)
+    refused = await web.post("/annotate/answer", data={**fields(page), "choice": "0"})
+    assert (refused.status_code, "ANNOTATOR_EXCLUDED" in refused.text) == (403, True)
+    assert (await web.get("/annotate")).status_code == 403
+    assert await site.saved() == []
+
+
 async def test_markup_in_prompts_and_answers_is_text(site: Site, web: httpx2.AsyncClient) -> None:
     attack = "<script>alert(1)</script><img src=x onerror=alert(1)>"
     await site.task([attack, f"**{attack}**"], attack)

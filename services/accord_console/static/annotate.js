@@ -74,12 +74,16 @@ if (kind === "comparison") {
 }
 
 const press = (id) => form.requestSubmit(document.getElementById(id));
-const choose = (name, value) => {
+const choose = (name, value, focus = false) => {
   const found = form.querySelector(`input[name="${name}"][value="${CSS.escape(value)}"]`);
   if (found) found.checked = true;
+  if (focus) found?.focus();
   return Boolean(found);
 };
+// A number rates the criterion that has the focus, else it chooses, ranks or rates.
 const digit = (number) => {
+  const criterion = document.activeElement.name ?? "";
+  if (criterion.startsWith("rate-")) return choose(criterion, String(number), true);
   if (!flagging.hidden) return choose("reason", form.querySelectorAll("input[name=reason]")[number - 1]?.value ?? "");
   if (kind === "comparison") return choose("choice", String(number - 1));
   if (kind === "rating") return choose("value", String(number));
@@ -100,7 +104,7 @@ document.addEventListener("keydown", (event) => {
   }
   const key = event.key.toLowerCase();
   const done = () => event.preventDefault();
-  if (order?.key(event)) return done();
+  if (!event.target.matches("input") && order?.key(event)) return done();
   if (/^[1-9]$/.test(key) && digit(Number(key))) return done();
   if (event.key === "Enter" && !event.target.closest("a, button")) { done(); return press(flagging.hidden ? "save" : "send-flag"); }
   if (event.repeat) return;

@@ -102,6 +102,11 @@ const follow = (after) => {
     }
   };
   source.addEventListener("end", async () => { source.close(); await refresh(); root.dataset.live = "ended"; });
+  source.addEventListener("trouble", (message) => {
+    const line = document.createElement("li");
+    line.append(cell(new Date().toLocaleTimeString(), "time"), cell("console"), cell(JSON.parse(message.data).message));
+    log.prepend(line);
+  });
   source.onopen = () => { root.dataset.live = "live"; };
 };
 
