@@ -123,6 +123,7 @@ class Runner:
                         await journal.turn(controller_v1.RUN_STATE_FAILED, "failed", message)
                         return
                     case Succeed():
+                        await self._withdraw(journal)
                         await journal.turn(controller_v1.RUN_STATE_SUCCEEDED, "succeeded", _summary(journal.status))
                         return
                     case Nothing():

@@ -13,6 +13,7 @@ from accord.reward import v1 as reward_v1
 from accord_controller import inputs
 
 RELIABILITY = "reliability"
+SELECTIONS = ("random", "disagreement", "information")
 WEIGHTINGS = ("none", RELIABILITY)
 RUN_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -35,6 +36,10 @@ def resolve(spec: controller_v1.RunSpec) -> controller_v1.RunSpec:
         feedback.people.redundancy = feedback.people.redundancy or 1
         if not feedback.people.HasField("threshold"):
             feedback.people.threshold = 1.0
+    if feedback.HasField("judges"):
+        feedback.judges.redundancy = feedback.judges.redundancy or len(feedback.judges.judges)
+    feedback.selection = feedback.selection or SELECTIONS[0]
+    feedback.selection_pool = feedback.selection_pool or 4 * feedback.prompts_per_iteration
     model = full.reward_model
     model.algorithm = model.algorithm or "reward_model"
     model.model = model.model or full.model
@@ -100,7 +105,7 @@ def model_names(spec: controller_v1.RunSpec) -> set[str]:
     """Names of registered models that the spec asks for (`models/<name>`)."""
     return {
         uri.removeprefix(inputs.REGISTRY)
-        for uri in (spec.model, spec.reward_model.model)
+        for uri in (spec.model, spec.reward_model.model, *(judge.policy for judge in spec.feedback.judges.judges))
         if uri.startswith(inputs.REGISTRY)
     }
 
@@ -164,9 +169,20 @@ def _check_numbers(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
         if not (math.isfinite(simulated.noise) and simulated.noise > 0):
             yield _wrong("feedback.simulated.noise", f"must be a number above 0, not {simulated.noise}")
     if feedback.HasField("people"):
+        yield from _check_people(feedback.people)
         at_least.append(("feedback.people.redundancy", feedback.people.redundancy, 1))
+        at_least.append(("feedback.people.min_judgements", feedback.people.min_judgements, 0))
         if not 0 < feedback.people.threshold <= 1:
             yield _wrong("feedback.people.threshold", f"must be above 0 and at most 1, not {feedback.people.threshold}")
+    if feedback.HasField("judges"):
+        at_least.append(("feedback.judges.redundancy", feedback.judges.redundancy, 1))
+        if feedback.judges.redundancy > max(1, len(feedback.judges.judges)):
+            yield _wrong(
+                "feedback.judges.redundancy",
+                f"{feedback.judges.redundancy} verdicts on each task need as many judges, and there are "
+                f"{len(feedback.judges.judges)}",
+            )
+    at_least.append(("feedback.selection_pool", feedback.selection_pool, feedback.prompts_per_iteration))
     for field, value, least in at_least:
         if value < least:
             yield _wrong(field, f"must be at least {least}, not {value}")
@@ -186,9 +202,50 @@ def _check_numbers(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
         yield _wrong("evaluate.max_kl", f"must be above 0, not {evaluate.max_kl}")
 
 
+def _check_people(people: controller_v1.HumanAnnotators) -> Iterable[FieldViolation]:
+    if people.HasField("min_agreement"):
+        if not -1 < people.min_agreement <= 1:
+            yield _wrong("feedback.people.min_agreement", f"is an alpha of at most 1, not {people.min_agreement}")
+        if people.redundancy < 2:
+            yield _wrong("feedback.people.min_agreement", "needs a redundancy of at least 2: who answers alone agrees")
+    if people.HasField("max_wait_seconds") and not people.max_wait_seconds > 0:
+        yield _wrong("feedback.people.max_wait_seconds", f"must be above 0, not {people.max_wait_seconds}")
+
+
+def _check_judges(judges: controller_v1.ModelJudges, known: Known) -> Iterable[FieldViolation]:
+    names: set[str] = set()
+    for index, judge in enumerate(judges.judges):
+        path = f"feedback.judges.judges[{index}]"
+        if judge.name in names:
+            yield _wrong(f"{path}.name", f"there is another judge {judge.name!r}")
+        names.add(judge.name)
+        source = judge.WhichOneof("source")
+        if source is None:
+            yield _wrong(path, "needs exactly one of url, policy")
+        elif source == "policy":
+            name = judge.policy.removeprefix(inputs.REGISTRY)
+            if not judge.policy.startswith(inputs.REGISTRY) or name not in known.models:
+                yield _wrong(f"{path}.policy", f"must be models/<name> of the registry, not {judge.policy!r}")
+        else:
+            if not judge.url.startswith(("http://", "https://")):
+                yield _wrong(f"{path}.url", f"must begin with http:// or https://, not {judge.url!r}")
+            if not judge.model:
+                yield _wrong(f"{path}.model", "needed with a url: the model's name at the endpoint")
+
+
+def _check_selection(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
+    selection = spec.feedback.selection
+    if selection not in SELECTIONS:
+        yield _wrong("feedback.selection", f"must be one of {', '.join(SELECTIONS)}, not {selection!r}")
+    elif selection != SELECTIONS[0] and spec.reward_model.options.fields["ensemble"].number_value < 2:
+        yield _wrong("feedback.selection", f"{selection!r} needs reward_model.options.ensemble of at least 2")
+
+
 def _check_names(spec: controller_v1.RunSpec, known: Known) -> Iterable[FieldViolation]:
     if spec.feedback.WhichOneof("source") is None:
-        yield _wrong("feedback", "needs exactly one of simulated, people, preferences")
+        yield _wrong("feedback", "needs exactly one of simulated, people, judges, preferences")
+    yield from _check_judges(spec.feedback.judges, known)
+    yield from _check_selection(spec)
     for field, group, name in (
         ("rollout.engine", "accord.engines", spec.rollout.engine),
         ("reward_model.algorithm", "accord.algorithms", spec.reward_model.algorithm),

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from accord.errors import AccordError
-from accord_models.loading import load_reward_model
+from accord_models.loading import ensemble_size, load_reward_model
 from accord_models.precision import compute_threads, resolve_dtype
 from accord_models.tokenizer import keep_end, load_tokenizer, pair_inputs, reading_limit, render_response
 from accord_reward.scorer import Item, ItemFailure, Outcome
@@ -19,12 +19,15 @@ _LONGEST_TO_SHORTEST = 1.25
 
 
 class RewardModel:
-    """One loaded sequence classifier with one output. Not thread-safe: used by one worker thread at a time."""
+    """One loaded sequence classifier with one output, or an ensemble's.
+
+    Not thread-safe: used by one worker thread at a time.
+    """
 
     def __init__(self, folder: Path, dtype: str = "float32", threads: int = 0) -> None:
         """Loads `folder`, eval mode, no dropout. `dtype`: float32, bfloat16 or auto. InvalidArgument/BAD_MODEL."""
         compute_threads(threads)
-        self._model = load_reward_model(folder, resolve_dtype(dtype))
+        self._model = load_reward_model(folder, resolve_dtype(dtype), members=True)
         self._tokenizer = load_tokenizer(folder)
         config = self._model.config
         if config.pad_token_id is None:
@@ -32,9 +35,14 @@ class RewardModel:
             config.pad_token_id = self._tokenizer.pad_token_id
         self._pad = int(config.pad_token_id)
         self.max_tokens = reading_limit(config, self._tokenizer)
+        self.members = ensemble_size(config)
 
-    def score(self, items: Sequence[Item], max_batch_tokens: int, max_length: int | None = None) -> list[Outcome]:
+    def score(
+        self, items: Sequence[Item], max_batch_tokens: int, max_length: int | None = None, member: int | None = None
+    ) -> list[Outcome]:
         """One raw score per item, in order, or a failure where the model's chat template refuses the conversation.
+
+        Of an ensemble the mean over its members, or what `member` says.
 
         The last min(max_length, max_tokens) tokens count. Which items share a forward pass follows from the items
         alone, so the same items give the same bits.
@@ -54,7 +62,7 @@ class RewardModel:
         if cut:
             log.info("%d of %d items were longer than %d tokens; their beginnings are not read", cut, len(items), limit)
         for batch in by_length(tokens, max_batch_tokens):
-            outcomes.update(zip(batch, self._forward([tokens[index] for index in batch]), strict=True))
+            outcomes.update(zip(batch, self._forward([tokens[index] for index in batch], member), strict=True))
         return [outcomes[index] for index in range(len(items))]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
@@ -62,7 +70,7 @@ class RewardModel:
         return [len(self._tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
 
     @torch.inference_mode()
-    def _forward(self, token_ids: Sequence[list[int]]) -> list[float]:
+    def _forward(self, token_ids: Sequence[list[int]], member: int | None) -> list[float]:
         """Scores of one padded batch. Pads on the right, so position ids are 0, 1, 2... of the real tokens."""
         width = max(len(ids) for ids in token_ids)
         device = self._model.device
@@ -72,8 +80,8 @@ class RewardModel:
             ids_BT[row, : len(ids)] = torch.tensor(ids)
             mask_BT[row, : len(ids)] = 1
         inputs = {"input_ids": ids_BT, "attention_mask": mask_BT, **pair_inputs(self._tokenizer, ids_BT)}
-        logits_B1 = self._model(**{name: tensor.to(device) for name, tensor in inputs.items()}).logits
-        scores: list[float] = logits_B1.float().squeeze(-1).tolist()
+        logits_BM = self._model(**{name: tensor.to(device) for name, tensor in inputs.items()}).logits.float()
+        scores: list[float] = (logits_BM.mean(-1) if member is None else logits_BM[:, member]).tolist()
         return scores
 
 

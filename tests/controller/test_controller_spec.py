@@ -92,6 +92,30 @@ CASES: list[tuple[str, str, Change]] = [
     ("feedback.simulated.redundancy", "4 answers", lambda spec, at: setattr(spec.feedback.simulated, "redundancy", 4)),
     ("feedback.people.threshold", "at most 1", lambda spec, at: setattr(spec.feedback.people, "threshold", 1.5)),
     (
+        "feedback.people.min_agreement",
+        "redundancy",
+        lambda spec, at: setattr(spec.feedback.people, "min_agreement", 0.5),
+    ),
+    (
+        "feedback.people.max_wait_seconds",
+        "above 0",
+        lambda spec, at: setattr(spec.feedback.people, "max_wait_seconds", 0),
+    ),
+    (
+        "feedback.judges.judges[0].url",
+        "http",
+        lambda spec, at: spec.feedback.judges.judges.add(name="j", url="x:1", model="m"),
+    ),
+    (
+        "feedback.judges.judges[0].policy",
+        "models/",
+        lambda spec, at: spec.feedback.judges.judges.add(policy="models/no"),
+    ),
+    ("feedback.selection", "must be one of random, ", lambda spec, at: setattr(spec.feedback, "selection", "best")),
+    ("feedback.selection", "ensemble", lambda spec, at: setattr(spec.feedback, "selection", "disagreement")),
+    ("feedback.selection_pool", "at least 128", lambda spec, at: setattr(spec.feedback, "selection_pool", 8)),
+    ("reward_model.weighting", "reliability", lambda spec, at: setattr(spec.reward_model, "weighting", "some")),
+    (
         "feedback.preferences.files[0]",
         "prompts, not preferences",
         lambda spec, at: spec.feedback.preferences.files.append(str(at / "prompts.jsonl")),

@@ -170,3 +170,17 @@ async def test_a_full_service_refuses_models_while_others_are_in_use_and_replace
         await client.reward.load_model(first)
         await client.reward.load_model(second)
         assert (await client.reward.scorers()).loaded_model_digests == [second.digest]
+
+
+async def test_each_member_of_an_ensemble_can_be_asked_and_their_mean_is_the_score(tmp_path: Path) -> None:
+    ensemble = make_reward_model(tmp_path, ensemble=3)
+    async with reward_client(tmp_path) as client:
+        digest = await client.reward.load_model(ensemble)
+        members = [scorer("model", {"member": number}, model_digest=digest) for number in range(3)]
+        results = await client.reward.score(ITEMS, scorers=members)
+        whole = values(await client.reward.score(ITEMS, scorers=[scorer("model", model_digest=digest)]))
+        with pytest.raises(InvalidArgument, match="has 3 members"):
+            await client.reward.score(ITEMS, scorers=[scorer("model", {"member": 3}, model_digest=digest)])
+    raws = [[part.raw for part in result.score.parts] for result in results]
+    assert all(len(set(raw)) == 3 for raw in raws)
+    assert [sum(raw) / 3 for raw in raws] == pytest.approx(whole, abs=1e-5)

@@ -25,14 +25,15 @@ async def reward_client(folder: Path, **settings: Any) -> AsyncIterator[accord.C
         yield client
 
 
-def make_reward_model(folder: Path, seed: int = 0) -> types_v1.WeightsRef:
-    """A tiny reward model (2 layers, random) in `folder`/model, published as file."""
+def make_reward_model(folder: Path, seed: int = 0, ensemble: int = 1) -> types_v1.WeightsRef:
+    """A tiny reward model (2 layers, random), or an ensemble, in `folder`/model, published as file."""
     from accord_models.loading import new_reward_model
     from accord_models.publishing import save_model
     from accord_models.tokenizer import load_tokenizer
 
     trunk = make_tiny_model(folder / "trunk", seed)
-    digest = save_model(new_reward_model(trunk, seed), load_tokenizer(trunk), folder / "model", "float32")
+    model = new_reward_model(trunk, seed, ensemble=ensemble)
+    digest = save_model(model, load_tokenizer(trunk), folder / "model", "float32")
     return types_v1.WeightsRef(uri=(folder / "model").as_uri(), digest=digest)
 
 

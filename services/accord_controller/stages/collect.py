@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -17,12 +16,14 @@ from accord_controller.sampling import gather_samples
 from accord_controller.scoring import Scored, score_samples
 from accord_controller.seeds import turn
 from accord_controller.stages.engine import check_same_engine
+from accord_controller.stages.judging import judge_tasks
 from accord_controller.stages.measuring import finish_stage
+from accord_controller.stages.selecting import select_samples, selects
+from accord_controller.stages.waiting import wait_for_people
 from accord_controller.work import Work, key
 
 # Of the prompts asked, the part from the held-out side: their feedback measures the reward model, and trains nothing.
 HELDOUT_PART = 5
-POLL_SECONDS = 2.0
 SHOWN_EVERY = 8
 
 
@@ -35,8 +36,10 @@ async def collect(work: Work, iteration: int) -> None:
         tasks, completions = await _open_tasks(work, iteration)
         if feedback.HasField("simulated"):
             await _simulate(work, iteration, tasks, completions)
+        elif feedback.HasField("judges"):
+            await judge_tasks(work, queue_name(work.run_id, iteration), len(tasks))
         else:
-            await _wait_for_people(work, iteration, len(tasks))
+            await wait_for_people(work, iteration, queue_name(work.run_id, iteration), len(tasks))
         queues = [queue_name(work.run_id, number) for number in range(1, iteration + 1)]
         choice = preference_v1.SnapshotFilter(queues=queues)
     name = key(iteration, "collect", "snapshot")
@@ -65,17 +68,22 @@ def queue_name(run_id: str, iteration: int) -> str:
 
 
 async def collect_prompts(work: Work, iteration: int) -> list[preference_v1.Prompt]:
-    """The prompts asked in this iteration, of both sides of the split; none twice until all were asked."""
+    """The prompts asked in this iteration, of both sides of the split; none twice until all were asked. Where a
+    selection follows, so many more of the training side as the spec says."""
     chosen: list[preference_v1.Prompt] = []
-    wanted = work.spec.feedback.prompts_per_iteration
-    for split, count in (
-        (preference_v1.SPLIT_HELDOUT, max(1, wanted // HELDOUT_PART)),
-        (preference_v1.SPLIT_TRAIN, wanted - max(1, wanted // HELDOUT_PART)),
-    ):
+    feedback = work.spec.feedback
+    heldout = heldout_prompts(work)
+    total = feedback.selection_pool if selects(work, iteration) else feedback.prompts_per_iteration
+    for split, count in ((preference_v1.SPLIT_HELDOUT, heldout), (preference_v1.SPLIT_TRAIN, total - heldout)):
         there = await facts.prompts_of(work, split)
         count = min(count, len(there))
         chosen += turn(there, lambda prompt: prompt.prompt_id, count, iteration - 1, work.spec.seed, "collect", split)
     return list({prompt.prompt_id: prompt for prompt in chosen}.values())
+
+
+def heldout_prompts(work: Work) -> int:
+    """How many of an iteration's prompts are on the held-out side."""
+    return max(1, work.spec.feedback.prompts_per_iteration // HELDOUT_PART)
 
 
 async def _open_tasks(work: Work, iteration: int) -> tuple[list[preference_v1.Task], list[preference_v1.Completion]]:
@@ -86,9 +94,23 @@ async def _open_tasks(work: Work, iteration: int) -> tuple[list[preference_v1.Ta
     if tasks is None:
         wanted = _tasks_for(work, iteration, completions)
         # The request_id makes a repeat after a kill the same call.
-        tasks = await work.client.preferences.create_tasks(wanted, request_id=f"{work.run_id}-{iteration}-tasks")
+        tasks = await _create(work, wanted, f"{work.run_id}-{iteration}-tasks")
         await work.journal.record_all(name, preference_v1.Task, tasks)
     return tasks, completions
+
+
+async def _create(work: Work, wanted: Sequence[preference_v1.Task], request_id: str) -> list[preference_v1.Task]:
+    """Opens tasks; those about prompts that somebody has deleted meanwhile are left out."""
+    try:
+        return await work.client.preferences.create_tasks(wanted, request_id=request_id)
+    except FailedPrecondition as error:
+        gone = error.metadata.get("prompt_id")
+        rest = [task for task in wanted if task.prompt_id != gone]
+        if error.reason != "PROMPT_DELETED" or not rest:
+            raise
+        await work.journal.tell("retry", f"prompt {gone} was deleted meanwhile; nobody is asked about it")
+        # Nothing was opened, so the same request_id may name what is left.
+        return await _create(work, rest, request_id)
 
 
 async def _completions(work: Work, iteration: int) -> list[preference_v1.Completion]:
@@ -111,6 +133,9 @@ async def _completions(work: Work, iteration: int) -> list[preference_v1.Complet
             version=policy.version,
             seed_parts=("collect", iteration),
         )
+    if selects(work, iteration):
+        wanted = work.spec.feedback.prompts_per_iteration - heldout_prompts(work)
+        samples = await select_samples(work, iteration, samples, wanted)
     completions = await work.client.preferences.create_completions(
         [_completion(work, iteration, sample) for sample in samples],
         request_id=f"{work.run_id}-{iteration}-completions",
@@ -137,7 +162,9 @@ def _tasks_for(work: Work, iteration: int, completions: Sequence[preference_v1.C
     """One task for each prompt: a comparison of two answers or a ranking of more. Prompts whose answers are all the
     same are left out: there is nothing to judge."""
     feedback = work.spec.feedback
-    redundancy = feedback.simulated.redundancy if feedback.HasField("simulated") else feedback.people.redundancy
+    kind = feedback.WhichOneof("source")
+    redundancy = int(getattr(feedback, kind or "people").redundancy)
+    people = feedback.people if kind == "people" else None
     by_prompt: dict[str, dict[str, preference_v1.Completion]] = defaultdict(dict)
     for completion in completions:
         by_prompt[completion.prompt_id].setdefault(completion.text, completion)
@@ -148,6 +175,10 @@ def _tasks_for(work: Work, iteration: int, completions: Sequence[preference_v1.C
             completion_ids=[answer.completion_id for answer in answers.values()],
             redundancy=redundancy,
             queue=queue_name(work.run_id, iteration),
+            # What is left of earlier iterations is about older policies: it can wait.
+            priority=iteration,
+            criteria=people.criteria if people is not None else (),
+            instructions=people.instructions if people is not None else "",
         )
         for prompt_id, answers in by_prompt.items()
         if len(answers) > 1
@@ -216,24 +247,3 @@ async def _known_scores(
         recorded = [reward_v1.ScoreResult(item_id=each.sample.request_id, score=each.score) for each in scored]
         await work.journal.record_all(name, reward_v1.ScoreResult, recorded)
     return {result.item_id: result.score.value for result in recorded}
-
-
-async def _wait_for_people(work: Work, iteration: int, tasks: int) -> None:
-    """Waits until enough tasks are answered, then withdraws the rest."""
-    people = work.spec.feedback.people
-    queue = queue_name(work.run_id, iteration)
-    enough = max(1, round(tasks * people.threshold))
-    told = -1
-    while True:
-        state = await work.client.preferences.queue(queue)
-        if told < 0:
-            await work.journal.tell("waiting", f"waiting for people to answer {enough} tasks in queue {queue}")
-        if state.done_tasks != told:
-            told = state.done_tasks
-            said = f"waiting for people: {told} of {enough} tasks answered (`accord annotate --queue {queue}`)"
-            await work.journal.progress(told, enough, said)
-        if state.done_tasks >= enough or not state.open_tasks:
-            break
-        await asyncio.sleep(POLL_SECONDS)
-        work.check()
-    await work.client.preferences.cancel_tasks(queue)

@@ -20,6 +20,9 @@ class ModelOptions(Options):
         ge=1,
         description="Tokens of conversation and response that are read, the last ones; unset: what the model can.",
     )
+    member: int | None = Field(
+        None, ge=0, description="Of an ensemble: the score of this member alone, from 0; unset: the mean of all."
+    )
 
 
 class ModelScorer(Scorer):
@@ -36,6 +39,10 @@ class ModelScorer(Scorer):
     def __init__(self, options: ModelOptions, context: ScorerContext) -> None:
         if context.model is None:
             raise InvalidArgument.at("model_digest", "must be set: which of the loaded reward models")
+        if options.member is not None and options.member >= context.model.members:
+            raise InvalidArgument.at(
+                "options.member", f"is {options.member}; the reward model has {context.model.members} members"
+            )
         self._model = context.model
         self._options = options
         self._context = context
@@ -43,5 +50,10 @@ class ModelScorer(Scorer):
     async def score(self, items: Sequence[Item]) -> Sequence[Outcome]:
         """Raw model outputs, unbounded; a failure for a conversation that the model's chat template refuses."""
         return await asyncio.get_running_loop().run_in_executor(
-            self._context.compute, self._model.score, items, self._context.max_batch_tokens, self._options.max_length
+            self._context.compute,
+            self._model.score,
+            items,
+            self._context.max_batch_tokens,
+            self._options.max_length,
+            self._options.member,
         )

@@ -1,0 +1,47 @@
+"""A policy as a judge, asked through the rollout service, whose weights in force are to be the policy's."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from accord.areas.rollout import Rollout
+from accord.conversations import conversation
+from accord.errors import Unavailable
+from accord.rollout import v1 as rollout_v1
+from accord.types import v1 as types_v1
+
+MAX_TOKENS = 256
+LEASE_SECONDS = 3600.0
+
+
+class PolicyJudge:
+    """See `JudgeModel`. `lease_token`: of the engine's lease, under which the weights were put into force."""
+
+    def __init__(self, rollout: Rollout, lease_token: str) -> None:
+        self._rollout = rollout
+        self._lease_token = lease_token
+
+    async def ask(self, system: str, question: str) -> str:
+        """See `JudgeModel`: greedy. Unavailable, NO_SAMPLES, where the engine fails."""
+        asked = rollout_v1.Prompt(conversation=conversation([("system", system), ("user", question)]), seed=0)
+        sampling = types_v1.SamplingParams(max_new_tokens=MAX_TOKENS, temperature=0.0)
+        reply = ""
+        async for response in self._rollout.generate([asked], sampling=sampling, lease_token=self._lease_token):
+            if response.HasField("failure"):
+                failure = response.failure.failure
+                raise Unavailable(f"the policy did not judge: {failure.message}", reason="NO_SAMPLES")
+            reply = response.sample.text
+        return reply
+
+
+@asynccontextmanager
+async def policy_judge(rollout: Rollout, weights: types_v1.WeightsRef, name: str) -> AsyncIterator[PolicyJudge]:
+    """A judge with these weights; the engine is leased for the block. FailedPrecondition, LEASE_HELD, during a run."""
+    lease = await rollout.acquire_lease(f"judge/{name}/{uuid.uuid4().hex[:8]}", ttl_seconds=LEASE_SECONDS)
+    try:
+        await rollout.update_weights(weights, lease_token=lease.token)
+        yield PolicyJudge(rollout, lease.token)
+    finally:
+        await rollout.release_lease(lease.token)

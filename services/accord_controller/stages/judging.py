@@ -1,0 +1,69 @@
+"""Language models judge an iteration's tasks: each goes through the queue by itself, as an annotator of kind MODEL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from accord.controller import v1 as controller_v1
+from accord.errors import FailedPrecondition, NotFound
+from accord.judge.annotating import Verdicts, judge_queue
+from accord.judge.endpoint import Endpoint
+from accord.judge.model import JudgeModel
+from accord.judge.policy import PolicyJudge
+from accord_controller.inputs import REGISTRY
+from accord_controller.work import Work
+
+
+async def judge_tasks(work: Work, queue: str, tasks: int) -> None:
+    """Every judge answers what it can of `queue`; what none could read a verdict on is withdrawn. FailedPrecondition,
+    NO_VERDICTS, where no judge gave any."""
+    spec = work.spec.feedback.judges
+    wanted = tasks * spec.redundancy
+    for judge in spec.judges:
+        before = (await work.client.preferences.queue(queue)).feedback
+
+        async def progress(done: Verdicts, before: int = before, name: str = judge.name) -> None:
+            given = before + done.given
+            skipped = f", {len(done.skipped)} unreadable" if done.skipped else ""
+            await work.journal.progress(given, wanted, f"{given} of {wanted} verdicts; {name}{skipped}")
+            work.check()
+
+        async with _model_of(work, judge) as model:
+            done = await judge_queue(
+                work.client.preferences, model, judge.name, queue, instructions=judge.instructions, progress=progress
+            )
+        if done.skipped:
+            await work.journal.tell(
+                "retry",
+                f"{judge.name} gave no readable verdict on {len(done.skipped)} tasks; they are no data",
+                {"unreadable_verdicts": float(len(done.skipped))},
+            )
+    await work.client.preferences.cancel_tasks(queue)
+    if not (await work.client.preferences.queue(queue)).feedback:
+        raise FailedPrecondition(
+            "no judge gave a verdict that can be read; do they follow the form `Verdict: A`?", reason="NO_VERDICTS"
+        )
+
+
+@asynccontextmanager
+async def _model_of(work: Work, judge: controller_v1.Judge) -> AsyncIterator[JudgeModel]:
+    """The language model behind a judge; a policy holds the engine meanwhile."""
+    if judge.WhichOneof("source") == "url":
+        key = os.environ.get(judge.key_variable, "") if judge.key_variable else ""
+        if judge.key_variable and not key:
+            raise FailedPrecondition(
+                f"the environment variable {judge.key_variable} of the controller is not set; it holds the key of "
+                f"{judge.name}",
+                reason="NO_KEY",
+            )
+        yield Endpoint(judge.url, judge.model, key=key)
+        return
+    model = await work.store.get_model(judge.policy.removeprefix(REGISTRY))
+    if model is None:
+        raise NotFound(f"there is no model {judge.policy} any more", reason="MODEL_NOT_FOUND")
+    async with work.leased("rollout"):
+        token = work.services.token("rollout")
+        await work.client.rollout.update_weights(model.weights, lease_token=token)
+        yield PolicyJudge(work.client.rollout, token)
