@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tests.trainer.trainer_bench import TINY, request_id, rollout, trainer, trai
 
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord.trainer import v1 as trainer_v1
+from accord_models.loading import load_causal_lm
 from accord_trainer.algorithm import Experience, Start, StepContext
 from accord_trainer.algorithms.dapo import DAPO
 from accord_trainer.algorithms.grpo import GRPO
@@ -141,6 +143,67 @@ def test_advantages_by_hand(tiny_folder: Path) -> None:
     assert float(whitened[mask_BR].std(correction=0)) == pytest.approx(1, abs=1e-4)
 
 
+@pytest.fixture(scope="module")
+def other_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another model with the same tokenizer: a reference that there is KL to."""
+    from tests.support.tiny import make_tiny_model
+
+    return make_tiny_model(tmp_path_factory.mktemp("other") / "model", seed=1)
+
+
+def differences(folder: Path, reference: Path, sample: trainer_v1.ScoredSample) -> torch.Tensor:
+    """log policy - log reference of each response token, from the two models themselves."""
+    prompt, response = list(sample.sample.prompt_token_ids), list(sample.sample.response_token_ids)
+    found = []
+    for model in map(load_causal_lm, (folder, reference)):
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([[*prompt, *response]])).logits[0, len(prompt) - 1 : -1]
+        found.append(logits.log_softmax(-1).gather(1, torch.tensor(response)[:, None])[:, 0])
+    return found[0] - found[1]
+
+
+@pytest.mark.parametrize("kind", GROUPED)
+def test_the_kl_of_all_tokens_is_in_the_reward(
+    kind: type[PolicyGradient], tiny_folder: Path, other_folder: Path
+) -> None:
+    """Scores are equal: what tells the responses to a prompt apart is their KL to the reference."""
+    samples = scored(rollout(tiny_folder), 1.0, 1.0, 1.0, 1.0)
+    start = Start(tiny_folder, other_folder, None, False, seed=0, compute_dtype="float32")
+    algorithm = kind(start, kind.options_type.model_validate({**TINY, "kl_coefficient": 0.1}))
+    data = trajectories(samples)
+    found = algorithm._targets(data, algorithm._rows(data), {}, context()).advantages_BR[:, 0]
+    kl = [float(differences(tiny_folder, other_folder, sample).sum()) for sample in samples]
+    expected = [0.1 * (kl[other] - kl[own]) for own, other in ((0, 1), (1, 0), (2, 3), (3, 2))]
+    if kind is not RLOO:  # of two responses one is a deviation above the mean, the other below
+        expected = [math.copysign(1.0, value) for value in expected]
+    assert found.tolist() == pytest.approx(expected, rel=1e-3, abs=1e-4)
+    assert min(map(abs, expected)) > 1e-3
+
+
+@pytest.mark.parametrize("estimator", ["k2", "k3"])
+def test_the_kl_term_is_the_estimator_that_was_asked_for(estimator: str, tiny_folder: Path, other_folder: Path) -> None:
+    """At the first minibatch, by GRPO's aggregation: the mean over responses of their token means."""
+    samples = scored(rollout(tiny_folder), 0.0, 1.0, 0.0, 1.0)
+    start = Start(tiny_folder, other_folder, None, False, seed=0, compute_dtype="float32")
+    options = {**TINY, "kl_loss_coefficient": 0.5, "kl_loss_estimator": estimator, "minibatch_size": 64}
+    found = GRPO(start, GRPO.options_type.model_validate(options)).step(Experience(samples, []), context())
+    means = []
+    for sample in samples:
+        d = differences(tiny_folder, other_folder, sample)
+        means.append(float((0.5 * d**2 if estimator == "k2" else torch.exp(-d) - 1 + d).mean()))
+    assert found["kl_loss"] == pytest.approx(sum(means) / len(means), rel=1e-3)
+
+
+def test_later_rewards_are_discounted_by_gamma(tiny_folder: Path) -> None:
+    samples = scored(rollout(tiny_folder), 1.0, -1.0, 0.5, 2.0)
+    found = advantages(ReinforcePlusPlus, tiny_folder, samples, kl_coefficient=0.0, gamma=0.5)
+    longest = max(range(4), key=lambda b: len(samples[b].sample.response_token_ids))
+    row = found[longest]
+    assert len(samples[longest].sample.response_token_ids) >= 3
+    # Whitening shifts and scales; the steps between neighbours keep their ratio.
+    assert float((row[0] - row[1]) / (row[1] - row[2])) == pytest.approx(0.5, rel=1e-3)
+
+
 def test_dapo_takes_the_penalty_of_length_off_the_score(tiny_folder: Path) -> None:
     data = trajectories(rollout(tiny_folder, tokens=6))
     data = replace(data, mask_BR=torch.ones(4, 6, dtype=torch.bool), limit_B=torch.full((4,), 6))
@@ -148,13 +211,10 @@ def test_dapo_takes_the_penalty_of_length_off_the_score(tiny_folder: Path) -> No
     assert (plain - penal).tolist() == pytest.approx([1.0] * 4)
 
 
-def test_the_kl_term_of_the_loss_pulls_towards_the_reference(tiny_folder: Path, tmp_path: Path) -> None:
+def test_the_kl_term_of_the_loss_pulls_towards_the_reference(tiny_folder: Path, other_folder: Path) -> None:
     """No reward differs, so the KL term alone moves the policy: nearer to a reference that is another model."""
-    from tests.support.tiny import make_tiny_model
-
-    other = make_tiny_model(tmp_path / "other", seed=1)
     for estimator in ("k2", "k3"):
-        start = Start(tiny_folder, other, None, False, seed=0, compute_dtype="float32")
+        start = Start(tiny_folder, other_folder, None, False, seed=0, compute_dtype="float32")
         given = {**TINY, "kl_loss_coefficient": 1.0, "kl_loss_estimator": estimator, "minibatch_size": 64}
         algorithm = GRPO(start, GRPO.options_type.model_validate(given))
         batch = Experience(scored(rollout(tiny_folder), 1, 1, 1, 1), [])
