@@ -33,6 +33,16 @@ def check_split(split: int) -> int:
     return split
 
 
+def check_size(text: str, most: int, path: str) -> None:
+    """InvalidArgument, TEXT_TOO_LONG, for a text of more than `most` bytes of UTF-8."""
+    if len(text) * 4 > most and (size := len(text.encode())) > most:
+        raise InvalidArgument.at(
+            path,
+            f"has {size:,} bytes, and at most {most:,} are taken; shorten it, or raise max_text_bytes of the service",
+            reason="TEXT_TOO_LONG",
+        )
+
+
 def check_annotator(annotator: preference_v1.Annotator, path: str) -> None:
     """InvalidArgument for an annotator without id or of a kind that there is not."""
     if not annotator.annotator_id:

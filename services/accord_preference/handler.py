@@ -7,7 +7,7 @@ from collections.abc import Callable
 from accord.preference import v1 as preference_v1
 from accord_preference import messages
 from accord_preference.annotators import Annotators
-from accord_preference.context import Context, check_split, unknown
+from accord_preference.context import Context, check_size, check_split, unknown
 from accord_preference.flagging import Flagging
 from accord_preference.importing import Importing
 from accord_preference.judging import Judging
@@ -37,6 +37,10 @@ class PreferenceHandler:
     async def create_prompts(self, request: preference_v1.CreatePromptsRequest) -> preference_v1.CreatePromptsResponse:
         """Adds prompts, all or none; ones that exist are returned as they are."""
         settings = self._context.settings
+        for number, asked in enumerate(request.prompts):
+            for turn, message in enumerate(asked.conversation.messages):
+                path = f"prompts[{number}].conversation.messages[{turn}].content"
+                check_size(message.content, settings.max_text_bytes, path)
         new = [
             messages.prompt_row(
                 item.conversation,
@@ -75,6 +79,8 @@ class PreferenceHandler:
         self, request: preference_v1.CreateCompletionsRequest
     ) -> preference_v1.CreateCompletionsResponse:
         """Adds answers to prompts, all or none."""
+        for index, item in enumerate(request.completions):
+            check_size(item.text, self._context.settings.max_text_bytes, f"completions[{index}].text")
         new = [messages.completion_row(item.prompt_id, item.text, item.origin) for item in request.completions]
 
         async def change(tx: Writer) -> preference_v1.CreateCompletionsResponse:

@@ -16,7 +16,7 @@ from typing import IO
 from accord.errors import FieldViolation, InvalidArgument
 from accord.preference import v1 as preference_v1
 from accord_preference import messages
-from accord_preference.context import Context, check_annotator
+from accord_preference.context import Context, check_annotator, check_size
 from accord_preference.judgement import read_criteria, read_judgement, read_text
 from accord_preference.judging import Verdict, feedback_row
 from accord_preference.once import once
@@ -84,6 +84,8 @@ class Importing:
     def _rows(self, record: preference_v1.ImportRecord, path: str) -> Rows:
         """The rows of one record. InvalidArgument names what is wrong in it."""
         settings = self._context.settings
+        for index, turn in enumerate(record.prompt.messages):
+            check_size(turn.content, settings.max_text_bytes, f"{path}prompt.messages[{index}].content")
         prompt = messages.prompt_row(
             record.prompt, record.source, f"{path}prompt", settings.heldout_fraction, settings.split_salt
         )
@@ -92,6 +94,7 @@ class Importing:
             if not answer.local_id or answer.local_id in answers:
                 problem = "is used twice in this record" if answer.local_id else "must be set"
                 raise InvalidArgument.at(f"{path}completions[{index}].local_id", problem)
+            check_size(answer.text, settings.max_text_bytes, f"{path}completions[{index}].text")
             answers[answer.local_id] = messages.completion_row(
                 prompt.prompt_id, answer.text, preference_v1.CompletionOrigin()
             )

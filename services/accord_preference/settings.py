@@ -33,4 +33,7 @@ class PreferenceSettings(ServiceSettings):
     flags_to_suspend: int = Field(
         2, ge=1, description="Annotators who must flag a task before it is given to nobody until it is resolved."
     )
+    max_text_bytes: int = Field(
+        2**20, ge=1024, description="The longest answer, or turn of a prompt, that is taken, bytes of UTF-8."
+    )
     page_records: int = Field(200, ge=1, le=1000, description="Records in one message of an export stream.")

@@ -22,14 +22,14 @@ def write(folder: Path, name: str, *rows: object) -> str:
 async def test_what_is_imported_is_exported_and_imported_again_as_duplicates(tmp_path: Path) -> None:
     async with preference_service(tmp_path):
         name = write(tmp_path, "pairs.jsonl", *PAIRS)
-        first = await accord_command(tmp_path, "preferences", "import", name, "--annotator", "ann", "--format", "json")
+        first = await accord_command(tmp_path, "preferences", "import", name, "--annotator", "ann", "--json")
         assert (first.code, json.loads(first.out)["feedback"]) == (0, 2), first.err
         exported = await accord_command(tmp_path, "preferences", "export", "out/again.jsonl")
         assert exported.code == 0, exported.err
         rows = [json.loads(line) for line in (tmp_path / "out/again.jsonl").read_text().splitlines()]
         assert {row["prompt"]: row["chosen"] for row in rows} == {row["prompt"]: row["chosen"] for row in PAIRS}
         assert {(row["annotator"], row["source"]) for row in rows} == {("ann", "test")}
-        second = await accord_command(tmp_path, "preferences", "import", "out/again.jsonl", "-f", "json")
+        second = await accord_command(tmp_path, "preferences", "import", "out/again.jsonl", "--json")
         assert json.loads(second.out) == {
             "records": 2, "prompts": 0, "completions": 0, "feedback": 0, "duplicates": 2,
         }  # fmt: skip
@@ -67,3 +67,27 @@ async def test_a_file_holds_one_form_and_the_choice_is_the_users(tmp_path: Path)
         assert json.loads(ranked.out)["responses"] == ["apple", "stone"]
         prompts = await accord_command(tmp_path, "preferences", "export", "-", "--form", "prompts", "--source", "b")
         assert [json.loads(line)["prompt"] for line in prompts.out.splitlines()] == ["Name a fruit."]
+
+
+async def test_exports_for_other_tools_are_imported_again_as_duplicates(tmp_path: Path) -> None:
+    async with preference_service(tmp_path):
+        await accord_command(tmp_path, "preferences", "import", write(tmp_path, "pairs.jsonl", *PAIRS), "-a", "ann")
+        for layout, name in [("argilla", "a.json"), ("label-studio", "l.json"), ("parquet", "p.parquet")]:
+            out = await accord_command(tmp_path, "preferences", "export", name, "--format", layout)
+            assert (out.code, f"2 records ({layout})" in out.err) == (0, True), out.err
+            again = await accord_command(tmp_path, "preferences", "import", name, "--json")
+            assert json.loads(again.out)["duplicates"] == 2, again.err
+        refused = await accord_command(tmp_path, "preferences", "export", "-", "--format", "parquet")
+        assert (refused.code, "go with jsonl" in refused.err) == (2, True)
+
+
+async def test_an_answer_of_ten_megabytes_is_refused_by_its_line_and_nothing_kept(tmp_path: Path) -> None:
+    async with preference_service(tmp_path) as client:
+        huge = {"prompt": "q", "chosen": "a", "rejected": "b" * 10_000_000}
+        files = [write(tmp_path, "good.jsonl", *PAIRS), write(tmp_path, "huge.jsonl", PAIRS[0], huge)]
+        ran = await accord_command(tmp_path, "preferences", "import", *files)
+        assert ran.code == 1
+        said = " ".join(ran.err.split())
+        assert "huge.jsonl:2:" in said
+        assert "10,000,000 bytes, and at most 1,048,576" in said
+        assert (await client.preferences.stats()).prompts == 0

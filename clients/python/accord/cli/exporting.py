@@ -1,13 +1,16 @@
-"""What is exported and counted: records of one form, statistics as JSON."""
+"""What is imported, exported and counted: complaints by line, records of one form, statistics as JSON."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from accord.areas.preferences import Preferences
-from accord.errors import FailedPrecondition, NotFound
+from accord.errors import FailedPrecondition, InvalidArgument, NotFound
+from accord.formats.lines import at
+from accord.formats.reading import ParsedFile
 from accord.preference import v1 as preference_v1
 
 FORMS = {"comparison": "pairs", "ranking": "rankings", "rating": "ratings", None: "prompts"}
@@ -39,6 +42,20 @@ def chosen(records: Sequence[preference_v1.ImportRecord], form: str | None) -> l
     if not kept:
         raise NotFound(f"there are no {form or 'records'} to export", reason="NOTHING_TO_EXPORT")
     return kept
+
+
+@contextmanager
+def located(files: Sequence[ParsedFile]) -> Iterator[None]:
+    """Turns a service's complaint about a record into one about the line of the file that it came from."""
+    try:
+        yield
+    except InvalidArgument as error:
+        left = int(error.metadata.get("record", -1))
+        for file in files:
+            if 0 <= left < len(file.places):
+                raise at(file.path, file.places[left], error.message) from error
+            left -= len(file.places)
+        raise
 
 
 def stats_shape(stats: preference_v1.GetStatsResponse) -> dict[str, Any]:

@@ -13,6 +13,18 @@ from accord.cli.options import Format, Interrupted, options, run_async
 app = typer.Typer(help="Prompts and feedback in the preference service.", no_args_is_help=True)
 
 
+class Layout(StrEnum):
+    """How a file is laid out; see accord.formats.layouts."""
+
+    auto = "auto"
+    jsonl = "jsonl"
+    trl = "trl"
+    hh_rlhf = "hh-rlhf"
+    argilla = "argilla"
+    label_studio = "label-studio"
+    parquet = "parquet"
+
+
 class Kind(StrEnum):
     """Who judged."""
 
@@ -47,7 +59,7 @@ class Side(StrEnum):
 @app.command("import")
 def import_(
     context: typer.Context,
-    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="JSONL: pairs, rankings, ratings or prompts.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Pairs, rankings, ratings or prompts.")],
     source: Annotated[
         str, typer.Option("--source", "-s", help="Where lines come from that do not say it (default: the file's name).")
     ] = "",
@@ -57,11 +69,15 @@ def import_(
     kind: Annotated[
         Kind, typer.Option("--annotator-kind", help="What they are, where a line does not say.")
     ] = Kind.human,
-    format: Annotated[Format, typer.Option("--format", "-f", help="How to print the counts.")] = Format.table,
+    format: Annotated[
+        Layout, typer.Option("--format", "-f", help="How the files are laid out (auto: as each shows).")
+    ] = Layout.auto,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:
-    """Import JSONL files, all of them or none: a wrong line is named and nothing is kept."""
+    """Import files, all of them or none: a wrong line is named and nothing is kept."""
+    given = {"source": source, "annotator": annotator, "annotator_kind": kind.value, "format": format.value}
     try:
-        run_async(_import(options(context).state_dir, files, source, annotator, kind.value, format))
+        run_async(_import(options(context).state_dir, files, given, as_json))
     except Interrupted as interruption:
         raise Interrupted(
             "interrupted; the import is stored whole or not at all, and importing again adds nothing twice",
@@ -69,23 +85,26 @@ def import_(
         ) from None
 
 
-async def _import(state_dir: Path, files: list[Path], source: str, annotator: str, kind: str, format: Format) -> None:
+async def _import(state_dir: Path, files: list[Path], given: dict[str, str], as_json: bool) -> None:
     from accord import formats
     from accord.cli.console import err, note, out, print_json
+    from accord.cli.exporting import located
     from accord.cli.session import service_client
 
     # Everything is read and checked before anything is started or sent.
     parsed = []
     with err().status("Reading ..."):
         for path in files:
-            parsed.append(formats.read(path, source=source or path.stem, annotator=annotator, annotator_kind=kind))
+            parsed.append(formats.read(path, **{**given, "source": given["source"] or path.stem}))
     for file in parsed:
-        note(f"{file.path}: {len(file.records)} {file.form.value}")
+        note(f"{file.path}: {len(file.records)} {file.form.value} ({file.format})")
+        if file.empty_items:
+            note(f"  {file.empty_items} items hold no judgement")
         for key, count in file.ignored_keys.most_common():
             note(f"  key {key!r} is not imported ({count} lines)")
     total = sum(len(file.records) for file in parsed)
     async with service_client(state_dir, "preference") as client:
-        with err().status(f"Storing {total} records ..."):
+        with err().status(f"Storing {total} records ..."), located(parsed):
             stored = await client.preferences.import_records(record for file in parsed for record in file.records)
     counts = {
         "records": total,
@@ -94,7 +113,7 @@ async def _import(state_dir: Path, files: list[Path], source: str, annotator: st
         "feedback": stored.feedback,
         "duplicates": stored.duplicates,
     }
-    if format is Format.json:
+    if as_json:
         print_json(counts)
     else:
         out().print(
@@ -106,10 +125,11 @@ async def _import(state_dir: Path, files: list[Path], source: str, annotator: st
 @app.command("export")
 def export(
     context: typer.Context,
-    destination: Annotated[Path, typer.Argument(metavar="OUT", help="The JSONL file to write; `-` is stdout.")],
+    destination: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write; `-` is stdout.")],
     form: Annotated[
         Form | None, typer.Option("--form", help="What to export (default: the one kind there is).")
     ] = None,
+    format: Annotated[Layout, typer.Option("--format", "-f", help="How to lay it out (auto: jsonl).")] = Layout.auto,
     style: Annotated[Style, typer.Option("--style", help="conversational: TRL's lists of messages.")] = Style.text,
     sources: Annotated[
         list[str] | None, typer.Option("--source", "-s", help="Only of this source. May be repeated.")
@@ -119,15 +139,19 @@ def export(
         str, typer.Option("--snapshot", help="What a snapshot holds, by its digest, instead of what is there now.")
     ] = "",
 ) -> None:
-    """Export to a JSONL file that `accord preferences import` reads back. The file is whole or not there."""
+    """Export to a file that `accord preferences import` reads back. The file is whole or not there."""
+    layout = "jsonl" if format is Layout.auto else format.value
+    if layout != "jsonl" and (str(destination) == "-" or style is not Style.text):
+        raise typer.BadParameter(f"stdout and --style go with jsonl, not with {layout}", param_hint="--format")
     if snapshot and sources:
         raise typer.BadParameter("a snapshot holds what it holds; leave one of the two out", param_hint="--source")
-    run_async(_export(options(context).state_dir, destination, form, style, sources or [], split, snapshot))
+    run_async(_export(options(context).state_dir, destination, layout, form, style, sources or [], split, snapshot))
 
 
 async def _export(
     state_dir: Path,
     destination: Path,
+    layout: str,
     form: Form | None,
     style: Style,
     sources: list[str],
@@ -153,8 +177,11 @@ async def _export(
             sys.stdout.write(formats.to_line(record, style=style.value) + "\n")
         return
     destination.parent.mkdir(parents=True, exist_ok=True)
-    count = formats.write(destination, records, style=style.value)
-    note(f"{destination}: {count} {'line' if count == 1 else 'lines'}")
+    if layout == "jsonl":
+        count = formats.write(destination, records, style=style.value)
+    else:
+        count = formats.layout_of(layout).write(destination, records)
+    note(f"{destination}: {count} {'record' if count == 1 else 'records'} ({layout})")
 
 
 @app.command("stats")

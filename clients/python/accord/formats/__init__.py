@@ -1,4 +1,5 @@
-"""Preference data as JSONL files: read strictly, written so that reading gives the same again.
+"""Preference data as files: read strictly, written so that reading gives the same again. Layouts of other tools are in
+`accord.formats.layouts`; each is read as lines of these forms, and `jsonl` is these lines as they are:
 
 | form     | keys of a line (prompt: a text, a raw dialogue, or a list of messages)       |
 |----------|-------------------------------------------------------------------------------|
@@ -7,11 +8,15 @@
 | ratings  | prompt, response, rating; min, max (0 to 1 when absent), criterion            |
 | prompts  | prompt                                                                        |
 
-Each may carry source, annotator and annotator_kind (`human`, `simulated`, `model`). Texts may be TRL's conversational
-form: prompt a list of {"role", "content"}, an answer a list that ends with one assistant message. In pairs the prompt
-may be left out where both answers begin with it (hh-rlhf, TRL's implicit prompts).
+Each may carry source, annotator and annotator_kind (`human`, `simulated`, `model`), and a judgement a comment and
+criteria (a list of answer, criterion, value, min, max; answer is chosen, rejected, response, or a number of responses).
+Texts may be TRL's conversational form: prompt a list of {"role", "content"}, an answer a list that ends with one
+assistant message. In pairs the prompt may be left out where both answers begin with it (hh-rlhf, TRL's implicit
+prompts).
 """
 
+from accord.formats.layouts.layout import LAYOUTS as LAYOUTS
+from accord.formats.layouts.layout import layout_of as layout_of
 from accord.formats.reading import Form as Form
 from accord.formats.reading import ParsedFile as ParsedFile
 from accord.formats.reading import read as read
@@ -19,4 +24,4 @@ from accord.formats.writing import from_record as from_record
 from accord.formats.writing import to_line as to_line
 from accord.formats.writing import write as write
 
-__all__ = ["Form", "ParsedFile", "from_record", "read", "to_line", "write"]
+__all__ = ["LAYOUTS", "Form", "ParsedFile", "from_record", "layout_of", "read", "to_line", "write"]

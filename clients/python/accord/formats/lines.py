@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from accord.errors import InvalidArgument, NotFound
 
@@ -20,16 +20,12 @@ def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
     NotFound when there is no such file; InvalidArgument, reason BAD_LINE, for a line that is not one whole object.
     """
-    try:
-        file = path.open("rb")
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise NotFound(f"no file at {path}", reason="NO_FILE") from error
-    with file:
+    with open_file(path) as file:
         for number, raw in enumerate(file, start=1):
             line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
             if line.strip():
                 try:
-                    yield number, _object(line)
+                    yield number, object_of(line)
                 except BadLine as error:
                     raise at(path, number, error) from error
 
@@ -41,7 +37,16 @@ def at(path: Path, number: int, problem: object) -> InvalidArgument:
     )
 
 
-def _object(line: bytes) -> dict[str, Any]:
+def open_file(path: Path) -> BinaryIO:
+    """The file, opened for reading; NotFound when there is none."""
+    try:
+        return path.open("rb")
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise NotFound(f"no file at {path}", reason="NO_FILE") from error
+
+
+def object_of(line: bytes) -> dict[str, Any]:
+    """One line of JSONL. BadLine says what is wrong."""
     try:
         text = line.decode("utf-8").rstrip()
         value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique)

@@ -1,4 +1,4 @@
-"""Reading: a JSONL file -> ImportRecords, all of them or none."""
+"""Reading: a file -> ImportRecords, all of them or none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from accord.formats import texts
-from accord.formats.lines import BadLine, at, number_of, objects, shown, text_of
+from accord.formats.layouts.layout import detect, layout_of
+from accord.formats.lines import BadLine, at, number_of, shown, text_of
 from accord.preference import v1 as preference_v1
 
 KINDS = {
@@ -17,7 +18,7 @@ KINDS = {
     "simulated": preference_v1.ANNOTATOR_KIND_SIMULATED,
     "model": preference_v1.ANNOTATOR_KIND_MODEL,
 }
-COMMON = frozenset({"prompt", "source", "annotator", "annotator_kind"})
+COMMON = frozenset({"prompt", "source", "annotator", "annotator_kind", "comment", "criteria"})
 
 
 class Form(Enum):
@@ -52,12 +53,23 @@ class ParsedFile:
     records: list[preference_v1.ImportRecord]
     # Keys that no form has, with how many lines have them: they are not imported.
     ignored_keys: Counter[str] = field(default_factory=Counter)
+    # Where each record stands: its line, or its number in an array or a table, from 1.
+    places: list[int] = field(default_factory=list)
+    # The layout in which it was read, and how many of its items hold no judgement (of annotation tools: not done yet).
+    format: str = "jsonl"
+    empty_items: int = 0
 
 
 def read(
-    path: str | Path, *, source: str = "", annotator: str = "imported", annotator_kind: str = "human"
+    path: str | Path,
+    *,
+    source: str = "",
+    annotator: str = "imported",
+    annotator_kind: str = "human",
+    format: str = "auto",
 ) -> ParsedFile:
-    """The records of a JSONL file, whose form its first line shows. The keywords hold where a line says nothing itself.
+    """The records of a file, whose form its first line shows. The keywords hold where a line says nothing itself;
+    `format` is a layout of `accord.formats.layouts`, or `auto` for the one that the file shows.
 
     NotFound when there is no such file; InvalidArgument, reason BAD_LINE, names file, line and what is wrong with it: a
     line cut off, a key missing, a value of the wrong type, a line of another form. Nothing of such a file is returned.
@@ -66,22 +78,30 @@ def read(
     if annotator_kind not in KINDS:
         raise ValueError(f"annotator_kind must be one of {', '.join(KINDS)}, not {annotator_kind!r}")
     defaults = {"source": source, "annotator": annotator, "annotator_kind": annotator_kind}
+    name = detect(path) if format == "auto" else format
+    layout = layout_of(name)
     records: list[preference_v1.ImportRecord] = []
+    places: list[int] = []
     ignored: Counter[str] = Counter()
     form: Form | None = None
-    for number, line in objects(path):
+    empty = 0
+    for number, item in layout.items(path):
         try:
-            found = form_of(line)
-            form = form or found
-            if found is not form:
-                raise BadLine(f"a line of {found.value} in a file of {form.value}")
-            ignored.update(line.keys() - COMMON - {*REQUIRED[form], *OPTIONAL[form]})
-            records.append(record_of(defaults | line, form))
+            lines = layout.lines(item)
+            empty += not lines
+            for line in lines:
+                found = form_of(line)
+                form = form or found
+                if found is not form:
+                    raise BadLine(f"a line of {found.value} in a file of {form.value}")
+                ignored.update(line.keys() - COMMON - {*REQUIRED[form], *OPTIONAL[form]})
+                records.append(record_of(defaults | line, form))
+                places.append(number)
         except BadLine as error:
             raise at(path, number, error) from error
     if form is None:
-        raise at(path, 1, "the file has no lines")
-    return ParsedFile(path, form, records, ignored)
+        raise at(path, 1, f"none of its {empty} items is judged" if empty else "the file has no lines")
+    return ParsedFile(path, form, records, ignored, places, name, empty)
 
 
 def form_of(line: dict[str, Any]) -> Form:
@@ -113,6 +133,10 @@ def record_of(line: dict[str, Any], form: Form) -> preference_v1.ImportRecord:
         raise BadLine("`annotator` is empty")
     record.annotator.kind = KINDS[line["annotator_kind"]]
     _JUDGEMENTS[form](line, record)
+    if line.get("comment") is not None:
+        record.comment = text_of(line, "comment")
+    for index, rating in enumerate(line.get("criteria") or []):
+        _criterion(rating, f"`criteria[{index}]`", record)
     return record
 
 
@@ -158,6 +182,19 @@ def _rating(line: dict[str, Any], record: preference_v1.ImportRecord) -> None:
     low, high = (rating.min if rating.HasField("min") else 0.0), (rating.max if rating.HasField("max") else 1.0)
     if not low < high or not low <= rating.value <= high:
         raise BadLine(f"`rating` {rating.value:g} is not on the scale from {low:g} to {high:g} (`min`, `max`)")
+
+
+def _criterion(value: Any, where: str, record: preference_v1.ImportRecord) -> None:
+    names = [one.local_id for one in record.completions]
+    if not isinstance(value, dict) or not {"answer", "criterion", "value"} <= value.keys():
+        raise BadLine(f"{where} must hold `answer`, `criterion` and `value`, not {shown(value)}")
+    if value["answer"] not in names:
+        raise BadLine(f"{where}: `answer` must be one of {', '.join(names)}, not {shown(value['answer'])}")
+    rating = record.criteria.add(completion_id=value["answer"], value=number_of(value, "value"))
+    rating.criterion = text_of(value, "criterion", where)
+    for name in ("min", "max"):
+        if value.get(name) is not None:
+            setattr(rating, name, number_of(value, name))
 
 
 _JUDGEMENTS = {Form.PAIRS: _pair, Form.RANKINGS: _ranking, Form.RATINGS: _rating}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,12 +57,22 @@ def from_record(record: preference_v1.Record) -> preference_v1.ImportRecord:
     else:
         made.rating.CopyFrom(feedback.rating)
         made.rating.completion_id = add(feedback.rating.completion_id, "response")
+    made.comment = feedback.comment
+    for rating in feedback.criteria:
+        made.criteria.add().CopyFrom(rating)
+        made.criteria[-1].completion_id = ids[rating.completion_id]
     return made
 
 
 def to_line(record: preference_v1.ImportRecord, *, style: Style = "text") -> str:
-    """One line without its end. `text`: prompts as texts where that is exact, else as messages; `conversational`: TRL's
-    form throughout. InvalidArgument for a record that has completions and no judgement of them."""
+    """`line_of` as JSON, without the line's end."""
+    return json.dumps(line_of(record, style=style), ensure_ascii=False)
+
+
+def line_of(record: preference_v1.ImportRecord, *, style: Style = "text") -> dict[str, Any]:
+    """A record as what stands in a line. `text`: prompts as texts where that is exact, else as messages;
+    `conversational`: TRL's form throughout. InvalidArgument for a record that has completions and no judgement of
+    them."""
     which = record.WhichOneof("judgement")
     line: dict[str, Any] = {"prompt": _prompt(record.prompt, style)}
     text = {completion.local_id: _answer(completion.text, style) for completion in record.completions}
@@ -77,28 +88,49 @@ def to_line(record: preference_v1.ImportRecord, *, style: Style = "text") -> str
     if which is not None:
         line["annotator"] = record.annotator.annotator_id
         line["annotator_kind"] = _KIND_NAMES[record.annotator.kind]
+        if record.comment:
+            line["comment"] = record.comment
+        if record.criteria:
+            line["criteria"] = [_criterion(rating) for rating in record.criteria]
     line["source"] = record.source
-    return json.dumps(line, ensure_ascii=False)
+    return line
 
 
 def write(path: str | Path, records: Iterable[preference_v1.ImportRecord], *, style: Style = "text") -> int:
-    """Writes a file, whole or not at all, and returns the number of lines."""
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    """Writes a file of JSONL, whole or not at all, and returns the number of lines."""
     count = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal count
+        for record in records:
+            yield to_line(record, style=style)
+            count += 1
+
+    write_lines(Path(path), lines())
+    return count
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Writes a file of these lines, whole or not at all."""
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
+        for line in lines:
+            file.write(line + "\n")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[str]:
+    """The name of a file that takes the place of `path` when the block ends well, and is gone when it does not."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            for record in records:
-                file.write(to_line(record, style=style) + "\n")
-                count += 1
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        os.fsync(handle)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
-    return count
+    finally:
+        os.close(handle)
 
 
 def _prompt(prompt: types_v1.Conversation, style: Style) -> Any:
@@ -122,6 +154,11 @@ def _compared(line: dict[str, Any], comparison: preference_v1.Comparison, text: 
         line["tie"] = True
     if comparison.HasField("margin"):
         line["margin"] = comparison.margin
+
+
+def _criterion(rating: preference_v1.Rating) -> dict[str, Any]:
+    found: dict[str, Any] = {"answer": rating.completion_id, "criterion": rating.criterion, "value": rating.value}
+    return found | {name: getattr(rating, name) for name in ("min", "max") if rating.HasField(name)}
 
 
 def _rated(line: dict[str, Any], rating: preference_v1.Rating, text: dict[str, Any]) -> None:

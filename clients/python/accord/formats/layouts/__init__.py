@@ -1,0 +1,1 @@
+"""Layouts of files, one a file, by the name that `--format` takes."""
