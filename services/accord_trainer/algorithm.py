@@ -99,6 +99,10 @@ class Algorithm(Protocol):
         """Raises where the batch cannot be learned from, before anything is touched."""
         ...
 
+    def step_bytes(self, batch: Experience) -> dict[str, int]:
+        """A lower bound of the memory that a step takes beyond what is held now, by part (`memory.ADVICE`)."""
+        ...
+
     def step(self, batch: Experience, context: StepContext) -> dict[str, float]:
         """Learns from a batch and gives metrics. May raise anywhere: the caller puts the state back."""
         ...

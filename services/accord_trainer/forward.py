@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from accord_trainer.prefix import Packed
 
@@ -16,7 +17,9 @@ ENTROPY_CHUNK = 256
 
 def autocast(compute_dtype: str, device: str = "cpu") -> AbstractContextManager[object]:
     """Matrix products in bfloat16 where that was found faster; float32 otherwise."""
-    return torch.autocast(device, dtype=torch.bfloat16, enabled=compute_dtype == "bfloat16", cache_enabled=False)
+    if compute_dtype != "bfloat16":
+        return nullcontext()
+    return torch.autocast(device, dtype=torch.bfloat16, cache_enabled=False)
 
 
 def response_states(hidden_WTD: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
@@ -44,9 +47,35 @@ def scaled_logits(states_ND: Tensor, head: nn.Module, temperature_N: Tensor) -> 
 
 
 def token_logprobs(
-    states_ND: Tensor, targets_N: Tensor, temperature_N: Tensor, head: nn.Module, *, entropy: bool
+    states_ND: Tensor, targets_N: Tensor, temperature_N: Tensor, head: nn.Module, *, entropy: bool, chunk: int = 0
 ) -> tuple[Tensor, Tensor | None]:
-    """log p(target) of each token, nats, and where asked for the entropy of each distribution, nats."""
+    """log p(target) of each token, nats, and where asked for the entropy of each distribution, nats.
+
+    With `chunk` the logits of no more than so many tokens exist at once: they are let go of, and computed again for the
+    gradient.
+    """
+    if not chunk or len(targets_N) <= chunk:
+        return _logprobs(states_ND, targets_N, temperature_N, head, entropy)
+    run = _logprobs if not torch.is_grad_enabled() else _recomputed_logprobs
+    states, targets, temperatures = (torch.split(one, chunk) for one in (states_ND, targets_N, temperature_N))
+    pieces = zip(states, targets, temperatures, strict=True)
+    found = [run(*piece, head, entropy) for piece in pieces]
+    logprobs_N = torch.cat([logprobs for logprobs, _ in found])
+    return logprobs_N, torch.cat([part for _, part in found if part is not None]) if entropy else None
+
+
+def _recomputed_logprobs(
+    states_ND: Tensor, targets_N: Tensor, temperature_N: Tensor, head: nn.Module, entropy: bool
+) -> tuple[Tensor, Tensor | None]:
+    found: tuple[Tensor, Tensor | None] = checkpoint(
+        _logprobs, states_ND, targets_N, temperature_N, head, entropy, use_reentrant=False, preserve_rng_state=False
+    )
+    return found
+
+
+def _logprobs(
+    states_ND: Tensor, targets_N: Tensor, temperature_N: Tensor, head: nn.Module, entropy: bool
+) -> tuple[Tensor, Tensor | None]:
     logits_NV = scaled_logits(states_ND, head, temperature_N)
     logprobs_N = -functional.cross_entropy(logits_NV, targets_N, reduction="none")
     if not entropy:

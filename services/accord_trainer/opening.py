@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from accord.types import v1 as types_v1
 from accord_runtime import artifacts
 from accord_trainer.algorithm import Start
 from accord_trainer.checkpoints import CheckpointStore
+from accord_trainer.memory import free_bytes
 from accord_trainer.publisher import Publisher
 from accord_trainer.record import Manifest, Record
 from accord_trainer.team import Order, Solo, Team
@@ -60,6 +62,14 @@ class Bench:
     publisher: Publisher
     world: World
     device: torch.device
+    # What a step may take beyond the loaded models; None: what is free as it begins.
+    memory_bytes: int | None = None
+
+    def free_bytes(self) -> int:
+        """What a step may take now; rank 0 looks for all."""
+        if not leads(self.world):
+            return sys.maxsize
+        return free_bytes(self.device) if self.memory_bytes is None else self.memory_bytes
 
     def checkpoints(self, training_id: str) -> CheckpointStore:
         """The checkpoints of a training."""
@@ -97,7 +107,9 @@ class Bench:
         record = Record(0, manifest.digest, {0: manifest.digest})
         if opening.version:
             record = Record.from_json(checkpoints.record(opening.version))
-        live = LiveTraining(manifest, record, algorithm, checkpoints, self.publisher, check_stopped, team or Solo())
+        live = LiveTraining(
+            manifest, record, algorithm, checkpoints, self.publisher, check_stopped, team or Solo(), self.free_bytes
+        )
         if opening.version:
             live.restore(opening.version)
             log.info("%s: restored version %d", training.training_id, opening.version)

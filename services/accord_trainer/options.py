@@ -27,6 +27,13 @@ class AlgorithmOptions(BaseModel):
     )
     max_grad_norm: float = Field(1.0, gt=0, description="Each parameter group's gradient is clipped to this norm.")
     micro_batch_tokens: int = Field(1024, ge=1, description="Tokens, padding included, that go through at once.")
+    logits_chunk: int = Field(
+        0, ge=0, description="Response tokens whose logits are held at once, computed again for the gradient; 0: all."
+    )
+    activation_checkpointing: bool = Field(
+        False, description="Keep only the blocks' inputs, and run each again for the gradient: less memory, more work."
+    )
+    compile: bool = Field(False, description="Compile the transformer blocks by torch.compile; needs a compiler.")
     trainable_layers: int = Field(0, ge=0, description="Train only this many upper blocks, norm and heads; 0: all.")
     share_prefixes: bool = Field(True, description="Compute a prompt once for all its responses, where the model can.")
     lora_rank: int = Field(0, ge=0, description="Rank of LoRA adapters; 0: full fine-tuning.")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from accord_models.loading import load_causal_lm, load_reward_model, reward_head
 from accord_models.tokenizer import fingerprint, load_tokenizer
 from accord_trainer.adapters import Adaptable
 from accord_trainer.algorithm import Start
+from accord_trainer.blocks import prepare_blocks
 from accord_trainer.forward import autocast, pad, response_states, token_logprobs
 from accord_trainer.options import AlgorithmOptions
 from accord_trainer.prefix import Packed, Row, buckets, collate
@@ -24,13 +26,16 @@ from accord_trainer.selfcheck import can_share, head_gives_logits
 from accord_trainer.trunk import Trunk
 from accord_trainer.world import passing
 
+ValueHead = Literal["zeros", "normal"]
 # The frozen blocks' output for each row, by the row's members, (T, D) without padding.
 Lower = dict[tuple[int, ...], Tensor]
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a model says of the responses of some rows; `members` names them, the other tensors follow its order."""
+    """What a model says of the responses of some rows; `members` names them, the other tensors follow its order.
+
+    All on the CPU, wherever the model is: what comes after is small, and gradients find their way back."""
 
     members: Tensor
     logprobs_BR: Tensor
@@ -43,10 +48,20 @@ class Outputs:
 class Policy:
     """A causal LM that is trained, with a value head on its trunk or a critic of its own, and its reference."""
 
-    def __init__(self, start: Start, options: AlgorithmOptions, *, critic: bool = True, reference: bool = True) -> None:
+    def __init__(
+        self,
+        start: Start,
+        options: AlgorithmOptions,
+        *,
+        critic: bool = True,
+        reference: bool = True,
+        value_head: ValueHead = "zeros",
+    ) -> None:
         """Loads models. Without `critic` there are no values: they are 0; without `reference` none can be asked."""
         self.tokenizer = load_tokenizer(start.init)
         self.compute_dtype = start.compute_dtype
+        self.device = start.device
+        self.logits_chunk = options.logits_chunk
         self.adaptable = Adaptable(load_causal_lm(start.init), options, task="CAUSAL_LM", seed=start.seed)
         self.model = self.adaptable.model
         self.trunk = self.adaptable.trunk
@@ -57,18 +72,28 @@ class Policy:
                 f"{type(self.model).__name__} does not give head(hidden states) as logits and cannot be trained here",
             )
         self.head = head
+        # The most tokens that prompt and response may have together.
+        self.positions = int(getattr(self.model.config, "max_position_embeddings", None) or 2**31)
         self.pad = int(self.tokenizer.pad_token_id or 0)
         self.critic = _critic(start, self.tokenizer) if critic else None
         self.critic_trunk = Trunk(self.critic.base_model) if self.critic else None
         self.value_head: nn.Linear | None = None
         if critic:
-            self.value_head = reward_head(self.critic) if self.critic else _value_head(self.head)
+            self.value_head = (
+                reward_head(self.critic) if self.critic else _value_head(self.head, value_head, start.seed)
+            )
         self.share = options.share_prefixes and can_share(self.trunk, self.pad)
         if self.critic_trunk:
             self.share = self.share and can_share(self.critic_trunk, self.pad)
         self._reference = self._load_reference(start) if reference else None
+        heads = self.heads(start)
+        for module in (self.model, *heads, *(self._reference[:2] if self._reference else ())):
+            (module.module if isinstance(module, Trunk) else module).to(start.device)
+        for trunk in (self.trunk, self.critic_trunk):
+            if trunk is not None:
+                prepare_blocks(trunk.blocks[trunk.frozen :], options, start.device)
         # Last, for nothing above may meet weights that are spread over the ranks.
-        self.passes = start.world.place([self.model, *self.heads(start)], start.compute_dtype)
+        self.passes = start.world.place([self.model, *heads], start.compute_dtype)
         self.reference_passes = self.passes
         if self._reference:
             self.reference_passes = start.world.place(
@@ -97,8 +122,8 @@ class Policy:
         if self.trunk.frozen:
             for group in buckets(rows, max_tokens):
                 check()
-                with autocast(self.compute_dtype):
-                    states_WTD = self.trunk.lower(collate(group, pad=self.pad, share=self.share))
+                with self._autocast():
+                    states_WTD = self.trunk.lower(self._collate(group))
                 for row, states_TD in zip(group, states_WTD, strict=True):
                     found[row.members] = states_TD[: len(row)].clone()
         return found
@@ -120,15 +145,20 @@ class Policy:
     ) -> Outputs:
         """The current policy and critic on rows that go through together. `detach_values` keeps the value loss from
         the trunk."""
-        packed = collate(rows, pad=self.pad, share=self.share)
+        packed = self._collate(rows)
         lengths = [len(response) for response in packed.responses]
         members = torch.tensor(packed.members)
-        with autocast(self.compute_dtype):
+        with self._autocast():
             hidden_WTD = _hidden(self.trunk, packed, rows, lower)
             before_ND, after_BD = response_states(hidden_WTD, packed)
-            temperature_N = temperature_B[members].repeat_interleave(torch.tensor(lengths))
+            temperature_N = temperature_B[members].repeat_interleave(torch.tensor(lengths)).to(self.device)
             logprobs_N, entropy_N = token_logprobs(
-                before_ND, torch.cat(packed.responses), temperature_N, self.head, entropy=entropy
+                before_ND,
+                torch.cat(packed.responses),
+                temperature_N,
+                self.head,
+                entropy=entropy,
+                chunk=self.logits_chunk,
             )
             if self.critic_trunk:
                 before_ND, after_BD = response_states(self.critic_trunk.hidden(packed), packed)
@@ -140,10 +170,10 @@ class Policy:
             final_value_B = self.value_head(after_BD.float())[:, 0]
         return Outputs(
             members=members,
-            logprobs_BR=pad(logprobs_N, lengths, width),
-            entropy_BR=None if entropy_N is None else pad(entropy_N, lengths, width),
-            values_BR=pad(values_N, lengths, width),
-            final_value_B=final_value_B,
+            logprobs_BR=pad(logprobs_N.cpu(), lengths, width),
+            entropy_BR=None if entropy_N is None else pad(entropy_N.cpu(), lengths, width),
+            values_BR=pad(values_N.cpu(), lengths, width),
+            final_value_B=final_value_B.cpu(),
         )
 
     @passing("reference_passes")
@@ -152,7 +182,7 @@ class Policy:
         self, rows: Sequence[Row], temperature_B: Tensor, width: int, lower: Lower
     ) -> tuple[Tensor, Tensor]:
         """The members of the rows and the reference's log-probabilities of their tokens, (B, width)."""
-        packed = collate(rows, pad=self.pad, share=self.share)
+        packed = self._collate(rows)
         lengths = [len(response) for response in packed.responses]
         members = torch.tensor(packed.members)
         peft = self.adaptable.peft
@@ -160,11 +190,18 @@ class Policy:
         off = peft.disable_adapter() if self._reference is None and peft else contextlib.nullcontext()
         # The frozen blocks hold no adapter, so what they gave the policy serves here as well.
         trunk, head, shared = self._reference or (self.trunk, self.head, True)
-        with off, autocast(self.compute_dtype):
+        with off, self._autocast():
             states_ND, _ = response_states(_hidden(trunk, packed, rows, lower if shared else {}), packed)
-            temperature_N = temperature_B[members].repeat_interleave(torch.tensor(lengths))
-            logprobs_N, _ = token_logprobs(states_ND, torch.cat(packed.responses), temperature_N, head, entropy=False)
-        return members, pad(logprobs_N, lengths, width)
+            temperature_N = temperature_B[members].repeat_interleave(torch.tensor(lengths)).to(self.device)
+            targets_N, chunk = torch.cat(packed.responses), self.logits_chunk
+            logprobs_N, _ = token_logprobs(states_ND, targets_N, temperature_N, head, entropy=False, chunk=chunk)
+        return members, pad(logprobs_N.cpu(), lengths, width)
+
+    def _collate(self, rows: Sequence[Row]) -> Packed:
+        return collate(rows, pad=self.pad, share=self.share).to(self.device)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        return autocast(self.compute_dtype, self.device.type)
 
     def _load_reference(self, start: Start) -> tuple[Trunk, nn.Module, bool] | None:
         """The reference's trunk and head, and whether its lower blocks are the policy's frozen ones."""
@@ -212,13 +249,17 @@ def output_head(model: PreTrainedModel) -> nn.Linear:
     return head
 
 
-def _value_head(head: nn.Linear) -> nn.Linear:
-    """A fresh head on the policy's trunk that values everything 0.
+def _value_head(head: nn.Linear, kind: ValueHead, seed: int) -> nn.Linear:
+    """A fresh head on the policy's trunk: one that values everything 0, or N(0, 1 / sqrt(d + 1)).
 
-    A random one would start with noise of the trunk's scale, here several times that of the returns, and the first
-    steps' advantages would be that noise. (The random head of Huang et al. 2024 is a reward model's.)
+    A random one starts with noise of the trunk's scale, which may be several times that of the returns, and the first
+    steps' advantages are that noise. (The random head of Huang et al. 2024, arXiv 2403.17031, is a reward model's.)
     """
     value_head = nn.Linear(head.in_features, 1)
-    nn.init.zeros_(value_head.weight)
+    if kind == "normal":
+        generator = torch.Generator().manual_seed(seed % 2**63)
+        nn.init.normal_(value_head.weight, std=(head.in_features + 1) ** -0.5, generator=generator)
+    else:
+        nn.init.zeros_(value_head.weight)
     nn.init.zeros_(value_head.bias)
     return value_head

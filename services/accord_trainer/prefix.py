@@ -42,6 +42,17 @@ class Packed:
     responses: tuple[Tensor, ...]
     members: tuple[int, ...]
 
+    def to(self, device: torch.device) -> Packed:
+        """The same on `device`."""
+        return Packed(
+            self.tokens_WT.to(device),
+            self.positions_WT.to(device),
+            self.attention.to(device),
+            tuple(states.to(device) for states in self.states),
+            tuple(response.to(device) for response in self.responses),
+            self.members,
+        )
+
 
 def make_rows(
     prompts: Sequence[Sequence[int]],

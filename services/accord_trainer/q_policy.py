@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from accord_trainer.algorithm import Start
-from accord_trainer.forward import autocast, pad, token_logprobs
+from accord_trainer.forward import pad, token_logprobs
 from accord_trainer.objectives.q_learning import follow
 from accord_trainer.policy import Lower, Policy
-from accord_trainer.prefix import Row, collate
+from accord_trainer.prefix import Row
 from accord_trainer.world import passing
 
 
@@ -90,27 +90,32 @@ class QPolicy(Policy):
     ) -> Judged:
         """The heads on rows that go through together. Without `logprobs` the language model's head is not computed;
         `detach` keeps the losses of Q and V from the trunk."""
-        packed = collate(rows, pad=self.pad, share=self.share)
+        packed = self._collate(rows)
         lengths = [len(response) for response in packed.responses]
         tokens_N = torch.cat(packed.responses)
-        ones_N, logprobs_N = torch.ones(len(tokens_N)), torch.zeros(len(tokens_N))
+        ones_N, logprobs_N = torch.ones_like(tokens_N, dtype=torch.float32), torch.zeros(len(tokens_N))
         assert self.value_head is not None
-        with autocast(self.compute_dtype):
+        with self._autocast():
             before_ND, after_BD = self.states(packed, rows, lower)
             if logprobs:
-                logprobs_N, _ = token_logprobs(before_ND, tokens_N, ones_N, self.head, entropy=False)
+                logprobs_N, _ = token_logprobs(
+                    before_ND, tokens_N, ones_N, self.head, entropy=False, chunk=self.logits_chunk
+                )
             if detach:
                 before_ND, after_BD = before_ND.detach(), after_BD.detach()
-            found = [token_logprobs(before_ND, tokens_N, ones_N, q, entropy=False)[0] for q in self.q.learning()]
+            found = [
+                token_logprobs(before_ND, tokens_N, ones_N, q, entropy=False, chunk=self.logits_chunk)[0]
+                for q in self.q.learning()
+            ]
         states_ND = before_ND.float()
         targets = (self.q.first_target, self.q.second_target)
         return Judged(
             members=torch.tensor(packed.members),
-            logprobs_BR=pad(logprobs_N, lengths, width),
-            values_BR=pad(self.value_head(states_ND)[:, 0], lengths, width),
-            final_value_B=self.value_head(after_BD.float())[:, 0],
+            logprobs_BR=pad(logprobs_N.cpu(), lengths, width),
+            values_BR=pad(self.value_head(states_ND)[:, 0].cpu(), lengths, width),
+            final_value_B=self.value_head(after_BD.float())[:, 0].cpu(),
             q_HBR=torch.stack([pad(_chosen(states_ND, q, tokens_N), lengths, width) for q in self.q.learning()]),
-            q_logprobs_HBR=torch.stack([pad(one_N, lengths, width) for one_N in found]),
+            q_logprobs_HBR=torch.stack([pad(one_N.cpu(), lengths, width) for one_N in found]),
             target_q_BR=torch.minimum(
                 *(pad(_chosen(states_ND.detach(), q, tokens_N), lengths, width) for q in targets)
             ),
@@ -119,4 +124,4 @@ class QPolicy(Policy):
 
 def _chosen(states_ND: Tensor, head: nn.Linear, tokens_N: Tensor) -> Tensor:
     """Q of the tokens that were said, (N,): only their rows of the weight are read."""
-    return (states_ND * head.weight.index_select(0, tokens_N)).sum(-1)
+    return (states_ND * head.weight.index_select(0, tokens_N)).sum(-1).cpu()

@@ -17,7 +17,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
-from accord.errors import AccordError, InvalidArgument, Unavailable
+from accord.errors import AccordError, FailedPrecondition, InvalidArgument, Unavailable
 from accord_trainer.sharding import shard
 from accord_trainer.world import Passes, straight
 
@@ -122,6 +122,8 @@ def local_device(choice: str) -> torch.device:
     """`cpu`, `cuda`, or `auto`: the GPU of this rank's turn on its machine where there is one."""
     if choice == "cpu" or (choice == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise FailedPrecondition("torch finds no GPU here: set device to cpu or auto", reason="NO_GPU")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     torch.cuda.set_device(device)
     return device

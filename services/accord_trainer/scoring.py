@@ -90,15 +90,16 @@ class Scorer:
             rows = [Row(one.common, one.rest, tuple(range(len(one.rest)))) for one in answers]
         else:
             rows = [Row((), ((*one.common, *rest),), (0,)) for one in answers for rest in one.rest]
-        packed = collate(rows, pad=self.pad, share=self.share)
-        with autocast(self.compute_dtype):
+        device = self.head.weight.device
+        packed = collate(rows, pad=self.pad, share=self.share).to(device)
+        with autocast(self.compute_dtype, device.type):
             if self.causal:
                 _, last_ND = response_states(self.trunk.hidden(packed), packed)
                 scores_NM = self.head(last_ND)
             else:
                 inputs = {"attention_mask": packed.attention, **pair_inputs(self.tokenizer, packed.tokens_WT)}
                 scores_NM = self.model(input_ids=packed.tokens_WT, **inputs).logits
-        return list(scores_NM.float().t().split([len(one.rest) for one in answers], dim=1))
+        return list(scores_NM.float().cpu().t().split([len(one.rest) for one in answers], dim=1))
 
 
 class Gathered:

@@ -109,4 +109,5 @@ def make_bench(settings: TrainerSettings) -> Bench:
     if started_by_torchrun():
         world = Ranks(sharded=settings.parallel == "fsdp", seconds=settings.collective_seconds)
     publisher = Publisher(settings.state_dir / "artifacts", settings.scheme, address, world)
-    return Bench(settings.state_dir / "trainer", publisher, world, device)
+    limit = int(settings.memory_gib * 2**30) if settings.memory_gib else None
+    return Bench(settings.state_dir / "trainer", publisher, world, device, limit)

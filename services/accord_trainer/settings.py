@@ -30,6 +30,9 @@ class TrainerSettings(ServiceSettings):
         600, gt=0, description="Under torchrun: how long a rank waits for the others before it counts them as lost."
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="What to compute on; auto: a GPU if any.")
+    memory_gib: float = Field(
+        0, ge=0, description="Memory that a step may take beyond the loaded models, GiB; 0: what is free as it begins."
+    )
     metrics: str = Field(
         "jsonl",
         description="Where each step's figures are written, in the training's folder: jsonl, tensorboard; by commas.",

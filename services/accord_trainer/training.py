@@ -17,11 +17,12 @@ from accord_models.tokenizer import fingerprint
 from accord_runtime import plugins
 from accord_trainer.algorithm import Algorithm, Experience, Start, StepContext
 from accord_trainer.checkpoints import CheckpointStore
+from accord_trainer.memory import require_room
 from accord_trainer.options import parse_options
 from accord_trainer.publisher import Publisher
 from accord_trainer.record import Manifest, Record, facts
 from accord_trainer.team import Order, Team, batch_message
-from accord_trainer.verification import verify_current
+from accord_trainer.verification import staleness, verify_current
 from accord_trainer.weights_digest import published_digest
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,9 @@ class LiveTraining:
         publisher: Publisher,
         check_stopped: Callable[[], None],
         team: Team,
+        free_bytes: Callable[[], int],
     ) -> None:
+        """`free_bytes` gives the memory that a step may take now."""
         self.manifest = manifest
         self.record = record
         self.algorithm = algorithm
@@ -74,6 +77,7 @@ class LiveTraining:
         self.retired = False
         self._check_stopped = check_stopped
         self._team = team
+        self._free_bytes = free_bytes
         self._id = manifest.training.training_id
         self._generator = torch.Generator().manual_seed(manifest.training.seed % 2**63)
 
@@ -103,6 +107,7 @@ class LiveTraining:
             )
         verify_current(batch.samples, facts(self.manifest, self.record), parent)
         self.algorithm.check(batch)
+        require_room(self.algorithm.step_bytes(batch), self._free_bytes())
         if self._checkpoints_after(parent):
             self.checkpoints.require_space(self.algorithm.state())
 
@@ -116,6 +121,9 @@ class LiveTraining:
         state, generator_state = self.algorithm.state().clone(), self._generator.get_state()
         try:
             metrics = self.algorithm.step(batch, self._context())
+            if batch.samples:
+                known = facts(self.manifest, self.record)
+                metrics["staleness"] = staleness(batch.samples, known, request.parent_version)
             _refuse_odd(metrics)
             result = self._result(request, metrics, started)
             record = self.record.after(result)

@@ -47,6 +47,9 @@ class Trunk:
                 f"is {trainable_layers}, but the model has {len(self.blocks)} blocks",
             )
         self.frozen = len(self.blocks) - trainable_layers if trainable_layers else 0
+        config: Any = module.config
+        # D, the length of a hidden state.
+        self.width = int(config.hidden_size)
 
     def freeze(self) -> None:
         """Takes the gradient from the embeddings and the lower blocks; what lies above them (upper blocks, final norm,

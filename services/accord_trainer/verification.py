@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from accord.errors import FailedPrecondition, InvalidArgument
@@ -105,6 +105,12 @@ def verify_current(
                     reason="STALE_EXPERIENCE",
                     metadata={"current": str(version), "sample": str(made_by)},
                 )
+
+
+def staleness(samples: Sequence[trainer_v1.ScoredSample], facts: Facts, version: int) -> float:
+    """How many versions before `version` the oldest token of a sample was made, averaged over the samples."""
+    oldest = [min(_version(segment, facts) for segment in scored.sample.segments) for scored in samples]
+    return sum(version - made_by for made_by in oldest) / len(samples)
 
 
 def _verify_tokens(tokens: list[int], at: str, vocabulary_size: int) -> None:

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,77 +15,10 @@ from tests.trainer.trainer_bench import pairs, rollout, trainer, training
 
 import accord
 from accord import discovery
-from accord.errors import AccordError, DataLoss, FailedPrecondition, InvalidArgument, ResourceExhausted
-from accord.trainer import v1 as trainer_v1
+from accord.errors import AccordError, DataLoss, FailedPrecondition, ResourceExhausted
 from accord_models.loading import load_causal_lm
 from accord_models.tokenizer import load_tokenizer
 from accord_runtime.artifacts import local_path
-
-
-def first_sample(change: Callable[[trainer_v1.ScoredSample], object]) -> Callable[[Path], dict[str, object]]:
-    def make(folder: Path) -> dict[str, object]:
-        samples = rollout(folder)
-        change(samples[0])
-        return {"samples": samples}
-
-    return make
-
-
-BAD: list[tuple[str, Callable[[Path], dict[str, object]]]] = [
-    ("score", first_sample(lambda s: setattr(s, "score", float("nan")))),
-    ("response_token_ids", first_sample(lambda s: s.sample.ClearField("response_token_ids"))),
-    ("response_token_ids[0]", first_sample(lambda s: s.sample.response_token_ids.__setitem__(0, 100_000))),
-    ("prompt_token_ids[0]", first_sample(lambda s: s.sample.prompt_token_ids.__setitem__(0, -1))),
-    ("prompt_token_ids", first_sample(lambda s: s.sample.ClearField("prompt_token_ids"))),
-    ("logprobs[0]", first_sample(lambda s: s.sample.logprobs.__setitem__(0, 0.1))),
-    ("logprobs", first_sample(lambda s: s.sample.logprobs.append(-1.0))),
-    ("response_mask", first_sample(lambda s: s.sample.ClearField("response_mask"))),
-    ("finish_reason", first_sample(lambda s: s.sample.ClearField("finish_reason"))),
-    ("segments", first_sample(lambda s: s.sample.ClearField("segments"))),
-    ("sampling.temperature", first_sample(lambda s: setattr(s.sample.sampling, "temperature", 0.0))),
-    ("UNKNOWN_VERSION", first_sample(lambda s: setattr(s.sample.segments[0], "version", 7))),
-    ("DIGEST_MISMATCH", first_sample(lambda s: setattr(s.sample.segments[0], "digest", "0" * 64))),
-    ("TOKENIZER_MISMATCH", first_sample(lambda s: setattr(s.sample, "tokenizer_fingerprint", "x"))),
-    ("preferences[0]", lambda _: {"preferences": pairs(1)}),
-]
-
-
-async def test_bad_experience_is_named_and_leaves_the_model_alone(tiny_folder: Path, tmp_path: Path) -> None:
-    async with trainer(tmp_path) as client:
-        made = await client.trainer.create_training(training(tiny_folder))
-        for expected, make in BAD:
-            with pytest.raises((InvalidArgument, FailedPrecondition)) as wrong:
-                await client.trainer.put_experience("t", **make(tiny_folder))  # type: ignore[arg-type]
-            found = [wrong.value.reason, *(violation.field for violation in wrong.value.violations)]
-            assert any(name.endswith(expected) for name in found), (expected, found)
-        assert not (tmp_path / "trainer/t/batches").exists()
-        assert (await client.trainer.training("t")).digest == made.digest
-
-
-@pytest.mark.parametrize(
-    ("field", "change"),
-    [
-        ("responses", lambda e: e.responses.pop()),
-        ("ranks.values", lambda e: e.ranks.values.append(2)),
-        ("margin", lambda e: setattr(e, "margin", -1.0)),
-        ("weight", lambda e: setattr(e, "weight", float("inf"))),
-        ("messages[0].role", lambda e: setattr(e.prompt.messages[0], "role", "robot")),
-        ("ratings.values", lambda e: e.ratings.values.extend([0.5, 1.5])),
-        ("preferences[1]", lambda e: e.ClearField("target")),
-        ("truncated", lambda e: e.truncated.append(True)),
-    ],
-)
-async def test_bad_preferences_are_named(
-    tiny_folder: Path, tmp_path: Path, field: str, change: Callable[[trainer_v1.PreferenceExample], object]
-) -> None:
-    examples = pairs(2)
-    change(examples[1])
-    async with trainer(tmp_path) as client:
-        await client.trainer.create_training(training(tiny_folder, algorithm="reward_model"))
-        with pytest.raises(InvalidArgument) as wrong:
-            await client.trainer.put_experience("t", preferences=examples)
-        assert wrong.value.violations[0].field.startswith("chunk.preferences[1]")
-        assert wrong.value.violations[0].field.endswith(field)
 
 
 async def test_a_step_that_fails_half_way_leaves_everything_as_it_was(

@@ -99,16 +99,6 @@ async def test_a_step_from_another_parent_is_refused(tiny_folder: Path, tmp_path
         assert (await client.trainer.training("t")).digest == made.digest
 
 
-async def test_experience_of_an_older_version_is_refused_by_the_step(tiny_folder: Path, tmp_path: Path) -> None:
-    async with trainer(tmp_path) as client:
-        await client.trainer.create_training(training(tiny_folder))
-        put = await client.trainer.put_experience("t", samples=rollout(tiny_folder))
-        await client.trainer.step("t", put.batch_id, parent_version=0)
-        with pytest.raises(FailedPrecondition) as stale:
-            await client.trainer.step("t", put.batch_id, parent_version=1)
-        assert stale.value.reason == "STALE_EXPERIENCE"
-
-
 async def test_a_batch_is_named_by_its_content(tiny_folder: Path, tmp_path: Path) -> None:
     samples = rollout(tiny_folder)
     async with trainer(tmp_path) as client:

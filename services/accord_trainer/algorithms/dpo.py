@@ -69,6 +69,15 @@ class DPO(PolicyTraining):
         if not any(example.pairs and example.weight > 0 for example in self._examples(batch.preferences)):
             raise InvalidArgument.at("chunk.preferences", "no two answers are told apart with a weight above 0")
 
+    def step_bytes(self, batch: Experience) -> dict[str, int]:
+        """Each example is one row: its answers meet in one graph."""
+        rows = [
+            Row(prompt, tuple(response for _, response in example.rows), ())
+            for example in self._examples(batch.preferences)
+            for prompt, _ in example.rows[:1]
+        ]
+        return {**super().step_bytes(batch), **self.passes_bytes(rows)}
+
     def step(self, batch: Experience, context: StepContext) -> dict[str, float]:
         examples = self._examples(batch.preferences)
         figures = self._pass(examples, context, learn=True)

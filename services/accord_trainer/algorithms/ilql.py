@@ -29,7 +29,7 @@ from accord_trainer.objectives.whitening import masked_sum
 from accord_trainer.optimizer import Group, not_finite
 from accord_trainer.options import AlgorithmOptions
 from accord_trainer.preference_metrics import pair_accuracy
-from accord_trainer.prefix import buckets, make_rows
+from accord_trainer.prefix import Row, buckets, make_rows
 from accord_trainer.q_policy import Judged, QPolicy
 from accord_trainer.rounds import rounds
 
@@ -95,6 +95,11 @@ class ILQL(PolicyTraining):
         if not float(self._answers(batch.preferences).weight_B.sum()) > 0:
             raise InvalidArgument.at("chunk.preferences", "no answer has a weight above 0: nothing to learn")
 
+    def step_bytes(self, batch: Experience) -> dict[str, int]:
+        """Logits are those of the model and of both heads of Q."""
+        found = {**super().step_bytes(batch), **self.passes_bytes(self._rows(self._answers(batch.preferences)))}
+        return {**found, "logits": found["logits"] * (3 if self.options.bc_coefficient else 2)}
+
     def step(self, batch: Experience, context: StepContext) -> dict[str, float]:
         figures = self._pass(batch, context, learn=True)
         rate = self.options.learning_rate * self.optimizer.rate_factor()
@@ -138,12 +143,19 @@ class ILQL(PolicyTraining):
             sizes=[len(one.responses) for one in examples],
         )
 
+    def _rows(self, data: _Answers) -> list[Row]:
+        return make_rows(
+            data.prompts,
+            data.responses,
+            share=self.policy.share,
+            max_tokens=self.options.micro_batch_tokens,
+            max_members=len(data.responses),
+        )
+
     def _pass(self, batch: Experience, context: StepContext, *, learn: bool) -> dict[str, float]:
         """Means over the tokens of all answers, each counting by its example's weight."""
         data, options, limit = self._answers(batch.preferences), self.options, self.options.micro_batch_tokens
-        rows = make_rows(
-            data.prompts, data.responses, share=self.policy.share, max_tokens=limit, max_members=len(data.responses)
-        )
+        rows = self._rows(data)
         width, total = int(data.length_B.max()), float((data.weight_B * data.length_B).sum())
         lower = self.policy.lower(rows, limit, context.check_stopped) if self.world.size == 1 else {}
         # The mean advantage of each answer's tokens; every rank fills in its own.

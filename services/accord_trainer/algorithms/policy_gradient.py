@@ -19,16 +19,19 @@ from accord_trainer.algorithms.targets import Draft, Estimate, OldPolicy, Target
 from accord_trainer.metrics import Means
 from accord_trainer.objectives.advantages import token_rewards
 from accord_trainer.objectives.aggregation import token_weights
-from accord_trainer.objectives.kl import KlController, k1, k2, k3
-from accord_trainer.objectives.ppo_loss import ppo_policy_terms, truncated_importance
-from accord_trainer.objectives.whitening import masked_sum
+from accord_trainer.objectives.kl import KlController, k1, k2, k3, log_ratio
+from accord_trainer.objectives.ppo_loss import masked_importance, ppo_policy_terms, truncated_importance
+from accord_trainer.objectives.whitening import masked_mean, masked_sum
 from accord_trainer.optimizer import not_finite
 from accord_trainer.policy import Lower, Outputs
 from accord_trainer.prefix import Row, buckets, make_rows
 from accord_trainer.rounds import rounds
 from accord_trainer.trajectories import Trajectories, temperature, trajectories
 
+# Float tensors of (B, R) that a step holds: old, reference, entropy, values, rewards, advantages, importance, returns.
+TARGETS = 8
 LOSS_KL = {"k2": k2, "k3": k3}
+IMPORTANCE = {"truncate": truncated_importance, "mask": masked_importance}
 
 
 class PolicyGradient(PolicyTraining):
@@ -42,6 +45,10 @@ class PolicyGradient(PolicyTraining):
     def __init__(self, start: Start, options: Any) -> None:
         super().__init__(start, options)
         self.kl = KlController(options.kl_coefficient, options.kl_target, options.kl_horizon)
+        if options.importance_bound == "mask" and options.importance_cap is not None and options.importance_cap <= 1:
+            raise InvalidArgument.at(
+                "training.options.importance_cap", "must be above 1 where weights outside 1 / cap .. cap are masked"
+            )
 
     def estimate(self, data: Trajectories, draft: Draft) -> Estimate:
         """The advantages of a batch."""
@@ -49,7 +56,7 @@ class PolicyGradient(PolicyTraining):
 
     def score(self, data: Trajectories) -> Tensor:
         """The scores that count, (B,)."""
-        return penalised_score(data, self.options.missing_eos_penalty)
+        return penalised_score(data, self.options.missing_eos_penalty, self.options.missing_eos_score)
 
     def value_loss(self, out: Outputs, targets: Targets, mask_BR: Tensor) -> Tensor | None:
         """The weighted sum of the critic's loss over the tokens of `mask_BR`; None without a critic."""
@@ -74,6 +81,12 @@ class PolicyGradient(PolicyTraining):
                 sampling.HasField("top_k") and sampling.top_k > 0
             ):
                 raise InvalidArgument.at(f"{at}.sampling", "training rollouts leave top_p and top_k off")
+            length = len(scored.sample.prompt_token_ids) + len(scored.sample.response_token_ids)
+            if length > self.policy.positions:
+                raise InvalidArgument.at(
+                    f"{at}.response_token_ids",
+                    f"makes {length} tokens with the prompt; the model reads {self.policy.positions}",
+                )
             if len(scored.sample.segments) != 1:
                 raise InvalidArgument.at(f"{at}.segments", "one version makes a sample (max_staleness 0)")
         # A group that lost its other responses on the way has no advantage, and does not keep the rest from learning.
@@ -83,6 +96,11 @@ class PolicyGradient(PolicyTraining):
                 "hold one response to each prompt; the baseline comes from the others: take "
                 f"{self.least_group} or more samples a prompt",
             )
+
+    def step_bytes(self, batch: Experience) -> dict[str, int]:
+        data = trajectories(batch.samples)
+        found = {**super().step_bytes(batch), **self.passes_bytes(self._rows(data))}
+        return {**found, "batch": found["batch"] + TARGETS * data.mask_BR.numel() * 4}
 
     def step(self, batch: Experience, context: StepContext) -> dict[str, float]:
         data = trajectories(batch.samples)
@@ -140,7 +158,14 @@ class PolicyGradient(PolicyTraining):
 
     def _metrics(self, data: Trajectories, targets: Targets) -> dict[str, float]:
         left_out = data.mask_BR.any(1) & ~targets.mask_BR.any(1)
-        return {**target_metrics(data, targets), "samples_dropped": float(left_out.sum())}
+        found = {**target_metrics(data, targets), "samples_dropped": float(left_out.sum())}
+        cap, old_BR = self.options.importance_cap, targets.old.logprobs_BR
+        if cap is not None:
+            bounded_BR = log_ratio(old_BR, data.rollout_logprobs_BR).exp() > cap
+            if self.options.importance_bound == "mask":
+                bounded_BR = IMPORTANCE["mask"](old_BR, data.rollout_logprobs_BR, cap) == 0
+            found["importance_bounded"] = float(masked_mean(bounded_BR.float(), data.mask_BR))
+        return found
 
     def _targets(self, data: Trajectories, rows: list[Row], lower: Lower, context: StepContext) -> Targets:
         """Everything that stays frozen over the epochs."""
@@ -151,7 +176,8 @@ class PolicyGradient(PolicyTraining):
         found = self.estimate(data, Draft(score_B, rewards_BR, old))
         importance_BR = None
         if self.options.importance_cap is not None:
-            importance_BR = truncated_importance(old.logprobs_BR, data.rollout_logprobs_BR, self.options.importance_cap)
+            weigh = IMPORTANCE[self.options.importance_bound]
+            importance_BR = weigh(old.logprobs_BR, data.rollout_logprobs_BR, self.options.importance_cap)
         if found.keep_B is not None:
             mask_BR = mask_BR & found.keep_B[:, None]
         return Targets(old, rewards_BR, found.advantages_BR, found.returns_BR, mask_BR, importance_BR)

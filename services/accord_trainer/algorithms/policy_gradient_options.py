@@ -36,7 +36,15 @@ class PolicyGradientOptions(AlgorithmOptions):
     )
     entropy_coefficient: float = Field(0.0, ge=0, description="Bonus for each nat of entropy.")
     missing_eos_penalty: float = Field(0.0, ge=0, description="Taken from the score of a response that was cut off.")
+    missing_eos_score: float | None = Field(
+        None, description="What a response that was cut off scores, whatever it was given; unset: what it was given."
+    )
     importance_cap: float | None = Field(
         2.0, gt=0, description="Cap of the importance weight old / rollout policy of each token; null: no weight."
+    )
+    importance_bound: Literal["truncate", "mask"] = Field(
+        "truncate",
+        description="A weight above the cap becomes the cap; or a token whose weight is above the cap or below 1 / cap "
+        "gets none.",
     )
     kl_stop: float | None = Field(None, gt=0, description="Stop the epochs when a minibatch's approx_kl exceeds it.")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from transformers import PreTrainedModel
 
 from accord.errors import InvalidArgument
-from accord_trainer.algorithm import AlgorithmState, Start
+from accord_trainer.algorithm import AlgorithmState, Experience, Start
+from accord_trainer.memory import activation_bytes, logits_bytes, weights_bytes
 from accord_trainer.optimizer import Group, Optimizer
-from accord_trainer.policy import Policy
+from accord_trainer.policy import Policy, ValueHead
+from accord_trainer.prefix import Row, buckets
 
 
 class PolicyTraining:
@@ -31,15 +34,38 @@ class PolicyTraining:
                 raise InvalidArgument.at(f"training.{name}", f"this algorithm has no {what}; leave it unset")
         self.options = options
         self.world = start.world
-        self.policy = self.policy_type(start, options, critic=self.critic, reference=self.reference)
+        self.policy = self.policy_type(
+            start, options, critic=self.critic, reference=self.reference, value_head=self.value_head(options)
+        )
         self.tokenizer = self.policy.tokenizer
         self.vocabulary_size = self.policy.head.out_features
         self.publish_dtype = start.compute_dtype if options.publish_dtype == "auto" else options.publish_dtype
         self.optimizer = Optimizer(self.groups(), options, start.world)
 
+    @staticmethod
+    def value_head(options: Any) -> ValueHead:
+        """What a fresh value head on the trunk starts from."""
+        return "zeros"
+
     def groups(self) -> dict[str, Group]:
         """The parameter groups."""
         return {"policy": Group(self.options.learning_rate, self.policy.parameters())}
+
+    def step_bytes(self, batch: Experience) -> dict[str, int]:
+        """What holds for any batch."""
+        return {"weights": weights_bytes(self.state())}
+
+    def passes_bytes(self, rows: Sequence[Row]) -> dict[str, int]:
+        """What passes through the policy over these rows take, besides what holds for any batch."""
+        options, trunk = self.options, self.policy.trunk
+        groups = buckets(rows, options.micro_batch_tokens)
+        most = max(sum(len(response) for row in group for response in row.responses) for group in groups)
+        kept = sum(map(len, rows)) * trunk.width * 4 if trunk.frozen and self.world.size == 1 else 0
+        return {
+            "activations": activation_bytes(trunk, groups, options, self.policy.compute_dtype),
+            "logits": logits_bytes(most, self.vocabulary_size, options),
+            "batch": kept,
+        }
 
     def state(self) -> AlgorithmState:
         return AlgorithmState(self.optimizer.weights(), self.optimizer.tensors(), {"updates": self.optimizer.updates})

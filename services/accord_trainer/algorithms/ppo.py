@@ -16,7 +16,7 @@ from accord_trainer.objectives.advantages import gae
 from accord_trainer.objectives.value_loss import value_loss_sum
 from accord_trainer.objectives.whitening import whiten
 from accord_trainer.optimizer import Group
-from accord_trainer.policy import Outputs
+from accord_trainer.policy import Outputs, ValueHead
 from accord_trainer.trajectories import Trajectories
 
 
@@ -52,6 +52,10 @@ class PPO(PolicyGradient):
 
     def warming(self, context: StepContext) -> bool:
         return context.version < self.options.critic_warmup_steps
+
+    @staticmethod
+    def value_head(options: PpoOptions) -> ValueHead:
+        return options.value_head_init
 
     def groups(self) -> dict[str, Group]:
         rate = self.options.critic_learning_rate if self.policy.critic else self.options.value_learning_rate

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from accord_trainer.algorithms.policy_gradient_options import PolicyGradientOptions
+from accord_trainer.policy import ValueHead
 
 
 class PpoOptions(PolicyGradientOptions):
@@ -12,6 +13,9 @@ class PpoOptions(PolicyGradientOptions):
 
     value_learning_rate: float = Field(1e-3, gt=0, description="Of a value head on the policy's trunk.")
     critic_learning_rate: float = Field(1e-5, gt=0, description="Of a critic of its own (critic_init).")
+    value_head_init: ValueHead = Field(
+        "zeros", description="Weights of a fresh head on the trunk: 0, or N(0, 1 / sqrt(d + 1)) as a reward model's."
+    )
     value_coefficient: float = Field(0.1, ge=0, description="The value loss's weight beside the policy loss.")
     gamma: float = Field(1.0, gt=0, le=1, description="Discount of a later token's reward.")
     gae_lambda: float = Field(0.95, ge=0, le=1, description="lambda of GAE.")

@@ -17,11 +17,14 @@ from accord_models.loading import ensemble_size, load_config, load_reward_model,
 from accord_models.tokenizer import load_tokenizer, reading_limit
 from accord_trainer.adapters import Adaptable
 from accord_trainer.algorithm import AlgorithmState, Experience, Start, StepContext
+from accord_trainer.blocks import prepare_blocks
 from accord_trainer.bootstrap import Bootstrap, bootstrap_weights
+from accord_trainer.memory import activation_bytes, weights_bytes
 from accord_trainer.objectives.preference import bradley_terry, centring, plackett_luce, rating_loss
 from accord_trainer.optimizer import Group, Optimizer, not_finite
 from accord_trainer.options import AlgorithmOptions
 from accord_trainer.preference_metrics import preference_metrics
+from accord_trainer.prefix import Row, buckets
 from accord_trainer.rounds import rounds
 from accord_trainer.scoring import Answers, Gathered, Scorer, score_all, tokenize
 
@@ -64,6 +67,8 @@ class RewardModelTraining:
             model, self.adaptable.trunk, self.tokenizer, start.compute_dtype, share=options.share_prefixes
         )
         self.scorer.head.requires_grad_(True)
+        torch.nn.Module.to(model, start.device)
+        prepare_blocks(self.adaptable.trunk.blocks[self.adaptable.trunk.frozen :], options, start.device)
         self.scorer.passes = start.world.place([model], start.compute_dtype)
         head = {id(parameter) for parameter in self.scorer.head.parameters()}
         named = dict(model.named_parameters())
@@ -83,6 +88,12 @@ class RewardModelTraining:
         """Refuses a batch in which no example has a weight."""
         if sum(map(_weight, batch.preferences)) <= 0:
             raise InvalidArgument.at("chunk.preferences", "every weight is 0; nothing to learn")
+
+    def step_bytes(self, batch: Experience) -> dict[str, int]:
+        rows = [Row(one.common, one.rest, ()) for one in self._tokenize(batch.preferences)]
+        groups = buckets(rows, self.options.micro_batch_tokens)
+        activations = activation_bytes(self.adaptable.trunk, groups, self.options, self.compute_dtype)
+        return {"weights": weights_bytes(self.state()), "activations": activations}
 
     def step(self, batch: Experience, context: StepContext) -> dict[str, float]:
         answers = self._tokenize(batch.preferences)

@@ -22,7 +22,7 @@ from accord_trainer.demonstrated import response_of
 from accord_trainer.metrics import Means
 from accord_trainer.optimizer import not_finite
 from accord_trainer.options import AlgorithmOptions
-from accord_trainer.prefix import buckets, make_rows
+from accord_trainer.prefix import Row, buckets, make_rows
 from accord_trainer.rounds import rounds
 
 
@@ -52,6 +52,9 @@ class SFT(PolicyTraining):
         if not sum(one.weight for one in self._demonstrations(batch.preferences)) > 0:
             raise InvalidArgument.at("chunk.preferences", "no answer has a weight above 0: nothing to learn")
 
+    def step_bytes(self, batch: Experience) -> dict[str, int]:
+        return {**super().step_bytes(batch), **self.passes_bytes(self._rows(self._demonstrations(batch.preferences)))}
+
     def step(self, batch: Experience, context: StepContext) -> dict[str, float]:
         figures = self._pass(batch, context, learn=True)
         rate = self.options.learning_rate * self.optimizer.rate_factor()
@@ -72,17 +75,20 @@ class SFT(PolicyTraining):
                 found.append(_Demonstration(prompt, response, weight / len(best)))
         return found
 
+    def _rows(self, data: Sequence[_Demonstration]) -> list[Row]:
+        return make_rows(
+            [one.prompt for one in data],
+            [one.response for one in data],
+            share=self.policy.share,
+            max_tokens=self.options.micro_batch_tokens,
+            max_members=len(data),
+        )
+
     def _pass(self, batch: Experience, context: StepContext, *, learn: bool) -> dict[str, float]:
         """The mean over the response tokens of the whole batch, each counting by its example's weight."""
         data = self._demonstrations(batch.preferences)
         limit, width = self.options.micro_batch_tokens, max(len(one.response) for one in data)
-        rows = make_rows(
-            [one.prompt for one in data],
-            [one.response for one in data],
-            share=self.policy.share,
-            max_tokens=limit,
-            max_members=len(data),
-        )
+        rows = self._rows(data)
         temperature_B = torch.ones(len(data))
         weight_B = torch.tensor([one.weight for one in data])
         length_B = torch.tensor([float(len(one.response)) for one in data])

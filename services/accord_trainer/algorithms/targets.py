@@ -80,6 +80,7 @@ def target_metrics(data: Trajectories, targets: Targets) -> dict[str, float]:
     return found
 
 
-def penalised_score(data: Trajectories, missing_eos_penalty: float) -> Tensor:
-    """The scores, (B,), less the penalty where a response was cut off."""
-    return data.score_B - torch.where(data.truncated_B, missing_eos_penalty, 0.0)
+def penalised_score(data: Trajectories, penalty: float, instead: float | None = None) -> Tensor:
+    """The scores, (B,); where a response was cut off: `instead`, if there is one, less the penalty."""
+    cut_B = data.score_B if instead is None else torch.full_like(data.score_B, instead)
+    return torch.where(data.truncated_B, cut_B - penalty, data.score_B)

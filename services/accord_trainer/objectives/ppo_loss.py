@@ -69,3 +69,9 @@ def ppo_policy_terms(
 def truncated_importance(old_logprobs_BR: Tensor, rollout_logprobs_BR: Tensor, cap: float) -> Tensor:
     """min(old / rollout, cap) of each token: what an old policy that is not quite the sampling one is corrected by."""
     return log_ratio(old_logprobs_BR, rollout_logprobs_BR).exp().clamp(max=cap)
+
+
+def masked_importance(old_logprobs_BR: Tensor, rollout_logprobs_BR: Tensor, cap: float) -> Tensor:
+    """old / rollout of each token, 0 outside 1 / cap .. cap: what the two see too differently teaches nothing."""
+    ratio_BR = log_ratio(old_logprobs_BR, rollout_logprobs_BR).exp()
+    return torch.where((ratio_BR <= cap) & (ratio_BR >= 1.0 / cap), ratio_BR, 0.0)
