@@ -35,6 +35,7 @@ class TrainerSettings(ServiceSettings):
     )
     metrics: str = Field(
         "jsonl",
-        description="Where each step's figures are written, in the training's folder: jsonl, tensorboard; by commas.",
+        description="Where each step's figures are written, in the training's folder: jsonl, tensorboard, wandb, "
+        "mlflow; by commas.",
     )
     max_lease_seconds: float = Field(600, gt=0, description="The longest lease given, seconds.")

@@ -142,6 +142,8 @@ def start_process(state_dir: Path) -> tuple[subprocess.Popen[bytes], str]:
             return process, found.address
         assert process.poll() is None
         time.sleep(0.1)
+    process.kill()
+    process.wait()
     raise AssertionError("the trainer did not come up")
 
 
