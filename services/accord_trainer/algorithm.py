@@ -107,6 +107,10 @@ class Algorithm(Protocol):
         """Learns from a batch and gives metrics. May raise anywhere: the caller puts the state back."""
         ...
 
+    def flops(self) -> float:
+        """Floating-point operations of all passes through models so far, on all ranks; see flops.py."""
+        ...
+
     def evaluate(self, batch: Experience, context: StepContext) -> dict[str, float]:
         """Metrics of a batch under the current weights; changes nothing."""
         ...

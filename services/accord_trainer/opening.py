@@ -15,6 +15,7 @@ from accord.types import v1 as types_v1
 from accord_runtime import artifacts
 from accord_trainer.algorithm import Start
 from accord_trainer.checkpoints import CheckpointStore
+from accord_trainer.flops import Speed, peak_flops
 from accord_trainer.memory import free_bytes
 from accord_trainer.publisher import Publisher
 from accord_trainer.record import Manifest, Record
@@ -64,6 +65,13 @@ class Bench:
     device: torch.device
     # What a step may take beyond the loaded models; None: what is free as it begins.
     memory_bytes: int | None = None
+    # Operations a second that one device can do at most; None: as its name says, where it is known.
+    peak_flops: float | None = None
+
+    def speed(self) -> Speed:
+        """That of all ranks."""
+        peak = self.peak_flops or peak_flops(self.device)
+        return Speed(self.device, peak * self.world.size if peak else None)
 
     def free_bytes(self) -> int:
         """What a step may take now; rank 0 looks for all."""
@@ -108,7 +116,15 @@ class Bench:
         if opening.version:
             record = Record.from_json(checkpoints.record(opening.version))
         live = LiveTraining(
-            manifest, record, algorithm, checkpoints, self.publisher, check_stopped, team or Solo(), self.free_bytes
+            manifest,
+            record,
+            algorithm,
+            checkpoints,
+            self.publisher,
+            check_stopped,
+            team or Solo(),
+            self.free_bytes,
+            self.speed(),
         )
         if opening.version:
             live.restore(opening.version)

@@ -19,6 +19,7 @@ from accord_models.tokenizer import fingerprint, load_tokenizer
 from accord_trainer.adapters import Adaptable
 from accord_trainer.algorithm import Start
 from accord_trainer.blocks import prepare_blocks
+from accord_trainer.flops import Costs
 from accord_trainer.forward import autocast, pad, response_states, token_logprobs
 from accord_trainer.options import AlgorithmOptions
 from accord_trainer.prefix import Packed, Row, buckets, collate
@@ -92,6 +93,8 @@ class Policy:
         for trunk in (self.trunk, self.critic_trunk):
             if trunk is not None:
                 prepare_blocks(trunk.blocks[trunk.frozen :], options, start.device)
+        self.costs = Costs(self.trunk, self.head)
+        self.critic_costs = Costs(self.critic_trunk, None) if self.critic_trunk else None
         # Last, for nothing above may meet weights that are spread over the ranks.
         self.passes = start.world.place([self.model, *heads], start.compute_dtype)
         self.reference_passes = self.passes
@@ -104,6 +107,10 @@ class Policy:
         """What goes through in the same passes as the model: the critic, or the value head on the trunk."""
         value = self.critic or self.value_head
         return [value] if value else []
+
+    def flops(self) -> float:
+        """Operations of all passes so far; see flops.py."""
+        return self.costs.done + (self.critic_costs.done if self.critic_costs else 0.0)
 
     def parameters(self) -> dict[str, Parameter]:
         """Those of the language model, by name; some may be frozen."""
@@ -122,6 +129,7 @@ class Policy:
         if self.trunk.frozen:
             for group in buckets(rows, max_tokens):
                 check()
+                self.costs.lower(group)
                 with self._autocast():
                     states_WTD = self.trunk.lower(self._collate(group))
                 for row, states_TD in zip(group, states_WTD, strict=True):
@@ -130,6 +138,9 @@ class Policy:
 
     def states(self, packed: Packed, rows: Sequence[Row], lower: Lower) -> tuple[Tensor, Tensor]:
         """The trunk's states before each response token, (N, D), and after each response, (B, D); inside a pass."""
+        if not lower:
+            self.costs.lower(rows)
+        self.costs.upper(rows)
         return response_states(_hidden(self.trunk, packed, rows, lower), packed)
 
     @passing("passes")
@@ -149,8 +160,7 @@ class Policy:
         lengths = [len(response) for response in packed.responses]
         members = torch.tensor(packed.members)
         with self._autocast():
-            hidden_WTD = _hidden(self.trunk, packed, rows, lower)
-            before_ND, after_BD = response_states(hidden_WTD, packed)
+            before_ND, after_BD = self.states(packed, rows, lower)
             temperature_N = temperature_B[members].repeat_interleave(torch.tensor(lengths)).to(self.device)
             logprobs_N, entropy_N = token_logprobs(
                 before_ND,
@@ -160,7 +170,8 @@ class Policy:
                 entropy=entropy,
                 chunk=self.logits_chunk,
             )
-            if self.critic_trunk:
+            if self.critic_trunk and self.critic_costs:
+                self.critic_costs.upper(rows)
                 before_ND, after_BD = response_states(self.critic_trunk.hidden(packed), packed)
         if detach_values and not self.critic_trunk:
             before_ND, after_BD = before_ND.detach(), after_BD.detach()
@@ -190,6 +201,9 @@ class Policy:
         off = peft.disable_adapter() if self._reference is None and peft else contextlib.nullcontext()
         # The frozen blocks hold no adapter, so what they gave the policy serves here as well.
         trunk, head, shared = self._reference or (self.trunk, self.head, True)
+        if not (lower and shared):
+            self.costs.lower(rows)
+        self.costs.upper(rows)
         with off, self._autocast():
             states_ND, _ = response_states(_hidden(trunk, packed, rows, lower if shared else {}), packed)
             temperature_N = temperature_B[members].repeat_interleave(torch.tensor(lengths)).to(self.device)

@@ -101,6 +101,7 @@ class QPolicy(Policy):
                 logprobs_N, _ = token_logprobs(
                     before_ND, tokens_N, ones_N, self.head, entropy=False, chunk=self.logits_chunk
                 )
+            self.costs.heads(rows, len(self.q.learning()) - (0 if logprobs else 1))
             if detach:
                 before_ND, after_BD = before_ND.detach(), after_BD.detach()
             found = [

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from accord.trainer import v1 as trainer_v1
 from accord_models.loading import reward_head
 from accord_models.tokenizer import keep_end, pair_inputs, render_response
+from accord_trainer.flops import Costs
 from accord_trainer.forward import autocast, response_states
 from accord_trainer.prefix import Row, buckets, collate
 from accord_trainer.rounds import rounds
@@ -76,6 +77,7 @@ class Scorer:
         # A causal trunk with a bare head: the score is the head's output at the last token.
         self.causal = getattr(model, "score", None) is self.head
         self.share = share and self.causal and can_share(trunk, self.pad)
+        self.costs = Costs(trunk, None)
         self.passes: Passes = straight
 
     def groups(self, answers: Sequence[Answers], max_tokens: int) -> list[list[int]]:
@@ -90,6 +92,8 @@ class Scorer:
             rows = [Row(one.common, one.rest, tuple(range(len(one.rest)))) for one in answers]
         else:
             rows = [Row((), ((*one.common, *rest),), (0,)) for one in answers for rest in one.rest]
+        self.costs.lower(rows)
+        self.costs.upper(rows)
         device = self.head.weight.device
         packed = collate(rows, pad=self.pad, share=self.share).to(device)
         with autocast(self.compute_dtype, device.type):

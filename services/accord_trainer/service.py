@@ -110,4 +110,5 @@ def make_bench(settings: TrainerSettings) -> Bench:
         world = Ranks(sharded=settings.parallel == "fsdp", seconds=settings.collective_seconds)
     publisher = Publisher(settings.state_dir / "artifacts", settings.scheme, address, world)
     limit = int(settings.memory_gib * 2**30) if settings.memory_gib else None
-    return Bench(settings.state_dir / "trainer", publisher, world, device, limit)
+    peak = settings.peak_tflops * 1e12 or None
+    return Bench(settings.state_dir / "trainer", publisher, world, device, limit, peak)

@@ -33,6 +33,11 @@ class TrainerSettings(ServiceSettings):
     memory_gib: float = Field(
         0, ge=0, description="Memory that a step may take beyond the loaded models, GiB; 0: what is free as it begins."
     )
+    peak_tflops: float = Field(
+        0,
+        ge=0,
+        description="What one device can do at most, 1e12 operations a second, for the figure `mfu`; 0: by its name.",
+    )
     metrics: str = Field(
         "jsonl",
         description="Where each step's figures are written, in the training's folder: jsonl, tensorboard, wandb, "

@@ -17,6 +17,7 @@ from accord_models.tokenizer import fingerprint
 from accord_runtime import plugins
 from accord_trainer.algorithm import Algorithm, Experience, Start, StepContext
 from accord_trainer.checkpoints import CheckpointStore
+from accord_trainer.flops import Speed
 from accord_trainer.memory import require_room
 from accord_trainer.options import parse_options
 from accord_trainer.publisher import Publisher
@@ -65,8 +66,9 @@ class LiveTraining:
         check_stopped: Callable[[], None],
         team: Team,
         free_bytes: Callable[[], int],
+        speed: Speed,
     ) -> None:
-        """`free_bytes` gives the memory that a step may take now."""
+        """`free_bytes` gives the memory that a step may take now; `speed` is that of all ranks' devices."""
         self.manifest = manifest
         self.record = record
         self.algorithm = algorithm
@@ -78,6 +80,7 @@ class LiveTraining:
         self._check_stopped = check_stopped
         self._team = team
         self._free_bytes = free_bytes
+        self._speed = speed
         self._id = manifest.training.training_id
         self._generator = torch.Generator().manual_seed(manifest.training.seed % 2**63)
 
@@ -120,7 +123,7 @@ class LiveTraining:
         started = time.monotonic()
         state, generator_state = self.algorithm.state().clone(), self._generator.get_state()
         try:
-            metrics = self.algorithm.step(batch, self._context())
+            metrics = self._learn(batch)
             if batch.samples:
                 known = facts(self.manifest, self.record)
                 metrics["staleness"] = staleness(batch.samples, known, request.parent_version)
@@ -138,6 +141,16 @@ class LiveTraining:
         if checkpointed:
             self.checkpoint_version = record.version
         return result
+
+    def _learn(self, batch: Experience) -> dict[str, float]:
+        """The algorithm's figures, and what its passes cost."""
+        before, began = self.algorithm.flops(), self._speed.now()
+        metrics = dict(self.algorithm.step(batch, self._context()))
+        metrics["flops"] = self.algorithm.flops() - before
+        metrics["learning_seconds"] = max(self._speed.now() - began, 1e-9)
+        if self._speed.peak_flops:
+            metrics["mfu"] = metrics["flops"] / (self._speed.peak_flops * metrics["learning_seconds"])
+        return metrics
 
     def evaluate(self, batch: Experience) -> dict[str, float]:
         """Metrics under the current weights."""

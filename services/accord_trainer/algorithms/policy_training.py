@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from transformers import PreTrainedModel
 
 from accord.errors import InvalidArgument
@@ -66,6 +67,9 @@ class PolicyTraining:
             "logits": logits_bytes(most, self.vocabulary_size, options),
             "batch": kept,
         }
+
+    def flops(self) -> float:
+        return float(self.world.sum(torch.tensor(self.policy.flops(), dtype=torch.float64)))
 
     def state(self) -> AlgorithmState:
         return AlgorithmState(self.optimizer.weights(), self.optimizer.tensors(), {"updates": self.optimizer.updates})

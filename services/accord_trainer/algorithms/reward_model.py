@@ -131,6 +131,9 @@ class RewardModelTraining:
         scores = score_all(self.scorer, answers, self.options.micro_batch_tokens, self.world, context.check_stopped)
         return self._metrics(scores, batch.preferences, answers)
 
+    def flops(self) -> float:
+        return float(self.world.sum(torch.tensor(self.scorer.costs.done, dtype=torch.float64)))
+
     def state(self) -> AlgorithmState:
         return AlgorithmState(self.optimizer.weights(), self.optimizer.tensors(), {"updates": self.optimizer.updates})
 
