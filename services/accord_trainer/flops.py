@@ -46,7 +46,7 @@ class Costs:
         """Counted before weights are spread over ranks. `head` is None where none meets every response token."""
         config: Any = trunk.module.config
         heads = config.num_attention_heads
-        self._attention = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+        self._attention = int(heads * (getattr(config, "head_dim", None) or config.hidden_size // heads))
         self._lower = _entries(trunk.blocks[: trunk.frozen])
         self._upper = _entries(trunk.blocks[trunk.frozen :])
         self._trained = _entries(trunk.blocks[trunk.frozen :], trained=True)
