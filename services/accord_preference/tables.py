@@ -86,8 +86,21 @@ tasks = Table(
     Column("form", Text, nullable=False, server_default=""),
     Column("flags", Integer, nullable=False, server_default=text("0")),
     Index(None, "state", "queue", "turn", "number"),
+    Index(None, "state", "turn", "number"),
     Index(None, "queue"),
     sqlite_autoincrement=True,
+)
+
+# They are few among many, and looked for alone.
+_gold = tasks.c.gold.is_not(None)
+Index(
+    "ix_tasks_gold",
+    tasks.c.state,
+    tasks.c.queue,
+    tasks.c.turn,
+    tasks.c.number,
+    sqlite_where=_gold,
+    postgresql_where=_gold,
 )
 
 leases = Table(

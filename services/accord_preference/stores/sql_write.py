@@ -196,11 +196,16 @@ class SqlWriter(SqlReader):
         task, lease = tables.tasks, tables.leases
         mine = and_(lease.c.task_id == task.c.task_id, lease.c.annotator_id == annotator_id)
         wanted = select(task).where(*self._wanted(annotator_id, queue, now_us, gold)).limit(1)
-        last = select(func.max(lease.c.number)).where(mine).correlate(task).scalar_subquery()
-        held = select(lease.c.task_id).where(lease.c.annotator_id == annotator_id)
+        # From the few that they held to the tasks, not through all tasks.
+        held = (
+            select(lease.c.task_id, func.max(lease.c.number).label("last"))
+            .where(lease.c.annotator_id == annotator_id)
+            .group_by(lease.c.task_id)
+            .subquery()
+        )
         return (
             wanted.where(~exists().where(mine)).order_by(task.c.turn, task.c.number),
-            wanted.where(task.c.task_id.in_(held)).order_by(last),
+            wanted.join(held, held.c.task_id == task.c.task_id).order_by(held.c.last),
         )
 
     def _wanted(self, annotator_id: str, queue: str, now_us: int, gold: bool) -> list[Any]:
