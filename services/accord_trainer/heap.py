@@ -1,7 +1,7 @@
 """Memory that torch has freed stays with the process.
 
 On the CPU a training step takes and frees the same hundreds of megabytes over and over. glibc gives such pieces back to
-the system at once, which clears every page anew: seen as a fifth of a PPO step's CPU time. The price is that the
+the system at once, which clears every page anew: seen as a sixth of a PPO step's CPU time. The price is that the
 process keeps the most that it ever needed, until it ends.
 """
 
