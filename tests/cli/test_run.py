@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -32,7 +33,7 @@ async def command(folder: Path, *arguments: str) -> Ran:
 
 
 def nothing_runs(folder: Path) -> bool:
-    return discovery.read(folder / "state", "controller") is None
+    return all(discovery.read(folder / "state", name) is None for name in ("controller", "console"))
 
 
 async def test_a_run_from_its_file_to_a_report_a_sample_and_an_exported_model(
@@ -115,11 +116,22 @@ async def test_ctrl_c_pauses_a_killed_controller_is_told_and_resume_goes_on_to_t
         assert (nothing.code, "[NOTHING_TO_RESUME]" in nothing.err) == (1, True)
 
 
+async def invite_when_up(folder: Path) -> str:
+    """An invite link, as soon as the console that `accord up` starts is there."""
+    async with asyncio.timeout(60):
+        while discovery.read(folder / "state", "console") is None:  # noqa: ASYNC110  # another process sets no event
+            await asyncio.sleep(0.1)
+    return (await command(folder, "console", "invite", "alice")).out.strip()
+
+
 async def test_up_keeps_the_services_for_detached_runs_and_stops_on_ctrl_c(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("ACCORD_CONSOLE_PORT", "0")
     async with loop_services(folder / "state", monkeypatch), terminal(folder / "state", "up", cwd=folder) as screen:
         await screen.expect("Up. Start a run", 60)
+        invited = await invite_when_up(folder)
+        assert invited.startswith("http://127.0.0.1:"), invited
         pid = discovery.read(folder / "state", "controller")
         detached = await command(folder, "run", "run.yaml", "--detach", "--set", "policy.steps=400")
         assert detached.code == 0, detached.err

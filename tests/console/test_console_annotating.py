@@ -209,12 +209,12 @@ async def test_markup_in_prompts_and_answers_is_text(site: Site, web: httpx2.Asy
 
 
 async def test_a_long_answer_is_cut_and_there_as_a_whole(site: Site, web: httpx2.AsyncClient) -> None:
-    long = "word <b> " * 1_000_000
+    long = "word <b> " * 100_000
     await site.task([long, ""])
     page = await web.get(site.link("ann"))
     assert len(page.text) < 50_000
     assert "(an empty answer)" in page.text
-    assert "9,000,000 characters" in page.text
+    assert "900,000 characters" in page.text
     where = re.search(r'href="(/annotate/text/[^"]+)"', page.text)[1]  # type: ignore[index]
     whole = await web.get(where)
     assert whole.text == long
