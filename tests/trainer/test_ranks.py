@@ -96,8 +96,10 @@ def seen(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
 
 
 def assert_same(found: dict[str, float], expected: dict[str, float]) -> None:
-    timed = {"tokens_per_second", "learning_seconds"}
+    # Of operations several ranks make more: they keep in step with passes that count for nothing.
+    timed = {"tokens_per_second", "learning_seconds", "flops"}
     assert found.keys() == expected.keys()
+    assert found["flops"] >= expected["flops"] * (1 - 1e-9)
     for name in expected.keys() - timed:
         assert found[name] == pytest.approx(expected[name], abs=1e-5, rel=1e-5), name
 
