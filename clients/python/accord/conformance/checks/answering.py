@@ -64,7 +64,7 @@ async def length_is_kept(target: Target) -> None:
     fix="keep the end-of-sequence token, and its logprob, in the response; nothing after it",
 )
 async def stop_ends_the_response(target: Target) -> None:
-    sampling = types_v1.SamplingParams(max_new_tokens=48, temperature=2.5)
+    sampling = types_v1.SamplingParams(max_new_tokens=48, temperature=2.0)
     found = list((await target.samples(target.request(n=24, sampling=sampling))).values())
     stopped = [sample for sample in found if sample.finish_reason == types_v1.FINISH_REASON_STOP]
     if not stopped:
