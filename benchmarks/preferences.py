@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import itertools
 import json
 import random
@@ -238,17 +239,25 @@ async def measure_leases(url: str, folder: Path, arguments: argparse.Namespace, 
         into.append(1000 * (time.perf_counter() - started))
         return response
 
-    async def annotate(stub: preference_v1.PreferenceServiceAsyncStub, number: int, end: float) -> None:
+    stop = asyncio.Event()
+
+    async def over(seconds: float) -> bool:
+        """Waits; True where the time of the measurement ended meanwhile. Calls in work are waited for and counted."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), seconds)
+        return stop.is_set()
+
+    async def annotate(stub: preference_v1.PreferenceServiceAsyncStub, number: int) -> None:
         rng = random.Random(number)
         who = preference_v1.Annotator(annotator_id=f"ann-{number}", kind=HUMAN)
-        await asyncio.sleep(rng.uniform(0, arguments.think))
+        if await over(rng.uniform(0, arguments.think)):
+            return
         for turn in itertools.count():
-            if time.perf_counter() > end:
-                return
             request = preference_v1.LeaseTaskRequest(request_id=f"l-{number}-{turn}", annotator=who, queue="work")
             try:
                 lease = (await timed(stub.LeaseTask(request, timeout=120), leased)).lease
-                await asyncio.sleep(rng.expovariate(1 / arguments.think) if arguments.think else 0)
+                if await over(rng.expovariate(1 / arguments.think) if arguments.think else 0.001):
+                    return
                 ids = lease.task.completion_ids
                 feedback = preference_v1.Feedback(
                     prompt_id=lease.prompt.prompt_id,
@@ -262,11 +271,13 @@ async def measure_leases(url: str, folder: Path, arguments: argparse.Namespace, 
                 await timed(stub.SubmitFeedback(answer, timeout=120), answered)
             except AccordError:
                 result.failed += 1
+            if stop.is_set():
+                return
 
     async with service(url, folder) as stub:
         started = time.perf_counter()
-        end = started + arguments.seconds
-        await asyncio.gather(*(annotate(stub, number, end) for number in range(arguments.annotators)))
+        asyncio.get_running_loop().call_later(arguments.seconds, stop.set)
+        await asyncio.gather(*(annotate(stub, number) for number in range(arguments.annotators)))
         result.leases_a_second = len(leased) / (time.perf_counter() - started)
     result.comparisons, result.annotators, result.leases = arguments.comparisons, arguments.annotators, len(leased)
     result.lease_ms, result.answer_ms = percentiles(leased), percentiles(answered)
