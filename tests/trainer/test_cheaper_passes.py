@@ -87,6 +87,22 @@ def test_logits_in_chunks_give_the_values_and_gradients_of_all_at_once(bias: boo
         assert torch.allclose(expected, found, atol=1e-12)
 
 
+def test_logits_in_chunks_are_not_kept_for_the_gradient() -> None:
+    head = torch.nn.Linear(WIDTH, VOCABULARY)
+    states, targets = torch.randn(TOKENS, WIDTH).requires_grad_(), torch.zeros(TOKENS, dtype=torch.long)
+    kept: dict[int, int] = {}
+    for chunk in (0, 5):
+
+        def pack(tensor: torch.Tensor, chunk: int = chunk) -> torch.Tensor:
+            kept[chunk] = kept.get(chunk, 0) + int(tensor.ndim == 2 and tensor.shape[1] == VOCABULARY)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            token_logprobs(states, targets, torch.ones(TOKENS), head, entropy=False, chunk=chunk)
+    assert kept.get(0, 0) > 0
+    assert kept.get(5, 0) == 0
+
+
 @pytest.mark.parametrize("options", [{}, {"trainable_layers": 1}, {"lora_rank": 2}, {"entropy_coefficient": 0.1}])
 def test_logits_in_chunks_train_the_same_policy(tiny_folder: Path, options: dict[str, object]) -> None:
     found = []

@@ -138,6 +138,8 @@ def test_rewards_are_a_penalty_at_each_token_and_the_score_at_the_last(tiny_fold
     batch = ragged(tiny_folder)
     data = trajectories(batch.samples)
     targets = ppo._targets(data, ppo._rows(data), {}, context())
+    kl = torch.where(data.mask_BR, targets.old.logprobs_BR - targets.old.reference_logprobs_BR, 0.0).sum() / 8
+    assert ppo.evaluate(batch, context())["kl_k1"] == pytest.approx(float(kl), rel=1e-4)  # nats a response
     penalty_BR = 0.3 * (targets.old.logprobs_BR - targets.old.reference_logprobs_BR)
     for b, scored in enumerate(batch.samples):
         length = len(scored.sample.response_token_ids)
