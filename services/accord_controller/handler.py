@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from accord.controller import v1 as controller_v1
-from accord.errors import Aborted, InvalidArgument, NotFound
+from accord.errors import Aborted, InvalidArgument
 from accord_controller import facts, inputs, spec
 from accord_controller.garbage import Garbage, collect_garbage
 from accord_controller.launchers.launcher import Launcher
 from accord_controller.ledger import Ledger
 from accord_controller.lineage import Lineage, lineage_of
+from accord_controller.registry import Registry
 from accord_controller.runs import AT_WORK, Runs
 from accord_controller.settings import ControllerSettings
 from accord_controller.store.store import Store
@@ -32,6 +33,7 @@ class ControllerHandler:
         self._store = store
         self._launcher = launcher
         self._runs = runs
+        self._registry = Registry(store)
         self._once = Once()
 
     async def create_run(self, request: controller_v1.CreateRunRequest) -> controller_v1.Run:
@@ -123,13 +125,23 @@ class ControllerHandler:
         return models, str(following or "")
 
     async def get_model(self, name: str) -> controller_v1.Model:
-        """One model, by name or `models/<name>`."""
-        found = await self._store.get_model(name.removeprefix(inputs.REGISTRY))
-        if found is None:
-            raise NotFound(
-                f"there is no model {name}; `accord models list` shows what there is", reason="MODEL_NOT_FOUND"
-            )
-        return found
+        """One model, by name or `models/<name>`; by a run's name the one in force."""
+        return await self._registry.get(name)
+
+    async def promote_model(self, request: controller_v1.PromoteModelRequest) -> controller_v1.Model:
+        """Puts a model in force."""
+        return await self._once.run(request.request_id, request, lambda: self._registry.promote(request))
+
+    async def roll_back_model(self, request: controller_v1.RollBackModelRequest) -> controller_v1.Model:
+        """Puts in force what was before."""
+        return await self._once.run(request.request_id, request, lambda: self._registry.roll_back(request))
+
+    async def model_changes(
+        self, run_id: str, page_size: int, page_token: str
+    ) -> tuple[list[controller_v1.ModelChange], str]:
+        """A page of what was put in force, and the token of the next."""
+        found, following = await self._store.model_changes(run_id, page_limit(page_size), page_start(page_token))
+        return found, str(following or "")
 
     async def model_lineage(
         self, request: controller_v1.GetModelLineageRequest
@@ -177,6 +189,8 @@ class ControllerHandler:
         resolved = spec.resolve(wanted.spec)
         known = await self._known(resolved)
         await asyncio.to_thread(spec.check, wanted.run_id, resolved, known)
+        # What is in force now is what the run has to its end.
+        spec.name_models(resolved, known.models)
         run = controller_v1.Run(run_id=wanted.run_id, spec=wanted.spec)
         run.status.state = controller_v1.RUN_STATE_PENDING
         run.status.resolved_spec.CopyFrom(resolved)
@@ -188,7 +202,7 @@ class ControllerHandler:
 
     async def _known(self, resolved: controller_v1.RunSpec) -> Here:
         names = spec.model_names(resolved)
-        found = {name: await self._store.get_model(name) for name in names}
+        found = {name: await self._registry.find(name) for name in names}
         return Here(self._settings, {name: model for name, model in found.items() if model is not None})
 
 

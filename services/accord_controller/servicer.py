@@ -88,3 +88,18 @@ class ModelServicer(v1.ModelServiceServicer):
     ) -> v1.ListTrainedModelsResponse:
         """What learnt from snapshots."""
         return v1.ListTrainedModelsResponse(models=await self._handler.trained_models(request.snapshots))
+
+    async def PromoteModel(self, request: v1.PromoteModelRequest, context: Context) -> v1.PromoteModelResponse:
+        """Puts a model in force."""
+        return v1.PromoteModelResponse(model=await self._handler.promote_model(request))
+
+    async def RollBackModel(self, request: v1.RollBackModelRequest, context: Context) -> v1.RollBackModelResponse:
+        """Puts in force what was before."""
+        return v1.RollBackModelResponse(model=await self._handler.roll_back_model(request))
+
+    async def ListModelChanges(
+        self, request: v1.ListModelChangesRequest, context: Context
+    ) -> v1.ListModelChangesResponse:
+        """A page of what was put in force."""
+        found, token = await self._handler.model_changes(request.run_id, request.page_size, request.page_token)
+        return v1.ListModelChangesResponse(changes=found, next_page_token=token)

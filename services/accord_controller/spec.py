@@ -110,6 +110,19 @@ def model_names(spec: controller_v1.RunSpec) -> set[str]:
     }
 
 
+def name_models(spec: controller_v1.RunSpec, models: Mapping[str, controller_v1.Model]) -> None:
+    """Replaces each `models/<run>` by the model that was found for it, `models/<run>-<iteration>`."""
+
+    def exact(uri: str) -> str:
+        name = uri.removeprefix(inputs.REGISTRY)
+        return inputs.REGISTRY + models[name].name if uri.startswith(inputs.REGISTRY) else uri
+
+    spec.model, spec.reward_model.model = exact(spec.model), exact(spec.reward_model.model)
+    for judge in spec.feedback.judges.judges if spec.feedback.HasField("judges") else ():
+        if judge.policy:
+            judge.policy = exact(judge.policy)
+
+
 def scorer_lists(spec: controller_v1.RunSpec) -> Iterable[tuple[str, Sequence[reward_v1.ScorerSpec]]]:
     """Every list of scorers in the spec with its path."""
     if spec.feedback.HasField("simulated"):

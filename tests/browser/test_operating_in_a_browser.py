@@ -64,7 +64,7 @@ async def test_a_run_live_its_pause_its_end_and_a_comparison_of_its_policies(
 
 async def compare(page: Page, client: accord.Client) -> None:
     """Two people judge the base model against the trained one, and the page says how sure that is."""
-    assert await page.locator("tbody tr").count() == 3
+    assert await page.locator("#models tbody tr").count() == 3
     await page.locator("select[name=first]").select_option("demo-2")
     (base,) = [model.name async for model in client.models.list() if model.iteration == 0]
     await page.locator("select[name=second]").select_option(base)

@@ -18,7 +18,7 @@ COMMANDS = (
     ("preferences", "quality"),
     ("annotators", "list"), ("annotators", "exclude"), ("annotators", "reinstate"), ("annotators", "withdraw"),
     ("trace", "model"), ("trace", "answer"), ("trace", "annotator"), ("trace", "prompt"), ("trace", "snapshot"),
-    ("models", "list"), ("models", "export"),
+    ("models", "list"), ("models", "export"), ("models", "promote"), ("models", "rollback"),
     ("console", "invite"), ("console", "revoke"), ("console", "invites"),
 )  # fmt: skip
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from tests.support.console import Site, console_site
-from tests.support.controller import controller_client
+from tests.support.controller import add_model, add_run, controller_client, open_store
 
 import accord
 from accord.controller import v1 as controller_v1
@@ -105,6 +105,34 @@ async def test_what_does_not_exist_and_forms_without_proof_are_refused(run: cont
             assert (await web.post(f"/runs/demo/{action}", data={"once": "1"})).status_code == 403
         assert (await web.post("/runs/demo/explode", data=form((await web.get("/runs/demo")).text))).status_code == 404
         assert (await controller.runs.get("demo")).status.state != controller_v1.RUN_STATE_CANCELLED
+
+
+async def test_models_are_put_in_force_and_rolled_back_and_the_history_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "controller").mkdir()
+    async with open_store(tmp_path / "controller") as store:
+        await add_run(store)
+        for iteration in range(2):
+            await add_model(store, tmp_path, iteration)
+    async with operated(tmp_path) as (_, web, controller):
+        page = (await web.get("/models")).text
+        assert 'formaction="/models/demo-0/promote"' in page
+        assert 'formaction="/models/demo-1/rollback"' in page
+        assert (await web.post("/models/demo-0/promote", data={"once": "1"})).status_code == 403
+        assert (await controller.models.get("demo")).name == "demo-1"
+        for _ in range(2):  # a double click is one
+            promoted = await web.post("/models/demo-0/promote", data={**form(page), "reason": "<b>calmer</b>"})
+            assert "put in force <strong>demo-0</strong>" in promoted.text
+            assert "&lt;b&gt;calmer&lt;/b&gt;" in promoted.text
+        assert (await controller.models.get("demo")).name == "demo-0"
+        for _ in range(2):
+            back = await web.post("/models/demo-0/rollback", data=form(promoted.text))
+            assert "rolled back to <strong>demo-1</strong>" in back.text
+        assert (await controller.models.get("demo")).name == "demo-1"
+        # A page that is older than what is in force rolls nothing back.
+        stale = await web.post("/models/demo-0/rollback", data=form(back.text))
+        assert (stale.status_code, "MODEL_CHANGED" in stale.text) == (409, True)
+        assert (await web.post("/models/demo-0/explode", data=form(back.text))).status_code == 404
+        assert len([change async for change in controller.models.changes("demo")]) == 4
 
 
 async def test_a_stream_of_events_ends_when_the_console_does(run: controller_v1.Run, tmp_path: Path) -> None:

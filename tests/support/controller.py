@@ -14,7 +14,7 @@ from accord_controller.ledger import Ledger
 from accord_controller.service import build
 from accord_controller.settings import ControllerSettings
 from accord_controller.spec import resolve
-from accord_controller.store.store import Store
+from accord_controller.store.store import Commit, Store
 from accord_runtime.database import migrate, open_database
 from accord_runtime.server import serving
 
@@ -43,6 +43,15 @@ async def add_run(store: Store, run_id: str = "demo", *, deterministic: bool = T
     run.status.state = controller_v1.RUN_STATE_RUNNING
     run.status.resolved_spec.CopyFrom(resolve(run.spec))
     return (await store.create_run(f"request-{run_id}", run))[0]
+
+
+async def add_model(store: Store, folder: Path, iteration: int, run_id: str = "demo") -> None:
+    """A model as the gate of a run enters it; its weights are an empty folder below `folder`."""
+    weights = folder / f"weights-{iteration}"
+    weights.mkdir()
+    model = controller_v1.Model(name=f"{run_id}-{iteration}", run_id=run_id, iteration=iteration)
+    model.weights.uri, model.weights.digest = weights.as_uri(), f"digest-{iteration}"
+    await store.commit(run_id, Commit(model=model))
 
 
 async def open_journal(store: Store, state_dir: Path, run_id: str = "demo") -> Journal:

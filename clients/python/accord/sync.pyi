@@ -90,7 +90,8 @@ class SyncModels:
         ...
 
     def get(self, name: str, *, timeout: float = ...) -> controller_v1.Model:
-        """One model, by the name that `list` shows or `models/<name>`. NotFound otherwise."""
+        """One model, by the name that `list` shows or `models/<name>`; by a run's name its policy in force. NotFound
+        otherwise."""
         ...
 
     def lineage(
@@ -101,6 +102,31 @@ class SyncModels:
 
     def trained_on(self, snapshots: Sequence[str], *, timeout: float = ...) -> Sequence[controller_v1.TrainedModel]:
         """What learnt from any of these snapshots, oldest first."""
+        ...
+
+    def promote(
+        self, name: str, *, reason: str = "", operator: str = "", request_id: str | None = None, timeout: float = ...
+    ) -> controller_v1.Model:
+        """Puts a model in force for its run; `operator` and `reason` stay in the history. NotFound; FailedPrecondition
+        where its weights are gone."""
+        ...
+
+    def roll_back(
+        self,
+        run_id: str,
+        *,
+        in_force: str = "",
+        reason: str = "",
+        operator: str = "",
+        request_id: str | None = None,
+        timeout: float = ...,
+    ) -> controller_v1.Model:
+        """Puts in force what was before the run's policy in force, and returns it. FailedPrecondition without one; with
+        `in_force`, Aborted where another model is by now."""
+        ...
+
+    def changes(self, run_id: str = "", *, timeout: float = ...) -> Iterator[controller_v1.ModelChange]:
+        """What was put in force, by whom and why, newest first; of one run or of all. `timeout` is seconds a page."""
         ...
 
 class SyncPreferences:

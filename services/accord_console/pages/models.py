@@ -9,18 +9,32 @@ from starlette.responses import Response as Reply
 from starlette.routing import Route
 
 import accord
-from accord.errors import AccordError, InvalidArgument
+from accord.controller import v1 as controller_v1
+from accord.errors import AccordError, InvalidArgument, NotFound
 from accord.preference import v1 as preference_v1
 from accord_console.comparisons import Comparison, standing
 from accord_console.pages.operating import page, posted, services
 from accord_console.web import console_of, go
 
+# How many of the newest changes of what is in force are shown.
+SHOWN_CHANGES = 20
+_KINDS = {
+    controller_v1.MODEL_CHANGE_KIND_GATE: "the gate promoted it",
+    controller_v1.MODEL_CHANGE_KIND_PROMOTED: "put in force",
+    controller_v1.MODEL_CHANGE_KIND_ROLLED_BACK: "rolled back to",
+}
+
 
 async def overview(request: Request) -> Reply:
-    """The registry, and the comparisons."""
+    """The registry, what was put in force, and the comparisons."""
     client = await services(request, "controller")
     console = console_of(request)
     found = [model async for model in client.models.list(timeout=console.settings.call_seconds)]
+    changes: list[tuple[controller_v1.ModelChange, str]] = []
+    async for change in client.models.changes(timeout=console.settings.call_seconds):
+        changes.append((change, _KINDS.get(change.kind, "")))
+        if len(changes) == SHOWN_CHANGES:
+            break
     comparisons = console.comparisons.all()
     if comparisons:
         client = await services(request, "controller", "preference")
@@ -29,6 +43,7 @@ async def overview(request: Request) -> Reply:
         "models.html",
         "/models",
         models=found,
+        changes=changes,
         comparisons=[await _shape(client, comparison) for comparison in comparisons],
     )
 
@@ -43,6 +58,27 @@ async def show(request: Request) -> Reply:
     except AccordError as error:  # the model itself can be shown all the same
         lineage, unknown = None, error.message
     return page(request, "model.html", "/models", model=model, lineage=lineage, unknown=unknown)
+
+
+async def change(request: Request) -> Reply:
+    """Puts a model in force, or what was in force before it."""
+    name, action = request.path_params["model"], request.path_params["action"]
+    form = await posted(request)
+    client = await services(request, "controller")
+    told: dict[str, Any] = {
+        "request_id": f"console-{action}-{name}-{form.get('once', '')}",
+        "reason": form.get("reason", ""),
+        "operator": "console",  # operators share one token: which of them it was is not known
+        "timeout": console_of(request).settings.call_seconds,
+    }
+    if action == "promote":
+        await client.models.promote(name, **told)
+    elif action == "rollback":
+        model = await client.models.get(name, timeout=told["timeout"])
+        await client.models.roll_back(model.run_id, in_force=model.name, **told)
+    else:
+        raise NotFound(f"models can be promoted and rolled back, not {action}")
+    return go(request, "/models")
 
 
 async def compare(request: Request) -> Reply:
@@ -80,4 +116,5 @@ routes = [
     Route("/models", overview),
     Route("/models/compare", compare, methods=["POST"]),
     Route("/models/{model}", show),
+    Route("/models/{model}/{action}", change, methods=["POST"]),
 ]

@@ -13,8 +13,8 @@ from sqlalchemy import Row, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accord.controller import v1 as controller_v1
-from accord.errors import AlreadyExists, NotFound
-from accord_controller.store import tables
+from accord.errors import Aborted, AlreadyExists, FailedPrecondition, NotFound
+from accord_controller.store import changes, tables
 from accord_runtime.database import reading, writing
 
 
@@ -168,6 +168,62 @@ class Store:
             row = (await connection.execute(select(tables.models).where(tables.models.c.name == name))).first()
         return _model(row) if row is not None else None
 
+    async def in_force(self, run_id: str) -> controller_v1.Model | None:
+        """The run's policy in force, or None where there is no such run or it has none yet."""
+        query = select(tables.models).where(tables.models.c.run_id == run_id, tables.models.c.current)
+        async with reading(self._engine) as connection:
+            row = (await connection.execute(query)).first()
+        return _model(row) if row is not None else None
+
+    async def promote(self, model: controller_v1.Model, asked: changes.Asked) -> None:
+        """Puts a model in force for its run. Nothing happens where it is already, or for a request_id seen before."""
+        async with writing(self._engine) as connection:
+            await changes.lock_run(connection, model.run_id)
+            if await changes.answered(connection, model.run_id, model.name, asked) is not None:
+                return
+            current = await connection.scalar(select(tables.models.c.current).where(tables.models.c.name == model.name))
+            if not current:
+                await changes.put_in_force(connection, model.run_id, model.name, asked)
+
+    async def roll_back(self, run_id: str, in_force: str, asked: changes.Asked) -> str:
+        """Puts in force what was before, once for each request_id; its name. FailedPrecondition, NOTHING_TO_ROLL_BACK;
+        Aborted, MODEL_CHANGED, where `in_force` is given and not so."""
+        models = tables.models
+        async with writing(self._engine) as connection:
+            await changes.lock_run(connection, run_id)
+            done = await changes.answered(connection, run_id, "", asked)
+            if done is not None:
+                return done
+            query = select(models.c.name).where(models.c.run_id == run_id, models.c.current)
+            current = await connection.scalar(query)
+            if in_force not in ("", current):
+                raise Aborted(
+                    f"{current} is in force for run {run_id} by now, not {in_force}; look again",
+                    reason="MODEL_CHANGED",
+                    metadata={"in_force": current or ""},
+                )
+            before = await changes.before_current(connection, run_id)
+            if before is None:
+                raise FailedPrecondition(
+                    f"run {run_id} has no policy before the one in force", reason="NOTHING_TO_ROLL_BACK"
+                )
+            await changes.put_in_force(connection, run_id, before, asked)
+            return before
+
+    async def model_changes(
+        self, run_id: str, limit: int, before: int | None = None
+    ) -> tuple[list[controller_v1.ModelChange], int | None]:
+        """A page of the history of a run, or with "" of all, newest first, and where the next one starts."""
+        table = tables.model_changes
+        query = select(table).order_by(table.c.number.desc()).limit(limit + 1)
+        if run_id:
+            query = query.where(table.c.run_id == run_id)
+        if before is not None:
+            query = query.where(table.c.number < before)
+        async with reading(self._engine) as connection:
+            rows = (await connection.execute(query)).all()
+        return [changes.to_change(row) for row in rows[:limit]], rows[limit - 1].number if len(rows) > limit else None
+
 
 async def _change_ledger(connection: AsyncConnection, run_id: str, change: Commit) -> None:
     if change.forget:
@@ -214,14 +270,14 @@ async def _append_events(
 
 
 async def _put_model(connection: AsyncConnection, model: controller_v1.Model) -> None:
-    """Adds a model; the run's others are not current any more."""
-    await connection.execute(update(tables.models).where(tables.models.c.run_id == model.run_id).values(current=False))
+    """Adds a model and puts it in force."""
     await connection.execute(delete(tables.models).where(tables.models.c.name == model.name))
     await connection.execute(
         insert(tables.models).values(
-            name=model.name, run_id=model.run_id, current=True, model=model.SerializeToString()
+            name=model.name, run_id=model.run_id, current=False, model=model.SerializeToString()
         )
     )
+    await changes.put_in_force(connection, model.run_id, model.name, changes.Asked())
 
 
 def _run(row: Row[Any]) -> controller_v1.Run:

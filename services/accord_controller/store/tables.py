@@ -74,3 +74,20 @@ models = Table(
     Column("current", Boolean, nullable=False),
     Column("model", LargeBinary, nullable=False),
 )
+
+# What was put in force for a run, when and by whom: the history of `models.current`.
+model_changes = Table(
+    "model_changes",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("run_id", String(63), ForeignKey("runs.run_id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("model", String(100), nullable=False),
+    Column("previous", String(100), nullable=False),
+    Column("kind", Integer, nullable=False),
+    Column("operator", String(200), nullable=False),
+    Column("reason", String(2000), nullable=False),
+    # Null: the gate, which asks for nothing.
+    Column("request_id", String(200), nullable=True, unique=True),
+    # Null: before this table was.
+    Column("time", Float, nullable=True),
+)

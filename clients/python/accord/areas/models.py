@@ -29,7 +29,8 @@ class Models:
                 yield model
 
     async def get(self, name: str, *, timeout: float = _calls.QUICK) -> controller_v1.Model:
-        """One model, by the name that `list` shows or `models/<name>`. NotFound otherwise."""
+        """One model, by the name that `list` shows or `models/<name>`; by a run's name its policy in force. NotFound
+        otherwise."""
         request = controller_v1.GetModelRequest(name=name)
         response = await self._caller.call(lambda seconds: self._stub.GetModel(request, timeout=seconds), timeout)
         return response.model
@@ -54,3 +55,55 @@ class Models:
             lambda seconds: self._stub.ListTrainedModels(request, timeout=seconds), timeout
         )
         return tuple(response.models)
+
+    async def promote(
+        self,
+        name: str,
+        *,
+        reason: str = "",
+        operator: str = "",
+        request_id: str | None = None,
+        timeout: float = _calls.QUICK,
+    ) -> controller_v1.Model:
+        """Puts a model in force for its run; `operator` and `reason` stay in the history. NotFound; FailedPrecondition
+        where its weights are gone."""
+        request = controller_v1.PromoteModelRequest(
+            request_id=_calls.new_request_id(request_id), name=name, reason=reason, operator=operator
+        )
+        response = await self._caller.call(lambda seconds: self._stub.PromoteModel(request, timeout=seconds), timeout)
+        return response.model
+
+    async def roll_back(
+        self,
+        run_id: str,
+        *,
+        in_force: str = "",
+        reason: str = "",
+        operator: str = "",
+        request_id: str | None = None,
+        timeout: float = _calls.QUICK,
+    ) -> controller_v1.Model:
+        """Puts in force what was before the run's policy in force, and returns it. FailedPrecondition without one; with
+        `in_force`, Aborted where another model is by now."""
+        request = controller_v1.RollBackModelRequest(
+            request_id=_calls.new_request_id(request_id),
+            run_id=run_id,
+            reason=reason,
+            operator=operator,
+            in_force=in_force,
+        )
+        response = await self._caller.call(lambda seconds: self._stub.RollBackModel(request, timeout=seconds), timeout)
+        return response.model
+
+    async def changes(
+        self, run_id: str = "", *, timeout: float = _calls.QUICK
+    ) -> AsyncIterator[controller_v1.ModelChange]:
+        """What was put in force, by whom and why, newest first; of one run or of all. `timeout` is seconds a page."""
+
+        def fetch(token: str) -> Awaitable[controller_v1.ListModelChangesResponse]:
+            request = controller_v1.ListModelChangesRequest(run_id=run_id, page_token=token)
+            return self._caller.call(lambda seconds: self._stub.ListModelChanges(request, timeout=seconds), timeout)
+
+        async for page in _calls.pages(fetch):
+            for change in page.changes:
+                yield change

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +44,56 @@ async def _list(state_dir: Path, format: Format) -> None:
         in_force = "yes" if row["current"] else ""
         table.add_row(row["name"], in_force, number(row["heldout_score"]), row["run_id"], row["digest"][:12], created)
     out().print(table)
+
+
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the history.")]
+
+
+@app.command("promote")
+def promote(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A model of `accord models list`.")],
+    reason: ReasonOption = "",
+) -> None:
+    """Put a model in force for its run. A run at work is not disturbed."""
+    run_async(_put_in_force(options(context).state_dir, name, reason, back=False))
+
+
+@app.command("rollback")
+def rollback(
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run; unset: that of the newest model.")] = "",
+    reason: ReasonOption = "",
+) -> None:
+    """Put in force what was before a run's policy in force; again: one further back."""
+    run_async(_put_in_force(options(context).state_dir, run, reason, back=True))
+
+
+def _login() -> str:
+    """Who types; a user without a name is told by number."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
+async def _put_in_force(state_dir: Path, name: str, reason: str, *, back: bool) -> None:
+    from accord.cli.console import note
+    from accord.cli.session import open_session
+    from accord.errors import NotFound
+
+    async with open_session(state_dir) as session:
+        models, operator = session.client.models, _login()
+        if back and not name:
+            newest = await anext(models.list(), None)
+            if newest is None:
+                raise NotFound("there is no model yet, so nothing to roll back", reason="MODEL_NOT_FOUND")
+            name = newest.run_id
+        change = models.roll_back if back else models.promote
+        model = await change(name, reason=reason, operator=operator)
+    note(f"{model.name} is in force for {model.run_id}")
 
 
 @app.command("export")

@@ -7,7 +7,13 @@ from accord.controller.v1.run_pb2 import HumanAnnotators as HumanAnnotators
 from accord.controller.v1.run_pb2 import ImportedPreferences as ImportedPreferences
 from accord.controller.v1.run_pb2 import IterationResult as IterationResult
 from accord.controller.v1.run_pb2 import Judge as Judge
+from accord.controller.v1.run_pb2 import MODEL_CHANGE_KIND_GATE as MODEL_CHANGE_KIND_GATE
+from accord.controller.v1.run_pb2 import MODEL_CHANGE_KIND_PROMOTED as MODEL_CHANGE_KIND_PROMOTED
+from accord.controller.v1.run_pb2 import MODEL_CHANGE_KIND_ROLLED_BACK as MODEL_CHANGE_KIND_ROLLED_BACK
+from accord.controller.v1.run_pb2 import MODEL_CHANGE_KIND_UNSPECIFIED as MODEL_CHANGE_KIND_UNSPECIFIED
 from accord.controller.v1.run_pb2 import Model as Model
+from accord.controller.v1.run_pb2 import ModelChange as ModelChange
+from accord.controller.v1.run_pb2 import ModelChangeKind as ModelChangeKind
 from accord.controller.v1.run_pb2 import ModelJudges as ModelJudges
 from accord.controller.v1.run_pb2 import PolicySpec as PolicySpec
 from accord.controller.v1.run_pb2 import PromptSource as PromptSource
@@ -51,6 +57,8 @@ from accord.controller.v1.run_service_pb2 import GetRunResponse as GetRunRespons
 from accord.controller.v1.run_service_pb2 import LineageStep as LineageStep
 from accord.controller.v1.run_service_pb2 import ListEventsRequest as ListEventsRequest
 from accord.controller.v1.run_service_pb2 import ListEventsResponse as ListEventsResponse
+from accord.controller.v1.run_service_pb2 import ListModelChangesRequest as ListModelChangesRequest
+from accord.controller.v1.run_service_pb2 import ListModelChangesResponse as ListModelChangesResponse
 from accord.controller.v1.run_service_pb2 import ListModelsRequest as ListModelsRequest
 from accord.controller.v1.run_service_pb2 import ListModelsResponse as ListModelsResponse
 from accord.controller.v1.run_service_pb2 import ListRunsRequest as ListRunsRequest
@@ -59,8 +67,12 @@ from accord.controller.v1.run_service_pb2 import ListTrainedModelsRequest as Lis
 from accord.controller.v1.run_service_pb2 import ListTrainedModelsResponse as ListTrainedModelsResponse
 from accord.controller.v1.run_service_pb2 import PauseRunRequest as PauseRunRequest
 from accord.controller.v1.run_service_pb2 import PauseRunResponse as PauseRunResponse
+from accord.controller.v1.run_service_pb2 import PromoteModelRequest as PromoteModelRequest
+from accord.controller.v1.run_service_pb2 import PromoteModelResponse as PromoteModelResponse
 from accord.controller.v1.run_service_pb2 import ResumeRunRequest as ResumeRunRequest
 from accord.controller.v1.run_service_pb2 import ResumeRunResponse as ResumeRunResponse
+from accord.controller.v1.run_service_pb2 import RollBackModelRequest as RollBackModelRequest
+from accord.controller.v1.run_service_pb2 import RollBackModelResponse as RollBackModelResponse
 from accord.controller.v1.run_service_pb2 import TrainedModel as TrainedModel
 from accord.controller.v1.run_service_pb2 import WatchRunRequest as WatchRunRequest
 from accord.controller.v1.run_service_pb2 import WatchRunResponse as WatchRunResponse
@@ -96,19 +108,29 @@ __all__ = [
     "LineageStep",
     "ListEventsRequest",
     "ListEventsResponse",
+    "ListModelChangesRequest",
+    "ListModelChangesResponse",
     "ListModelsRequest",
     "ListModelsResponse",
     "ListRunsRequest",
     "ListRunsResponse",
     "ListTrainedModelsRequest",
     "ListTrainedModelsResponse",
+    "MODEL_CHANGE_KIND_GATE",
+    "MODEL_CHANGE_KIND_PROMOTED",
+    "MODEL_CHANGE_KIND_ROLLED_BACK",
+    "MODEL_CHANGE_KIND_UNSPECIFIED",
     "Model",
+    "ModelChange",
+    "ModelChangeKind",
     "ModelJudges",
     "ModelServiceServicer",
     "ModelServiceStub",
     "PauseRunRequest",
     "PauseRunResponse",
     "PolicySpec",
+    "PromoteModelRequest",
+    "PromoteModelResponse",
     "PromptSource",
     "RUN_SERVICE",
     "RUN_STATE_CANCELLED",
@@ -121,6 +143,8 @@ __all__ = [
     "ResumeRunRequest",
     "ResumeRunResponse",
     "RewardModelSpec",
+    "RollBackModelRequest",
+    "RollBackModelResponse",
     "RolloutSpec",
     "Run",
     "RunEvent",

@@ -80,6 +80,32 @@ STAGE_POLICY: Stage.ValueType  # 4
 STAGE_EVALUATE: Stage.ValueType  # 5
 Global___Stage: _TypeAlias = Stage  # noqa: Y015
 
+class _ModelChangeKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ModelChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelChangeKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MODEL_CHANGE_KIND_UNSPECIFIED: _ModelChangeKind.ValueType  # 0
+    MODEL_CHANGE_KIND_GATE: _ModelChangeKind.ValueType  # 1
+    """The gate of the run's evaluate stage."""
+    MODEL_CHANGE_KIND_PROMOTED: _ModelChangeKind.ValueType  # 2
+    """A person, with PromoteModel."""
+    MODEL_CHANGE_KIND_ROLLED_BACK: _ModelChangeKind.ValueType  # 3
+    """A person, with RollBackModel."""
+
+class ModelChangeKind(_ModelChangeKind, metaclass=_ModelChangeKindEnumTypeWrapper):
+    """Who puts a policy in force."""
+
+MODEL_CHANGE_KIND_UNSPECIFIED: ModelChangeKind.ValueType  # 0
+MODEL_CHANGE_KIND_GATE: ModelChangeKind.ValueType  # 1
+"""The gate of the run's evaluate stage."""
+MODEL_CHANGE_KIND_PROMOTED: ModelChangeKind.ValueType  # 2
+"""A person, with PromoteModel."""
+MODEL_CHANGE_KIND_ROLLED_BACK: ModelChangeKind.ValueType  # 3
+"""A person, with RollBackModel."""
+Global___ModelChangeKind: _TypeAlias = ModelChangeKind  # noqa: Y015
+
 @_typing.final
 class Run(_message.Message):
     """The loop as a resource: the same in a YAML file, through the SDK and, later, as a Kubernetes object."""
@@ -707,7 +733,7 @@ class RunStatus(_message.Message):
 
     @_builtins.property
     def promoted(self) -> _weights_pb2.WeightsRef:
-        """The policy in force: the last one promoted."""
+        """The last policy that the gate promoted: what the run's next iteration starts from, whatever people put in force."""
 
     def __init__(
         self,
@@ -976,7 +1002,7 @@ class Model(_message.Message):
     run_id: _builtins.str
     iteration: _builtins.int
     current: _builtins.bool
-    """Whether it is the run's policy in force."""
+    """Whether it is the run's policy in force: the one promoted last, by the gate or by a person, and not rolled back."""
     heldout_score: _builtins.float
     @_builtins.property
     def weights(self) -> _weights_pb2.WeightsRef: ...
@@ -1002,3 +1028,48 @@ class Model(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__heldout_score) -> _WhichOneofReturnType__heldout_score | None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class ModelChange(_message.Message):
+    """A run's policy in force has changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    PREVIOUS_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    model: _builtins.str
+    """What is in force from then on."""
+    previous: _builtins.str
+    """What was before; empty: nothing."""
+    kind: Global___ModelChangeKind.ValueType
+    operator: _builtins.str
+    """As the caller gave it, not proved; empty for the gate."""
+    reason: _builtins.str
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """Unset: before the registry kept its history."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        previous: _builtins.str = ...,
+        kind: Global___ModelChangeKind.ValueType = ...,
+        operator: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "model", b"model", "operator", b"operator", "previous", b"previous", "reason", b"reason", "run_id", b"run_id", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelChange: _TypeAlias = ModelChange  # noqa: Y015

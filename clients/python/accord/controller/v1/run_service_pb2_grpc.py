@@ -528,6 +528,21 @@ class ModelServiceStub:
                 request_serializer=accord_dot_controller_dot_v1_dot_run__service__pb2.ListTrainedModelsRequest.SerializeToString,
                 response_deserializer=accord_dot_controller_dot_v1_dot_run__service__pb2.ListTrainedModelsResponse.FromString,
                 _registered_method=True)
+        self.PromoteModel = channel.unary_unary(
+                '/accord.controller.v1.ModelService/PromoteModel',
+                request_serializer=accord_dot_controller_dot_v1_dot_run__service__pb2.PromoteModelRequest.SerializeToString,
+                response_deserializer=accord_dot_controller_dot_v1_dot_run__service__pb2.PromoteModelResponse.FromString,
+                _registered_method=True)
+        self.RollBackModel = channel.unary_unary(
+                '/accord.controller.v1.ModelService/RollBackModel',
+                request_serializer=accord_dot_controller_dot_v1_dot_run__service__pb2.RollBackModelRequest.SerializeToString,
+                response_deserializer=accord_dot_controller_dot_v1_dot_run__service__pb2.RollBackModelResponse.FromString,
+                _registered_method=True)
+        self.ListModelChanges = channel.unary_unary(
+                '/accord.controller.v1.ModelService/ListModelChanges',
+                request_serializer=accord_dot_controller_dot_v1_dot_run__service__pb2.ListModelChangesRequest.SerializeToString,
+                response_deserializer=accord_dot_controller_dot_v1_dot_run__service__pb2.ListModelChangesResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer:
@@ -562,6 +577,27 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PromoteModel(self, request, context):
+        """Puts a model of the registry in force for its run. The run itself, if at work, goes on from its own policies.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollBackModel(self, request, context):
+        """Puts in force what was before the run's policy in force. FAILED_PRECONDITION/NOTHING_TO_ROLL_BACK.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListModelChanges(self, request, context):
+        """Pages through the changes of what is in force, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -584,6 +620,21 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.ListTrainedModels,
                     request_deserializer=accord_dot_controller_dot_v1_dot_run__service__pb2.ListTrainedModelsRequest.FromString,
                     response_serializer=accord_dot_controller_dot_v1_dot_run__service__pb2.ListTrainedModelsResponse.SerializeToString,
+            ),
+            'PromoteModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteModel,
+                    request_deserializer=accord_dot_controller_dot_v1_dot_run__service__pb2.PromoteModelRequest.FromString,
+                    response_serializer=accord_dot_controller_dot_v1_dot_run__service__pb2.PromoteModelResponse.SerializeToString,
+            ),
+            'RollBackModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollBackModel,
+                    request_deserializer=accord_dot_controller_dot_v1_dot_run__service__pb2.RollBackModelRequest.FromString,
+                    response_serializer=accord_dot_controller_dot_v1_dot_run__service__pb2.RollBackModelResponse.SerializeToString,
+            ),
+            'ListModelChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModelChanges,
+                    request_deserializer=accord_dot_controller_dot_v1_dot_run__service__pb2.ListModelChangesRequest.FromString,
+                    response_serializer=accord_dot_controller_dot_v1_dot_run__service__pb2.ListModelChangesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -695,6 +746,87 @@ class ModelService:
             '/accord.controller.v1.ModelService/ListTrainedModels',
             accord_dot_controller_dot_v1_dot_run__service__pb2.ListTrainedModelsRequest.SerializeToString,
             accord_dot_controller_dot_v1_dot_run__service__pb2.ListTrainedModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.controller.v1.ModelService/PromoteModel',
+            accord_dot_controller_dot_v1_dot_run__service__pb2.PromoteModelRequest.SerializeToString,
+            accord_dot_controller_dot_v1_dot_run__service__pb2.PromoteModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollBackModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.controller.v1.ModelService/RollBackModel',
+            accord_dot_controller_dot_v1_dot_run__service__pb2.RollBackModelRequest.SerializeToString,
+            accord_dot_controller_dot_v1_dot_run__service__pb2.RollBackModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModelChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.controller.v1.ModelService/ListModelChanges',
+            accord_dot_controller_dot_v1_dot_run__service__pb2.ListModelChangesRequest.SerializeToString,
+            accord_dot_controller_dot_v1_dot_run__service__pb2.ListModelChangesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -138,6 +138,12 @@ class ModelServiceStub:
     """What made a model: the iterations that led to it, with their weights, reward models and snapshots."""
     ListTrainedModels: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListTrainedModelsRequest, _run_service_pb2.ListTrainedModelsResponse]
     """What learnt from snapshots: policies and reward models of every run, also through the policies they started from."""
+    PromoteModel: _aio.UnaryUnaryMultiCallable[_run_service_pb2.PromoteModelRequest, _run_service_pb2.PromoteModelResponse]
+    """Puts a model of the registry in force for its run. The run itself, if at work, goes on from its own policies."""
+    RollBackModel: _aio.UnaryUnaryMultiCallable[_run_service_pb2.RollBackModelRequest, _run_service_pb2.RollBackModelResponse]
+    """Puts in force what was before the run's policy in force. FAILED_PRECONDITION/NOTHING_TO_ROLL_BACK."""
+    ListModelChanges: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListModelChangesRequest, _run_service_pb2.ListModelChangesResponse]
+    """Pages through the changes of what is in force, newest first."""
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     """The registry of promoted policies."""
@@ -173,5 +179,29 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_run_service_pb2.ListTrainedModelsRequest, _abc.Awaitable[_run_service_pb2.ListTrainedModelsResponse]],
     ) -> _abc.Awaitable[_run_service_pb2.ListTrainedModelsResponse]:
         """What learnt from snapshots: policies and reward models of every run, also through the policies they started from."""
+
+    @_abc_1.abstractmethod
+    def PromoteModel(
+        self,
+        request: _run_service_pb2.PromoteModelRequest,
+        context: _aio.ServicerContext[_run_service_pb2.PromoteModelRequest, _abc.Awaitable[_run_service_pb2.PromoteModelResponse]],
+    ) -> _abc.Awaitable[_run_service_pb2.PromoteModelResponse]:
+        """Puts a model of the registry in force for its run. The run itself, if at work, goes on from its own policies."""
+
+    @_abc_1.abstractmethod
+    def RollBackModel(
+        self,
+        request: _run_service_pb2.RollBackModelRequest,
+        context: _aio.ServicerContext[_run_service_pb2.RollBackModelRequest, _abc.Awaitable[_run_service_pb2.RollBackModelResponse]],
+    ) -> _abc.Awaitable[_run_service_pb2.RollBackModelResponse]:
+        """Puts in force what was before the run's policy in force. FAILED_PRECONDITION/NOTHING_TO_ROLL_BACK."""
+
+    @_abc_1.abstractmethod
+    def ListModelChanges(
+        self,
+        request: _run_service_pb2.ListModelChangesRequest,
+        context: _aio.ServicerContext[_run_service_pb2.ListModelChangesRequest, _abc.Awaitable[_run_service_pb2.ListModelChangesResponse]],
+    ) -> _abc.Awaitable[_run_service_pb2.ListModelChangesResponse]:
+        """Pages through the changes of what is in force, newest first."""
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _aio.Server) -> None: ...
