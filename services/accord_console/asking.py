@@ -82,6 +82,9 @@ class Asking:
         except AccordError as error:
             log.warning("comparison %s failed: %s", made.comparison_id, error.message)
             opened = replace(made, state="failed", message=f"{error.message} [{error.reason}]")
+        except Exception as error:
+            log.exception("comparison %s failed", made.comparison_id)
+            opened = replace(made, state="failed", message=f"{type(error).__name__}: {error}")
         self._comparisons.keep(opened)
 
 

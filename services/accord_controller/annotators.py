@@ -93,11 +93,14 @@ async def annotate_queue(
         idle += 1
         if idle % len(team):
             continue
-        if (await client.preferences.queue(queue)).open_tasks == 0:
+        found = await client.preferences.queue(queue)
+        if found.open_tasks == 0:
             return given
+        if found.leased_tasks:  # somebody has them in hand; a lease ends by itself
+            last_progress = time.monotonic()
         if time.monotonic() - last_progress > STALL_SECONDS:
             raise FailedPrecondition(
-                f"queue {queue} has open tasks but gives none out; does somebody hold their leases?",
+                f"queue {queue} has open tasks but gives none out; are its annotators excluded?",
                 reason="QUEUE_STUCK",
             )
         await asyncio.sleep(POLL_SECONDS)

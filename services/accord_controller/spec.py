@@ -225,6 +225,10 @@ def _check_people(people: controller_v1.HumanAnnotators) -> Iterable[FieldViolat
         yield _wrong("feedback.people.max_wait_seconds", f"must be above 0, not {people.max_wait_seconds}")
 
 
+# What the environment variables of the controller that hold keys of judges begin with.
+JUDGE_KEYS = "ACCORD_JUDGE_"
+
+
 def _check_judges(judges: controller_v1.ModelJudges, known: Known) -> Iterable[FieldViolation]:
     names: set[str] = set()
     for index, judge in enumerate(judges.judges):
@@ -244,6 +248,9 @@ def _check_judges(judges: controller_v1.ModelJudges, known: Known) -> Iterable[F
                 yield _wrong(f"{path}.url", f"must begin with http:// or https://, not {judge.url!r}")
             if not judge.model:
                 yield _wrong(f"{path}.model", "needed with a url: the model's name at the endpoint")
+            # Else a run could send any secret of the controller to any host.
+            if judge.key_variable and not judge.key_variable.startswith(JUDGE_KEYS):
+                yield _wrong(f"{path}.key_variable", f"must begin with {JUDGE_KEYS}, not {judge.key_variable!r}")
 
 
 def _check_selection(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:

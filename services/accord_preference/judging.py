@@ -207,7 +207,7 @@ async def _answer(
     await tx.count_answer(task.task_id)
     await tx.add_feedback([row])
     if taken_back is not None:
-        await _replace(tx, taken_back, row.feedback_id)
+        await _replace(tx, taken_back, row.feedback_id, retracted=True)
     return row
 
 
@@ -243,9 +243,9 @@ async def _correct(
     return await _keep(tx, row)
 
 
-async def _replace(tx: Writer, row: FeedbackRow, by: str) -> None:
+async def _replace(tx: Writer, row: FeedbackRow, by: str, *, retracted: bool = False) -> None:
     """Takes feedback out of force. Aborted, so that the transaction runs again, where another was faster."""
-    if not await tx.supersede(row.feedback_id, by):
+    if not await tx.supersede(row.feedback_id, by, retracted=retracted):
         raise Aborted(
             f"{row.feedback_id} was changed by another call meanwhile; repeat this one", reason="DATABASE_CONFLICT"
         )
@@ -282,7 +282,9 @@ async def _leased(
     if task is None:
         raise unknown("task", message.task_id, "feedback.task_id")
     lease = await find_lease(tx, request.lease_id)
-    if lease.task_id != task.task_id or lease.annotator_id != message.annotator.annotator_id:
+    # Leases of the first schema know no kind.
+    same_kind = lease.annotator_kind in (0, message.annotator.kind)
+    if lease.task_id != task.task_id or lease.annotator_id != message.annotator.annotator_id or not same_kind:
         raise FailedPrecondition(
             f"lease {lease.lease_id} is for {lease.annotator_id} on task {lease.task_id}, not for "
             f"{message.annotator.annotator_id} on {task.task_id}",

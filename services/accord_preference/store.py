@@ -251,9 +251,9 @@ class Writer(Reader, Protocol):
         """One answer less; a task that is done is open again when that leaves too few."""
         ...
 
-    async def supersede(self, feedback_id: str, by: str) -> bool:
+    async def supersede(self, feedback_id: str, by: str, *, retracted: bool = False) -> bool:
         """Feedback is in force no more: `by` took its place, or it is RETRACTED. False, and nothing is changed, where
-        that has happened before; what was retracted may still be replaced."""
+        that has happened before; with `retracted`, what was only retracted is replaced too."""
         ...
 
     async def cancel_tasks(self, queue: str) -> int:

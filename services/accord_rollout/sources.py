@@ -67,12 +67,14 @@ class Sources:
     def keep(self, weights: Weights, folder: Path) -> None:
         """Remembers where weights lie that came into force; frees our copies of older ones but the first, which
         adapters are applied to."""
-        self._activated.pop(weights, None)
+        first = next(iter(self._activated), weights)
+        if weights != first:
+            self._activated.pop(weights, None)
         self._activated[weights] = folder
-        for old, path in list(self._activated.items())[1:-_KEPT]:
-            if path.parent == self._cache and path not in list(self._activated.values())[-_KEPT:]:
+        for old in list(self._activated)[1:-_KEPT]:
+            path = self._activated.pop(old)
+            if path.parent == self._cache and path not in self._activated.values():
                 shutil.rmtree(path, ignore_errors=True)
-            del self._activated[old]
 
     async def _merged(
         self, ref: types_v1.WeightsRef, uri: str, limits: Limits, base: tuple[Weights, Path] | None

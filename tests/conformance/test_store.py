@@ -484,6 +484,9 @@ async def test_superseded_feedback_leaves_what_is_new_and_stays_in_what_is_old(s
         retracted = await tx.retracted(name("t", 1), "ann")
         assert retracted is not None
         assert retracted.superseded_by == RETRACTED
+        # A correction that was under way meanwhile finds nothing to correct; an answer given anew takes its place.
+        assert not await tx.supersede(name("f", 1), name("f", 3))
+        assert await tx.supersede(name("f", 1), name("f", 3), retracted=True)
         # Another answer to the same task is allowed now, and the history holds both.
         await tx.add_feedback([a_judgement(3, task=1, queue="q")])
         history = await tx.list_feedback(History(task_id=name("t", 1)), 0, 9)

@@ -111,6 +111,11 @@ CASES: list[tuple[str, str, Change]] = [
         "models/",
         lambda spec, at: spec.feedback.judges.judges.add(policy="models/no"),
     ),
+    (
+        "feedback.judges.judges[0].key_variable",
+        "ACCORD_JUDGE_",
+        lambda spec, at: spec.feedback.judges.judges.add(url="http://x/v1", model="m", key_variable="AWS_SECRET_KEY"),
+    ),
     ("feedback.selection", "must be one of random, ", lambda spec, at: setattr(spec.feedback, "selection", "best")),
     ("feedback.selection", "ensemble", lambda spec, at: setattr(spec.feedback, "selection", "disagreement")),
     ("feedback.selection_pool", "at least 128", lambda spec, at: setattr(spec.feedback, "selection_pool", 8)),

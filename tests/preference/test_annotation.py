@@ -140,6 +140,22 @@ async def test_lease_of_another_annotator_is_refused(desk: Desk) -> None:
     assert caught.value.reason == "LEASE_MISMATCH"
 
 
+async def test_lease_of_an_annotator_of_another_kind_is_refused(desk: Desk) -> None:
+    await desk.task()
+    lease = await desk.lease("ann")
+    assert lease is not None
+    ids = lease.task.completion_ids
+    feedback = preference_v1.Feedback(
+        prompt_id=lease.prompt.prompt_id,
+        annotator=preference_v1.Annotator(annotator_id="ann", kind=preference_v1.ANNOTATOR_KIND_SIMULATED),
+        comparison=preference_v1.Comparison(chosen_id=ids[0], rejected_id=ids[1]),
+        task_id=lease.task.task_id,
+    )
+    with pytest.raises(FailedPrecondition) as caught:
+        await desk.submit(feedback, lease_id=lease.lease_id)
+    assert caught.value.reason == "LEASE_MISMATCH"
+
+
 async def test_answer_to_a_task_without_lease_is_refused(desk: Desk) -> None:
     await desk.task()
     lease = await desk.lease("ann")

@@ -17,6 +17,8 @@ from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 from accord_models.adapter import merge_adapter
 from accord_models.delta import apply_delta, write_delta
+from accord_rollout.engine import Weights
+from accord_rollout.sources import Sources
 
 
 def changed_model(base: Path, folder: Path, dtype: torch.dtype | None = None) -> Path:
@@ -137,3 +139,12 @@ def test_a_kind_of_adapter_is_merged_rightly_or_refused(
         with pytest.raises(Unimplemented) as refused:
             merge_adapter(tiny_folder, adapter, tmp_path / "out")
         assert refused.value.reason == "ADAPTER_UNSUPPORTED"
+
+
+def test_the_first_weights_stay_for_adapters_however_often_they_come_into_force(tmp_path: Path) -> None:
+    sources = Sources(tmp_path)
+    for version in (0, 1, 0, 2, 3, 4):
+        digest = f"{version:064x}"
+        (tmp_path / digest).mkdir(exist_ok=True)
+        sources.keep(Weights(version, digest), tmp_path / digest)
+    assert sorted(int(folder.name, 16) for folder in tmp_path.iterdir()) == [0, 3, 4]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from starlette.requests import Request
@@ -107,9 +108,12 @@ async def _shape(client: accord.Client, comparison: Comparison) -> dict[str, Any
 
 def _number(form: dict[str, str], field: str) -> float:
     try:
-        return float(form.get(field, ""))
-    except ValueError as error:
-        raise InvalidArgument.at(field, f"{form.get(field, '')!r} is no number") from error
+        number = float(form.get(field, ""))
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise InvalidArgument.at(field, f"{form.get(field, '')!r} is no number")
+    return number
 
 
 routes = [

@@ -41,7 +41,7 @@ async def collect(work: Work, iteration: int) -> None:
         else:
             await wait_for_people(work, iteration, queue_name(work.run_id, iteration), len(tasks))
         queues = [queue_name(work.run_id, number) for number in range(1, iteration + 1)]
-        choice = preference_v1.SnapshotFilter(queues=queues)
+        choice = preference_v1.SnapshotFilter(queues=queues, annotator_kinds=_kinds(feedback))
     name = key(iteration, "collect", "snapshot")
     snapshot = work.ledger.get(name, preference_v1.Snapshot)
     if snapshot is None:
@@ -84,6 +84,14 @@ async def collect_prompts(work: Work, iteration: int) -> list[preference_v1.Prom
 def heldout_prompts(work: Work) -> int:
     """How many of an iteration's prompts are on the held-out side."""
     return max(1, work.spec.feedback.prompts_per_iteration // HELDOUT_PART)
+
+
+def _kinds(feedback: controller_v1.FeedbackSpec) -> list[preference_v1.AnnotatorKind.ValueType]:
+    """Whose judgements count: a person who wanders into a queue of programs does not change what a run measures. Queues
+    for people take whoever answers."""
+    if feedback.HasField("simulated"):
+        return [preference_v1.ANNOTATOR_KIND_SIMULATED]
+    return [preference_v1.ANNOTATOR_KIND_MODEL] if feedback.HasField("judges") else []
 
 
 async def _open_tasks(work: Work, iteration: int) -> tuple[list[preference_v1.Task], list[preference_v1.Completion]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,10 +16,28 @@ from accord.judge.policy import PolicyJudge
 from accord_controller.inputs import REGISTRY
 from accord_controller.work import Work
 
+POLL_SECONDS = 1.0
+
 
 async def judge_tasks(work: Work, queue: str, tasks: int) -> None:
     """Every judge answers what it can of `queue`; what none could read a verdict on is withdrawn. FailedPrecondition,
     NO_VERDICTS, where no judge gave any."""
+    await _ask_all(work, queue, tasks)
+    if (await work.client.preferences.queue(queue)).leased_tasks:
+        # Somebody else has a task in hand: it is answered, or comes back when the lease ends.
+        while (await work.client.preferences.queue(queue)).leased_tasks:
+            work.check()
+            await asyncio.sleep(POLL_SECONDS)
+        await _ask_all(work, queue, tasks)
+    await work.client.preferences.cancel_tasks(queue)
+    if not (await work.client.preferences.queue(queue)).feedback:
+        raise FailedPrecondition(
+            "no judge gave a verdict that can be read; do they follow the form `Verdict: A`?", reason="NO_VERDICTS"
+        )
+
+
+async def _ask_all(work: Work, queue: str, tasks: int) -> None:
+    """Every judge in turn, until none finds a task that it can answer."""
     spec = work.spec.feedback.judges
     wanted = tasks * spec.redundancy
     for judge in spec.judges:
@@ -40,11 +59,6 @@ async def judge_tasks(work: Work, queue: str, tasks: int) -> None:
                 f"{judge.name} gave no readable verdict on {len(done.skipped)} tasks; they are no data",
                 {"unreadable_verdicts": float(len(done.skipped))},
             )
-    await work.client.preferences.cancel_tasks(queue)
-    if not (await work.client.preferences.queue(queue)).feedback:
-        raise FailedPrecondition(
-            "no judge gave a verdict that can be read; do they follow the form `Verdict: A`?", reason="NO_VERDICTS"
-        )
 
 
 @asynccontextmanager

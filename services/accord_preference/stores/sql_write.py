@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Table, and_, exists, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, Select, Table, and_, exists, func, insert, literal, or_, select, update
 
 from accord.errors import FailedPrecondition
 from accord_preference import tables
@@ -92,11 +92,11 @@ class SqlWriter(SqlReader):
         open_again = and_(mine, task.c.state == _DONE, task.c.answers < task.c.redundancy)
         await self._connection.execute(update(task).where(open_again).values(state=_OPEN))
 
-    async def supersede(self, feedback_id: str, by: str) -> bool:
+    async def supersede(self, feedback_id: str, by: str, *, retracted: bool = False) -> bool:
         """See `Writer`."""
         table = tables.feedback
-        # Retracted feedback may still get a successor.
-        free = table.c.superseded_by.is_(None) if by == RETRACTED else func.coalesce(table.c.superseded_by, "") == ""
+        in_force = table.c.superseded_by.is_(None)
+        free = or_(in_force, table.c.superseded_by == RETRACTED) if retracted else in_force
         change = update(table).where(table.c.feedback_id == feedback_id, free).values(superseded_by=by)
         return bool((await self._connection.execute(change)).rowcount)
 

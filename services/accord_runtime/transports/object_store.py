@@ -15,7 +15,8 @@ from accord_runtime import atomic
 from accord_runtime.paths import inside
 from accord_runtime.transfer import Progress
 
-CHUNK_BYTES = 16 * 2**20
+# Progress is seen piece by piece: a larger one would make a slow link look stalled.
+CHUNK_BYTES = 4 * 2**20
 
 
 async def fetch(uri: str, target: Path, progress: Progress) -> Path:

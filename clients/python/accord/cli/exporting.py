@@ -81,7 +81,3 @@ def stats_shape(stats: preference_v1.GetStatsResponse) -> dict[str, Any]:
             for row in stats.feedback
         ],
     }
-
-
-def _kind_name(kind: preference_v1.AnnotatorKind.ValueType) -> str:
-    return preference_v1.AnnotatorKind.Name(kind).removeprefix("ANNOTATOR_KIND_").lower()

@@ -33,10 +33,6 @@ class Session:
         wanted = {name: addresses[name] for name in names}
         return await self._stack.enter_async_context(client_of({**wanted, "controller": self.controller.address}))
 
-    def leave_running(self) -> None:
-        """The controller outlives this command (`--detach`)."""
-        self.keep = True
-
 
 @asynccontextmanager
 async def open_session(state_dir: Path) -> AsyncIterator[Session]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
@@ -135,6 +136,13 @@ async def _serve(state_dir: Path, flags: list[str]) -> int:
         return await keep_console(state_dir, flags)
 
 
+def _private(log: Path) -> BinaryIO:
+    """A log that only its owner reads: the console prints the operator's link."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.fchmod(descriptor, 0o600)  # also where it was there before
+    return os.fdopen(descriptor, "ab")
+
+
 async def keep_console(state_dir: Path, flags: list[str], log: Path | None = None) -> int:
     """Runs `python -m accord_console` until it ends, and returns its exit code; cancelled, it ends it in order. Its
     output goes to `log`, else to where this command's goes."""
@@ -143,7 +151,7 @@ async def keep_console(state_dir: Path, flags: list[str], log: Path | None = Non
     import sys
 
     with contextlib.ExitStack() as stack:
-        output = stack.enter_context(log.open("ab")) if log is not None else None
+        output = stack.enter_context(_private(log)) if log is not None else None
         # In a session of its own: Ctrl-C in the terminal reaches this command, which stops the console in order.
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "accord_console", "--state-dir", str(state_dir), *flags,

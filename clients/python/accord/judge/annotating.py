@@ -37,8 +37,10 @@ async def judge_queue(
     """
     annotator = preference_v1.Annotator(annotator_id=name, kind=preference_v1.ANNOTATOR_KIND_MODEL)
     done = Verdicts()
+    resume = True  # at first, what a predecessor that was killed had in hand
     while count is None or done.given < count:
-        lease = await service.lease_task(annotator, ttl_seconds=LEASE_SECONDS, queue=queue)
+        lease = await service.lease_task(annotator, ttl_seconds=LEASE_SECONDS, queue=queue, resume=resume)
+        resume = False
         if lease is None:
             break
         if lease.task.task_id in done.skipped:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -16,6 +17,16 @@ WAIT_SECONDS = 0.5
 MAX_TOKENS = 512
 # Errors that may pass: too many requests, and the server's own.
 PASSING = (408, 409, 425, 429)
+
+
+class _Stays(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: the key is for the host that was named."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_Stays)
 
 
 class Endpoint:
@@ -50,11 +61,11 @@ class Endpoint:
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
         request = urllib.request.Request(self._url, json.dumps(body).encode(), headers)
         try:
-            with urllib.request.urlopen(request, timeout=self._timeout) as response:
+            with _OPENER.open(request, timeout=self._timeout) as response:
                 found = json.loads(response.read())
         except urllib.error.HTTPError as error:
             raise self._refused(error.code, error.read(2000).decode(errors="replace")) from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise Unavailable(f"{self._url} did not answer: {error}", reason="JUDGE_UNREACHABLE") from error
         try:
             return str(found["choices"][0]["message"]["content"] or "")

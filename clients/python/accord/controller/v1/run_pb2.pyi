@@ -454,7 +454,9 @@ class Judge(_message.Message):
     instructions: _builtins.str
     """What makes an answer good; unset: helpful, harmless, honest."""
     key_variable: _builtins.str
-    """The environment variable of the controller that holds the endpoint's key; the key itself is never kept."""
+    """The environment variable of the controller that holds the endpoint's key, ACCORD_JUDGE_...; the key itself is never
+    kept.
+    """
     def __init__(
         self,
         *,
