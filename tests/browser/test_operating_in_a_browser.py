@@ -90,7 +90,7 @@ async def compare(page: Page, client: accord.Client) -> None:
     assert int(wins) + int(losses) == verdicts
     assert "done" in row
     await expect(page.locator("#comparisons svg.interval")).to_be_visible()
-    await page.set_viewport_size({"width": 1280, "height": 720})
+    await page.set_viewport_size({"width": 1280, "height": 1120})
     await picture(page, "console-models")
 
 

@@ -20,7 +20,7 @@ from accord_console.web import console_of, go
 # How many of the newest changes of what is in force are shown.
 SHOWN_CHANGES = 20
 _KINDS = {
-    controller_v1.MODEL_CHANGE_KIND_GATE: "the gate promoted it",
+    controller_v1.MODEL_CHANGE_KIND_GATE: "the gate promoted",
     controller_v1.MODEL_CHANGE_KIND_PROMOTED: "put in force",
     controller_v1.MODEL_CHANGE_KIND_ROLLED_BACK: "rolled back to",
 }
