@@ -7,7 +7,6 @@ database is locked only while the rows go in. A broken stream, a wrong record or
 from __future__ import annotations
 
 import hashlib
-import pickle
 import struct
 from collections.abc import AsyncIterator, Iterator
 from tempfile import SpooledTemporaryFile
@@ -25,7 +24,7 @@ from accord_preference.store import CompletionRow, PromptRow, Writer
 SPOOL_BYTES = 16 * 2**20
 CHUNK_RECORDS = 1000
 _LENGTH = struct.Struct("<I")
-# Of one record: checked once, and waiting as they will be stored.
+# Of one record, as they will be stored.
 Rows = tuple[PromptRow, list[CompletionRow], Verdict | None]
 
 
@@ -46,8 +45,8 @@ class Importing:
                 spool.seek(0)
                 total = preference_v1.ImportRecordsResponse()
                 chunk: list[Rows] = []
-                for found in _spooled(spool):
-                    chunk.append(found)
+                for record in _spooled(spool):
+                    chunk.append(self._rows(record, ""))
                     if len(chunk) == CHUNK_RECORDS:
                         await self._store(tx, chunk, total)
                         chunk = []
@@ -72,10 +71,11 @@ class Importing:
                     raise InvalidArgument.at("request_id", "differs from that of the first message; send it once")
                 first = False
                 for record in request.records:
-                    found = self._rows(record, f"records[{count}].")
+                    self._rows(record, f"records[{count}].")
                     data = record.SerializeToString(deterministic=True)
-                    content.update(_LENGTH.pack(len(data)) + data)
-                    pickle.dump(found, spool, pickle.HIGHEST_PROTOCOL)
+                    framed = _LENGTH.pack(len(data)) + data
+                    content.update(framed)
+                    spool.write(framed)
                     count += 1
         except InvalidArgument as error:
             raise _counted(error, count) from error
@@ -136,12 +136,10 @@ class Importing:
         total.duplicates += len(judged) - new
 
 
-def _spooled(spool: IO[bytes]) -> Iterator[Rows]:
-    while True:
-        try:
-            yield pickle.load(spool)  # noqa: S301 - what this process wrote into a file without a name
-        except EOFError:
-            return
+def _spooled(spool: IO[bytes]) -> Iterator[preference_v1.ImportRecord]:
+    """What waited. The rows are made from it again: the messages are what can be written to disk without pickling."""
+    while header := spool.read(_LENGTH.size):
+        yield preference_v1.ImportRecord.FromString(spool.read(_LENGTH.unpack(header)[0]))
 
 
 def _counted(error: InvalidArgument, received: int) -> InvalidArgument:
