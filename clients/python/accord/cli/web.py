@@ -88,7 +88,8 @@ def invites(context: typer.Context, format: Annotated[Format, typer.Option("--fo
 def _call(state_dir: Path, path: str, fields: dict[str, str] | None = None) -> dict[str, Any]:
     """Asks the console that runs here, as its operator."""
     import json
-    from urllib.error import HTTPError, URLError
+    from http.client import HTTPException
+    from urllib.error import HTTPError
     from urllib.parse import urlencode
     from urllib.request import Request, urlopen
 
@@ -104,8 +105,10 @@ def _call(state_dir: Path, path: str, fields: dict[str, str] | None = None) -> d
     except HTTPError as error:
         said = json.load(error)
         raise FailedPrecondition(said["error"], reason=said["reason"]) from error
-    except URLError as error:
-        raise Unavailable(f"the console at {record.address} does not answer: {error.reason}") from error
+    except (OSError, HTTPException) as error:
+        raise Unavailable(
+            f"the console at {record.address} does not answer: {error}; where it serves TLS itself, use its People page"
+        ) from error
 
 
 def _running(state_dir: Path) -> ServiceRecord:
