@@ -24,8 +24,23 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "ppo": {"minibatch_size": 6, "epochs": 1, "adam_epsilon": 1e-3, "micro_batch_tokens": 24},
     "reward_model": {"adam_epsilon": 1e-3, "micro_batch_tokens": 64},
     "ilql": {"adam_epsilon": 1e-3, "micro_batch_tokens": 64, "polyak": 0.5},
+    # Groups are normalised over all ranks' samples, and a group is not kept on one rank.
+    "grpo": {"minibatch_size": 6, "epochs": 1, "adam_epsilon": 1e-3, "micro_batch_tokens": 24},
+    "dapo": {"minibatch_size": 6, "epochs": 1, "adam_epsilon": 1e-3, "micro_batch_tokens": 24},
+    "dpo": {"adam_epsilon": 1e-3, "micro_batch_tokens": 64},
+    # What comes after the hyphen is a variant: blocks run again for the gradient, logits in parts.
+    "ppo-sparing": {
+        "minibatch_size": 6,
+        "epochs": 1,
+        "adam_epsilon": 1e-3,
+        "micro_batch_tokens": 24,
+        "activation_checkpointing": True,
+        "logits_chunk": 3,
+    },
 }
-TRAINED = [(name, *way) for name in OPTIONS for way in (WAYS if name != "ilql" else [(2, False), (4, True)])]
+TRAINED = [
+    (name, *way) for name in OPTIONS for way in (WAYS if name in ("ppo", "reward_model") else [(2, False), (4, True)])
+]
 FROZEN = {**OPTIONS["ppo"], "trainable_layers": 1}
 
 
@@ -40,7 +55,7 @@ def trained(
     return {
         "folder": str(folder),
         "state": str(state),
-        "algorithm": algorithm,
+        "algorithm": algorithm.partition("-")[0],
         "options": options,
         "first": first,
         "last": last,
