@@ -18,6 +18,15 @@ def to_examples(records: Iterable[preference_v1.Record]) -> list[trainer_v1.Pref
     return sorted(examples, key=content)
 
 
+def to_judged(records: Iterable[preference_v1.Record]) -> list[trainer_v1.PreferenceExample]:
+    """The same to measure on: each example also says who judged."""
+    examples = []
+    for record in records:
+        examples.append(to_example(record))
+        examples[-1].annotator = record.feedback.annotator.annotator_id
+    return sorted(examples, key=content)
+
+
 def to_example(record: preference_v1.Record) -> trainer_v1.PreferenceExample:
     """A comparison becomes a pair (tied or not), a ranking K ranked answers, a rating one answer rated on 0..1."""
     feedback = record.feedback

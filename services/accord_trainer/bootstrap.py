@@ -25,7 +25,7 @@ def bootstrap_weights(example: trainer_v1.PreferenceExample, members: int, seed:
         return torch.ones(members)
     content = trainer_v1.PreferenceExample()
     content.CopyFrom(example)
-    for field in ("source", "weight"):
+    for field in ("source", "weight", "annotator"):
         content.ClearField(field)
     data = content.SerializeToString(deterministic=True)
     draws = [_uniform(seed, member, data) for member in range(members)]

@@ -61,6 +61,16 @@ def preference_metrics(
     return found
 
 
+def annotator_accuracy(scores: Sequence[Tensor], examples: Sequence[trainer_v1.PreferenceExample]) -> dict[str, float]:
+    """`accuracy/annotator/<id>`: how often the mean of the scores (M, K) orders a pair as that annotator did."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for scores_MK, example in zip(scores, examples, strict=True):
+        scores_K = scores_MK.mean(0)
+        for better, worse in ordered_pairs(example):
+            found[example.annotator].append(float(scores_K[better] - scores_K[worse]))
+    return {f"accuracy/annotator/{name}": _accuracy(group) for name, group in found.items() if name}
+
+
 def pair_accuracy(values: Sequence[Tensor], examples: Sequence[trainer_v1.PreferenceExample]) -> dict[str, float]:
     """`pairs`, and where there are any `accuracy` and `accuracy/<source>`: the part of ordered pairs of answers whose
     better one has the higher of an example's `values`, (K,); equal ones count half."""

@@ -7,7 +7,7 @@ import random
 from accord.preference import v1 as preference_v1
 from accord.trainer import v1 as trainer_v1
 from accord.types import v1 as types_v1
-from accord_controller.examples import batches, content, to_examples
+from accord_controller.examples import batches, content, to_examples, to_judged
 from accord_controller.seeds import seed_for, shuffled, turn
 
 NAMES = [f"prompt-{number}" for number in range(10)]
@@ -65,6 +65,7 @@ def test_what_is_learnt_does_not_depend_on_who_judged_or_in_which_order() -> Non
     one = [record(f"q{number}", "yes", "no", f"a{number % 3}") for number in range(9)]
     two = [record(f"q{number}", "yes", "no", f"b{number % 2}") for number in reversed(range(9))]
     assert to_examples(one) == to_examples(two)
+    assert {example.annotator for example in to_judged(one)} == {"a0", "a1", "a2"}
 
 
 def test_every_epoch_goes_through_all_examples_once_in_another_order() -> None:

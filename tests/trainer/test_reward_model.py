@@ -18,7 +18,8 @@ from accord_models.publishing import save_model
 from accord_models.tokenizer import load_tokenizer, render_response
 from accord_trainer.algorithm import Experience, Start, StepContext
 from accord_trainer.algorithms.reward_model import RewardModelOptions, RewardModelTraining
-from accord_trainer.preference_metrics import calibration_error, preference_metrics
+from accord_trainer.bootstrap import bootstrap_weights
+from accord_trainer.preference_metrics import annotator_accuracy, calibration_error, preference_metrics
 from accord_trainer.weights_digest import published_digest
 
 
@@ -200,6 +201,19 @@ def test_the_correlation_of_score_and_length_by_hand() -> None:
     found = preference_metrics(scores, pairs(2), [[3, 4], [1, 1]])
     # Lengths less their mean: .75, 1.75, -1.25, -1.25; scores: -1, 0, -2, 3.
     assert found["length_correlation"] == pytest.approx((-0.75 + 2.5 - 3.75) / math.sqrt(6.75 * 14))
+
+
+def test_accuracy_by_annotator_by_hand_and_what_is_learnt_does_not_hang_on_who_judged(tiny_folder: Path) -> None:
+    judged = pairs(3)
+    for example, annotator in zip(judged, ("ada", "ada", ""), strict=True):
+        example.annotator = annotator
+    scores = [torch.tensor([[1.0, 0.0], [3.0, 0.0]]), torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0]])]
+    assert annotator_accuracy(scores, judged) == {"accuracy/annotator/ada": 0.5}
+    found = make(tiny_folder).evaluate(Experience([], judged), context())
+    assert "accuracy/annotator/ada" in found
+    named = bootstrap_weights(judged[0], 8, seed=1, kind="poisson")
+    judged[0].annotator = "bob"
+    assert torch.equal(bootstrap_weights(judged[0], 8, seed=1, kind="poisson"), named)
 
 
 def test_metrics_by_hand() -> None:

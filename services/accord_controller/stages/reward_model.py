@@ -10,7 +10,7 @@ from accord.reward import v1 as reward_v1
 from accord.trainer import v1 as trainer_v1
 from accord.types import v1 as types_v1
 from accord_controller import facts
-from accord_controller.examples import batches, to_examples
+from accord_controller.examples import batches, to_examples, to_judged
 from accord_controller.scoring import deviation, score_samples
 from accord_controller.spec import RELIABILITY
 from accord_controller.stages.measuring import earlier_samples, finish_stage
@@ -100,7 +100,8 @@ async def _examples(
     weighted = work.spec.reward_model.weighting == RELIABILITY and split == preference_v1.SPLIT_TRAIN
     weighting = preference_v1.WEIGHTING_RELIABILITY if weighted else None
     records = work.client.preferences.export_snapshot(digest, split=split, weighting=weighting)
-    examples = to_examples([record async for record in records])
+    made = to_examples if split == preference_v1.SPLIT_TRAIN else to_judged
+    examples = made([record async for record in records])
     # Those of no weight teach nothing, and a batch of them alone is refused.
     return [example for example in examples if not (example.HasField("weight") and example.weight == 0)]
 

@@ -23,7 +23,7 @@ from accord_trainer.memory import activation_bytes, weights_bytes
 from accord_trainer.objectives.preference import bradley_terry, centring, plackett_luce, rating_loss
 from accord_trainer.optimizer import Group, Optimizer, not_finite
 from accord_trainer.options import AlgorithmOptions
-from accord_trainer.preference_metrics import preference_metrics
+from accord_trainer.preference_metrics import annotator_accuracy, preference_metrics
 from accord_trainer.prefix import Row, buckets
 from accord_trainer.rounds import rounds
 from accord_trainer.scoring import Answers, Gathered, Scorer, score_all, tokenize
@@ -126,10 +126,13 @@ class RewardModelTraining:
         }
 
     def evaluate(self, batch: Experience, context: StepContext) -> dict[str, float]:
-        """Loss (without centring), accuracy overall and by source, calibration, length bias."""
+        """Loss (without centring), accuracy overall, by source and by annotator, calibration, length bias."""
         answers = self._tokenize(batch.preferences)
         scores = score_all(self.scorer, answers, self.options.micro_batch_tokens, self.world, context.check_stopped)
-        return self._metrics(scores, batch.preferences, answers)
+        return {
+            **self._metrics(scores, batch.preferences, answers),
+            **annotator_accuracy(scores, batch.preferences),
+        }
 
     def flops(self) -> float:
         return float(self.world.sum(torch.tensor(self.scorer.costs.done, dtype=torch.float64)))

@@ -157,7 +157,8 @@ class TrainerServiceServicer:
 
     def Evaluate(self, request, context):
         """Measures a batch under the current weights, without learning: policies answer `kl_k1`, `kl_k3` (nats a response, to
-        the reference), `entropy`, ...; reward models `loss`, `accuracy` and `accuracy/<source>`.
+        the reference), `entropy`, ...; reward models `loss`, `accuracy`,
+        `accuracy/<source>` and `accuracy/annotator/<id>`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

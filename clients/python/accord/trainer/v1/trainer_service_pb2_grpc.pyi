@@ -40,7 +40,8 @@ class TrainerServiceStub:
     """
     Evaluate: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.EvaluateRequest, _trainer_service_pb2.EvaluateResponse]
     """Measures a batch under the current weights, without learning: policies answer `kl_k1`, `kl_k3` (nats a response, to
-    the reference), `entropy`, ...; reward models `loss`, `accuracy` and `accuracy/<source>`.
+    the reference), `entropy`, ...; reward models `loss`, `accuracy`,
+    `accuracy/<source>` and `accuracy/annotator/<id>`.
     """
     Publish: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.PublishRequest, _trainer_service_pb2.PublishResponse]
     """Writes the current weights as a folder that `from_pretrained` loads, and names it. Publishing a version again
@@ -125,7 +126,8 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_trainer_service_pb2.EvaluateRequest, _abc.Awaitable[_trainer_service_pb2.EvaluateResponse]],
     ) -> _abc.Awaitable[_trainer_service_pb2.EvaluateResponse]:
         """Measures a batch under the current weights, without learning: policies answer `kl_k1`, `kl_k3` (nats a response, to
-        the reference), `entropy`, ...; reward models `loss`, `accuracy` and `accuracy/<source>`.
+        the reference), `entropy`, ...; reward models `loss`, `accuracy`,
+        `accuracy/<source>` and `accuracy/annotator/<id>`.
         """
 
     @_abc_1.abstractmethod

@@ -149,12 +149,15 @@ class PreferenceExample(_message.Message):
     WEIGHT_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
+    ANNOTATOR_FIELD_NUMBER: _builtins.int
     margin: _builtins.float
     """Of a pair: how much better the first is; added to the Bradley-Terry difference. At least 0."""
     weight: _builtins.float
     """How much the example counts; unset: 1."""
     source: _builtins.str
     """Metrics are broken down by it."""
+    annotator: _builtins.str
+    """Who judged, by an id that tells nobody's name. Evaluate breaks accuracy down by it; nothing learns from it."""
     @_builtins.property
     def prompt(self) -> _chat_pb2.Conversation: ...
     @_builtins.property
@@ -184,10 +187,11 @@ class PreferenceExample(_message.Message):
         weight: _builtins.float | None = ...,
         source: _builtins.str = ...,
         truncated: _abc.Iterable[_builtins.bool] | None = ...,
+        annotator: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_margin", b"_margin", "_weight", b"_weight", "margin", b"margin", "prompt", b"prompt", "ranks", b"ranks", "ratings", b"ratings", "target", b"target", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_margin", b"_margin", "_weight", b"_weight", "margin", b"margin", "prompt", b"prompt", "ranks", b"ranks", "ratings", b"ratings", "responses", b"responses", "source", b"source", "target", b"target", "truncated", b"truncated", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_margin", b"_margin", "_weight", b"_weight", "annotator", b"annotator", "margin", b"margin", "prompt", b"prompt", "ranks", b"ranks", "ratings", b"ratings", "responses", b"responses", "source", b"source", "target", b"target", "truncated", b"truncated", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__margin: _TypeAlias = _typing.Literal["margin"]  # noqa: Y015
     _WhichOneofArgType__margin: _TypeAlias = _typing.Literal["_margin", b"_margin"]  # noqa: Y015
