@@ -32,6 +32,7 @@ class Journal:
         run: controller_v1.Run,
         *,
         stage_seconds: float,
+        stage_usage: controller_v1.StageUsage,
         told: Callable[[], None],
         check: Callable[[], None],
         ticking: bool = True,
@@ -44,6 +45,8 @@ class Journal:
         self.status.CopyFrom(run.status)
         # Facts recorded in this process: how a recovery sees that it got further.
         self.facts = 0
+        # What was used in the current stage, by all processes that worked on it: whoever measures adds to it.
+        self.stage_usage = stage_usage
         self._store = store
         self._told = told
         self._check = check
@@ -65,6 +68,7 @@ class Journal:
         again = (self.status.iteration, self.status.stage) == (iteration, stage)
         if not again:
             self._earlier_seconds, self._since = 0.0, time.monotonic()
+            self.stage_usage.Clear()
             self.status.iteration, self.status.stage = iteration, stage
             self.status.step = self.status.total_steps = 0
         self.status.message = ""
@@ -115,6 +119,7 @@ class Journal:
         change = Commit(
             status=self.status,
             stage_seconds=self.stage_seconds(),
+            stage_usage=self.stage_usage,
             events=[self._event(happening) for happening in events],
             entries=entries,
             forget=forget,

@@ -13,6 +13,7 @@ from accord_controller import facts
 from accord_controller.journal import Journal
 from accord_controller.launchers.launcher import Launcher
 from accord_controller.ledger import Ledger
+from accord_controller.metering import Meter
 from accord_controller.reconcile import (
     Cancel,
     Fail,
@@ -76,6 +77,7 @@ class Runner:
         self._told = told
         self._switch = Switch()
         self._services = Services(launcher, run_id, lease_seconds)
+        self._meter = Meter(self._services)
         self._stage: asyncio.Task[None] | None = None
         self._trouble: Trouble | None = None
         # Facts recorded since the last trouble: none means that recovering did not help.
@@ -139,6 +141,7 @@ class Runner:
             await Ledger.load(self._store, self.run_id, self._state_dir),
             run,
             stage_seconds=await self._store.stage_seconds(self.run_id),
+            stage_usage=await self._store.stage_usage(self.run_id),
             told=self._told,
             check=self._switch.check,
         )
@@ -152,7 +155,7 @@ class Runner:
         if journal.status.state != controller_v1.RUN_STATE_RUNNING:
             journal.status.state = controller_v1.RUN_STATE_RUNNING
         await journal.enter(iteration, stage)
-        work = Work(journal, self._services, self._store, self._state_dir, self._switch.check)
+        work = Work(journal, self._services, self._store, self._state_dir, self._switch.check, self._meter)
         self._stage = asyncio.create_task(self._work_on(work, iteration, stage))
         try:
             await self._stage
@@ -175,9 +178,10 @@ class Runner:
             await work.journal.tell("service_restarted", message)
 
         await self._services.connect(on_restart=restarted)
-        await STAGES[stage](work, iteration)
-        if stage in (controller_v1.STAGE_REWARD_MODEL, controller_v1.STAGE_EVALUATE):
-            await forget_finished(work)
+        async with self._meter.at_work(work.journal.stage_usage):
+            await STAGES[stage](work, iteration)
+            if stage in (controller_v1.STAGE_REWARD_MODEL, controller_v1.STAGE_EVALUATE):
+                await forget_finished(work)
 
     async def _withdraw(self, journal: Journal) -> None:
         """Takes back the tasks that people were asked to do."""

@@ -131,6 +131,7 @@ class Runs:
             Ledger(self._settings.state_dir, ()),
             run,
             stage_seconds=await self._store.stage_seconds(run.run_id),
+            stage_usage=await self._store.stage_usage(run.run_id),
             told=self._tell,
             check=lambda: None,
             ticking=False,

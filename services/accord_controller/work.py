@@ -11,6 +11,7 @@ import accord
 from accord.controller import v1 as controller_v1
 from accord_controller.journal import Journal
 from accord_controller.ledger import Ledger
+from accord_controller.metering import Meter
 from accord_controller.seeds import seed_for
 from accord_controller.services import Leased, Services
 from accord_controller.store.store import Store
@@ -26,6 +27,8 @@ class Work:
     state_dir: Path
     # Raises when the run should stop: asked wherever stopping loses nothing.
     check: Callable[[], None]
+    # Counts what the stage uses.
+    meter: Meter
 
     @property
     def run_id(self) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+import sys
+from collections.abc import Awaitable, Sequence
 
 import grpc
 
@@ -69,6 +70,14 @@ class RewardService:
     def register(self, server: grpc.aio.Server) -> None:
         """Adds the servicer."""
         reward_v1.add_RewardServiceServicer_to_server(RewardServicer(self._handler), server)
+
+    def gpus(self) -> Sequence[str]:
+        """Those that hold reward models; torch is there when the first was loaded."""
+        if "torch" not in sys.modules:
+            return []
+        from accord_models.gpus import held_gpus
+
+        return held_gpus()
 
     async def close(self) -> None:
         """Closes the handler."""

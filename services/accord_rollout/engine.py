@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from accord.types import v1 as types_v1
 
@@ -166,6 +166,14 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Ends the engine; work in hand is given up."""
+
+
+@runtime_checkable
+class HoldingGpus(Protocol):
+    """An engine adds this when other processes than the service's hold its GPUs."""
+
+    def gpus(self) -> Sequence[str]:
+        """Ids of the GPUs that it holds now, as `accord_models.gpus` gives them."""
 
 
 EngineFactory = Callable[["RolloutSettings"], Engine]

@@ -11,8 +11,9 @@ from typing import TypeVar
 
 from accord.errors import Internal, InvalidArgument
 from accord.rollout import v1 as rollout_v1
+from accord_models.gpus import held_gpus
 from accord_rollout.backlog import Backlog, Ticket
-from accord_rollout.engine import Engine, Failed, Job, ModelInfo
+from accord_rollout.engine import Engine, Failed, HoldingGpus, Job, ModelInfo
 from accord_rollout.gate import Gate
 from accord_rollout.keeper import Keeper
 from accord_rollout.messages import InForce, failure_response, held_message, sample_response
@@ -127,6 +128,11 @@ class RolloutHandler:
             response.max_context_tokens = in_force.model.max_context_tokens
             response.held.CopyFrom(held_message(self._keeper.held))
         return response
+
+    def gpus(self) -> Sequence[str]:
+        """Ids of the GPUs that hold memory for the service or its engine."""
+        of_engine = self._engine.gpus() if isinstance(self._engine, HoldingGpus) else ()
+        return sorted({*held_gpus(), *of_engine})
 
     async def close(self) -> None:
         """Ends the engine."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import grpc
@@ -34,6 +35,10 @@ class RolloutService:
         from accord_rollout.servicer import RolloutServicer
 
         rollout_v1.add_RolloutServiceServicer_to_server(RolloutServicer(self.handler), server)
+
+    def gpus(self) -> Sequence[str]:
+        """The GPUs that the service and its engine hold."""
+        return self.handler.gpus()
 
     async def close(self) -> None:
         """Ends the engine."""

@@ -13,8 +13,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from accord.errors import Unavailable
+from accord.usage import v1 as usage_v1
 from accord_runtime.interceptors import Edge
 from accord_runtime.settings import ServiceSettings
+from accord_runtime.usage_servicer import UsageServicer
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,15 @@ class Draining(Protocol):
 
     async def drain(self) -> None:
         """Brings its work to a point where it can stop; called once, before calls in work are waited for."""
+        ...
+
+
+@runtime_checkable
+class HoldingGpus(Protocol):
+    """A service that computes on GPUs adds this."""
+
+    def gpus(self) -> Sequence[str]:
+        """Ids of the GPUs that hold memory for it now. Called in a thread."""
         ...
 
 
@@ -81,9 +92,12 @@ async def start(service: Service, settings: ServiceSettings) -> RunningServer:
         ],
     )
     service.register(server)
+    gpus = service.gpus if isinstance(service, HoldingGpus) else tuple
+    usage_v1.add_UsageServiceServicer_to_server(UsageServicer(gpus), server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    reflection.enable_server_reflection([*service.service_names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    names = (*service.service_names, usage_v1.USAGE_SERVICE.services_by_name["UsageService"].full_name)
+    reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
     target = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
         port = _bind(server, f"{target}:{settings.port}", settings)
@@ -94,7 +108,7 @@ async def start(service: Service, settings: ServiceSettings) -> RunningServer:
             "Give another --port, or 0 for a free one",
             reason="PORT_IN_USE",
         ) from error
-    for name in ("", *service.service_names):
+    for name in ("", *names):
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
     return RunningServer(server, service, edge, checks, f"{target}:{port}")
 

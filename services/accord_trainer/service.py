@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import grpc
@@ -41,6 +42,12 @@ class TrainerService:
 
         trainer_v1.add_TrainerServiceServicer_to_server(TrainerServicer(self.handler), server)
         artifact_v1.add_ArtifactServiceServicer_to_server(ArtifactServicer(self._artifacts), server)
+
+    def gpus(self) -> Sequence[str]:
+        """Those of all ranks on this machine."""
+        from accord_models.gpus import held_gpus
+
+        return held_gpus(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
     async def close(self) -> None:
         """Stops the step in work (undone, to be repeated) and ends the worker."""

@@ -38,8 +38,12 @@ def finished_run(run_id: str = "demo") -> controller_v1.Run:
         )  # fmt: skip
         if number == 0:
             row.stage_seconds.update({"prepare": 12.0, "evaluate": 29.2})
+            row.stage_usage["prepare"].cpu_seconds.update({"trainer": 9.5, "rollout": 3.0})
         else:
             row.stage_seconds.update({"collect": 95.0, "reward_model": 60.0, "policy": 290.0, "evaluate": 35.5})
+            row.stage_usage["policy"].cpu_seconds.update({"trainer": 400.0, "rollout": 80.0, "controller": 2.5})
+            row.stage_usage["policy"].gpu_seconds = 240.0
+            row.stage_usage["policy"].unknown.append("reward")
             row.gate_reason = f"held-out score {score} beats the promoted policy's"
             row.preference_snapshot = "bb" * 32
             row.reward_model.digest = "cc" * 32

@@ -60,6 +60,12 @@ def test_json_has_the_promised_shape_with_the_base_model_first() -> None:
     assert rows[2]["heldout_score"] == 0.575
     assert rows[2]["promoted"] is True
     assert rows[1]["stage_seconds"] == {"collect": 95.0, "reward_model": 60.0, "policy": 290.0, "evaluate": 35.5}
+    assert rows[0]["stage_usage"]["prepare"] == {
+        "cpu_seconds": 12.5, "gpu_seconds": None, "cpu_seconds_by_service": {"trainer": 9.5, "rollout": 3.0},
+        "unknown_services": [],
+    }  # fmt: skip
+    assert (rows[0]["cpu_seconds"], rows[0]["gpu_seconds"]) == (12.5, None)
+    assert (rows[1]["cpu_seconds"], rows[1]["gpu_seconds"]) == (482.5, 240.0)
     assert document["simulated_feedback"] is True
     json.dumps(document, allow_nan=False)
 
@@ -86,6 +92,8 @@ def test_html_is_one_file_that_loads_nothing_and_has_every_plot() -> None:
     for title in ("Held-out score", "Reward while", "KL to the reference", "Response length", "Reward-model accuracy",
                   "Time per stage"):  # fmt: skip
         assert title in page.text
+    assert "CPU 8 min 02 s, GPU 4 min 00 s" in page.text
+    assert "Not counted: reward" in page.text
 
 
 def test_html_escapes_prompts_answers_names_and_messages() -> None:

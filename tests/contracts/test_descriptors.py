@@ -20,6 +20,7 @@ from accord.preference import v1 as preference_v1
 from accord.reward import v1 as reward_v1
 from accord.rollout import v1 as rollout_v1
 from accord.trainer import v1 as trainer_v1
+from accord.usage import v1 as usage_v1
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = (
@@ -30,6 +31,7 @@ FILES = (
     reward_v1.REWARD_SERVICE,
     rollout_v1.ROLLOUT_SERVICE,
     trainer_v1.TRAINER_SERVICE,
+    usage_v1.USAGE_SERVICE,
 )
 SERVICES: list[ServiceDescriptor] = [service for file in FILES for service in file.services_by_name.values()]
 METHODS: list[MethodDescriptor] = [method for service in SERVICES for method in service.methods]

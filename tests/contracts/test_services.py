@@ -18,6 +18,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from reflected import Reflected, details, reflecting
 
+USAGE = "accord.usage.v1.UsageService"
 HEALTH, REFLECTION = "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"
 # Services of each process, and a method that answers without being told anything.
 OFFERED = {
@@ -94,7 +95,7 @@ def server(name: str, addresses: dict[str, str]) -> Iterator[Reflected]:
 
 
 def test_reflection_lists_every_service(name: str, server: Reflected) -> None:
-    assert server.services == sorted([*OFFERED[name][0], HEALTH, REFLECTION])
+    assert server.services == sorted([*OFFERED[name][0], USAGE, HEALTH, REFLECTION])
 
 
 def test_a_method_found_by_reflection_alone_can_be_called(name: str, server: Reflected) -> None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
-from tests.support.controller import add_model, add_run, controller_client, database, open_store
+from tests.support.controller import add_model, add_run, controller_client, open_store
 
 from accord.controller import v1 as controller_v1
 from accord.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from accord_controller.references import find_needed
 from accord_controller.store.changes import one_back
-from accord_runtime.database import downgrade, migrate, open_database
 
 GATE, PROMOTED, BACK = (
     controller_v1.MODEL_CHANGE_KIND_GATE,
@@ -125,22 +123,6 @@ async def test_a_new_run_starts_from_what_is_in_force_when_it_is_made(tmp_path: 
         await client.models.promote("demo-1")
         resolved = (await client.runs.create(run)).status.resolved_spec
         assert (resolved.model, resolved.reward_model.model) == ("models/demo-1", "models/demo-1")
-
-
-async def test_a_database_of_before_gets_the_history_of_its_gates(tmp_path: Path) -> None:
-    await three_models(tmp_path)
-    await downgrade(database(tmp_path), "accord_controller", revision="0001")
-    await migrate(database(tmp_path), "accord_controller")
-    engine = open_database(database(tmp_path))
-    async with engine.connect() as connection:
-        rows = await connection.execute(
-            sa.text("SELECT model, previous, kind, time FROM model_changes ORDER BY number")
-        )
-        found = [tuple(row) for row in rows]
-    await engine.dispose()
-    assert found == [("demo-0", "", 1, None), ("demo-1", "demo-0", 1, None), ("demo-2", "demo-1", 1, None)]
-    async with controller_client(tmp_path) as client:
-        assert (await client.models.roll_back("demo")).name == "demo-1"
 
 
 def test_rolling_back_takes_promotions_away_one_by_one() -> None:

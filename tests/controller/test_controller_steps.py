@@ -14,6 +14,7 @@ import accord
 from accord.errors import DataLoss, FailedPrecondition
 from accord.trainer import v1 as trainer_v1
 from accord_controller.launchers.given import GivenAddresses
+from accord_controller.metering import Meter
 from accord_controller.services import Services
 from accord_controller.settings import ControllerSettings
 from accord_controller.stages.steps import Batch, Plan, catch_up, open_training, recorded_steps, run_steps, step_key
@@ -34,7 +35,7 @@ async def at_work(
         )
         services = Services(GivenAddresses(settings), "demo", 60)
         await services.connect(["trainer"])
-        yield Work(await open_journal(store, folder), services, store, folder, lambda: None), client
+        yield Work(await open_journal(store, folder), services, store, folder, lambda: None, Meter(services)), client
         await services.close()
 
 

@@ -61,6 +61,7 @@ async def open_journal(store: Store, state_dir: Path, run_id: str = "demo") -> J
         await Ledger.load(store, run_id, state_dir),
         await store.get_run(run_id),
         stage_seconds=await store.stage_seconds(run_id),
+        stage_usage=await store.stage_usage(run_id),
         told=lambda: None,
         check=lambda: None,
     )

@@ -17,6 +17,7 @@ from accord.areas.reward import Reward
 from accord.areas.rollout import Rollout
 from accord.areas.runs import Runs
 from accord.areas.trainer import Trainer
+from accord.areas.usage import Usage
 from accord.channel import TLS, open_channel
 from accord.errors import FailedPrecondition
 
@@ -29,8 +30,9 @@ class Client:
                 print(response.sample.text)
 
     Areas: `rollout`, `reward`, `preferences`, `annotators` (of the preference service too), `trainer`, `runs` and
-    `models` (both of the controller). Using an area whose address was not given raises FailedPrecondition. Nothing is
-    dialled before the first call. Use it in one event loop; `accord.SyncClient` is the same, blocking.
+    `models` (both of the controller), `usage` (of each). Using an area whose address was not given raises
+    FailedPrecondition. Nothing is dialled before the first call. Use it in one event loop; `accord.SyncClient` is the
+    same, blocking.
     """
 
     def __init__(
@@ -96,6 +98,11 @@ class Client:
     def models(self) -> Models:
         """The registry of promoted policies."""
         return Models(self._channel("controller"), self._caller)
+
+    @cached_property
+    def usage(self) -> Usage:
+        """What the services use of their machines."""
+        return Usage(self._channel, self._caller)
 
     def _channel(self, service: str) -> grpc.aio.Channel:
         if service not in self.addresses:

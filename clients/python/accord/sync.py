@@ -12,7 +12,7 @@ from typing import Any, Self
 from accord._blocking import Blocking, LoopThread, stop_when_collected
 from accord.client import Client
 
-AREAS = ("rollout", "reward", "preferences", "annotators", "trainer", "runs", "models")
+AREAS = ("rollout", "reward", "preferences", "annotators", "trainer", "runs", "models", "usage")
 
 
 class SyncClient:

@@ -13,6 +13,7 @@ from accord.reward import v1 as reward_v1
 from accord.rollout import v1 as rollout_v1
 from accord.trainer import v1 as trainer_v1
 from accord.types import v1 as types_v1
+from accord.usage import v1 as usage_v1
 
 class SyncAnnotators:
     """The blocking face of `Annotators`; see there."""
@@ -621,6 +622,16 @@ class SyncTrainer:
         """Gives the lease back; does nothing when it is not in force any more."""
         ...
 
+class SyncUsage:
+    """The blocking face of `Usage`; see there."""
+
+    def of(self, service: str, *, timeout: float = ...) -> usage_v1.GetUsageResponse:
+        """What a service (`rollout`, `reward`, `preference`, `trainer`, `controller`) has used since it began.
+
+        FailedPrecondition/NO_ADDRESS; Unimplemented: it does not say.
+        """
+        ...
+
 class SyncClient:
     """The blocking face of `Client`; see there."""
 
@@ -675,6 +686,11 @@ class SyncClient:
     @property
     def models(self) -> SyncModels:
         """The registry of promoted policies."""
+        ...
+
+    @property
+    def usage(self) -> SyncUsage:
+        """What the services use of their machines."""
         ...
 
     def close(self) -> None:

@@ -51,6 +51,7 @@ async def show(request: Request) -> Reply:
         report=report,
         stages=[(name, stage_title(name)) for name in STAGE_ORDER],
         cost=[(name, stage_title(name)) for name in names],
+        used=[row for row in report.iterations if row.stage_used],
         longest=max((row.seconds for row in report.iterations), default=0.0) or 1.0,
         samples=[
             (rendering.visible(side.prompt), [(number, rendering.markdown(answer.response), answer.score)

@@ -81,15 +81,15 @@ async def finish_stage(
     message: str = "",
     metrics: dict[str, float] | None = None,
 ) -> None:
-    """Records a stage's part of the iteration's result, its time included."""
+    """Records a stage's part of the iteration's result, with what it took."""
     status = work.journal.status
     name = facts.stage_name(stage)
-    part.stage_seconds[name] = work.journal.stage_seconds()
+    took = await _put_what_it_took(work, name, part)
     status.step = status.total_steps
     await work.journal.record(
         facts.result_key(status.iteration, stage),
         part,
-        Happening("stage_finished", message or name, {"seconds": part.stage_seconds[name], **(metrics or {})}),
+        Happening("stage_finished", message or name, {**took, **(metrics or {})}),
     )
 
 
@@ -99,7 +99,7 @@ async def finish_iteration(
     """Records the last stage of an iteration, the iteration's result and, when promoted, its model: all at once."""
     journal = work.journal
     iteration = part.iteration
-    part.stage_seconds[facts.stage_name(stage)] = journal.stage_seconds()
+    took = await _put_what_it_took(work, facts.stage_name(stage), part)
     whole = facts.iteration_so_far(work.ledger, iteration)
     whole.MergeFrom(part)
     whole.seconds = sum(whole.stage_seconds.values())
@@ -120,10 +120,20 @@ async def finish_iteration(
             metrics[field] = getattr(whole, field)
     await journal.record_entries(
         [work.ledger.message_entry(facts.result_key(iteration, stage), part)],
-        Happening("stage_finished", facts.stage_name(stage), {"seconds": part.stage_seconds[facts.stage_name(stage)]}),
+        Happening("stage_finished", facts.stage_name(stage), took),
         Happening("iteration_finished", whole.gate_reason, metrics),
         model=model,
     )
+
+
+async def _put_what_it_took(work: Work, stage: str, part: controller_v1.IterationResult) -> dict[str, float]:
+    """Puts time and use of the stage into its result; the same as metrics of its event."""
+    await work.meter.look()
+    used = work.journal.stage_usage
+    part.stage_seconds[stage] = work.journal.stage_seconds()
+    part.stage_usage[stage].CopyFrom(used)
+    took = {"seconds": part.stage_seconds[stage], "cpu_seconds": sum(used.cpu_seconds.values())}
+    return {**took, "gpu_seconds": used.gpu_seconds} if used.HasField("gpu_seconds") else took
 
 
 def last_user_turn(prompt: preference_v1.Prompt) -> str:

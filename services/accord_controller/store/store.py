@@ -35,6 +35,7 @@ class Commit:
 
     status: controller_v1.RunStatus | None = None
     stage_seconds: float | None = None
+    stage_usage: controller_v1.StageUsage | None = None
     events: Sequence[controller_v1.RunEvent] = ()
     entries: Sequence[Entry] = ()
     forget: Sequence[str] = ()
@@ -100,6 +101,12 @@ class Store:
             raise _no_run(run_id)
         return float(found)
 
+    async def stage_usage(self, run_id: str) -> controller_v1.StageUsage:
+        """What was used in the run's current stage so far."""
+        async with reading(self._engine) as connection:
+            found = await connection.scalar(select(tables.runs.c.stage_usage).where(tables.runs.c.run_id == run_id))
+        return controller_v1.StageUsage.FromString(found or b"")
+
     async def list_runs(self, limit: int, before: int | None = None) -> tuple[list[controller_v1.Run], int | None]:
         """A page of runs, newest first, and where the next one starts."""
         query = select(tables.runs).order_by(tables.runs.c.number.desc()).limit(limit + 1)
@@ -126,6 +133,8 @@ class Store:
                 values |= {"status": change.status.SerializeToString(), "state": change.status.state}
             if change.stage_seconds is not None:
                 values["stage_seconds"] = change.stage_seconds
+            if change.stage_usage is not None:
+                values["stage_usage"] = change.stage_usage.SerializeToString()
             done = await connection.execute(update(tables.runs).where(tables.runs.c.run_id == run_id).values(**values))
             if done.rowcount != 1:
                 raise _no_run(run_id)

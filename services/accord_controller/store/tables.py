@@ -39,6 +39,8 @@ runs = Table(
     Column("etag", BigInteger, nullable=False),
     # Wall-clock spent in the current stage so far, over all processes that worked on it.
     Column("stage_seconds", Float, nullable=False),
+    # What was used in it so far, a StageUsage; null: nothing was measured.
+    Column("stage_usage", LargeBinary, nullable=True),
     Column("create_time", Float, nullable=False),
 )
 

@@ -25,6 +25,7 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from accord.errors import DeadlineExceeded, FailedPrecondition, Internal, InvalidArgument
 from accord.types import v1 as types_v1
+from accord_models.gpus import gpu_ids
 from accord_models.loading import load_config
 from accord_models.precision import compute_threads, resolve_dtype
 from accord_models.tokenizer import fingerprint, load_tokenizer, render
@@ -106,6 +107,11 @@ class VllmEngine:
             return await self._activate(new, weights, folder)
 
         return activate
+
+    def gpus(self) -> list[str]:
+        """Those of its workers."""
+        most = max((one.llm.vllm_config.parallel_config.world_size for one in self._running), default=0)
+        return gpu_ids(range(most)) if self._cuda else []
 
     def render(self, conversation: types_v1.Conversation) -> list[int]:
         """By the model's chat template."""

@@ -12,7 +12,8 @@ def report_json(report: Report) -> dict[str, Any]:
     """The same figures as the HTML report, ready for `json.dumps`: unmeasured figures are null, never NaN.
 
     `iterations[]` each hold `iteration, heldout_score, kl_nats, rm_accuracy, promoted, seconds` and more; the base
-    model is iteration 0.
+    model is iteration 0. `stage_usage`, by stage: `cpu_seconds` of all services, `gpu_seconds` for which GPUs
+    were held.
     `steps[]` each hold `iteration, stage, step, metrics`.
     """
     return {
@@ -49,6 +50,17 @@ def _iteration(row: Iteration) -> dict[str, Any]:
         "promoted": row.promoted,
         "seconds": row.seconds,
         "stage_seconds": row.stage_seconds,
+        "cpu_seconds": row.cpu_seconds,
+        "gpu_seconds": row.gpu_seconds,
+        "stage_usage": {
+            name: {
+                "cpu_seconds": used.cpu_seconds,
+                "gpu_seconds": used.gpu_seconds,
+                "cpu_seconds_by_service": used.cpu_by_service,
+                "unknown_services": list(used.unknown),
+            }
+            for name, used in row.stage_used.items()
+        },
         "response_tokens": _finite(row.response_tokens),
         "gate_reason": row.gate_reason,
         "policy": {"uri": row.policy_uri, "digest": row.policy_digest} if row.policy_digest else None,

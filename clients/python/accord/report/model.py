@@ -16,10 +16,26 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Used:
+    """What a stage used: processor seconds by service, seconds for which GPUs were held (None: none was), and which
+    services do not say what they use."""
+
+    cpu_by_service: dict[str, float]
+    gpu_seconds: float | None
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Of all services."""
+        return sum(self.cpu_by_service.values())
+
+
+@dataclass(frozen=True)
 class Iteration:
     """What an iteration came to; number 0 is the base model. Figures that were not measured are None.
 
-    `kl_nats` is in nats a response, `seconds` wall-clock, `response_tokens` a mean in tokens.
+    `kl_nats` is in nats a response, `seconds` wall-clock, `response_tokens` a mean in tokens; `stage_used` has the
+    stages whose use was measured.
     """
 
     number: int
@@ -29,6 +45,7 @@ class Iteration:
     promoted: bool
     seconds: float
     stage_seconds: dict[str, float] = field(default_factory=dict)
+    stage_used: dict[str, Used] = field(default_factory=dict)
     response_tokens: float | None = None
     gate_reason: str = ""
     policy_uri: str = ""
@@ -37,6 +54,17 @@ class Iteration:
     prompt_snapshot: str = ""
     preference_snapshot: str = ""
     answers: tuple[Answer, ...] = ()
+
+    @property
+    def cpu_seconds(self) -> float | None:
+        """Processor time of all stages; None where none was measured."""
+        return sum(used.cpu_seconds for used in self.stage_used.values()) if self.stage_used else None
+
+    @property
+    def gpu_seconds(self) -> float | None:
+        """How long GPUs were held, times GPUs; None where none was."""
+        held = [used.gpu_seconds for used in self.stage_used.values() if used.gpu_seconds is not None]
+        return sum(held) if held else None
 
 
 @dataclass(frozen=True)
@@ -93,6 +121,11 @@ class Report:
     def seconds(self) -> float:
         """Wall-clock of all iterations that ended."""
         return sum(row.seconds for row in self.iterations)
+
+    @property
+    def not_counted(self) -> tuple[str, ...]:
+        """Services whose use is not in these figures, because they do not say it."""
+        return tuple(sorted({name for row in self.iterations for u in row.stage_used.values() for name in u.unknown}))
 
     def side_by_side(self) -> tuple[SideBySide, ...]:
         """Answers to the same held-out prompts, base model against the policy in force, in the base model's order."""

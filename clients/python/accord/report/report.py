@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from accord.controller import v1 as controller_v1
-from accord.report.model import Answer, Iteration, Report, Step
+from accord.report.model import Answer, Iteration, Report, Step, Used
 from accord.report.names import stage_name, state_name
 
 
@@ -42,6 +42,7 @@ def _iteration(row: controller_v1.IterationResult) -> Iteration:
         promoted=row.promoted,
         seconds=row.seconds,
         stage_seconds=dict(row.stage_seconds),
+        stage_used={name: _used(usage) for name, usage in row.stage_usage.items()},
         response_tokens=row.response_tokens if row.HasField("response_tokens") else None,
         gate_reason=row.gate_reason,
         policy_uri=row.policy.uri,
@@ -53,6 +54,12 @@ def _iteration(row: controller_v1.IterationResult) -> Iteration:
             Answer(item.prompt_id, item.prompt, item.response, item.score if item.HasField("score") else None)
             for item in row.samples
         ),
+    )
+
+
+def _used(usage: controller_v1.StageUsage) -> Used:
+    return Used(
+        dict(usage.cpu_seconds), usage.gpu_seconds if usage.HasField("gpu_seconds") else None, tuple(usage.unknown)
     )
 
 

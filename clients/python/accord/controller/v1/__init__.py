@@ -39,6 +39,7 @@ from accord.controller.v1.run_pb2 import STAGE_REWARD_MODEL as STAGE_REWARD_MODE
 from accord.controller.v1.run_pb2 import STAGE_UNSPECIFIED as STAGE_UNSPECIFIED
 from accord.controller.v1.run_pb2 import SimulatedAnnotators as SimulatedAnnotators
 from accord.controller.v1.run_pb2 import Stage as Stage
+from accord.controller.v1.run_pb2 import StageUsage as StageUsage
 from accord.controller.v1.run_service_pb2 import CancelRunRequest as CancelRunRequest
 from accord.controller.v1.run_service_pb2 import CancelRunResponse as CancelRunResponse
 from accord.controller.v1.run_service_pb2 import CollectGarbageRequest as CollectGarbageRequest
@@ -161,6 +162,7 @@ __all__ = [
     "STAGE_UNSPECIFIED",
     "SimulatedAnnotators",
     "Stage",
+    "StageUsage",
     "TrainedModel",
     "WatchRunRequest",
     "WatchRunResponse",

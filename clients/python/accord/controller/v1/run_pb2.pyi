@@ -785,6 +785,27 @@ class IterationResult(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class StageUsageEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___StageUsage: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___StageUsage | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ITERATION_FIELD_NUMBER: _builtins.int
     HELDOUT_SCORE_FIELD_NUMBER: _builtins.int
     KL_NATS_FIELD_NUMBER: _builtins.int
@@ -800,6 +821,7 @@ class IterationResult(_message.Message):
     SAMPLES_FIELD_NUMBER: _builtins.int
     RESPONSE_TOKENS_FIELD_NUMBER: _builtins.int
     STARTED_FROM_FIELD_NUMBER: _builtins.int
+    STAGE_USAGE_FIELD_NUMBER: _builtins.int
     iteration: _builtins.int
     heldout_score: _builtins.float
     """Mean known score of the candidate on held-out prompts."""
@@ -834,6 +856,10 @@ class IterationResult(_message.Message):
     def started_from(self) -> _weights_pb2.WeightsRef:
         """The policy that answered in the collect stage and that the candidate was trained from."""
 
+    @_builtins.property
+    def stage_usage(self) -> _containers.MessageMap[_builtins.str, Global___StageUsage]:
+        """What the services used, by stage as `stage_seconds`."""
+
     def __init__(
         self,
         *,
@@ -852,10 +878,11 @@ class IterationResult(_message.Message):
         samples: _abc.Iterable[Global___EvaluationSample] | None = ...,
         response_tokens: _builtins.float | None = ...,
         started_from: _weights_pb2.WeightsRef | None = ...,
+        stage_usage: _abc.Mapping[_builtins.str, Global___StageUsage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_heldout_score", b"_heldout_score", "_kl_nats", b"_kl_nats", "_response_tokens", b"_response_tokens", "_rm_accuracy", b"_rm_accuracy", "heldout_score", b"heldout_score", "kl_nats", b"kl_nats", "policy", b"policy", "response_tokens", b"response_tokens", "reward_model", b"reward_model", "rm_accuracy", b"rm_accuracy", "started_from", b"started_from"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_heldout_score", b"_heldout_score", "_kl_nats", b"_kl_nats", "_response_tokens", b"_response_tokens", "_rm_accuracy", b"_rm_accuracy", "gate_reason", b"gate_reason", "heldout_score", b"heldout_score", "iteration", b"iteration", "kl_nats", b"kl_nats", "policy", b"policy", "preference_snapshot", b"preference_snapshot", "promoted", b"promoted", "prompt_snapshot", b"prompt_snapshot", "response_tokens", b"response_tokens", "reward_model", b"reward_model", "rm_accuracy", b"rm_accuracy", "samples", b"samples", "seconds", b"seconds", "stage_seconds", b"stage_seconds", "started_from", b"started_from"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_heldout_score", b"_heldout_score", "_kl_nats", b"_kl_nats", "_response_tokens", b"_response_tokens", "_rm_accuracy", b"_rm_accuracy", "gate_reason", b"gate_reason", "heldout_score", b"heldout_score", "iteration", b"iteration", "kl_nats", b"kl_nats", "policy", b"policy", "preference_snapshot", b"preference_snapshot", "promoted", b"promoted", "prompt_snapshot", b"prompt_snapshot", "response_tokens", b"response_tokens", "reward_model", b"reward_model", "rm_accuracy", b"rm_accuracy", "samples", b"samples", "seconds", b"seconds", "stage_seconds", b"stage_seconds", "stage_usage", b"stage_usage", "started_from", b"started_from"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__heldout_score: _TypeAlias = _typing.Literal["heldout_score"]  # noqa: Y015
     _WhichOneofArgType__heldout_score: _TypeAlias = _typing.Literal["_heldout_score", b"_heldout_score"]  # noqa: Y015
@@ -875,6 +902,64 @@ class IterationResult(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__rm_accuracy) -> _WhichOneofReturnType__rm_accuracy | None: ...
 
 Global___IterationResult: _TypeAlias = IterationResult  # noqa: Y015
+
+@_typing.final
+class StageUsage(_message.Message):
+    """What was used while a stage was at work. A service that several runs use counts for each of them as a whole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class CpuSecondsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CPU_SECONDS_FIELD_NUMBER: _builtins.int
+    GPU_SECONDS_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
+    gpu_seconds: _builtins.float
+    """GPUs held by the services times the time that they were held, s; a GPU that several of them hold counts once. Unset:
+    none was held.
+    """
+    @_builtins.property
+    def cpu_seconds(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Processor time by service, s; `controller` is one of them."""
+
+    @_builtins.property
+    def unknown(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Services that did not say what they use."""
+
+    def __init__(
+        self,
+        *,
+        cpu_seconds: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        gpu_seconds: _builtins.float | None = ...,
+        unknown: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gpu_seconds", b"_gpu_seconds", "gpu_seconds", b"gpu_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gpu_seconds", b"_gpu_seconds", "cpu_seconds", b"cpu_seconds", "gpu_seconds", b"gpu_seconds", "unknown", b"unknown"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__gpu_seconds: _TypeAlias = _typing.Literal["gpu_seconds"]  # noqa: Y015
+    _WhichOneofArgType__gpu_seconds: _TypeAlias = _typing.Literal["_gpu_seconds", b"_gpu_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gpu_seconds) -> _WhichOneofReturnType__gpu_seconds | None: ...
+
+Global___StageUsage: _TypeAlias = StageUsage  # noqa: Y015
 
 @_typing.final
 class EvaluationSample(_message.Message):
