@@ -107,6 +107,7 @@ async def ask(client: accord.Client, made: Comparison, models: Sequence[controll
         preference_v1.Completion(
             prompt_id=prompt.prompt_id,
             text=found[prompt.prompt_id].text,
+            finish_reason=found[prompt.prompt_id].finish_reason,
             origin=_origin(model, found[prompt.prompt_id]),
         )
         for prompt in differing

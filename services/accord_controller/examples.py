@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from accord.preference import v1 as preference_v1
 from accord.trainer import v1 as trainer_v1
+from accord.types import v1 as types_v1
 from accord_controller.seeds import shuffled
 
 SIMULATED = "simulated"
@@ -28,30 +29,35 @@ def to_judged(records: Iterable[preference_v1.Record]) -> list[trainer_v1.Prefer
 
 
 def to_example(record: preference_v1.Record) -> trainer_v1.PreferenceExample:
-    """A comparison becomes a pair (tied or not), a ranking K ranked answers, a rating one answer rated on 0..1."""
+    """A comparison becomes a pair (tied or not), a ranking K ranked answers, a rating one answer rated on 0..1.
+    What was cut off is said to be."""
     feedback = record.feedback
-    texts = {completion.completion_id: completion.text for completion in record.completions}
+    answers = {completion.completion_id: completion for completion in record.completions}
     example = trainer_v1.PreferenceExample(prompt=record.prompt.conversation, source=source_of(record))
     if record.HasField("weight"):
         example.weight = record.weight
     match feedback.WhichOneof("judgement"):
         case "comparison":
             comparison = feedback.comparison
-            example.responses.extend([texts[comparison.chosen_id], texts[comparison.rejected_id]])
+            responses = [answers[comparison.chosen_id], answers[comparison.rejected_id]]
             example.ranks.values.extend([0, 0] if comparison.tie else [0, 1])
             if comparison.HasField("margin") and not comparison.tie:
                 example.margin = comparison.margin
         case "ranking":
-            for number, rank in enumerate(feedback.ranking.ranks):
-                for completion_id in rank.completion_ids:
-                    example.responses.append(texts[completion_id])
-                    example.ranks.values.append(number)
+            responses = [answers[name] for rank in feedback.ranking.ranks for name in rank.completion_ids]
+            example.ranks.values.extend(
+                number for number, rank in enumerate(feedback.ranking.ranks) for _ in rank.completion_ids
+            )
         case _:
             rating = feedback.rating
             low = rating.min if rating.HasField("min") else 0.0
             high = rating.max if rating.HasField("max") else 1.0
-            example.responses.append(texts[rating.completion_id])
+            responses = [answers[rating.completion_id]]
             example.ratings.values.append((rating.value - low) / (high - low))
+    example.responses.extend(response.text for response in responses)
+    cut_off = [response.finish_reason == types_v1.FINISH_REASON_LENGTH for response in responses]
+    if any(cut_off):
+        example.truncated.extend(cut_off)
     return example
 
 

@@ -48,9 +48,9 @@ def prompt_id(conversation: list[list[str]]) -> str:
     return digest("prompt", conversation)
 
 
-def completion_id(prompt: str, text: str, origin: dict[str, Any] | None) -> str:
-    """The id of an answer: the digest of its prompt's id, text and origin."""
-    return digest("completion", [prompt, text, origin])
+def completion_id(prompt: str, text: str, origin: dict[str, Any] | None, finish_reason: int = 0) -> str:
+    """The id of an answer: the digest of its prompt's id, text, origin, and of why it ended where that is known."""
+    return digest("completion", [prompt, text, origin, *([finish_reason] if finish_reason else [])])
 
 
 def feedback_id(

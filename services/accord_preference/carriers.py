@@ -26,12 +26,13 @@ class PromptRow:
 
 @dataclass(frozen=True)
 class CompletionRow:
-    """An answer. `origin`: canonical JSON of the origin, or None."""
+    """An answer. `origin`: canonical JSON of the origin, or None; `finish_reason`: types.v1.FinishReason."""
 
     completion_id: str
     prompt_id: str
     text: str
     origin: str | None
+    finish_reason: int = 0
 
 
 @dataclass(frozen=True)

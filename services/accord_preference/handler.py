@@ -81,7 +81,10 @@ class PreferenceHandler:
         """Adds answers to prompts, all or none."""
         for index, item in enumerate(request.completions):
             check_size(item.text, self._context.settings.max_text_bytes, f"completions[{index}].text")
-        new = [messages.completion_row(item.prompt_id, item.text, item.origin) for item in request.completions]
+        new = [
+            messages.completion_row(item.prompt_id, item, f"completions[{index}]")
+            for index, item in enumerate(request.completions)
+        ]
 
         async def change(tx: Writer) -> preference_v1.CreateCompletionsResponse:
             prompts = await tx.prompts([row.prompt_id for row in new])

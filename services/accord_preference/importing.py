@@ -95,9 +95,7 @@ class Importing:
                 problem = "is used twice in this record" if answer.local_id else "must be set"
                 raise InvalidArgument.at(f"{path}completions[{index}].local_id", problem)
             check_size(answer.text, settings.max_text_bytes, f"{path}completions[{index}].text")
-            answers[answer.local_id] = messages.completion_row(
-                prompt.prompt_id, answer.text, preference_v1.CompletionOrigin()
-            )
+            answers[answer.local_id] = messages.completion_row(prompt.prompt_id, answer, f"{path}completions[{index}]")
 
         def resolve(field: str, name: str) -> str:
             if name not in answers:

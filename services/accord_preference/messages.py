@@ -55,11 +55,17 @@ def prompt_row(
     return PromptRow(name, canonical.canonical_json(value), source, split, canonical.prompt_record_digest(name, split))
 
 
-def completion_row(prompt_id: str, text: str, origin: preference_v1.CompletionOrigin) -> CompletionRow:
-    """A new answer."""
-    value = canonical.origin_value(origin)
+def completion_row(
+    prompt_id: str, answer: preference_v1.Completion | preference_v1.ImportCompletion, path: str
+) -> CompletionRow:
+    """A new answer to a prompt; one from elsewhere has no origin. InvalidArgument, its field behind `path`, for an end
+    that there is not."""
+    value = canonical.origin_value(answer.origin) if isinstance(answer, preference_v1.Completion) else None
+    if answer.finish_reason not in types_v1.FinishReason.values():
+        raise InvalidArgument.at(f"{path}.finish_reason", f"is {answer.finish_reason}; leave unset what is not known")
+    name = canonical.completion_id(prompt_id, answer.text, value, answer.finish_reason)
     kept = None if value is None else canonical.canonical_json(value)
-    return CompletionRow(canonical.completion_id(prompt_id, text, value), prompt_id, text, kept)
+    return CompletionRow(name, prompt_id, answer.text, kept, answer.finish_reason)
 
 
 def prompt(row: PromptRow) -> preference_v1.Prompt:
@@ -75,7 +81,12 @@ def prompt(row: PromptRow) -> preference_v1.Prompt:
 
 def completion(row: CompletionRow) -> preference_v1.Completion:
     """An answer as a message."""
-    message = preference_v1.Completion(completion_id=row.completion_id, prompt_id=row.prompt_id, text=row.text)
+    message = preference_v1.Completion(
+        completion_id=row.completion_id,
+        prompt_id=row.prompt_id,
+        text=row.text,
+        finish_reason=types_v1.FinishReason.ValueType(row.finish_reason),
+    )
     if row.origin is not None:
         message.origin.CopyFrom(preference_v1.CompletionOrigin(**json.loads(row.origin)))
     return message

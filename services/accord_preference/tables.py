@@ -64,6 +64,7 @@ completions = Table(
     _digest("prompt_id", ForeignKey("prompts.prompt_id")),
     Column("text", AnyText, nullable=False),
     Column("origin", Text, nullable=True),
+    Column("finish_reason", SmallInteger, nullable=False, server_default=text("0")),
 )
 
 tasks = Table(

@@ -546,8 +546,9 @@ async def test_flags_count_once_an_annotator_and_keep_the_task_from_them(store: 
 async def test_a_snapshot_tells_who_and_what_is_in_it(store: Store) -> None:
     await fill(store)
     async with store.writing() as tx:
-        made = CompletionRow(name("c", 7), name("p", 0), "by a model", '{"run_id":"r","seed":3}')
+        made = CompletionRow(name("c", 7), name("p", 0), "by a model", '{"run_id":"r","seed":3}', finish_reason=2)
         await tx.add_completions([made])
+        assert (await tx.completions([made.completion_id]))[made.completion_id] == made
         judged = replace(a_judgement(2, annotator="bob"), completion_ids=(name("c", 0), name("c", 7)))
         await tx.add_feedback([a_judgement(1), judged])
         await tx.add_snapshot(SnapshotRow(name("s", 1), PREFERENCES, 2, 0, 1, b""), Filter())

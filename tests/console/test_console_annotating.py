@@ -58,6 +58,14 @@ async def test_a_pair_is_judged_by_what_the_page_showed(site: Site, web: httpx2.
     assert (kept["feedback_id"], [texts[name] for name in kept["shown"]]) == (found.feedback_id, shown)
 
 
+async def test_an_answer_that_was_cut_off_says_so_and_the_other_does_not(site: Site, web: httpx2.AsyncClient) -> None:
+    await site.task(["a whole answer", "an answer that"], cut_off=["an answer that"])
+    page = (await web.get(site.link("ann"))).text
+    cut = [article for article in page.split("<article")[1:] if "cut off at its limit" in article]
+    assert len(cut) == 1
+    assert "an answer that" in cut[0]
+
+
 async def test_a_reload_keeps_the_task_its_order_and_its_time(site: Site, web: httpx2.AsyncClient) -> None:
     for _ in range(3):
         await site.task(["first answer", "second answer"])

@@ -100,5 +100,9 @@ def test_feedback_becomes_what_it_says() -> None:
     ranked.completions.add(completion_id="a-3", text="maybe")
     ranked.feedback.ranking.ranks.add(completion_ids=["a-3"])
     ranked.feedback.ranking.ranks.add(completion_ids=["a-1", "a-2"])
+    assert not to_examples([ranked])[0].truncated
+    ranked.completions[1].finish_reason = types_v1.FINISH_REASON_LENGTH
+    ranked.completions[2].finish_reason = types_v1.FINISH_REASON_STOP
     example = to_examples([ranked])[0]
+    assert list(zip(example.responses, example.truncated, strict=True)) == [("maybe", 0), ("yes", 0), ("no", 1)]
     assert list(zip(example.responses, example.ranks.values, strict=True)) == [("maybe", 0), ("yes", 1), ("no", 1)]

@@ -28,6 +28,14 @@ def record(texts: dict[str, str], *, prompt: types_v1.Conversation | None = None
     )
 
 
+def cut_off(record: Any, *names: str) -> Any:
+    """The record with these answers cut off."""
+    for answer in record.completions:
+        if answer.local_id in names:
+            answer.finish_reason = types_v1.FINISH_REASON_LENGTH
+    return record
+
+
 def pair(**rest: Any) -> Any:
     given = {"chosen_id": "chosen", "rejected_id": "rejected"}
     return preference_v1.Comparison(**given, **rest)
@@ -49,13 +57,19 @@ def records() -> dict[str, list[Any]]:
             record(two, comparison=pair()),
             record(two, comparison=pair(margin=0.1 + 0.2), comment="because\n"),
             record(two, comparison=pair(tie=True), prompt=chat, criteria=[criterion]),
+            cut_off(record(two, comparison=pair()), "chosen"),
+            cut_off(record(two, comparison=pair()), "chosen", "rejected"),
         ],
         "rankings": [
             record(three, ranking=ranking(["2"], ["0", "1"])),
             record(three, ranking=ranking(["1"], ["0"], ["2"])),
+            cut_off(record(three, ranking=ranking(["1"], ["0"], ["2"])), "1"),
         ],
         "ratings": [
             record({"response": "r"}, rating=preference_v1.Rating(completion_id="response", value=0.7)),
+            cut_off(
+                record({"response": "r"}, rating=preference_v1.Rating(completion_id="response", value=0.7)), "response"
+            ),
             record(
                 {"response": ""},
                 prompt=chat,

@@ -13,6 +13,7 @@ from typing import Any
 import accord
 from accord.conversations import conversation
 from accord.preference import v1 as preference_v1
+from accord.types import v1 as types_v1
 from accord_console.serving import serving as serving_console
 from accord_console.settings import ConsoleSettings
 from accord_console.web import Console
@@ -47,15 +48,23 @@ class Site:
         prompt: str | preference_v1.Prompt = "",
         *,
         kind: str = "comparison",
+        cut_off: Sequence[str] = (),
         **fields: Any,
     ) -> preference_v1.Task:
-        """A new task about a prompt and answers to it."""
+        """A new task about a prompt and answers to it, some of which were cut off."""
         if isinstance(prompt, str):
             text = prompt or f"question {next(_numbers)}"
             new = preference_v1.Prompt(conversation=conversation(text))
             prompt = (await self.client.preferences.create_prompts([new]))[0]
         completions = await self.client.preferences.create_completions(
-            [preference_v1.Completion(prompt_id=prompt.prompt_id, text=text) for text in answers]
+            [
+                preference_v1.Completion(
+                    prompt_id=prompt.prompt_id,
+                    text=text,
+                    finish_reason=types_v1.FINISH_REASON_LENGTH if text in cut_off else types_v1.FINISH_REASON_STOP,
+                )
+                for text in answers
+            ]
         )
         task = preference_v1.Task(
             kind=preference_v1.TaskKind.Value(f"TASK_KIND_{kind.upper()}"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+import torch
 from tests.support.controller import database
 from tests.support.loop import Controller, finish, tiny_run, wait_for, write_prompts
 
@@ -83,11 +84,22 @@ async def test_two_iterations_run_to_their_end(site: Site, calm: controller_v1.R
     assert not results[0].HasField("rm_accuracy")
     for result in results[1:]:
         assert set(result.stage_seconds) == {"collect", "reward_model", "policy", "evaluate"}
+        assert set(result.stage_usage) == set(result.stage_seconds)
+        # Each process by itself: who works in a stage has used more than who waits.
+        collect, learn, ppo = (result.stage_usage[name].cpu_seconds for name in ("collect", "reward_model", "policy"))
+        assert collect["rollout"] > 0.01
+        assert learn["trainer"] > learn["rollout"]
+        assert min(ppo["trainer"], ppo["rollout"], ppo["reward"], ppo["controller"]) > 0.01
+        assert not result.stage_usage["policy"].unknown
+        assert not result.stage_usage["policy"].HasField("gpu_seconds") or torch.cuda.is_available()
         assert 0 <= result.rm_accuracy <= 1
         assert result.kl_nats != 0
     assert results[1].preference_snapshot != results[2].preference_snapshot
     assert calm.status.promoted.digest == results[2].policy.digest
     assert calm.status.simulated_feedback
+    assert site.client is not None
+    learnt = [record async for record in site.client.preferences.export_snapshot(results[2].preference_snapshot)]
+    assert {answer.finish_reason for record in learnt for answer in record.completions} <= {1, 2}
 
 
 async def test_published_policies_are_in_the_registry_and_are_what_they_say(

@@ -9,6 +9,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from accord.errors import AlreadyExists, NotFound
+from accord.types import v1 as types_v1
 from accord_console import judgements, rendering
 from accord_console.invites import Invite
 from accord_console.sessions import ANNOTATOR_COOKIE, AnnotatorSession
@@ -46,7 +47,11 @@ async def show(request: Request) -> Response:
             for place, turn in enumerate(lease.prompt.conversation.messages)
         ],
         answers=[
-            (letter_of(place), _text(request, completion.text, f"{lease.lease_id}/answer/{place}"))
+            (
+                letter_of(place),
+                _text(request, completion.text, f"{lease.lease_id}/answer/{place}")
+                | {"cut_off": completion.finish_reason == types_v1.FINISH_REASON_LENGTH},
+            )
             for place, completion in enumerate(sheet.shown)
         ],
     )
@@ -61,9 +66,10 @@ def _text(request: Request, text: str, where: str) -> dict[str, object]:
     """A text for the page: rendered, or, where it is too long for that, its beginning and where the whole is."""
     most = console_of(request).settings.max_rendered_characters
     if len(text) <= most:
-        return {"html": rendering.markdown(text), "empty": not text.strip(), "whole": "", "characters": len(text)}
-    beginning = rendering.plain(text[:most])
-    return {"html": beginning, "empty": False, "whole": f"/annotate/text/{where}", "characters": len(text)}
+        shown = {"html": rendering.markdown(text), "empty": not text.strip(), "whole": ""}
+    else:
+        shown = {"html": rendering.plain(text[:most]), "empty": False, "whole": f"/annotate/text/{where}"}
+    return {**shown, "characters": len(text), "cut_off": False}
 
 
 async def whole_text(request: Request) -> Response:

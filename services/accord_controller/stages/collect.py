@@ -156,6 +156,7 @@ def _completion(work: Work, iteration: int, sample: types_v1.Sample) -> preferen
     return preference_v1.Completion(
         prompt_id=sample.prompt_id,
         text=sample.text,
+        finish_reason=sample.finish_reason,
         origin=preference_v1.CompletionOrigin(
             run_id=work.run_id,
             iteration=iteration,
@@ -242,7 +243,12 @@ async def _known_scores(
         prompts = await facts.prompts(work)
         # A completion is scored as a sample is: its id in the place of the sample's.
         answers = [
-            types_v1.Sample(request_id=answer.completion_id, prompt_id=answer.prompt_id, text=answer.text)
+            types_v1.Sample(
+                request_id=answer.completion_id,
+                prompt_id=answer.prompt_id,
+                text=answer.text,
+                finish_reason=answer.finish_reason,
+            )
             for answer in completions
             if answer.completion_id in asked
         ]

@@ -35,7 +35,7 @@ def prompt(row: Row[Any]) -> PromptRow:
 
 def completion(row: Row[Any]) -> CompletionRow:
     """A row of `completions`."""
-    return CompletionRow(row.completion_id, row.prompt_id, row.text, row.origin)
+    return CompletionRow(row.completion_id, row.prompt_id, row.text, row.origin, row.finish_reason)
 
 
 def task(row: Row[Any]) -> TaskRow:

@@ -89,7 +89,7 @@ async def _one(
     order = list(lease.completions)
     draw.shuffle(order)
     open_tasks = (await service.queue(queue)).open_tasks if queue else (await service.stats()).open_tasks
-    show_task(lease.prompt, [completion.text for completion in order], tally.answered, open_tasks)
+    show_task(lease.prompt, order, tally.answered, open_tasks)
     feedback = preference_v1.Feedback(prompt_id=lease.task.prompt_id, annotator=annotator, task_id=lease.task.task_id)
     shown = [completion.completion_id for completion in order]
     if lease.task.kind == preference_v1.TASK_KIND_COMPARISON:

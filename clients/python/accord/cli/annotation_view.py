@@ -11,11 +11,14 @@ from rich.text import Text
 
 from accord.cli.console import clean, err
 from accord.preference import v1 as preference_v1
+from accord.types import v1 as types_v1
 
 SIDE_BY_SIDE_COLUMNS = 110
 
 
-def show_task(prompt: preference_v1.Prompt, answers: Sequence[str], answered: int, open_tasks: int) -> None:
+def show_task(
+    prompt: preference_v1.Prompt, answers: Sequence[preference_v1.Completion], answered: int, open_tasks: int
+) -> None:
     """The conversation and the answers, numbered from 1 in the order given, and how far one is."""
     console = err()
     console.rule(f"{answered} answered by you · {open_tasks} open", style="dim")
@@ -23,9 +26,11 @@ def show_task(prompt: preference_v1.Prompt, answers: Sequence[str], answered: in
         console.print(Text(f"{message.role}: ", style="bold cyan").append(clean(message.content), style="default"))
     panels = [
         Panel(
-            Text(clean(answer)) if answer.strip() else Text("(empty answer)", style="dim"),
+            Text(clean(answer.text)) if answer.text.strip() else Text("(empty answer)", style="dim"),
             title=f"Answer {number}" if len(answers) > 1 else "Answer",
             title_align="left",
+            subtitle="cut off at its limit" if answer.finish_reason == types_v1.FINISH_REASON_LENGTH else None,
+            subtitle_align="left",
             box=box.ROUNDED,
         )
         for number, answer in enumerate(answers, start=1)

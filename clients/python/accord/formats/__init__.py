@@ -9,7 +9,8 @@
 | prompts  | prompt                                                                        |
 
 Each may carry source, annotator and annotator_kind (`human`, `simulated`, `model`), and a judgement a comment and
-criteria (a list of answer, criterion, value, min, max; answer is chosen, rejected, response, or a number of responses).
+criteria (a list of answer, criterion, value, min, max; answer is chosen, rejected, response, or a number of responses)
+and truncated (a list of the answers, named so, that were cut off).
 Texts may be TRL's conversational form: prompt a list of {"role", "content"}, an answer a list that ends with one
 assistant message. In pairs the prompt may be left out where both answers begin with it (hh-rlhf, TRL's implicit
 prompts).

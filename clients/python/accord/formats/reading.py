@@ -12,13 +12,14 @@ from accord.formats import texts
 from accord.formats.layouts.layout import detect, layout_of
 from accord.formats.lines import BadLine, at, number_of, shown, text_of
 from accord.preference import v1 as preference_v1
+from accord.types import v1 as types_v1
 
 KINDS = {
     "human": preference_v1.ANNOTATOR_KIND_HUMAN,
     "simulated": preference_v1.ANNOTATOR_KIND_SIMULATED,
     "model": preference_v1.ANNOTATOR_KIND_MODEL,
 }
-COMMON = frozenset({"prompt", "source", "annotator", "annotator_kind", "comment", "criteria"})
+COMMON = frozenset({"prompt", "source", "annotator", "annotator_kind", "comment", "criteria", "truncated"})
 
 
 class Form(Enum):
@@ -133,6 +134,7 @@ def record_of(line: dict[str, Any], form: Form) -> preference_v1.ImportRecord:
         raise BadLine("`annotator` is empty")
     record.annotator.kind = KINDS[line["annotator_kind"]]
     _JUDGEMENTS[form](line, record)
+    _cut_off(line, record)
     if line.get("comment") is not None:
         record.comment = text_of(line, "comment")
     for index, rating in enumerate(line.get("criteria") or []):
@@ -182,6 +184,16 @@ def _rating(line: dict[str, Any], record: preference_v1.ImportRecord) -> None:
     low, high = (rating.min if rating.HasField("min") else 0.0), (rating.max if rating.HasField("max") else 1.0)
     if not low < high or not low <= rating.value <= high:
         raise BadLine(f"`rating` {rating.value:g} is not on the scale from {low:g} to {high:g} (`min`, `max`)")
+
+
+def _cut_off(line: dict[str, Any], record: preference_v1.ImportRecord) -> None:
+    """Marks the answers that the line says were cut off."""
+    named = line.get("truncated") or []
+    answers = {one.local_id: one for one in record.completions}
+    if not isinstance(named, list) or not all(isinstance(name, str) and name in answers for name in named):
+        raise BadLine(f"`truncated` must be a list of {', '.join(answers)}, not {shown(named)}")
+    for name in named:
+        answers[name].finish_reason = types_v1.FINISH_REASON_LENGTH
 
 
 def _criterion(value: Any, where: str, record: preference_v1.ImportRecord) -> None:

@@ -23,7 +23,8 @@ _KIND_NAMES = {value: name for name, value in KINDS.items()}
 def from_record(record: preference_v1.Record) -> preference_v1.ImportRecord:
     """A stored record as one that can be imported elsewhere: its own ids are replaced by ids within the record.
 
-    What importing cannot carry is left out: which weights made a completion, tasks, times.
+    What importing cannot carry is left out: which weights made a completion, tasks, times. Of how answers ended the one
+    thing is kept that matters to whoever learns from them: which were cut off.
     """
     feedback = record.feedback
     which = feedback.WhichOneof("judgement")
@@ -31,16 +32,18 @@ def from_record(record: preference_v1.Record) -> preference_v1.ImportRecord:
     if which is None:
         return made
     made.annotator.CopyFrom(feedback.annotator)
-    text = {completion.completion_id: completion.text for completion in record.completions}
+    answers = {completion.completion_id: completion for completion in record.completions}
     ids: dict[str, str] = {}
 
     def add(completion_id: str, local_id: str) -> str:
-        if completion_id not in text:
+        if completion_id not in answers:
             raise InvalidArgument(
                 f"feedback {feedback.feedback_id} judges completion {completion_id}, which its record does not hold"
             )
         ids[completion_id] = local_id
-        made.completions.add(local_id=local_id, text=text[completion_id])
+        answer = made.completions.add(local_id=local_id, text=answers[completion_id].text)
+        if answers[completion_id].finish_reason == types_v1.FINISH_REASON_LENGTH:
+            answer.finish_reason = types_v1.FINISH_REASON_LENGTH
         return local_id
 
     if which == "comparison":
@@ -49,7 +52,7 @@ def from_record(record: preference_v1.Record) -> preference_v1.ImportRecord:
         made.comparison.rejected_id = add(feedback.comparison.rejected_id, "rejected")
     elif which == "ranking":
         ranked = {completion_id for rank in feedback.ranking.ranks for completion_id in rank.completion_ids}
-        order = [completion_id for completion_id in text if completion_id in ranked]
+        order = [completion_id for completion_id in answers if completion_id in ranked]
         for index, completion_id in enumerate([*order, *sorted(ranked - set(order))]):
             add(completion_id, str(index))
         for rank in feedback.ranking.ranks:
@@ -85,6 +88,9 @@ def line_of(record: preference_v1.ImportRecord, *, style: Style = "text") -> dic
         _rated(line, record.rating, text)
     elif text:
         raise InvalidArgument("a record with answers and no judgement of them has no form in a file")
+    cut_off = [one.local_id for one in record.completions if one.finish_reason == types_v1.FINISH_REASON_LENGTH]
+    if cut_off:
+        line["truncated"] = cut_off
     if which is not None:
         line["annotator"] = record.annotator.annotator_id
         line["annotator_kind"] = _KIND_NAMES[record.annotator.kind]

@@ -1,7 +1,7 @@
 """The form of Anthropic's hh-rlhf: two whole dialogues a line, `chosen` and `rejected`, alike up to the last answer.
 
-Who judged and where it comes from have no place in it: what is written says the same of prompts, answers and verdicts,
-and nothing else.
+Who judged, where it comes from and what was cut off have no place in it: what is written says the same of prompts,
+answers and verdicts, and nothing else.
 """
 
 from __future__ import annotations

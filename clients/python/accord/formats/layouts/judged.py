@@ -13,7 +13,7 @@ from accord.formats.writing import line_of
 from accord.preference import v1 as preference_v1
 
 # What stands beside a judgement in a line of ours, and has no place of its own in the tool.
-BESIDE = ("margin", "min", "max", "criterion", "source", "annotator_kind", "comment", "criteria")
+BESIDE = ("margin", "min", "max", "criterion", "source", "annotator_kind", "comment", "criteria", "truncated")
 
 
 def elements(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -74,7 +74,7 @@ def _schema(arrow: Any, line: dict[str, Any]) -> Any:
         columns |= {"response": messages, "rating": number, "min": number, "max": number, "criterion": text}
     if "annotator" in line:
         rating = {"answer": text, "criterion": text, "value": number, "min": number, "max": number}
-        columns |= {"annotator": text, "annotator_kind": text, "comment": text}
+        columns |= {"annotator": text, "annotator_kind": text, "comment": text, "truncated": arrow.list_(text)}
         columns |= {"criteria": arrow.list_(arrow.struct(list(rating.items())))}
     return arrow.schema([*columns.items(), ("source", text)])
 

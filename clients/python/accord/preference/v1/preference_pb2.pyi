@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from accord.types.v1 import chat_pb2 as _chat_pb2
+from accord.types.v1 import sample_pb2 as _sample_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -230,7 +231,7 @@ Global___Prompt: _TypeAlias = Prompt  # noqa: Y015
 
 @_typing.final
 class Completion(_message.Message):
-    """One answer to a prompt. Its id is derived from prompt, text and origin."""
+    """One answer to a prompt. Its id is derived from prompt, text, origin and, where it is known, why it ended."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -238,10 +239,13 @@ class Completion(_message.Message):
     PROMPT_ID_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    FINISH_REASON_FIELD_NUMBER: _builtins.int
     completion_id: _builtins.str
     prompt_id: _builtins.str
     text: _builtins.str
     """May be empty: models do answer nothing."""
+    finish_reason: _sample_pb2.FinishReason.ValueType
+    """Why it ended; LENGTH: it was cut off, and nothing should learn that it ends where its text ends. Unset: not known."""
     @_builtins.property
     def origin(self) -> Global___CompletionOrigin:
         """Empty for imported answers."""
@@ -253,10 +257,11 @@ class Completion(_message.Message):
         prompt_id: _builtins.str = ...,
         text: _builtins.str = ...,
         origin: Global___CompletionOrigin | None = ...,
+        finish_reason: _sample_pb2.FinishReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["origin", b"origin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_id", b"completion_id", "origin", b"origin", "prompt_id", b"prompt_id", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_id", b"completion_id", "finish_reason", b"finish_reason", "origin", b"origin", "prompt_id", b"prompt_id", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,6 +5,7 @@ isort:skip_file
 
 from accord.preference.v1 import preference_pb2 as _preference_pb2
 from accord.types.v1 import chat_pb2 as _chat_pb2
+from accord.types.v1 import sample_pb2 as _sample_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -1001,17 +1002,21 @@ class ImportCompletion(_message.Message):
 
     LOCAL_ID_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    FINISH_REASON_FIELD_NUMBER: _builtins.int
     local_id: _builtins.str
     text: _builtins.str
+    finish_reason: _sample_pb2.FinishReason.ValueType
+    """As in Completion."""
     def __init__(
         self,
         *,
         local_id: _builtins.str = ...,
         text: _builtins.str = ...,
+        finish_reason: _sample_pb2.FinishReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["local_id", b"local_id", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "local_id", b"local_id", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
