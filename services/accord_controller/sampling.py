@@ -50,10 +50,12 @@ async def ask_samples(
     prompts: Sequence[preference_v1.Prompt],
     *,
     n: int,
-    version: int,
+    version: int | None = None,
+    min_version: int | None = None,
     seed_parts: Sequence[object],
 ) -> list[types_v1.Sample]:
-    """One Generate request, at exactly this version of the weights; samples by index.
+    """One Generate request, at exactly this version of the weights, or from `min_version` on at whatever is in force
+    then; samples by index.
 
     Samples that fail and may succeed are asked for again; what still fails is dropped and told as a `retry` event.
     Unavailable, NO_SAMPLES, when nothing is left.
@@ -70,6 +72,7 @@ async def ask_samples(
             sampling=sampling_params(work),
             request_id=request_id if not attempt else f"{request_id}-{attempt}",
             version=version,
+            min_version=min_version,
             indices=wanted,
             lease_token=work.services.token("rollout"),
         ):

@@ -160,6 +160,7 @@ def _check_numbers(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
         ("reward_model.epochs", spec.reward_model.epochs, 1),
         ("reward_model.batch_size", spec.reward_model.batch_size, 1),
         ("policy.steps", policy.steps, 1),
+        ("policy.max_staleness", policy.max_staleness, 0),
         ("policy.prompts_per_step", policy.prompts_per_step, 1),
         ("policy.samples_per_prompt", policy.samples_per_prompt, 1),
         ("policy.checkpoint_every", policy.checkpoint_every, 1),
@@ -201,9 +202,11 @@ def _check_numbers(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
             yield _wrong(field, f"must be at least {least}, not {value}")
     if spec.reward_model.weighting not in WEIGHTINGS:
         yield _wrong("reward_model.weighting", f"must be `none` or `reliability`, not {spec.reward_model.weighting!r}")
-    if policy.max_staleness != 0:
+    if spec.deterministic and policy.max_staleness > 0:
         yield _wrong(
-            "policy.max_staleness", f"must be 0: only synchronous training is offered, not {policy.max_staleness}"
+            "policy.max_staleness",
+            f"must be 0 where the run is deterministic, not {policy.max_staleness}: which version draws a sample "
+            "depends on how long generation and training take",
         )
     if policy.reference not in ("base", "promoted"):
         yield _wrong("policy.reference", f"must be `base` or `promoted`, not {policy.reference!r}")

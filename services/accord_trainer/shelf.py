@@ -91,6 +91,8 @@ class Shelf:
             )
         if training.checkpoint_every < 0:
             raise InvalidArgument.at("training.checkpoint_every", "must be at least 0")
+        if training.max_staleness < 0:
+            raise InvalidArgument.at("training.max_staleness", "must be at least 0")
         if training.training_id in self.ids():
             if self.manifest(training.training_id).training != training:
                 raise AlreadyExists(

@@ -108,7 +108,8 @@ class LiveTraining:
                 reason="WRONG_PARENT",
                 metadata={"current": str(self.record.version), "parent": str(parent)},
             )
-        verify_current(batch.samples, facts(self.manifest, self.record), parent)
+        most = self.manifest.training.max_staleness
+        verify_current(batch.samples, facts(self.manifest, self.record), parent, most)
         self.algorithm.check(batch)
         require_room(self.algorithm.step_bytes(batch), self._free_bytes())
         if self._checkpoints_after(parent):
@@ -125,8 +126,8 @@ class LiveTraining:
         try:
             metrics = self._learn(batch)
             if batch.samples:
-                known = facts(self.manifest, self.record)
-                metrics["staleness"] = staleness(batch.samples, known, request.parent_version)
+                found = staleness(batch.samples, facts(self.manifest, self.record), request.parent_version)
+                metrics["staleness"], metrics["staleness_max"] = sum(found) / len(found), max(found)
             _refuse_odd(metrics)
             result = self._result(request, metrics, started)
             record = self.record.after(result)

@@ -91,26 +91,25 @@ def verify_preference(example: trainer_v1.PreferenceExample, at: str, facts: Fac
 
 
 def verify_current(
-    batch: trainer_v1.ExperienceChunk | list[trainer_v1.ScoredSample], facts: Facts, version: int
+    samples: Sequence[trainer_v1.ScoredSample], facts: Facts, version: int, max_staleness: int = 0
 ) -> None:
-    """FailedPrecondition, STALE_EXPERIENCE, where a sample was not made by `version` alone."""
-    samples = batch if isinstance(batch, list) else list(batch.samples)
+    """FailedPrecondition, STALE_EXPERIENCE, where a token was made by a later version than `version`, or by one that is
+    more than `max_staleness` before it."""
     for index, scored in enumerate(samples):
         for segment in scored.sample.segments:
             made_by = _version(segment, facts)
-            if made_by != version:
+            if not version - max_staleness <= made_by <= version:
                 raise FailedPrecondition(
                     f"chunk.samples[{index}] was made by version {made_by}, but {version} is trained "
-                    "(max_staleness 0): generate again with the current weights",
+                    f"(max_staleness {max_staleness}): generate again with the current weights",
                     reason="STALE_EXPERIENCE",
                     metadata={"current": str(version), "sample": str(made_by)},
                 )
 
 
-def staleness(samples: Sequence[trainer_v1.ScoredSample], facts: Facts, version: int) -> float:
-    """How many versions before `version` the oldest token of a sample was made, averaged over the samples."""
-    oldest = [min(_version(segment, facts) for segment in scored.sample.segments) for scored in samples]
-    return sum(version - made_by for made_by in oldest) / len(samples)
+def staleness(samples: Sequence[trainer_v1.ScoredSample], facts: Facts, version: int) -> list[int]:
+    """How many versions before `version` the oldest token of each sample was made."""
+    return [version - min(_version(segment, facts) for segment in scored.sample.segments) for scored in samples]
 
 
 def _verify_tokens(tokens: list[int], at: str, vocabulary_size: int) -> None:

@@ -168,3 +168,19 @@ def test_two_metrics_that_are_one_line_are_drawn_once() -> None:
         if "score" in event.metrics:
             event.metrics["reward"] = event.metrics["score"] * (1 + 1e-7)
     assert "legend" not in plot(happened)
+
+
+def test_staleness_is_drawn_where_samples_were_stale() -> None:
+    def titles(happened: list[controller_v1.RunEvent]) -> list[str]:
+        return [title for title, _, _ in figures(build_report(finished_run(), happened))]
+
+    happened = events()
+    for event in happened:
+        if event.stage == controller_v1.STAGE_POLICY and event.kind == "step":
+            event.metrics.update({"staleness": 0.0, "staleness_max": 0.0, "mismatch_kl": 1e-4})
+    assert "Staleness" not in titles(happened)
+    assert "Engine against trainer" in titles(happened)
+    for event in happened:
+        if "staleness" in event.metrics:
+            event.metrics.update({"staleness": 0.5, "staleness_max": 1.0})
+    assert "Staleness" in titles(happened)

@@ -153,7 +153,14 @@ CASES: list[tuple[str, str, Change]] = [
     ),
     ("policy.steps", "at least 1, not -3", lambda spec, at: setattr(spec.policy, "steps", -3)),
     ("policy.reference", "`base` or `promoted`", lambda spec, at: setattr(spec.policy, "reference", "last")),
-    ("policy.max_staleness", "must be 0", lambda spec, at: setattr(spec.policy, "max_staleness", 2)),
+    ("policy.max_staleness", "at least 0, not -1", lambda spec, at: setattr(spec.policy, "max_staleness", -1)),
+    (
+        "policy.max_staleness",
+        "must be 0 where the run is deterministic, not 2",
+        lambda spec, at: spec.MergeFrom(
+            controller_v1.RunSpec(deterministic=True, policy=controller_v1.PolicySpec(max_staleness=2))
+        ),
+    ),
     ("evaluate.max_kl", "above 0", lambda spec, at: setattr(spec.evaluate, "max_kl", -1.0)),
     ("evaluate.min_gain", "finite", lambda spec, at: setattr(spec.evaluate, "min_gain", float("inf"))),
     ("rollout.engine", "unknown engine 'vlm'; there is: ", lambda spec, at: setattr(spec.rollout, "engine", "vlm")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from accord_trainer.algorithm import Experience, Start, StepContext
 from accord_trainer.algorithms.ppo import PPO
 from accord_trainer.algorithms.ppo_options import PpoOptions
 from accord_trainer.algorithms.targets import Draft, Estimate, penalised_score
-from accord_trainer.objectives.ppo_loss import masked_importance
+from accord_trainer.objectives.mismatch import importance_weights
 from accord_trainer.optimizer import Group, Optimizer
 from accord_trainer.options import AlgorithmOptions
 from accord_trainer.policy import Policy
@@ -184,9 +185,10 @@ def test_a_truncated_response_ends_with_the_critics_value_where_asked(tiny_folde
 
 
 def test_masked_importance_by_hand() -> None:
-    old, rollout_logprobs = torch.tensor([0.0, -1.0, -3.0]), torch.tensor([-1.5, -1.4, -1.0])
-    found = masked_importance(old, rollout_logprobs, 2.0)
-    assert found.tolist() == pytest.approx([0.0, float(torch.tensor(0.4).exp()), 0.0])
+    old, rollout_logprobs = torch.tensor([[0.0, -1.0, -3.0]]), torch.tensor([[-1.5, -1.4, -1.0]])
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    found = importance_weights(old, rollout_logprobs, mask, 2.0, bound="mask", level="token")
+    assert found[0].tolist() == pytest.approx([0.0, math.exp(0.4), 0.0])
 
 
 def test_tokens_that_the_engine_saw_otherwise_are_masked_where_asked(tiny_folder: Path) -> None:
@@ -254,7 +256,7 @@ async def test_a_step_reports_how_old_its_experience_is(tiny_folder: Path, tmp_p
         await client.trainer.create_training(training(tiny_folder))
         put = await client.trainer.put_experience("t", samples=rollout(tiny_folder))
         result = await client.trainer.step("t", put.batch_id, parent_version=0, request_id=request_id())
-        assert result.metrics["staleness"] == 0.0
+        assert result.metrics["staleness"] == result.metrics["staleness_max"] == 0.0
 
 
 def test_staleness_counts_versions_from_the_oldest_token(tiny_folder: Path) -> None:
@@ -265,6 +267,6 @@ def test_staleness_counts_versions_from_the_oldest_token(tiny_folder: Path) -> N
     samples[0].sample.segments.insert(0, types_v1.Segment(start=0, version=2, digest="c"))
     samples[0].sample.segments[1].start = 3
     facts = Facts("samples", 300, "", {2: "c", 4: "d"}, types_v1.WeightsRef(digest="init", version=9))
-    assert staleness(samples, facts, 5) == (3 + 1) / 2
+    assert staleness(samples, facts, 5) == [3, 1]
     samples[1].sample.segments[0].version, samples[1].sample.segments[0].digest = 9, "init"  # is version 0 here
-    assert staleness(samples, facts, 5) == (3 + 5) / 2
+    assert staleness(samples, facts, 5) == [3, 5]

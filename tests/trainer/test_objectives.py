@@ -9,7 +9,8 @@ import torch
 
 from accord_trainer.objectives.advantages import gae, token_rewards
 from accord_trainer.objectives.kl import KlController, k1, k2, k3
-from accord_trainer.objectives.ppo_loss import ppo_policy_terms, truncated_importance
+from accord_trainer.objectives.mismatch import importance_weights
+from accord_trainer.objectives.ppo_loss import ppo_policy_terms
 from accord_trainer.objectives.preference import bradley_terry, centring, plackett_luce, rating_loss
 from accord_trainer.objectives.value_loss import explained_variance, value_loss_sum
 from accord_trainer.objectives.whitening import masked_mean, whiten
@@ -130,8 +131,9 @@ def test_ppo_figures_and_importance() -> None:
     assert math.isclose(float(terms.ratio), 2.5, rel_tol=1e-9)
     assert math.isclose(float(terms.ratio_max), 1.5, rel_tol=1e-9)
     assert math.isclose(float(terms.approx_kl), 0.5 - math.log(1.5), rel_tol=1e-9)
-    capped = truncated_importance(tensor([0.0, -1.0]), tensor([-5.0, -0.5]), 2.0)
-    assert torch.allclose(capped, tensor([2.0, math.exp(-0.5)]))
+    old, sampled = tensor([0.0, -1.0])[None], tensor([-5.0, -0.5])[None]
+    capped = importance_weights(old, sampled, mask, 2.0, bound="truncate", level="token")
+    assert torch.allclose(capped, tensor([2.0, math.exp(-0.5)])[None])
 
 
 def test_ppo_gradient_is_finite_where_pads_are_nan() -> None:

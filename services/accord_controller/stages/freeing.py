@@ -12,13 +12,14 @@ from accord_controller.work import Work
 log = logging.getLogger(__name__)
 
 
-async def free_old_versions(work: Work, current: types_v1.WeightsRef) -> None:
-    """Frees what this controller's runs published and nobody needs. Every `checkpoint_every` steps; not at all while
-    the trainer holds weights of somebody else, whose needs are not known here."""
+async def free_old_versions(work: Work, current: types_v1.WeightsRef, *others: types_v1.WeightsRef) -> None:
+    """Frees what this controller's runs published and nobody needs; `current` and `others` are needed. Every
+    `checkpoint_every` steps; not at all while the trainer holds weights of somebody else, whose needs are not known
+    here."""
     if current.version % work.spec.policy.checkpoint_every:
         return
     needed = await find_needed(work.store)
-    kept = sorted(needed.digests | {current.digest})
+    kept = sorted(needed.digests | {weights.digest for weights in (current, *others)})
     trainings = [training.training_id async for training in work.client.trainer.trainings()]
     token = work.services.token("trainer")
     would = await work.client.trainer.free_artifacts(kept, trainings, dry_run=True, lease_token=token)

@@ -1,8 +1,14 @@
-"""Policy: sample, score, step, publish, again. The experience of a step is recorded before the trainer gets it."""
+"""Policy: sample, score, step, publish, again. The experience of a step is recorded before the trainer gets it.
+
+In turn, or with `max_staleness` above 0 at the same time (overlap.py).
+"""
 
 from __future__ import annotations
 
+import asyncio
 import time
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import replace
 
 from accord.controller import v1 as controller_v1
 from accord.preference import v1 as preference_v1
@@ -16,6 +22,7 @@ from accord_controller.seeds import turn
 from accord_controller.stages.engine import check_same_engine
 from accord_controller.stages.freeing import free_old_versions
 from accord_controller.stages.measuring import finish_stage
+from accord_controller.stages.overlap import Overlap
 from accord_controller.stages.steps import Batch, Plan, catch_up, experience_key, open_training, run_steps
 from accord_controller.work import Work, key
 
@@ -26,15 +33,13 @@ async def policy(work: Work, iteration: int) -> None:
     plan = make_plan(work, iteration)
     async with work.leased("rollout", "trainer"):
         opened = await open_training(work, training(work, iteration))
-        await catch_up(work, opened, plan)
+        done = await catch_up(work, opened, plan)
         opened = await work.client.trainer.training(opened.training_id)
-        await put_into_force(work, opened)
-
-        async def after(result: trainer_v1.StepResult) -> None:
-            await work.client.rollout.update_weights(result.weights, lease_token=work.services.token("rollout"))
-            await free_old_versions(work, result.weights)
-
-        await run_steps(work, opened, plan, after)
+        weights = await put_into_force(work, opened)
+        if work.spec.policy.max_staleness:
+            await _overlapping(work, opened, plan, done, weights)
+        else:
+            await _in_turn(work, opened, plan)
         token = work.services.token("trainer")
         # So that the candidate itself, and not only its weights, is at hand when it is measured.
         await work.client.trainer.checkpoint(opened.training_id, lease_token=token)
@@ -54,6 +59,7 @@ def training(work: Work, iteration: int) -> trainer_v1.Training:
         options=spec.options,
         seed=work.seed("policy", iteration),
         checkpoint_every=spec.checkpoint_every,
+        max_staleness=spec.max_staleness,
         compute_dtype=facts.compute_dtype(work),
     )
     if spec.critic_from_reward_model:
@@ -65,22 +71,72 @@ def make_plan(work: Work, iteration: int) -> Plan:
     """The steps of the stage."""
 
     async def batch(step: int) -> Batch:
-        return await _experience(work, iteration, step)
+        return await _experience(work, iteration, step, version=step - 1)
 
     return Plan(iteration, "policy", work.spec.policy.steps, publish=True, batch=batch)
 
 
-async def put_into_force(work: Work, opened: trainer_v1.Training) -> None:
+async def _in_turn(work: Work, opened: trainer_v1.Training, plan: Plan) -> None:
+    """Each step on samples of the version that it trains."""
+
+    async def after(result: trainer_v1.StepResult) -> None:
+        await _update(work, result.weights)
+        await free_old_versions(work, result.weights)
+
+    await run_steps(work, opened, plan, after)
+
+
+async def _overlapping(
+    work: Work, opened: trainer_v1.Training, plan: Plan, done: int, in_force: types_v1.WeightsRef
+) -> None:
+    """Each step on samples of at most `max_staleness` versions before the one that it trains, made meanwhile."""
+    staleness = work.spec.policy.max_staleness
+    # Batches are drawn one after the other, so that each is as fresh as can be. Where weights change between two
+    # tokens, the long responses of one need not hold up the next.
+    in_flight = (await work.client.rollout.status()).updates_in_flight
+    drawing = asyncio.Semaphore(1 + staleness if in_flight else 1)
+
+    async def make(step: int, least: int) -> Batch:
+        return await _experience(work, plan.iteration, step, min_version=least, drawing=drawing)
+
+    async def put(weights: types_v1.WeightsRef) -> None:
+        await _update(work, weights)
+
+    overlap = Overlap(staleness, range(done + 1, plan.total + 1), in_force, make, put)
+
+    async def after(result: trainer_v1.StepResult) -> None:
+        await overlap.after(result.weights)
+        await free_old_versions(work, result.weights, *overlap.in_use())
+
+    async with overlap.open():
+        await run_steps(work, opened, replace(plan, batch=overlap.batch), after)
+
+
+async def _update(work: Work, weights: types_v1.WeightsRef) -> None:
+    await work.client.rollout.update_weights(weights, lease_token=work.services.token("rollout"))
+
+
+async def put_into_force(work: Work, opened: trainer_v1.Training) -> types_v1.WeightsRef:
     """The rollout engine serves the training's current version, and computes as it always did."""
     await check_same_engine(work)
     weights = opened.init
     if opened.version:
         weights = await work.client.trainer.publish(opened.training_id, lease_token=work.services.token("trainer"))
-    await work.client.rollout.update_weights(weights, lease_token=work.services.token("rollout"))
+    await _update(work, weights)
+    return weights
 
 
-async def _experience(work: Work, iteration: int, step: int) -> Batch:
-    """The scored samples of a step: recorded ones, or new ones, recorded before anybody learns from them."""
+async def _experience(
+    work: Work,
+    iteration: int,
+    step: int,
+    *,
+    version: int | None = None,
+    min_version: int | None = None,
+    drawing: AbstractAsyncContextManager[object] | None = None,
+) -> Batch:
+    """The scored samples of a step: recorded ones, or new ones, recorded before anybody learns from them. `drawing` is
+    held while they are drawn."""
     name = experience_key(iteration, "policy", step)
     recorded = await work.ledger.read(name, trainer_v1.ScoredSample)
     if recorded is not None:
@@ -96,15 +152,17 @@ async def _experience(work: Work, iteration: int, step: int) -> Batch:
         "policy",
         iteration,
     )
-    began = time.monotonic()
-    samples = await ask_samples(
-        work,
-        key(iteration, "policy", step).replace("/", "-"),
-        prompts,
-        n=spec.samples_per_prompt,
-        version=step - 1,
-        seed_parts=("policy", iteration, step),
-    )
+    async with drawing or nullcontext():
+        began = time.monotonic()
+        samples = await ask_samples(
+            work,
+            key(iteration, "policy", step).replace("/", "-"),
+            prompts,
+            n=spec.samples_per_prompt,
+            version=version,
+            min_version=min_version,
+            seed_parts=("policy", iteration, step),
+        )
     sampled = time.monotonic()
     scored = await score_samples(
         work, samples, {prompt.prompt_id: prompt for prompt in prompts}, reward_scorers(work, iteration)

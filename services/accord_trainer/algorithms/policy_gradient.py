@@ -19,8 +19,9 @@ from accord_trainer.algorithms.targets import Draft, Estimate, OldPolicy, Target
 from accord_trainer.metrics import Means
 from accord_trainer.objectives.advantages import token_rewards
 from accord_trainer.objectives.aggregation import token_weights
-from accord_trainer.objectives.kl import KlController, k1, k2, k3, log_ratio
-from accord_trainer.objectives.ppo_loss import masked_importance, ppo_policy_terms, truncated_importance
+from accord_trainer.objectives.kl import KlController, k1, k2, k3
+from accord_trainer.objectives.mismatch import accepted, importance_weights
+from accord_trainer.objectives.ppo_loss import ppo_policy_terms
 from accord_trainer.objectives.whitening import masked_mean, masked_sum
 from accord_trainer.optimizer import not_finite
 from accord_trainer.policy import Lower, Outputs
@@ -31,7 +32,6 @@ from accord_trainer.trajectories import Trajectories, temperature, trajectories
 # Float tensors of (B, R) that a step holds: old, reference, entropy, values, rewards, advantages, importance, returns.
 TARGETS = 8
 LOSS_KL = {"k2": k2, "k3": k3}
-IMPORTANCE = {"truncate": truncated_importance, "mask": masked_importance}
 
 
 class PolicyGradient(PolicyTraining):
@@ -68,7 +68,7 @@ class PolicyGradient(PolicyTraining):
 
     def check(self, batch: Experience) -> None:
         """Refuses samples whose log-probabilities are not those of softmax(logits / temperature), temperature above 0,
-        samples made by more than one version, and batches without a group of responses to one prompt."""
+        and batches without a group of responses to one prompt."""
         sizes: dict[tuple[int, ...], int] = {}
         for scored in batch.samples:
             prompt = tuple(scored.sample.prompt_token_ids)
@@ -87,8 +87,6 @@ class PolicyGradient(PolicyTraining):
                     f"{at}.response_token_ids",
                     f"makes {length} tokens with the prompt; the model reads {self.policy.positions}",
                 )
-            if len(scored.sample.segments) != 1:
-                raise InvalidArgument.at(f"{at}.segments", "one version makes a sample (max_staleness 0)")
         # A group that lost its other responses on the way has no advantage, and does not keep the rest from learning.
         if max(sizes.values(), default=0) < self.least_group:
             raise InvalidArgument.at(
@@ -107,6 +105,13 @@ class PolicyGradient(PolicyTraining):
         rows = self._rows(data)
         lower = self._lower(rows, context)
         targets = self._targets(data, rows, lower, context)
+        if targets.accepted_B is not None and not bool(targets.accepted_B.any()):
+            raise FailedPrecondition(
+                f"every response is rejected: what sampled them and the policy differ by more than a factor of "
+                f"{self.options.rejection_cap} ({self.options.rejection_measure}). Raise rejection_cap, take another "
+                "rejection_measure, or a smaller max_staleness",
+                reason="ALL_REJECTED",
+            )
         if not bool(targets.mask_BR.any()):
             raise FailedPrecondition(
                 "the rewards are equal within each group of responses to one prompt: there is nothing to learn from. "
@@ -159,12 +164,11 @@ class PolicyGradient(PolicyTraining):
     def _metrics(self, data: Trajectories, targets: Targets) -> dict[str, float]:
         left_out = data.mask_BR.any(1) & ~targets.mask_BR.any(1)
         found = {**target_metrics(data, targets), "samples_dropped": float(left_out.sum())}
-        cap, old_BR = self.options.importance_cap, targets.old.logprobs_BR
-        if cap is not None:
-            bounded_BR = log_ratio(old_BR, data.rollout_logprobs_BR).exp() > cap
-            if self.options.importance_bound == "mask":
-                bounded_BR = IMPORTANCE["mask"](old_BR, data.rollout_logprobs_BR, cap) == 0
-            found["importance_bounded"] = float(masked_mean(bounded_BR.float(), data.mask_BR))
+        if targets.accepted_B is not None:
+            found["samples_rejected"] = float((~targets.accepted_B).sum())
+        if targets.importance_BR is not None:
+            bound = 0.0 if self.options.importance_bound == "mask" else self.options.importance_cap
+            found["importance_bounded"] = float(masked_mean((targets.importance_BR == bound).float(), data.mask_BR))
         return found
 
     def _targets(self, data: Trajectories, rows: list[Row], lower: Lower, context: StepContext) -> Targets:
@@ -174,13 +178,18 @@ class PolicyGradient(PolicyTraining):
         penalty_BR = k1(old.logprobs_BR, old.reference_logprobs_BR)
         rewards_BR = token_rewards(score_B, penalty_BR, mask_BR, kl_coefficient=self.kl.coefficient)
         found = self.estimate(data, Draft(score_B, rewards_BR, old))
-        importance_BR = None
-        if self.options.importance_cap is not None:
-            weigh = IMPORTANCE[self.options.importance_bound]
-            importance_BR = weigh(old.logprobs_BR, data.rollout_logprobs_BR, self.options.importance_cap)
-        if found.keep_B is not None:
-            mask_BR = mask_BR & found.keep_B[:, None]
-        return Targets(old, rewards_BR, found.advantages_BR, found.returns_BR, mask_BR, importance_BR)
+        options, importance_BR, accepted_B = self.options, None, None
+        both = old.logprobs_BR, data.rollout_logprobs_BR, mask_BR
+        if options.importance_cap is not None:
+            importance_BR = importance_weights(
+                *both, options.importance_cap, bound=options.importance_bound, level=options.importance_level
+            )
+        if options.rejection_cap is not None:
+            accepted_B = accepted(*both, options.rejection_cap, options.rejection_measure)
+        for keep_B in (found.keep_B, accepted_B):
+            if keep_B is not None:
+                mask_BR = mask_BR & keep_B[:, None]
+        return Targets(old, rewards_BR, found.advantages_BR, found.returns_BR, mask_BR, importance_BR, accepted_B)
 
     @torch.no_grad()
     def _old(self, data: Trajectories, rows: list[Row], lower: Lower, context: StepContext) -> OldPolicy:

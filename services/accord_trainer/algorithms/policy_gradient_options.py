@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from accord_trainer.objectives.mismatch import Bound, Level, Measure
 from accord_trainer.options import AlgorithmOptions
 
 
@@ -42,9 +43,22 @@ class PolicyGradientOptions(AlgorithmOptions):
     importance_cap: float | None = Field(
         2.0, gt=0, description="Cap of the importance weight old / rollout policy of each token; null: no weight."
     )
-    importance_bound: Literal["truncate", "mask"] = Field(
+    importance_bound: Bound = Field(
         "truncate",
         description="A weight above the cap becomes the cap; or a token whose weight is above the cap or below 1 / cap "
         "gets none.",
+    )
+    importance_level: Level = Field(
+        "token", description="Whose weight it is: the token's own, or the product over its whole response."
+    )
+    rejection_cap: float | None = Field(
+        None,
+        gt=1,
+        description="Leave out responses whose ratio old / rollout is outside 1 / cap .. cap; unset: none is left out.",
+    )
+    rejection_measure: Measure = Field(
+        "product",
+        description="What a response's ratio is: the product over its tokens, their geometric mean, or that of the "
+        "token that differs most.",
     )
     kl_stop: float | None = Field(None, gt=0, description="Stop the epochs when a minibatch's approx_kl exceeds it.")

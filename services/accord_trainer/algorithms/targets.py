@@ -55,6 +55,8 @@ class Targets:
     returns_BR: Tensor | None
     mask_BR: Tensor
     importance_BR: Tensor | None
+    # False for responses that the sampling policy and the old one see too differently; None: nothing is rejected.
+    accepted_B: Tensor | None = None
 
 
 def target_metrics(data: Trajectories, targets: Targets) -> dict[str, float]:
@@ -67,6 +69,7 @@ def target_metrics(data: Trajectories, targets: Targets) -> dict[str, float]:
         "kl_k1": float(masked_sum(k1(old.logprobs_BR, old.reference_logprobs_BR), mask_BR)) / responses,
         "kl_k3": float(masked_sum(k3(old.logprobs_BR, old.reference_logprobs_BR), mask_BR)) / responses,
         "mismatch_kl": float(masked_mean(k3(data.rollout_logprobs_BR, old.logprobs_BR), mask_BR)),
+        "mismatch_max": float(torch.where(mask_BR, k1(data.rollout_logprobs_BR, old.logprobs_BR), 0.0).abs().amax()),
         "entropy": float(masked_mean(old.entropy_BR, mask_BR)),
         "response_tokens": sum(map(len, data.responses)) / responses,
         "eos_rate": 1.0 - float(data.truncated_B.float().mean()),

@@ -1,8 +1,7 @@
 """The clipped policy objective.
 
 Schulman et al. 2017, arXiv 1707.06347, equation 7: -min(rho A, clip(rho, 1 - e, 1 + e) A). Asymmetric bounds: DAPO,
-arXiv 2503.14476. Dual clip, a floor of c A where A < 0: Ye et al. 2019, arXiv 1912.09729, equation 5. Importance
-weights between the rollout's and the old policy: truncated importance sampling, Espeholt et al. 2018, arXiv 1802.01561.
+arXiv 2503.14476. Dual clip, a floor of c A where A < 0: Ye et al. 2019, arXiv 1912.09729, equation 5.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ def ppo_policy_terms(
 ) -> PolicyTerms:
     """The terms of the policy loss for one part of a minibatch.
 
-    `importance_BR`, where given, weighs each token's loss (truncated importance of the old policy to the one that
+    `importance_BR`, where given, weighs each token's loss (mismatch.py: the old policy against the one that
     sampled). Everything but `loss` carries no gradient.
     """
     # Pads are zeroed before exp: where() after it would let a NaN of a pad into the gradient.
@@ -64,14 +63,3 @@ def ppo_policy_terms(
             "ratio_max": torch.where(mask_BR, ratio_BR, 0.0).amax(),
         }
     return PolicyTerms(loss=-masked_sum(objective_BR, mask_BR), **return_terms)
-
-
-def truncated_importance(old_logprobs_BR: Tensor, rollout_logprobs_BR: Tensor, cap: float) -> Tensor:
-    """min(old / rollout, cap) of each token: what an old policy that is not quite the sampling one is corrected by."""
-    return log_ratio(old_logprobs_BR, rollout_logprobs_BR).exp().clamp(max=cap)
-
-
-def masked_importance(old_logprobs_BR: Tensor, rollout_logprobs_BR: Tensor, cap: float) -> Tensor:
-    """old / rollout of each token, 0 outside 1 / cap .. cap: what the two see too differently teaches nothing."""
-    ratio_BR = log_ratio(old_logprobs_BR, rollout_logprobs_BR).exp()
-    return torch.where((ratio_BR <= cap) & (ratio_BR >= 1.0 / cap), ratio_BR, 0.0)

@@ -122,6 +122,25 @@ def lengths(report: Report, axes: Any) -> bool:
     return drawn
 
 
+def staleness(report: Report, axes: Any) -> bool:
+    """How many versions old the samples of each policy step were; nothing where none was."""
+    if not any(value for _, value in series.curve(report, "policy", ("staleness_max",))):
+        return False
+    drawn = _curves(report, axes, "policy", series.STALENESS_CURVES)
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("versions")
+    return drawn
+
+
+def mismatch(report: Report, axes: Any) -> bool:
+    """How far what drew the samples was from what was trained."""
+    drawn = _curves(report, axes, "policy", series.MISMATCH_CURVES)
+    if drawn:
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel("nats a token")
+    return drawn
+
+
 def reward_model(report: Report, axes: Any) -> bool:
     """Loss and accuracy of the reward model while it learns."""
     return _curves(report, axes, "reward_model", series.REWARD_MODEL_CURVES)
@@ -162,6 +181,13 @@ PLOTS: Sequence[tuple[str, str, str, Callable[[Report, Any], bool]]] = (
     ("reward", "Reward while the policy learns", "Mean over the samples of each step.", reward),
     ("kl", "KL to the reference", "How far the policy has moved.", kl),
     ("lengths", "Response length", "Mean tokens a response, end of sequence included.", lengths),
+    (
+        "staleness",
+        "Staleness",
+        "Versions between the one trained and the one that drew a sample's oldest token.",
+        staleness,
+    ),
+    ("mismatch", "Engine against trainer", "KL from the policy that drew to the one that is trained.", mismatch),
     ("rm", "Reward-model accuracy", "On held-out preferences. Dashed: guessing.", rm_accuracy),
     ("rmsteps", "Reward model while it learns", "On the batch of each step.", reward_model),
     ("times", "Time per stage", "Wall-clock of each iteration.", stage_times),

@@ -10,6 +10,8 @@ from accord.report.model import Report
 REWARD_CURVES = (("reward", ("reward",)), ("score", ("score", "score_mean")))
 KL_CURVES = (("samples of the step", ("kl_k1", "kl", "kl_nats")),)
 LENGTH_CURVES = (("tokens", ("response_tokens", "response_length", "length")),)
+STALENESS_CURVES = (("mean", ("staleness",)), ("most", ("staleness_max",)))
+MISMATCH_CURVES = (("nats a token", ("mismatch_kl",)),)
 REWARD_MODEL_CURVES = (("loss", ("loss",)), ("accuracy", ("accuracy",)))
 
 

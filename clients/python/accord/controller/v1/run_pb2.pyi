@@ -589,7 +589,9 @@ class PolicySpec(_message.Message):
     checkpoint_every: _builtins.int
     """Unset: 5."""
     max_staleness: _builtins.int
-    """0, the default, is synchronous; more is not offered yet and refused."""
+    """Steps are taken on samples of up to this many versions before the one trained, so that the next ones are generated
+    meanwhile. 0, the default, is synchronous, and what `deterministic` needs.
+    """
     @_builtins.property
     def options(self) -> _struct_pb2.Struct:
         """Of the algorithm."""

@@ -43,6 +43,7 @@ class Training(_message.Message):
     TOKENIZER_FINGERPRINT_FIELD_NUMBER: _builtins.int
     COMPUTE_THREADS_FIELD_NUMBER: _builtins.int
     LEARNS_FROM_FIELD_NUMBER: _builtins.int
+    MAX_STALENESS_FIELD_NUMBER: _builtins.int
     training_id: _builtins.str
     """The caller's name, for instance `demo-1-policy`. Letters, digits, `.`, `_` and `-`."""
     algorithm: _builtins.str
@@ -64,6 +65,10 @@ class Training(_message.Message):
     """Threads that it computes with; bit-equal repeats need the same."""
     learns_from: _builtins.str
     """What its algorithm learns from: `samples` that it made itself, scored, or `preferences`."""
+    max_staleness: _builtins.int
+    """Samples are learned from whose oldest token was made this many versions before the one trained, or fewer; tokens of
+    one sample may then be of several versions. 0 or unset: all tokens are of the version trained.
+    """
     @_builtins.property
     def init(self) -> _weights_pb2.WeightsRef:
         """What it starts from."""
@@ -98,10 +103,11 @@ class Training(_message.Message):
         tokenizer_fingerprint: _builtins.str = ...,
         compute_threads: _builtins.int = ...,
         learns_from: _builtins.str = ...,
+        max_staleness: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["critic_init", b"critic_init", "init", b"init", "options", b"options", "reference", b"reference"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "checkpoint_every", b"checkpoint_every", "checkpoint_version", b"checkpoint_version", "compute_dtype", b"compute_dtype", "compute_threads", b"compute_threads", "critic_init", b"critic_init", "digest", b"digest", "init", b"init", "learns_from", b"learns_from", "options", b"options", "reference", b"reference", "seed", b"seed", "tokenizer_fingerprint", b"tokenizer_fingerprint", "training_id", b"training_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "checkpoint_every", b"checkpoint_every", "checkpoint_version", b"checkpoint_version", "compute_dtype", b"compute_dtype", "compute_threads", b"compute_threads", "critic_init", b"critic_init", "digest", b"digest", "init", b"init", "learns_from", b"learns_from", "max_staleness", b"max_staleness", "options", b"options", "reference", b"reference", "seed", b"seed", "tokenizer_fingerprint", b"tokenizer_fingerprint", "training_id", b"training_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,100 @@
+"""Generation and training at the same time: while a step is taken, the experience of the next ones is made.
+
+With `max_staleness` S the experience of step k may be made by versions k - 1 - S and later, so it is begun as soon as
+version k - 1 - S is in force, and new weights come into force while samples are drawn: in an engine that updates in
+flight between two tokens, in another between two requests. Nothing that counts is kept here: what the ledger has is
+read back, the rest is made again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+
+from accord.types import v1 as types_v1
+from accord_controller.stages.steps import Batch
+
+# Makes the experience of a step, by a version of at least so much.
+Make = Callable[[int, int], Coroutine[None, None, Batch]]
+PutInForce = Callable[[types_v1.WeightsRef], Awaitable[None]]
+
+
+class Overlap:
+    """The experience of the steps to come, and the weights that it is drawn with. Steps count from 1 and versions from
+    0: step k is taken on version k - 1 and makes version k."""
+
+    def __init__(
+        self,
+        max_staleness: int,
+        steps: range,
+        in_force: types_v1.WeightsRef,
+        make: Make,
+        put_in_force: PutInForce,
+    ) -> None:
+        """`steps`: those to take; `in_force`: what the engine serves now."""
+        self._max_staleness = max_staleness
+        self._steps = steps
+        self._make = make
+        self._put_in_force = put_in_force
+        self._begun = steps.start - 1
+        self._batches: dict[int, asyncio.Task[Batch]] = {}
+        self._updating: asyncio.Task[None] | None = None
+        self._latest = self._target = in_force
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Begins. At the end of the block the newest weights are in force; what is still being made is given up where
+        the block fails."""
+        try:
+            self._begin(self._latest.version)
+            yield
+            await self._settle()
+        finally:
+            left: list[asyncio.Task[Batch] | asyncio.Task[None]] = [*self._batches.values()]
+            if self._updating is not None:
+                left.append(self._updating)
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+
+    async def batch(self, step: int) -> Batch:
+        """The experience of the next step. Its metric `wait_seconds`: how long the trainer had nothing to do."""
+        began = time.monotonic()
+        if step not in self._batches:
+            # The trainer is ahead of the engine: the least version that may draw this one is on its way into force.
+            await self._settle()
+        made = await self._batches.pop(step)
+        return Batch(made.samples, made.preferences, {**made.metrics, "wait_seconds": time.monotonic() - began})
+
+    async def after(self, weights: types_v1.WeightsRef) -> None:
+        """A step made new weights: they come into force while the next step is taken. Raises what kept the ones before
+        from it."""
+        self._latest = weights
+        if self._updating is None or self._updating.done():
+            await self._settle()
+            self._updating = asyncio.create_task(self._update())
+
+    def in_use(self) -> list[types_v1.WeightsRef]:
+        """What the engine fetches now or next."""
+        return [self._target, self._latest]
+
+    async def _settle(self) -> None:
+        if self._updating is not None:
+            await self._updating
+
+    async def _update(self) -> None:
+        """Puts the newest weights in force, until there are no newer ones."""
+        while self._target.version != self._latest.version:
+            self._target = self._latest
+            await self._put_in_force(self._target)
+            self._begin(self._target.version)
+
+    def _begin(self, version: int) -> None:
+        """Begins whatever may be drawn now that `version` is in force."""
+        until = min(self._steps.stop - 1, version + 1 + self._max_staleness)
+        for step in range(self._begun + 1, until + 1):
+            least = max(0, step - 1 - self._max_staleness)
+            self._batches[step] = asyncio.create_task(self._make(step, least))
+        self._begun = max(self._begun, until)
