@@ -174,7 +174,9 @@ class ControllerHandler:
             models += found
             if before is None:
                 break
-        return lineage_of([(run.run_id, await self._results(run)) for run in reversed(runs)], models)
+        return lineage_of(
+            [(run.run_id, run.status.resolved_spec, await self._results(run)) for run in reversed(runs)], models
+        )
 
     async def _results(self, run: controller_v1.Run) -> list[controller_v1.IterationResult]:
         results = list(run.status.iterations)

@@ -1,7 +1,7 @@
 """Where models come from and what learnt from which data, read from what runs recorded: pure functions over steps.
 
 A step is one iteration of a run: its policy started from another policy, learnt from a reward model, and that from a
-snapshot of preferences.
+snapshot of preferences and from the weights that it was trained from.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from accord.controller import v1 as controller_v1
 from accord.errors import InvalidArgument, NotFound
 from accord.types import v1 as types_v1
+from accord_controller import inputs
 
 LEAST_DIGEST = 8
 
@@ -61,26 +62,40 @@ class Lineage:
         return self._back(step) if step is not None and made else self._from(ref)
 
     def trained_on(self, snapshots: Iterable[str]) -> list[controller_v1.TrainedModel]:
-        """The steps that learnt from a snapshot, themselves or through a policy that they started from."""
+        """The steps that learnt from a snapshot, themselves or through a policy or reward model that they came from."""
         wanted = set(snapshots)
-        found: list[controller_v1.TrainedModel] = []
-        tainted: set[str] = set()
-        for step in self.steps:
-            direct = sorted(wanted & {step.prompt_snapshot, step.preference_snapshot})
-            if direct or step.started_from.digest in tainted:
-                found.append(controller_v1.TrainedModel(step=step, snapshots=direct))
-                if step.policy.digest:
-                    tainted.add(step.policy.digest)
-        return found
+        learnt: set[str] = set()
+        before = -1
+        # Again while it grows: a run that waited for its models may be older than the one that made them.
+        while before != len(learnt):
+            before = len(learnt)
+            for step in self.steps:
+                if wanted & _snapshots(step) or learnt & _came_from(step):
+                    learnt |= {step.policy.digest, step.reward_model.digest} - {""}
+        return [
+            controller_v1.TrainedModel(
+                step=step, snapshots=sorted(wanted & _snapshots(step)), through=sorted(learnt & _came_from(step))
+            )
+            for step in self.steps
+            if wanted & _snapshots(step) or learnt & _came_from(step)
+        ]
 
     def _back(self, step: controller_v1.LineageStep) -> controller_v1.GetModelLineageResponse:
-        """The step, what made that which it started from, and so on."""
-        steps = [step]
-        while True:
-            earlier = self._maker(steps[-1])
-            if earlier is None or any(earlier is seen for seen in steps):
-                return controller_v1.GetModelLineageResponse(steps=steps, base=steps[-1].started_from)
-            steps.append(earlier)
+        """The step, what made that which it started from, and so on; then what made what else they learnt from."""
+        steps = self._line(step)
+        base = steps[-1].started_from
+        for known in steps:  # grows on the way
+            for ref in known.also_learnt_from:
+                made = self._maker_of(ref.digest, known)
+                steps += [other for other in self._line(made) if not _among(other, steps)] if made is not None else []
+        return controller_v1.GetModelLineageResponse(steps=steps, base=base)
+
+    def _line(self, step: controller_v1.LineageStep) -> list[controller_v1.LineageStep]:
+        """The step and those that made what each started from."""
+        line = [step]
+        while (earlier := self._maker(line[-1])) is not None and not _among(earlier, line):
+            line.append(earlier)
+        return line
 
     def _from(self, ref: types_v1.WeightsRef) -> controller_v1.GetModelLineageResponse:
         """The lineage of weights that no step of their own run made: another run may have."""
@@ -89,7 +104,15 @@ class Lineage:
 
     def _maker(self, step: controller_v1.LineageStep) -> controller_v1.LineageStep | None:
         """The step that made what this one started from: of its own run where possible."""
-        made = [other for other in self.steps if other.policy.digest == step.started_from.digest and other is not step]
+        return self._maker_of(step.started_from.digest, step)
+
+    def _maker_of(self, digest: str, step: controller_v1.LineageStep) -> controller_v1.LineageStep | None:
+        """The step that made weights which `step` came from: of its own run where possible."""
+        made = [
+            other
+            for other in self.steps
+            if digest and digest in (other.policy.digest, other.reward_model.digest) and other is not step
+        ]
         own = [other for other in made if other.run_id == step.run_id and other.iteration < step.iteration]
         return own[-1] if own else made[0] if made else None
 
@@ -97,19 +120,38 @@ class Lineage:
         return next((step for step in self.steps if (step.run_id, step.iteration) == (run_id, iteration)), None)
 
 
+def _snapshots(step: controller_v1.LineageStep) -> set[str]:
+    """What it was trained on."""
+    return {step.prompt_snapshot, step.preference_snapshot}
+
+
+def _came_from(step: controller_v1.LineageStep) -> set[str]:
+    """Digests of the weights that its models came from, without its own."""
+    own = {step.policy.digest, step.reward_model.digest, ""}
+    return {step.started_from.digest, *(ref.digest for ref in step.also_learnt_from)} - own
+
+
+def _among(step: controller_v1.LineageStep, steps: Sequence[controller_v1.LineageStep]) -> bool:
+    return any(step is other for other in steps)
+
+
 def lineage_of(
-    runs: Iterable[tuple[str, Sequence[controller_v1.IterationResult]]], models: Iterable[controller_v1.Model]
+    runs: Iterable[tuple[str, controller_v1.RunSpec, Sequence[controller_v1.IterationResult]]],
+    models: Iterable[controller_v1.Model],
 ) -> Lineage:
-    """Lineage from the results of every run's iterations, oldest run first. Results that ended before a run recorded
-    what it started from are completed: each iteration starts from the last one promoted before it."""
+    """Lineage from the resolved spec and the results of every run, oldest run first. Results that ended before runs
+    recorded what they came from are completed: each iteration starts from the last one promoted before it, and the
+    reward model from the registry's model that the spec names."""
     by_name = {model.name: model for model in models}
     # By digest, the first that had it: the same weights may be the base of several runs.
     names: dict[str, str] = {}
     for model in sorted(by_name.values(), key=lambda model: model.create_time.ToNanoseconds()):
         names.setdefault(model.weights.digest, model.name)
     steps = []
-    for run_id, results in runs:
+    for run_id, spec, results in runs:
         in_force = types_v1.WeightsRef()
+        reward_base = by_name.get(spec.reward_model.model.removeprefix(inputs.REGISTRY))
+        known = [reward_base.weights] if reward_base is not None else []
         for result in results:
             if result.iteration:
                 started = result.started_from if result.HasField("started_from") else in_force
@@ -126,6 +168,7 @@ def lineage_of(
                         prompt_snapshot=result.prompt_snapshot,
                         preference_snapshot=result.preference_snapshot,
                         promoted=result.promoted,
+                        also_learnt_from=result.also_learnt_from or known,
                     )
                 )
             if result.promoted:

@@ -9,6 +9,8 @@ from accord.errors import InvalidArgument, NotFound
 from accord.types import v1 as types_v1
 from accord_controller.lineage import Lineage, lineage_of
 
+SPEC = controller_v1.RunSpec()
+
 
 def ref(name: str) -> types_v1.WeightsRef:
     return types_v1.WeightsRef(uri=f"file:///{name}", digest=f"{name:-<16}", format="merged")
@@ -37,8 +39,8 @@ def lineage() -> Lineage:
     again = controller_v1.IterationResult(iteration=0, policy=ref("a-p3"), promoted=True)
     runs = [
         # The first two were recorded before runs said what they started from.
-        ("a", [zero, result("a", 1, ""), result("a", 2, "", promoted=False), result("a", 3, "a-p1")]),
-        ("b", [again, result("b", 1, "a-p3")]),
+        ("a", SPEC, [zero, result("a", 1, ""), result("a", 2, "", promoted=False), result("a", 3, "a-p1")]),
+        ("b", SPEC, [again, result("b", 1, "a-p3")]),
     ]
     models = [
         model("a-0", "base", "a", 0), model("a-1", "a-p1", "a", 1), model("a-3", "a-p3", "a", 3),
@@ -89,3 +91,37 @@ def test_what_learnt_from_a_snapshot_is_named_with_what_started_from_it(lineage:
     assert [one.step.iteration for one in lineage.trained_on(["a-prefs2"])] == [2]  # nothing started from it
     assert len(lineage.trained_on(["a-prompts", "b-prompts"])) == 4
     assert lineage.trained_on(["other"]) == []
+
+
+def test_what_learnt_through_a_reward_model_that_came_from_a_tainted_one_is_named(lineage: Lineage) -> None:
+    """Nothing of these runs' policies started from run a: only their reward models did, each from the one before."""
+    fresh = controller_v1.IterationResult(iteration=0, policy=ref("other-base"), promoted=True)
+    from_policy = result("c", 1, "other-base")
+    from_policy.also_learnt_from.append(ref("a-p1"))
+    from_reward_model = result("d", 1, "other-base")
+    from_reward_model.also_learnt_from.append(ref("c-r1"))
+    mixed = result("e", 1, "other-base")
+    mixed.also_learnt_from.extend([ref("other-base"), types_v1.WeightsRef(digest=ref("d-r1").digest)])
+    clean = result("f", 1, "other-base")
+    clean.also_learnt_from.append(ref("other-base"))
+    a = ("a", SPEC, [result("a", 1, "base")])
+    others = [(one.policy.digest[0], SPEC, [fresh, one]) for one in (from_policy, from_reward_model, mixed, clean)]
+    # Also where a run that had to wait for its models is older than the one that made them.
+    for runs in ([a, *others], [*reversed(others), a]):
+        found = lineage_of(runs, []).trained_on(["a-prefs1"])
+        assert {one.step.run_id: (list(one.snapshots), list(one.through)) for one in found} == {
+            "a": (["a-prefs1"], []),
+            "c": ([], [ref("a-p1").digest]),
+            "d": ([], [ref("c-r1").digest]),
+            "e": ([], [ref("d-r1").digest]),
+        }
+    behind = lineage_of([a, *others], [model("e-1", "e-p1", "e", 1)]).of_model("e-1")
+    assert steps(behind) == ["e-1", "d-1", "c-1", "a-1"]
+    assert behind.base.digest == ref("other-base").digest
+
+
+def test_a_run_of_before_that_named_its_reward_model_in_the_registry_is_found_too() -> None:
+    spec = controller_v1.RunSpec(reward_model={"model": "models/a-1"})
+    runs = [("a", SPEC, [result("a", 1, "base")]), ("g", spec, [result("g", 1, "other-base")])]
+    found = lineage_of(runs, [model("a-1", "a-p1", "a", 1)]).trained_on(["a-prefs1"])
+    assert [one.step.run_id for one in found] == ["a", "g"]

@@ -84,6 +84,7 @@ async def test_two_iterations_run_to_their_end(site: Site, calm: controller_v1.R
     assert not results[0].HasField("rm_accuracy")
     for result in results[1:]:
         assert set(result.stage_seconds) == {"collect", "reward_model", "policy", "evaluate"}
+        assert [ref.digest for ref in result.also_learnt_from] == [results[0].policy.digest]
         assert set(result.stage_usage) == set(result.stage_seconds)
         # Each process by itself: who works in a stage has used more than who waits.
         collect, learn, ppo = (result.stage_usage[name].cpu_seconds for name in ("collect", "reward_model", "policy"))
@@ -97,8 +98,8 @@ async def test_two_iterations_run_to_their_end(site: Site, calm: controller_v1.R
     assert results[1].preference_snapshot != results[2].preference_snapshot
     assert calm.status.promoted.digest == results[2].policy.digest
     assert calm.status.simulated_feedback
-    assert site.client is not None
-    learnt = [record async for record in site.client.preferences.export_snapshot(results[2].preference_snapshot)]
+    async with accord.Client.discover(site.state_dir) as client:
+        learnt = [record async for record in client.preferences.export_snapshot(results[2].preference_snapshot)]
     assert {answer.finish_reason for record in learnt for answer in record.completions} <= {1, 2}
 
 

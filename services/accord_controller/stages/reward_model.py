@@ -25,6 +25,7 @@ async def reward_model(work: Work, iteration: int) -> None:
     if part is None:
         async with work.leased("trainer"):
             part, metrics = await _train(work, iteration)
+    part.also_learnt_from.extend(_came_from(work))
     await work.client.reward.load_model(part.reward_model)
     if key(iteration, "reward_model", "scorer") not in work.ledger:
         scorer = await _normalised(work, part.reward_model)
@@ -33,6 +34,13 @@ async def reward_model(work: Work, iteration: int) -> None:
         f"held-out accuracy {part.rm_accuracy:.3f}" if part.HasField("rm_accuracy") else "no held-out preferences"
     )
     await finish_stage(work, controller_v1.STAGE_REWARD_MODEL, part, accuracy, metrics)
+
+
+def _came_from(work: Work) -> list[types_v1.WeightsRef]:
+    """The weights that the reward model is trained from, and the reward models that are mixed with it."""
+    mixed = [scorer.model_digest for scorer in work.spec.reward_model.extra_scorers if scorer.model_digest]
+    base = work.ledger.need(facts.REWARD_BASE, types_v1.WeightsRef)
+    return [base, *(types_v1.WeightsRef(digest=digest) for digest in mixed)]
 
 
 def training_id(work: Work, iteration: int) -> str:

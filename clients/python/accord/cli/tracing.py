@@ -21,8 +21,8 @@ async def learnt(client: Client, uses: Sequence[preference_v1.SnapshotUse]) -> S
 
 
 def step_shape(step: controller_v1.LineageStep) -> dict[str, Any]:
-    """`run_id, iteration, model, promoted, policy, started_from, started_from_model, reward_model, prompt_snapshot,
-    preference_snapshot`; weights by digest, null where there are none."""
+    """`run_id, iteration, model, promoted, policy, started_from, started_from_model, reward_model, also_learnt_from,
+    prompt_snapshot, preference_snapshot`; weights by digest, null where there are none."""
     return {
         "run_id": step.run_id,
         "iteration": step.iteration,
@@ -32,14 +32,15 @@ def step_shape(step: controller_v1.LineageStep) -> dict[str, Any]:
         "started_from": step.started_from.digest or None,
         "started_from_model": step.started_from_model or None,
         "reward_model": step.reward_model.digest or None,
+        "also_learnt_from": [ref.digest for ref in step.also_learnt_from],
         "prompt_snapshot": step.prompt_snapshot or None,
         "preference_snapshot": step.preference_snapshot or None,
     }
 
 
 def trained_shape(model: controller_v1.TrainedModel) -> dict[str, Any]:
-    """A step and the snapshots that it learnt from itself; none: only what it started from did."""
-    return {**step_shape(model.step), "snapshots": list(model.snapshots)}
+    """A step, the snapshots that it learnt from itself, and what it came from that had learnt from them."""
+    return {**step_shape(model.step), "snapshots": list(model.snapshots), "through": list(model.through)}
 
 
 def use_shape(use: preference_v1.SnapshotUse) -> dict[str, Any]:
@@ -110,9 +111,14 @@ def trained_table(models: Sequence[controller_v1.TrainedModel]) -> Table:
             step["model"] or "(not promoted)",
             short(step["policy"]),
             short(step["reward_model"]),
-            learnt_from or f"started from {step['started_from_model'] or short(step['started_from'])}",
+            learnt_from or f"came from {', '.join(_named(step, digest) for digest in model.through)}",
         )
     return table
+
+
+def _named(step: dict[str, Any], digest: str) -> str:
+    """What a step came from: by its name, where that is known."""
+    return str(step["started_from_model"] if digest == step["started_from"] else "") or short(digest)
 
 
 def people_table(origins: dict[str, Any]) -> Table:

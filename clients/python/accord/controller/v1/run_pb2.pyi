@@ -824,6 +824,7 @@ class IterationResult(_message.Message):
     RESPONSE_TOKENS_FIELD_NUMBER: _builtins.int
     STARTED_FROM_FIELD_NUMBER: _builtins.int
     STAGE_USAGE_FIELD_NUMBER: _builtins.int
+    ALSO_LEARNT_FROM_FIELD_NUMBER: _builtins.int
     iteration: _builtins.int
     heldout_score: _builtins.float
     """Mean known score of the candidate on held-out prompts."""
@@ -862,6 +863,12 @@ class IterationResult(_message.Message):
     def stage_usage(self) -> _containers.MessageMap[_builtins.str, Global___StageUsage]:
         """What the services used, by stage as `stage_seconds`."""
 
+    @_builtins.property
+    def also_learnt_from(self) -> _containers.RepeatedCompositeFieldContainer[_weights_pb2.WeightsRef]:
+        """What its models came from beside `started_from`: the weights that the reward model was trained from, and the reward
+        models that were mixed into the reward, those by digest alone.
+        """
+
     def __init__(
         self,
         *,
@@ -881,10 +888,11 @@ class IterationResult(_message.Message):
         response_tokens: _builtins.float | None = ...,
         started_from: _weights_pb2.WeightsRef | None = ...,
         stage_usage: _abc.Mapping[_builtins.str, Global___StageUsage] | None = ...,
+        also_learnt_from: _abc.Iterable[_weights_pb2.WeightsRef] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_heldout_score", b"_heldout_score", "_kl_nats", b"_kl_nats", "_response_tokens", b"_response_tokens", "_rm_accuracy", b"_rm_accuracy", "heldout_score", b"heldout_score", "kl_nats", b"kl_nats", "policy", b"policy", "response_tokens", b"response_tokens", "reward_model", b"reward_model", "rm_accuracy", b"rm_accuracy", "started_from", b"started_from"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_heldout_score", b"_heldout_score", "_kl_nats", b"_kl_nats", "_response_tokens", b"_response_tokens", "_rm_accuracy", b"_rm_accuracy", "gate_reason", b"gate_reason", "heldout_score", b"heldout_score", "iteration", b"iteration", "kl_nats", b"kl_nats", "policy", b"policy", "preference_snapshot", b"preference_snapshot", "promoted", b"promoted", "prompt_snapshot", b"prompt_snapshot", "response_tokens", b"response_tokens", "reward_model", b"reward_model", "rm_accuracy", b"rm_accuracy", "samples", b"samples", "seconds", b"seconds", "stage_seconds", b"stage_seconds", "stage_usage", b"stage_usage", "started_from", b"started_from"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_heldout_score", b"_heldout_score", "_kl_nats", b"_kl_nats", "_response_tokens", b"_response_tokens", "_rm_accuracy", b"_rm_accuracy", "also_learnt_from", b"also_learnt_from", "gate_reason", b"gate_reason", "heldout_score", b"heldout_score", "iteration", b"iteration", "kl_nats", b"kl_nats", "policy", b"policy", "preference_snapshot", b"preference_snapshot", "promoted", b"promoted", "prompt_snapshot", b"prompt_snapshot", "response_tokens", b"response_tokens", "reward_model", b"reward_model", "rm_accuracy", b"rm_accuracy", "samples", b"samples", "seconds", b"seconds", "stage_seconds", b"stage_seconds", "stage_usage", b"stage_usage", "started_from", b"started_from"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__heldout_score: _TypeAlias = _typing.Literal["heldout_score"]  # noqa: Y015
     _WhichOneofArgType__heldout_score: _TypeAlias = _typing.Literal["_heldout_score", b"_heldout_score"]  # noqa: Y015

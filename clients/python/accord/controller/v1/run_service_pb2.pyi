@@ -596,7 +596,9 @@ class GetModelLineageResponse(_message.Message):
     BASE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineageStep]:
-        """The iteration that made it first, then the one that made what that started from, and so on to the base model."""
+        """The iteration that made it first, then the one that made what that started from, and so on to the base model; then in
+        the same way those that made what else these learnt from.
+        """
 
     @_builtins.property
     def base(self) -> _weights_pb2.WeightsRef:
@@ -632,6 +634,7 @@ class LineageStep(_message.Message):
     PROMPT_SNAPSHOT_FIELD_NUMBER: _builtins.int
     PREFERENCE_SNAPSHOT_FIELD_NUMBER: _builtins.int
     PROMOTED_FIELD_NUMBER: _builtins.int
+    ALSO_LEARNT_FROM_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     iteration: _builtins.int
     model: _builtins.str
@@ -648,6 +651,10 @@ class LineageStep(_message.Message):
     def started_from(self) -> _weights_pb2.WeightsRef: ...
     @_builtins.property
     def reward_model(self) -> _weights_pb2.WeightsRef: ...
+    @_builtins.property
+    def also_learnt_from(self) -> _containers.RepeatedCompositeFieldContainer[_weights_pb2.WeightsRef]:
+        """As in IterationResult."""
+
     def __init__(
         self,
         *,
@@ -661,10 +668,11 @@ class LineageStep(_message.Message):
         prompt_snapshot: _builtins.str = ...,
         preference_snapshot: _builtins.str = ...,
         promoted: _builtins.bool = ...,
+        also_learnt_from: _abc.Iterable[_weights_pb2.WeightsRef] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "reward_model", b"reward_model", "started_from", b"started_from"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["iteration", b"iteration", "model", b"model", "policy", b"policy", "preference_snapshot", b"preference_snapshot", "promoted", b"promoted", "prompt_snapshot", b"prompt_snapshot", "reward_model", b"reward_model", "run_id", b"run_id", "started_from", b"started_from", "started_from_model", b"started_from_model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["also_learnt_from", b"also_learnt_from", "iteration", b"iteration", "model", b"model", "policy", b"policy", "preference_snapshot", b"preference_snapshot", "promoted", b"promoted", "prompt_snapshot", b"prompt_snapshot", "reward_model", b"reward_model", "run_id", b"run_id", "started_from", b"started_from", "started_from_model", b"started_from_model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -722,21 +730,27 @@ class TrainedModel(_message.Message):
 
     STEP_FIELD_NUMBER: _builtins.int
     SNAPSHOTS_FIELD_NUMBER: _builtins.int
+    THROUGH_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def step(self) -> Global___LineageStep: ...
     @_builtins.property
     def snapshots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Those of the snapshots asked about that it was trained on itself; empty: only what it started from was."""
+        """Those of the snapshots asked about that it was trained on itself; empty: only what it came from was."""
+
+    @_builtins.property
+    def through(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Digests of weights that it came from and that had learnt from the snapshots."""
 
     def __init__(
         self,
         *,
         step: Global___LineageStep | None = ...,
         snapshots: _abc.Iterable[_builtins.str] | None = ...,
+        through: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["snapshots", b"snapshots", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["snapshots", b"snapshots", "step", b"step", "through", b"through"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

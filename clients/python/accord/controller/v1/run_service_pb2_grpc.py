@@ -571,7 +571,8 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListTrainedModels(self, request, context):
-        """What learnt from snapshots: policies and reward models of every run, also through the policies they started from.
+        """What learnt from snapshots: policies and reward models of every run, also through the policies and reward models that
+        they came from.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

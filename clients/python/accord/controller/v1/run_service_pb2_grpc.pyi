@@ -137,7 +137,9 @@ class ModelServiceStub:
     GetModelLineage: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetModelLineageRequest, _run_service_pb2.GetModelLineageResponse]
     """What made a model: the iterations that led to it, with their weights, reward models and snapshots."""
     ListTrainedModels: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListTrainedModelsRequest, _run_service_pb2.ListTrainedModelsResponse]
-    """What learnt from snapshots: policies and reward models of every run, also through the policies they started from."""
+    """What learnt from snapshots: policies and reward models of every run, also through the policies and reward models that
+    they came from.
+    """
     PromoteModel: _aio.UnaryUnaryMultiCallable[_run_service_pb2.PromoteModelRequest, _run_service_pb2.PromoteModelResponse]
     """Puts a model of the registry in force for its run. The run itself, if at work, goes on from its own policies."""
     RollBackModel: _aio.UnaryUnaryMultiCallable[_run_service_pb2.RollBackModelRequest, _run_service_pb2.RollBackModelResponse]
@@ -178,7 +180,9 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.ListTrainedModelsRequest,
         context: _aio.ServicerContext[_run_service_pb2.ListTrainedModelsRequest, _abc.Awaitable[_run_service_pb2.ListTrainedModelsResponse]],
     ) -> _abc.Awaitable[_run_service_pb2.ListTrainedModelsResponse]:
-        """What learnt from snapshots: policies and reward models of every run, also through the policies they started from."""
+        """What learnt from snapshots: policies and reward models of every run, also through the policies and reward models that
+        they came from.
+        """
 
     @_abc_1.abstractmethod
     def PromoteModel(
