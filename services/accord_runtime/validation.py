@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
+from typing import Any, NamedTuple
 
 from google.api import field_behavior_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -14,52 +15,89 @@ from accord.errors import FieldViolation, InvalidArgument
 _LIMIT = 20  # violations told at once
 
 
+class _Rule(NamedTuple):
+    """A field that has a behaviour to enforce, or messages to look into (`inside`). Asked of the descriptor once: every
+    message of a stream of millions is looked at."""
+
+    name: str
+    required: bool
+    output_only: bool
+    repeated: bool
+    inside: bool
+    has_presence: bool
+    default: Any
+
+
 def check(request: Message) -> None:
     """Clears output-only fields of `request` and raises InvalidArgument naming every required field that is unset."""
-    violations = [violation for violation, _ in zip(_violations(request, ""), range(_LIMIT), strict=False)]
+    violations = _violations(request)[:_LIMIT]
     if violations:
         named = "; ".join(f"{violation.field}: {violation.description}" for violation in violations)
         raise InvalidArgument(named, reason="REQUIRED_FIELD_MISSING", violations=violations)
 
 
 @cache
-def _rules(descriptor: Descriptor) -> tuple[tuple[FieldDescriptor, bool, bool], ...]:
-    """(field, required, output only) of each field that has a behaviour to enforce or messages to look into."""
-    rules = []
-    for field in descriptor.fields:
-        behaviours = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
-        required = field_behavior_pb2.REQUIRED in behaviours
-        output_only = field_behavior_pb2.OUTPUT_ONLY in behaviours
-        if required or output_only or _is_ours(field):
-            rules.append((field, required, output_only))
-    return tuple(rules)
+def _rules(descriptor: Descriptor) -> tuple[_Rule, ...]:
+    return tuple(rule for rule in map(_rule, descriptor.fields) if rule.required or rule.output_only or rule.inside)
 
 
-def _is_ours(field: FieldDescriptor) -> bool:
-    return field.message_type is not None and field.message_type.full_name.startswith("accord.")
+def _rule(field: FieldDescriptor) -> _Rule:
+    behaviours = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
+    inside = field.message_type is not None and _matters(field.message_type)
+    return _Rule(
+        field.name,
+        field_behavior_pb2.REQUIRED in behaviours,
+        field_behavior_pb2.OUTPUT_ONLY in behaviours,
+        field.is_repeated,
+        inside,
+        field.has_presence,
+        None if field.is_repeated or field.has_presence else field.default_value,
+    )
 
 
-def _violations(message: Message, prefix: str) -> Iterator[FieldViolation]:
-    for field, required, output_only in _rules(message.DESCRIPTOR):
-        path = prefix + field.name
+@cache
+def _matters(message: Descriptor) -> bool:
+    """Whether anything in messages of this type, or below, has a behaviour to enforce."""
+    return any(
+        {field_behavior_pb2.REQUIRED, field_behavior_pb2.OUTPUT_ONLY}
+        & {*field.GetOptions().Extensions[field_behavior_pb2.field_behavior]}
+        for below in _below(message, set())
+        for field in below.fields
+    )
+
+
+def _below(message: Descriptor, seen: set[str]) -> Iterator[Descriptor]:
+    """`message` and the types of all messages that it can hold, ours only, each once."""
+    if message.full_name in seen or not message.full_name.startswith("accord."):
+        return
+    seen.add(message.full_name)
+    yield message
+    for field in message.fields:
+        if field.message_type is not None:
+            yield from _below(field.message_type, seen)
+
+
+def _violations(message: Message) -> list[FieldViolation]:
+    found: list[FieldViolation] = []
+    for name, required, output_only, repeated, inside, has_presence, default in _rules(message.DESCRIPTOR):
         if output_only:
-            message.ClearField(field.name)
+            message.ClearField(name)
             continue
-        value = getattr(message, field.name)
-        if field.is_repeated:
+        value = getattr(message, name)
+        if repeated:
             if required and not value:
-                yield FieldViolation(path, "must not be empty")
-            if _is_ours(field):
+                found.append(FieldViolation(name, "must not be empty"))
+            if inside:
                 for index, item in enumerate(value):
-                    yield from _violations(item, f"{path}[{index}].")
-        elif not _is_set(message, field, value):
+                    if below := _violations(item):
+                        found += _behind(f"{name}[{index}]", below)
+        elif not (message.HasField(name) if has_presence else value != default):
             if required:
-                yield FieldViolation(path, "must be set")
-        elif _is_ours(field):
-            yield from _violations(value, f"{path}.")
+                found.append(FieldViolation(name, "must be set"))
+        elif inside and (below := _violations(value)):
+            found += _behind(name, below)
+    return found
 
 
-def _is_set(message: Message, field: FieldDescriptor, value: object) -> bool:
-    if field.has_presence:
-        return message.HasField(field.name)
-    return bool(value != field.default_value)
+def _behind(field: str, violations: list[FieldViolation]) -> list[FieldViolation]:
+    return [FieldViolation(f"{field}.{violation.field}", violation.description) for violation in violations]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.postgres import Postgres
 
 from accord.errors import FailedPrecondition
 from accord_preference.once import retrying
@@ -37,6 +36,7 @@ from accord_preference.store import (
     TaskRow,
 )
 from accord_preference.stores import open_store
+from accord_runtime.testing.postgresql import Postgres
 
 
 def sqlite(folder: Path, _request: pytest.FixtureRequest) -> str:

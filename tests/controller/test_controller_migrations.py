@@ -13,13 +13,13 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import Connection
 from tests.support.controller import add_model, add_run, controller_client
-from tests.support.postgres import Postgres
 
 import accord_controller
 from accord.controller import v1 as controller_v1
 from accord_controller.store.store import Commit, Entry, Store
 from accord_controller.store.tables import metadata
 from accord_runtime import database
+from accord_runtime.testing.postgresql import Postgres
 
 PACKAGE = "accord_controller"
 

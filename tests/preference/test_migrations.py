@@ -15,12 +15,12 @@ from alembic.script import ScriptDirectory
 from preference_desk import Desk, pair
 from sqlalchemy import create_engine, inspect
 from sqlalchemy.engine import Connection
-from tests.support.postgres import Postgres
 
 import accord_preference
 from accord_preference.settings import PreferenceSettings
 from accord_preference.tables import metadata
 from accord_runtime import database
+from accord_runtime.testing.postgresql import Postgres
 
 RELEASED = sorted((Path(__file__).parent / "released").glob("*.sql"))
 PROMPTS = "5bf2d947a841b9f9638c5ab954596f1cb906656468dc8727313bdcd9807fb0b7"

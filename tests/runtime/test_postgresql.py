@@ -18,10 +18,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
-from tests.support.postgres import Postgres
 
 from accord.errors import Aborted, FailedPrecondition, InvalidArgument, Unavailable
 from accord_runtime import database
+from accord_runtime.testing.postgresql import Postgres
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -135,7 +135,7 @@ def test_url_that_cannot_serve_is_refused(url: str) -> None:
 
 def test_test_server_is_gone_when_its_tests_are_killed() -> None:
     code = (
-        "from tests.support.postgres import running\nimport time\n"
+        "from accord_runtime.testing.postgresql import running\nimport time\n"
         "with running() as server:\n    print(server.server, server.folder, flush=True)\n    time.sleep(600)"
     )
     tests = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)

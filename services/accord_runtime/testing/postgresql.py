@@ -1,4 +1,4 @@
-"""A real PostgreSQL for tests: its binaries come from a package, its folder is temporary, its port is free.
+"""A real PostgreSQL for tests and benchmarks: binaries from a package, a temporary folder, a free port.
 
 The server is the child of a small keeper process, which ends it and removes its folder as soon as whoever started the
 keeper closes a pipe, or is gone, killed or not. As root (whom PostgreSQL refuses) it runs as `nobody`.
@@ -104,14 +104,15 @@ def start(folder: Path, settings: dict[str, str]) -> tuple[subprocess.Popen[byte
     binaries = _binaries(folder, person)
     common = {**person, "cwd": folder, "env": {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "TZ": "UTC"}}
     data = folder / "data"
-    make = [binaries / "initdb", "-D", data, "-U", "tester", "-A", "trust", "-E", "UTF8", "--no-sync"]
+    make: list[str | Path] = [binaries / "initdb", "-D", data, "-U", "tester", "-A", "trust", "-E", "UTF8", "--no-sync"]
     made = subprocess.run(make, capture_output=True, text=True, check=False, timeout=SECONDS, **common)
     if made.returncode:
         raise RuntimeError(f"initdb: {made.stdout}{made.stderr}")
     for _ in range(5):
         port = _free_port()
         options = {**SETTINGS, **settings, "port": str(port), "unix_socket_directories": str(folder)}
-        command = [binaries / "postgres", "-D", data, *(f"--{name}={value}" for name, value in options.items())]
+        command: list[str | Path] = [binaries / "postgres", "-D", data]
+        command += [f"--{name}={value}" for name, value in options.items()]
         with (folder / "log").open("wb") as log:
             server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **common)
         if _answers(server, data / "postmaster.pid"):
