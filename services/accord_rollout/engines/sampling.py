@@ -35,8 +35,8 @@ class Draw(LogitsProcessor):
     """Chooses each row's next token and makes greedy `generate` take it.
 
     Inverse transform sampling: the first token at which the cumulated probability exceeds one uniform number.
-    Gumbel-max would want a random number for each token of the vocabulary, an eighth of generation's time. A row's number comes
-    from its own generator, so its tokens depend on its seed and logits, not on its neighbours.
+    Gumbel-max would want a random number for each token of the vocabulary, an eighth of generation's time. A row's
+    number comes from its own generator, so its tokens depend on its seed and logits, not on its neighbours.
 
     After generate, `tokens_TB` and `logprobs_TB` hold what was drawn at each step (rows that had ended before: pad, 0).
     """
