@@ -29,15 +29,15 @@ async def fill(tx: Writer, comparisons: int) -> None:
     for first in range(0, comparisons, 10 * 100):
         prompts, answers, tasks = [], [], []
         for number in range(first, min(first + 1000, comparisons), 10):
-            value = [["user", f"question {number}"]]
-            name = canonical.prompt_id(value)
+            conversation = canonical.canonical_json([["user", f"question {number}"]])
+            name = canonical.prompt_id(conversation)
             digest = canonical.prompt_record_digest(name, 1)
-            prompts.append(PromptRow(name, canonical.canonical_json(value), "benchmark", 1, digest))
+            prompts.append(PromptRow(name, conversation, "benchmark", 1, digest))
             texts = [f"answer {place} to question {number}" for place in range(5)]
             mine = [CompletionRow(canonical.completion_id(name, text, None), name, text, None) for text in texts]
             answers += mine
             for place, pair in enumerate(itertools.combinations([one.completion_id for one in mine], 2)):
-                task = canonical.digest("task", [number, place])
+                task = canonical.digest("task", f"[{number},{place}]")
                 tasks.append(TaskRow(task, preference_v1.TASK_KIND_COMPARISON, name, pair, 1, "work", 1))
         await tx.add_prompts(prompts)
         await tx.add_completions(answers)

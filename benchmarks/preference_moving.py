@@ -71,11 +71,10 @@ async def measure_store(url: str, moved: Rows, result: Measured) -> None:
                 await tx.add_feedback(moved[2][start : start + CHUNK])
         result.ingest["store"] = result.records / (time.perf_counter() - started)
         started, seen = time.perf_counter(), 0
-        after: tuple[int | str, ...] = ()
         async with store.reading() as tx:
-            newest = await tx.newest(PREFERENCES)
-            while page := await tx.record_page(PREFERENCES, Filter(), newest, after, 1000):
-                seen, after = seen + len(page), page[-1].position
+            numbers = await tx.record_numbers(PREFERENCES, Filter())
+            for start in range(0, len(numbers), CHUNK):
+                seen += len(await tx.records(PREFERENCES, numbers[start : start + CHUNK]))
         assert seen == result.records
         result.export["store"] = result.records / (time.perf_counter() - started)
     finally:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from json.encoder import encode_basestring as canonical_text
 from typing import Any
 
 from accord.preference import v1 as preference_v1
@@ -21,9 +22,14 @@ def canonical_json(value: Any) -> str:
     return _encoder.encode(value)
 
 
-def digest(kind: str, value: Any) -> str:
-    """SHA-256 in hex of canonical JSON; `kind` keeps digests of different sorts of things apart."""
-    return hashlib.sha256(f"accord.{kind}.v1\n{canonical_json(value)}".encode()).hexdigest()
+def digest(kind: str, content: str) -> str:
+    """SHA-256 in hex of `content`, canonical JSON; `kind` keeps digests of different sorts of things apart."""
+    return hashlib.sha256(f"accord.{kind}.v1\n{content}".encode()).hexdigest()
+
+
+def array(*elements: str) -> str:
+    """The canonical JSON of an array, from that of its elements: parts that are there already are not written again."""
+    return f"[{','.join(elements)}]"
 
 
 def conversation_value(conversation: types_v1.Conversation) -> list[list[str]]:
@@ -43,22 +49,26 @@ def origin_value(origin: preference_v1.CompletionOrigin) -> dict[str, Any] | Non
     return value if any(value.values()) else None
 
 
-def prompt_id(conversation: list[list[str]]) -> str:
-    """The id of a prompt: the digest of its conversation alone."""
+def prompt_id(conversation: str) -> str:
+    """The id of a prompt: the digest of its conversation alone, given as canonical JSON."""
     return digest("prompt", conversation)
 
 
-def completion_id(prompt: str, text: str, origin: dict[str, Any] | None, finish_reason: int = 0) -> str:
-    """The id of an answer: the digest of its prompt's id, text, origin, and of why it ended where that is known."""
-    return digest("completion", [prompt, text, origin, *([finish_reason] if finish_reason else [])])
+def completion_id(prompt: str, text: str, origin: str | None, finish_reason: int = 0) -> str:
+    """The id of an answer: the digest of its prompt's id, text, origin (canonical JSON), and of why it ended where that
+    is known."""
+    ended = (str(finish_reason),) if finish_reason else ()
+    return digest("completion", array(canonical_text(prompt), canonical_text(text), origin or "null", *ended))
 
 
 def feedback_id(
-    prompt: str, annotator: str, annotator_kind: int, judgement: Any, task: str, more: dict[str, Any] | None = None
+    prompt: str, annotator: str, annotator_kind: int, judgement: str, task: str, more: dict[str, Any] | None = None
 ) -> str:
-    """The id of a judgement: who, on what, which verdict, for which task ("": none), and what else was said (`more`:
-    criteria, comment, what it corrects)."""
-    return digest("feedback", [prompt, annotator, annotator_kind, judgement, task, *([more] if more else [])])
+    """The id of a judgement: who, on what, which verdict (canonical JSON), for which task ("": none), and what else was
+    said (`more`: criteria, comment, what it corrects)."""
+    who = (canonical_text(annotator), str(annotator_kind))
+    rest = (canonical_json(more),) if more else ()
+    return digest("feedback", array(canonical_text(prompt), *who, judgement, canonical_text(task), *rest))
 
 
 def split_of(prompt: str, heldout_fraction: float, salt: str) -> int:
@@ -73,7 +83,7 @@ def prompt_record_digest(prompt: str, split: int) -> str:
 
     The source is left out: it is a label, and whichever import came first gives it.
     """
-    return digest("record.prompt", [prompt, split])
+    return digest("record.prompt", array(canonical_text(prompt), str(split)))
 
 
 def feedback_record_digest(
@@ -81,16 +91,19 @@ def feedback_record_digest(
     split: int,
     annotator: str,
     annotator_kind: int,
-    judgement: Any,
+    judgement: str,
     source: str,
     late: bool,
     more: dict[str, Any] | None = None,
 ) -> str:
-    """The digest of a judgement as a record of a snapshot.
+    """The digest of a judgement (canonical JSON) as a record of a snapshot.
 
     Times and tasks are left out, so that the same content has the same digest wherever and whenever it was stored
     (`more`: criteria and comment, where there are any);
     conversation, texts and origins are in it by the ids of prompt and completions, which are digests of them.
     """
-    content = [prompt, split, annotator, annotator_kind, judgement, source, late]
-    return digest("record.feedback", [*content, *([more] if more else [])])
+    who = (canonical_text(annotator), str(annotator_kind))
+    rest = (canonical_json(more),) if more else ()
+    about = (canonical_text(prompt), str(split))
+    said = (judgement, canonical_text(source), "true" if late else "false")
+    return digest("record.feedback", array(*about, *who, *said, *rest))

@@ -22,7 +22,11 @@ def escape(text: str) -> str:
 
 def unescape(text: str) -> str:
     """What `escape` was given."""
-    return _ESCAPED.sub(lambda found: _NUL if found[1] == "0" else _ESCAPE, text) if _ESCAPE in text else text
+    return _ESCAPED.sub(_unescaped, text) if _ESCAPE in text else text
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    return _NUL if found[1] == "0" else _ESCAPE
 
 
 class AnyText(TypeDecorator[str]):
@@ -48,8 +52,12 @@ class AnyText(TypeDecorator[str]):
         return super().bind_processor(dialect) if dialect.name == "postgresql" else None
 
     def result_processor(self, dialect: Dialect, coltype: Any) -> Any:
-        """See TypeDecorator."""
-        return super().result_processor(dialect, coltype) if dialect.name == "postgresql" else None
+        """See TypeDecorator. One call for each value, of which there are millions."""
+        return _read if dialect.name == "postgresql" else None
+
+
+def _read(value: str | None) -> str | None:
+    return _ESCAPED.sub(_unescaped, value) if value is not None and _ESCAPE in value else value
 
 
 class Digest(AnyText):

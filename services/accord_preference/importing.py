@@ -7,8 +7,10 @@ database is locked only while the rows go in. A broken stream, a wrong record or
 from __future__ import annotations
 
 import hashlib
+import json
 import struct
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from tempfile import SpooledTemporaryFile
 from typing import IO
 
@@ -19,13 +21,16 @@ from accord_preference.context import Context, check_annotator, check_size
 from accord_preference.judgement import read_criteria, read_judgement, read_text
 from accord_preference.judging import Verdict, feedback_row
 from accord_preference.once import once
-from accord_preference.store import CompletionRow, PromptRow, Writer
+from accord_preference.store import CompletionRow, FeedbackRow, PromptRow, Writer
 
 SPOOL_BYTES = 16 * 2**20
-CHUNK_RECORDS = 1000
 _LENGTH = struct.Struct("<I")
+_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=vars).encode
+# What is stored at once: so many records, or, of long ones, so many characters.
+CHUNK_RECORDS = 2000
+CHUNK_CHARACTERS = 8 * 2**20
 # Of one record, as they will be stored.
-Rows = tuple[PromptRow, list[CompletionRow], Verdict | None]
+Rows = tuple[PromptRow, list[CompletionRow], FeedbackRow | None]
 
 
 class Importing:
@@ -42,15 +47,9 @@ class Importing:
             request_id, content = await self._receive(requests, spool)
 
             async def change(tx: Writer) -> preference_v1.ImportRecordsResponse:
-                spool.seek(0)
                 total = preference_v1.ImportRecordsResponse()
-                chunk: list[Rows] = []
-                for record in _spooled(spool):
-                    chunk.append(self._rows(record, ""))
-                    if len(chunk) == CHUNK_RECORDS:
-                        await self._store(tx, chunk, total)
-                        chunk = []
-                await self._store(tx, chunk, total)
+                for chunk in _spooled(spool):
+                    await self._store(tx, chunk, total)
                 return total
 
             return await once(self._context, request_id, content, preference_v1.ImportRecordsResponse, change)
@@ -71,11 +70,11 @@ class Importing:
                     raise InvalidArgument.at("request_id", "differs from that of the first message; send it once")
                 first = False
                 for record in request.records:
-                    self._rows(record, f"records[{count}].")
+                    rows = self._rows(record, f"records[{count}].")
                     data = record.SerializeToString(deterministic=True)
-                    framed = _LENGTH.pack(len(data)) + data
-                    content.update(framed)
-                    spool.write(framed)
+                    content.update(_LENGTH.pack(len(data)) + data)
+                    # Lines of JSON: what was made of a record need not be made again, and nothing is pickled.
+                    spool.write(_ENCODE(rows).encode() + b"\n")
                     count += 1
         except InvalidArgument as error:
             raise _counted(error, count) from error
@@ -102,7 +101,7 @@ class Importing:
                 raise InvalidArgument.at(field, f"names no completion of this record: {name!r}")
             return answers[name].completion_id
 
-        verdict = None
+        judged = None
         if record.WhichOneof("judgement") is not None:
             check_annotator(record.annotator, f"{path}annotator")
             judgement = read_judgement(record, path, resolve)
@@ -115,29 +114,47 @@ class Importing:
                 criteria=read_criteria(record.criteria, path, judgement.fields, resolve),
                 comment=read_text(record.comment, f"{path}comment"),
             )
+            judged = feedback_row(verdict, prompt, 0)
         elif record.criteria:
             raise InvalidArgument.at(f"{path}criteria", "go beside a judgement, and this record has none")
-        return prompt, list(answers.values()), verdict
+        return prompt, list(answers.values()), judged
 
-    async def _store(self, tx: Writer, rows: list[Rows], total: preference_v1.ImportRecordsResponse) -> None:
+    async def _store(self, tx: Writer, chunk: list[Rows], total: preference_v1.ImportRecordsResponse) -> None:
         """Stores a chunk and counts what was new into `total`."""
-        total.prompts += await tx.add_prompts([prompt for prompt, _, _ in rows])
-        total.completions += await tx.add_completions([answer for _, answers, _ in rows for answer in answers])
-        # As stored: a prompt keeps the source under which it came first.
-        kept = await tx.prompts([prompt.prompt_id for prompt, _, _ in rows])
+        total.prompts += await tx.add_prompts([prompt for prompt, _, _ in chunk])
+        total.completions += await tx.add_completions([answer for _, answers, _ in chunk for answer in answers])
+        judged = [feedback for _, _, feedback in chunk if feedback is not None]
+        # A prompt keeps the source under which it came first, and feedback without one goes by that.
+        unlabelled = [feedback.prompt_id for feedback in judged if not feedback.source]
+        kept = await tx.prompts(unlabelled) if unlabelled else {}
         now_us = self._context.now_us()
-        verdicts = [(verdict, kept[prompt.prompt_id]) for prompt, _, verdict in rows if verdict is not None]
-        await tx.meet([(verdict.annotator_id, verdict.annotator_kind) for verdict, _ in verdicts], now_us)
-        judged = [feedback_row(verdict, prompt, now_us) for verdict, prompt in verdicts]
-        new = await tx.add_feedback(judged)
+        await tx.meet([(feedback.annotator_id, feedback.annotator_kind) for feedback in judged], now_us)
+        given = [
+            replace(feedback, created_us=now_us, label=feedback.source or kept[feedback.prompt_id].source)
+            for feedback in judged
+        ]
+        new = await tx.add_feedback(given)
         total.feedback += new
         total.duplicates += len(judged) - new
 
 
-def _spooled(spool: IO[bytes]) -> Iterator[preference_v1.ImportRecord]:
-    """What waited. The rows are made from it again: the messages are what can be written to disk without pickling."""
-    while header := spool.read(_LENGTH.size):
-        yield preference_v1.ImportRecord.FromString(spool.read(_LENGTH.unpack(header)[0]))
+def _spooled(spool: IO[bytes]) -> Iterator[list[Rows]]:
+    """What waited, in chunks."""
+    spool.seek(0)
+    chunk: list[Rows] = []
+    characters = 0
+    for line in spool:
+        prompt, answers, judged = json.loads(line)
+        feedback = None
+        if judged is not None:
+            feedback = FeedbackRow(**{**judged, "completion_ids": tuple(judged["completion_ids"])})
+        chunk.append((PromptRow(**prompt), [CompletionRow(**answer) for answer in answers], feedback))
+        characters += len(line)
+        if len(chunk) == CHUNK_RECORDS or characters > CHUNK_CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
 
 
 def _counted(error: InvalidArgument, received: int) -> InvalidArgument:

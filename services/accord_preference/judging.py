@@ -37,18 +37,18 @@ class Verdict:
 
 def feedback_row(verdict: Verdict, prompt: PromptRow, now_us: int) -> FeedbackRow:
     """The row to store, with its id and the digest under which snapshots know it."""
-    value = verdict.judgement.value
+    judgement = canonical.canonical_json(verdict.judgement.value)
     who = (verdict.annotator_id, verdict.annotator_kind)
     said = {"criteria": verdict.criteria, "comment": verdict.comment}
     said = {name: kept for name, kept in said.items() if kept}
     identity = said | ({"supersedes": verdict.supersedes} if verdict.supersedes else {})
     return FeedbackRow(
-        feedback_id=canonical.feedback_id(prompt.prompt_id, *who, value, verdict.task_id, identity),
+        feedback_id=canonical.feedback_id(prompt.prompt_id, *who, judgement, verdict.task_id, identity),
         prompt_id=prompt.prompt_id,
         annotator_id=verdict.annotator_id,
         annotator_kind=verdict.annotator_kind,
         kind=verdict.judgement.kind,
-        judgement=canonical.canonical_json(value),
+        judgement=judgement,
         completion_ids=verdict.judgement.completion_ids,
         task_id=verdict.task_id or None,
         queue=verdict.queue,
@@ -58,7 +58,7 @@ def feedback_row(verdict: Verdict, prompt: PromptRow, now_us: int) -> FeedbackRo
         late=verdict.late,
         split=prompt.split,
         record_digest=canonical.feedback_record_digest(
-            prompt.prompt_id, prompt.split, *who, value, verdict.source, verdict.late, said
+            prompt.prompt_id, prompt.split, *who, judgement, verdict.source, verdict.late, said
         ),
         comment=verdict.comment,
         criteria=canonical.canonical_json(verdict.criteria) if verdict.criteria else "",

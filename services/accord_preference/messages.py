@@ -31,6 +31,7 @@ from accord_preference.store import (
 
 K = TypeVar("K", str, tuple[str, int])
 ROLES = ("system", "user", "assistant")
+_ENDS = frozenset(types_v1.FinishReason.values())
 
 
 def timestamp(microseconds: int) -> Timestamp:
@@ -49,10 +50,10 @@ def prompt_row(
             raise InvalidArgument.at(
                 f"{path}.messages[{index}].role", f"is {message.role!r}; must be one of {', '.join(ROLES)}"
             )
-    value = canonical.conversation_value(conversation)
-    name = canonical.prompt_id(value)
+    kept = canonical.canonical_json(canonical.conversation_value(conversation))
+    name = canonical.prompt_id(kept)
     split = canonical.split_of(name, heldout_fraction, salt)
-    return PromptRow(name, canonical.canonical_json(value), source, split, canonical.prompt_record_digest(name, split))
+    return PromptRow(name, kept, source, split, canonical.prompt_record_digest(name, split))
 
 
 def completion_row(
@@ -61,22 +62,21 @@ def completion_row(
     """A new answer to a prompt; one from elsewhere has no origin. InvalidArgument, its field behind `path`, for an end
     that there is not."""
     value = canonical.origin_value(answer.origin) if isinstance(answer, preference_v1.Completion) else None
-    if answer.finish_reason not in types_v1.FinishReason.values():
+    if answer.finish_reason not in _ENDS:
         raise InvalidArgument.at(f"{path}.finish_reason", f"is {answer.finish_reason}; leave unset what is not known")
-    name = canonical.completion_id(prompt_id, answer.text, value, answer.finish_reason)
     kept = None if value is None else canonical.canonical_json(value)
+    name = canonical.completion_id(prompt_id, answer.text, kept, answer.finish_reason)
     return CompletionRow(name, prompt_id, answer.text, kept, answer.finish_reason)
 
 
 def prompt(row: PromptRow) -> preference_v1.Prompt:
     """A prompt as a message."""
-    turns = [types_v1.ChatMessage(role=role, content=content) for role, content in json.loads(row.conversation)]
-    return preference_v1.Prompt(
-        prompt_id=row.prompt_id,
-        conversation=types_v1.Conversation(messages=turns),
-        source=row.source,
-        split=preference_v1.Split.ValueType(row.split),
+    message = preference_v1.Prompt(
+        prompt_id=row.prompt_id, source=row.source, split=preference_v1.Split.ValueType(row.split)
     )
+    for role, content in json.loads(row.conversation):
+        message.conversation.messages.add(role=role, content=content)
+    return message
 
 
 def completion(row: CompletionRow) -> preference_v1.Completion:

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from accord.errors import InvalidArgument
-from accord_preference.canonical import digest
+from accord_preference.canonical import canonical_json, digest
 
 
 def page_size(asked: int, default: int, most: int) -> int:
@@ -20,7 +20,7 @@ def page_size(asked: int, default: int, most: int) -> int:
 
 def page_token(after: Any, *query: Any) -> str:
     """A token for the page behind `after` of the list that `query` describes."""
-    return base64.urlsafe_b64encode(json.dumps([digest("page", query)[:16], after]).encode()).decode()
+    return base64.urlsafe_b64encode(json.dumps([_list(query), after]).encode()).decode()
 
 
 def read_token(token: str, start: Any, *query: Any) -> Any:
@@ -31,6 +31,11 @@ def read_token(token: str, start: Any, *query: Any) -> Any:
         kept, after = json.loads(base64.urlsafe_b64decode(token.encode()))
     except (binascii.Error, ValueError, TypeError) as error:
         raise InvalidArgument.at("page_token", "was not made by this service; start again without one") from error
-    if kept != digest("page", query)[:16] or type(after) is not type(start):
+    if kept != _list(query) or type(after) is not type(start):
         raise InvalidArgument.at("page_token", "belongs to another list; keep the other fields as they were")
     return after
+
+
+def _list(query: tuple[Any, ...]) -> str:
+    """Which list a token is of."""
+    return digest("page", canonical_json(query))[:16]

@@ -7,9 +7,11 @@ in the order of these digests, so neither the order of insertion nor the databas
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any
 
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord.preference import v1 as preference_v1
@@ -129,14 +131,21 @@ class Snapshots:
     async def export_records(
         self, request: preference_v1.ExportRecordsRequest
     ) -> AsyncIterator[preference_v1.ExportRecordsResponse]:
-        """Streams what matches and was there when the call came, in canonical order."""
+        """Streams what matched when the call came, in canonical order: one state of the database, whatever is written
+        and taken back meanwhile."""
         filter_ = messages.filter_of(request.kind, request.filter, check_split(request.split))
         async with self._context.store.reading() as tx:
-            newest = await tx.newest(request.kind)
+            numbers = await tx.record_numbers(request.kind, filter_)
+        done = 0
 
-        async def read(after: tuple[int | str, ...], limit: int) -> list[RecordRow]:
+        async def read(_: tuple[int | str, ...], limit: int) -> list[RecordRow]:
+            nonlocal done
+            wanted = numbers[done : done + limit]
+            done += len(wanted)
+            if not wanted:
+                return []
             async with self._context.store.reading() as tx:
-                return await tx.record_page(request.kind, filter_, newest, after, limit)
+                return await tx.records(request.kind, wanted)
 
         async for records in self._stream(read):
             yield preference_v1.ExportRecordsResponse(records=records)
@@ -154,29 +163,34 @@ class Snapshots:
 
     async def _stream(
         self,
-        page: Callable[[tuple[int | str, ...], int], Awaitable[list[RecordRow]]],
+        page: Callable[[tuple[int | str, ...], int], Coroutine[Any, Any, list[RecordRow]]],
         weights: Sequence[float] | None = None,
     ) -> AsyncIterator[list[preference_v1.Record]]:
-        """Reads page by page, each in a transaction of its own: a slow reader holds no lock and little memory.
+        """Reads page by page, each in a transaction of its own: a slow reader holds no lock and little memory. While
+        one is sent the next is read.
 
         `weights`: by position in a snapshot.
         """
-        limit, after = self._context.settings.page_records, ()
-        position: tuple[int | str, ...] = after
-        while rows := await page(position, limit):
-            batch: list[preference_v1.Record] = []
-            size = 0
-            for row in rows:
-                record = messages.record(row)
-                if weights is not None:
-                    record.weight = weights[int(row.position[0])]
-                if batch and size + record.ByteSize() > MESSAGE_BYTES:
-                    yield batch
-                    batch, size = [], 0
-                batch.append(record)
-                size += record.ByteSize()
-            yield batch
-            position = rows[-1].position
+        limit = self._context.settings.page_records
+        coming = asyncio.ensure_future(page((), limit))
+        try:
+            while rows := await coming:
+                coming = asyncio.ensure_future(page(rows[-1].position, limit))
+                batch: list[preference_v1.Record] = []
+                size = 0
+                for row in rows:
+                    record = messages.record(row)
+                    if weights is not None:
+                        record.weight = weights[int(row.position[0])]
+                    length = record.ByteSize()
+                    if batch and size + length > MESSAGE_BYTES:
+                        yield batch
+                        batch, size = [], 0
+                    batch.append(record)
+                    size += length
+                yield batch
+        finally:
+            coming.cancel()
 
     async def _find(self, digest: str) -> SnapshotRow:
         async with self._context.store.reading() as tx:

@@ -2,7 +2,7 @@
 rules.
 
 A store is chosen by the scheme of its URL (`accord_preference.stores.open_store`) and held to this file by
-tests/conformance/test_store.py. Prompts, completions, feedback and snapshots are written once and never change, but
+tests/conformance/test_store_*.py. Prompts, completions, feedback and snapshots are written once and never change, but
 for the note on feedback that something else has taken its place.
 """
 
@@ -182,14 +182,13 @@ class Reader(Protocol):
         """At most `limit` records of a snapshot behind position `after` (empty: from the start), in canonical order."""
         ...
 
-    async def newest(self, kind: int) -> int:
-        """The number of the newest record of this kind; those of later transactions have higher numbers."""
+    async def record_numbers(self, kind: int, filter_: Filter) -> Sequence[int]:
+        """The numbers of all records that match, in canonical order; eight bytes each."""
         ...
 
-    async def record_page(
-        self, kind: int, filter_: Filter, newest: int, after: tuple[int | str, ...], limit: int
-    ) -> list[RecordRow]:
-        """At most `limit` records that match, no newer than number `newest`, in canonical order behind `after`."""
+    async def records(self, kind: int, numbers: Sequence[int]) -> list[RecordRow]:
+        """The records of these numbers, in this order. A record never goes, and never changes but for what has become
+        of feedback since."""
         ...
 
     def record_digests(self, kind: int, filter_: Filter) -> AsyncIterator[tuple[str, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,10 +10,16 @@ from sqlalchemy import ColumnElement, Select, Table, exists, select
 
 from accord.errors import Aborted
 from accord_preference import tables
-from accord_preference.column_types import AnyText, escape
+from accord_preference.column_types import escape
 from accord_preference.store import TaskRow
 from accord_preference.stores import rows
 from accord_preference.stores.sql_write import SqlWriter
+
+# Fewer rows than this go in as values; of more, so many are written out at a time.
+FEW, BLOCK = 20, 500
+# What a line of COPY cannot hold as it is.
+_SPECIAL = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+_NOT_PLAIN = re.compile("[\\\\\t\n\r\0\x1f]").search
 
 
 class PostgresWriter(SqlWriter):
@@ -69,23 +76,49 @@ class PostgresWriter(SqlWriter):
         return bool((await self._connection.execute(select(wanted))).scalar_one())
 
     async def _add(self, table: Table, new: Sequence[Any]) -> int:
-        """One statement for all rows, a column an array: of equals the first is kept."""
+        """By COPY into a table of this transaction, and from there: of equals the first is kept."""
         if not new:
             return 0
-        found = [rows.values(row) for row in new]
-        names = list(found[0])
-        columns = [table.c[name] for name in names]
-        kinds = [column.type.compile(self._connection.dialect).split(" COLLATE")[0] for column in columns]
-        arrays = [[row[name] for row in found] for name in names]
-        for place, column in enumerate(columns):
-            if isinstance(column.type, AnyText):
-                arrays[place] = [None if text is None else escape(text) for text in arrays[place]]
-        statement = (
-            f"INSERT INTO {table.name} ({', '.join(names)}) "
-            f"SELECT * FROM unnest({', '.join(f'%s::{kind}[]' for kind in kinds)}) "
-            f"ON CONFLICT ({rows.key_of(table)}) DO NOTHING"
+        names, found = rows.columns(new)
+        if len(found) < FEW:
+            places = f"({', '.join('%s' for _ in names)})"
+            values = [_bound(value) for row in found for value in row]
+            source = f"VALUES {', '.join([places] * len(found))}"
+            return (await self._connection.exec_driver_sql(_insert(table, names, source), tuple(values))).rowcount
+        staged = f"new_{table.name}"
+        columns = ", ".join(names)
+        await self._connection.exec_driver_sql(
+            f"CREATE TEMPORARY TABLE IF NOT EXISTS {staged} ON COMMIT DROP "
+            f"AS SELECT {columns} FROM {table.name} LIMIT 0"
         )
-        return (await self._connection.exec_driver_sql(statement, tuple(arrays))).rowcount
+        driver = (await self._connection.get_raw_connection()).driver_connection
+        assert driver is not None
+        async with driver.cursor() as cursor, cursor.copy(f"COPY {staged} ({columns}) FROM STDIN") as copy:
+            for start in range(0, len(found), BLOCK):
+                await copy.write("".join(map(_line, found[start : start + BLOCK])))
+        source = f"SELECT {columns} FROM {staged}"
+        count = (await self._connection.exec_driver_sql(_insert(table, names, source))).rowcount
+        await self._connection.exec_driver_sql(f"TRUNCATE {staged}")
+        return count
+
+
+def _insert(table: Table, names: Sequence[str], source: str) -> str:
+    return f"INSERT INTO {table.name} ({', '.join(names)}) {source} ON CONFLICT ({rows.key_of(table)}) DO NOTHING"
+
+
+def _bound(value: Any) -> Any:
+    return escape(value) if isinstance(value, str) else value
+
+
+def _line(row: Sequence[Any]) -> str:
+    """A row in COPY's text format."""
+    return "\t".join([_field(value) for value in row]) + "\n"
+
+
+def _field(value: Any) -> str:
+    if isinstance(value, str):
+        return escape(value).translate(_SPECIAL) if _NOT_PLAIN(value) else value
+    return "\\N" if value is None else str(value)
 
 
 def _locking(query: Select[Any], *, skip_locked: bool = False) -> Select[Any]:

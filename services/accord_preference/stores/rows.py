@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import fields
+from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Row, Table
+from sqlalchemy import ColumnElement, Row, Table
 
+from accord_preference.canonical import canonical_json
 from accord_preference.store import (
     AnnotatorRow,
     CompletionRow,
@@ -19,11 +23,24 @@ from accord_preference.store import (
 )
 
 
+def columns(new: Sequence[Any]) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Carriers of one sort as names of columns and, for each, their values; as `values` gives them."""
+    names = [name for name in vars(new[0]) if name != "number"]
+    values_of = attrgetter(*names)
+    if "completion_ids" not in names:
+        return names, [values_of(row) for row in new]
+    place = names.index("completion_ids")
+    found = [list(values_of(row)) for row in new]
+    for row in found:
+        row[place] = canonical_json(row[place])
+    return names, [tuple(row) for row in found]
+
+
 def values(row: Any) -> dict[str, Any]:
     """A carrier as values of columns: id lists as JSON, database numbers left to the database."""
     found = dict(vars(row))
     if "completion_ids" in found:
-        found["completion_ids"] = json.dumps(found["completion_ids"], separators=(",", ":"))
+        found["completion_ids"] = canonical_json(found["completion_ids"])
     found.pop("number", None)
     return found
 
@@ -86,29 +103,19 @@ def flag(row: Row[Any]) -> FlagRow:
 
 def feedback(row: Row[Any]) -> FeedbackRow:
     """A row of `feedback`."""
-    return FeedbackRow(
-        feedback_id=row.feedback_id,
-        prompt_id=row.prompt_id,
-        annotator_id=row.annotator_id,
-        annotator_kind=row.annotator_kind,
-        kind=row.kind,
-        judgement=row.judgement,
-        completion_ids=tuple(json.loads(row.completion_ids)),
-        task_id=row.task_id,
-        queue=row.queue,
-        source=row.source,
-        label=row.label,
-        created_us=row.created_us,
-        late=row.late,
-        split=row.split,
-        record_digest=row.record_digest,
-        comment=row.comment,
-        criteria=row.criteria,
-        supersedes=row.supersedes,
-        superseded_by=row.superseded_by,
-        elapsed_us=row.elapsed_us,
-        gold=row.gold,
-    )
+    return feedback_of([getattr(row, name) for name in _FEEDBACK])
+
+
+def feedback_of(found: Sequence[Any]) -> FeedbackRow:
+    """Values of the columns that `columns_of` names for a FeedbackRow."""
+    whole = [*found]
+    whole[_IDS] = tuple(json.loads(whole[_IDS]))
+    return FeedbackRow(*whole)
+
+
+def columns_of(table: Table, carrier: type[Any]) -> list[ColumnElement[Any]]:
+    """The columns of `table` in the order of the carrier's fields: their values make one, by place."""
+    return [table.c[field.name] for field in fields(carrier)]
 
 
 def snapshot(row: Row[Any]) -> SnapshotRow:
@@ -119,5 +126,14 @@ def snapshot(row: Row[Any]) -> SnapshotRow:
 
 
 def key_of(table: Table) -> str:
-    """The column that holds the digest by which rows of `table` are named."""
-    return {"prompts": "prompt_id", "completions": "completion_id", "feedback": "feedback_id"}[table.name]
+    """The column that holds the digest by which rows of `table` are named; of annotators their id and kind."""
+    return {
+        "prompts": "prompt_id",
+        "completions": "completion_id",
+        "feedback": "feedback_id",
+        "annotators": "annotator_id, kind",
+    }[table.name]
+
+
+_FEEDBACK = [field.name for field in fields(FeedbackRow)]
+_IDS = _FEEDBACK.index("completion_ids")

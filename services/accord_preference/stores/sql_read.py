@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import fields
 from typing import Any, TypeVar
 
-from sqlalchemy import ARRAY, ColumnElement, Row, Table, Text, and_, any_, bindparam, distinct, func, or_, select
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Row,
+    Select,
+    Table,
+    Text,
+    and_,
+    any_,
+    bindparam,
+    distinct,
+    func,
+    select,
+)
+from sqlalchemy.types import TypeEngine
 
 from accord_preference import tables
 from accord_preference.column_types import escape
@@ -29,6 +46,7 @@ from accord_preference.stores.sql_history import SqlHistory, counts_now, in_queu
 
 T = TypeVar("T")
 _OPEN, _DONE, _CANCELLED, _FLAGGED = 1, 2, 3, 4
+_PROMPT = len(fields(PromptRow))
 
 
 class SqlReader(SqlHistory):
@@ -36,11 +54,11 @@ class SqlReader(SqlHistory):
 
     async def prompts(self, ids: Sequence[str]) -> dict[str, PromptRow]:
         """See `Reader`."""
-        return {row.prompt_id: rows.prompt(row) for row in await self._by_ids(tables.prompts, ids)}
+        return {row.prompt_id: row for row in await self._by_ids(tables.prompts, ids, PromptRow)}
 
     async def completions(self, ids: Sequence[str]) -> dict[str, CompletionRow]:
         """See `Reader`."""
-        return {row.completion_id: rows.completion(row) for row in await self._by_ids(tables.completions, ids)}
+        return {row.completion_id: row for row in await self._by_ids(tables.completions, ids, CompletionRow)}
 
     async def list_prompts(self, after: str, limit: int, split: int, source: str) -> list[PromptRow]:
         """See `Reader`."""
@@ -136,42 +154,33 @@ class SqlReader(SqlHistory):
         self, snapshot: SnapshotRow, after: tuple[int | str, ...], limit: int, split: int
     ) -> list[RecordRow]:
         """See `Reader`."""
-        members, record = tables.snapshot_members, _table(snapshot.kind)
-        query = (
-            select(members.c.position, record)
-            .join(record, record.c.number == members.c.member)
-            .where(members.c.snapshot == snapshot.number)
-            .order_by(members.c.position)
-            .limit(limit)
-        )
+        members, number = tables.snapshot_members, _table(snapshot.kind).c.number
+        wanted = select(members).where(members.c.snapshot == snapshot.number).order_by(members.c.position).limit(limit)
         if after:
-            query = query.where(members.c.position > after[0])
+            wanted = wanted.where(members.c.position > after[0])
         if split:
-            query = query.where(members.c.split == split)
-        found = (await self._connection.execute(query)).all()
-        return await self._records(snapshot.kind, found, [(row.position,) for row in found])
+            wanted = wanted.where(members.c.split == split)
+        # First the page and then its records: a planner that thinks little of the rest would join all of it.
+        page = wanted.subquery()
+        query = _records(snapshot.kind, page.c.position).join(page, number == page.c.member).order_by(page.c.position)
+        return await self._read(snapshot.kind, (await self._connection.execute(query)).all())
 
-    async def newest(self, kind: int) -> int:
-        """See `Reader`."""
-        return await self._count(select(func.coalesce(func.max(_table(kind).c.number), 0)))
-
-    async def record_page(
-        self, kind: int, filter_: Filter, newest: int, after: tuple[int | str, ...], limit: int
-    ) -> list[RecordRow]:
+    async def record_numbers(self, kind: int, filter_: Filter) -> array[int]:
         """See `Reader`."""
         table = _table(kind)
-        query = (
-            select(table)
-            .where(*conditions(kind, filter_), table.c.number <= newest)
-            .order_by(table.c.record_digest, table.c.number)
-            .limit(limit)
-        )
-        if after:
-            digest, number = after
-            behind = and_(table.c.record_digest == digest, table.c.number > number)
-            query = query.where(table.c.record_digest >= digest, or_(table.c.record_digest > digest, behind))
-        found = (await self._connection.execute(query)).all()
-        return await self._records(kind, found, [(row.record_digest, row.number) for row in found])
+        query = select(table.c.number).where(*conditions(kind, filter_)).order_by(table.c.record_digest, table.c.number)
+        found = array("q")
+        async for part in (await self._connection.stream(query)).scalars().partitions(10_000):
+            found.extend(part)
+        return found
+
+    async def records(self, kind: int, numbers: Sequence[int]) -> list[RecordRow]:
+        """See `Reader`."""
+        number = _table(kind).c.number
+        query = _records(kind, number).where(self._among(number, BigInteger))
+        found = (await self._connection.execute(query, {"wanted": self._wanted_keys(numbers)})).all()
+        by_number = {row[0]: row for row in found}
+        return await self._read(kind, [by_number[one] for one in numbers])
 
     async def record_digests(self, kind: int, filter_: Filter) -> AsyncIterator[tuple[str, int]]:
         """See `Reader`."""
@@ -187,35 +196,35 @@ class SqlReader(SqlHistory):
             table, table.c.request_id == request_id, lambda row: RequestRow(row.request_id, row.content, row.response)
         )
 
-    async def _records(
-        self, kind: int, found: Sequence[Row[Any]], positions: Sequence[tuple[int | str, ...]]
-    ) -> list[RecordRow]:
+    async def _read(self, kind: int, found: Sequence[Row[Any]]) -> list[RecordRow]:
+        """What a query of `_records` found, with its completions."""
+        prompts = [PromptRow(*row[1 : 1 + _PROMPT]) for row in found]
         if kind == PROMPTS:
-            return [RecordRow(position, rows.prompt(row)) for position, row in zip(positions, found, strict=True)]
-        judged = [rows.feedback(row) for row in found]
-        prompts = await self.prompts([row.prompt_id for row in judged])
+            return [RecordRow((row[0],), prompt) for row, prompt in zip(found, prompts, strict=True)]
+        judged = [rows.feedback_of(row[1 + _PROMPT :]) for row in found]
         completions = await self.completions([name for row in judged for name in row.completion_ids])
         return [
-            RecordRow(position, prompts[row.prompt_id], tuple(completions[name] for name in row.completion_ids), row)
-            for position, row in zip(positions, judged, strict=True)
+            RecordRow((row[0],), prompt, tuple([completions[name] for name in feedback.completion_ids]), feedback)
+            for row, prompt, feedback in zip(found, prompts, judged, strict=True)
         ]
 
-    async def _by_ids(self, table: Table, ids: Sequence[str], *columns: str) -> list[Row[Any]]:
-        key = table.c[rows.key_of(table)]
-        query = select(*(table.c[name] for name in columns or table.c.keys())).where(self._among(key))
-        return list(await self._connection.execute(query, {"wanted": self._wanted_ids(list(dict.fromkeys(ids)))}))
+    async def _by_ids(self, table: Table, ids: Sequence[str], carrier: type[T]) -> list[T]:
+        """The carriers of those rows of `table` that exist."""
+        query = select(*rows.columns_of(table, carrier)).where(self._among(table.c[rows.key_of(table)], Text))
+        wanted = {"wanted": self._wanted_keys(list(dict.fromkeys(ids)))}
+        return [carrier(*row) for row in await self._connection.execute(query, wanted)]
 
-    def _among(self, key: ColumnElement[str]) -> ColumnElement[bool]:
+    def _among(self, key: ColumnElement[Any], kind: type[TypeEngine[Any]]) -> ColumnElement[bool]:
         """Whether `key` is in the parameter `wanted`: one parameter for any number, and one statement to prepare."""
         if self._connection.dialect.name == "postgresql":
-            return key == any_(bindparam("wanted", type_=ARRAY(Text)))
+            return key == any_(bindparam("wanted", type_=ARRAY(kind)))
         wanted = func.json_each(bindparam("wanted", type_=Text)).table_valued("value")
         return key.in_(select(wanted.c.value))
 
-    def _wanted_ids(self, ids: list[str]) -> Any:
+    def _wanted_keys(self, keys: Sequence[Any]) -> Any:
         if self._connection.dialect.name == "postgresql":
-            return [escape(name) for name in ids]
-        return json.dumps(ids)
+            return [escape(key) if isinstance(key, str) else key for key in keys]
+        return json.dumps(list(keys))
 
     async def _one(self, table: Table, condition: ColumnElement[bool], read: Callable[[Row[Any]], T]) -> T | None:
         row = (await self._connection.execute(select(table).where(condition))).one_or_none()
@@ -249,3 +258,13 @@ def conditions(kind: int, filter_: Filter) -> list[ColumnElement[bool]]:
 
 def _table(kind: int) -> Table:
     return tables.prompts if kind == PROMPTS else tables.feedback
+
+
+def _records(kind: int, position: ColumnElement[int]) -> Select[Any]:
+    """Records of this kind with their prompts: the position, the columns of a PromptRow, those of a FeedbackRow."""
+    prompt = rows.columns_of(tables.prompts, PromptRow)
+    if kind == PROMPTS:
+        return select(position, *prompt).select_from(tables.prompts)
+    feedback = tables.feedback
+    about = feedback.join(tables.prompts, tables.prompts.c.prompt_id == feedback.c.prompt_id)
+    return select(position, *prompt, *rows.columns_of(feedback, FeedbackRow)).select_from(about)

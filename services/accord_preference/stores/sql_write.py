@@ -131,10 +131,9 @@ class SqlWriter(SqlReader):
 
     async def meet(self, annotators: Sequence[tuple[str, int]], now_us: int) -> None:
         """See `Writer`."""
-        for name, kind in dict.fromkeys(annotators):
-            if await self.annotator(name, kind) is None:
-                row = AnnotatorRow(name, kind, "", 1, "", now_us, now_us)
-                await self._connection.execute(insert(tables.annotators), [rows.values(row)])
+        await self._add(
+            tables.annotators, [AnnotatorRow(*who, "", 1, "", now_us, now_us) for who in dict.fromkeys(annotators)]
+        )
 
     async def delete_prompts(self, prompt_ids: Sequence[str], now_us: int) -> tuple[int, int]:
         """See `Writer`."""
@@ -242,11 +241,11 @@ class SqlWriter(SqlReader):
         return [*found, in_queue(task.c.queue, queue)] if queue else found
 
     async def _add(self, table: Table, new: Sequence[Any]) -> int:
-        key = rows.key_of(table)
-        wanted = {getattr(row, key): row for row in reversed(new)}
-        known = {row[0] for row in await self._by_ids(table, list(wanted), key)}
-        # `reversed` twice: the first of equals wins, and rows go in as they came.
-        fresh = [rows.values(row) for name, row in reversed(wanted.items()) if name not in known]
-        if fresh:
-            await self._connection.execute(insert(table), fresh)
-        return len(fresh)
+        """By the driver's own `executemany`: of equals the first is kept."""
+        if not new:
+            return 0
+        names, found = rows.columns(new)
+        marks = ", ".join("?" for _ in names)
+        statement = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks})"
+        unless = f"ON CONFLICT ({rows.key_of(table)}) DO NOTHING"
+        return (await self._connection.exec_driver_sql(f"{statement} {unless}", found)).rowcount
