@@ -46,8 +46,11 @@ async def run(settings: ConsoleSettings) -> None:
     server = _server(settings, console)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, server.drain)
-    discovery.write(settings.state_dir, "console", address, token=console.sessions.operator_token)
-    scheme = "https" if settings.tls_cert else "http"
+    certificate = str(settings.tls_cert.absolute()) if settings.tls_cert else ""
+    discovery.write(
+        settings.state_dir, "console", address, token=console.sessions.operator_token, certificate=certificate
+    )
+    scheme = "https" if certificate else "http"
     print(f"accord_console serving at {address}", flush=True)
     print(f"operate: {scheme}://{address}/operator?token={console.sessions.operator_token}", flush=True)
     try:

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import httpx2
 from tests.cli.command import accord_command, preference_service
+from tests.support.certificates import make_certificate
 
 from accord import discovery
 
@@ -75,6 +77,27 @@ async def test_it_says_how_to_enter_finds_the_services_and_ends_in_order(tmp_pat
         assert discovery.read(tmp_path, "console") is None
     nobody = await accord_command(tmp_path, "console", "invite", "alice")
     assert (nobody.code, "[CONSOLE_NOT_RUNNING]" in nobody.err) == (1, True)
+
+
+async def test_annotators_are_invited_to_a_console_that_serves_tls_and_to_no_other(tmp_path: Path) -> None:
+    cert, key = make_certificate(tmp_path, "annotate.test")
+    flags = ("--tls-cert", str(cert), "--tls-key", str(key))
+    async with preference_service(tmp_path), started(tmp_path, *flags) as process:
+        link = await operator_link(process)
+        assert link.startswith("https://127.0.0.1:")
+        invited = await accord_command(tmp_path, "console", "invite", "alice")
+        assert invited.code == 0, invited.err
+        assert invited.out.startswith("https://127.0.0.1:")
+        trusted = ssl.create_default_context(cafile=cert)
+        trusted.check_hostname = False
+        async with httpx2.AsyncClient(follow_redirects=True, timeout=SECONDS, verify=trusted) as web:
+            assert (await web.get(invited.out.strip())).status_code == 200
+        # Whoever serves there with another certificate is not told the operator's token.
+        (tmp_path / "other").mkdir()
+        other, _ = make_certificate(tmp_path / "other", "annotate.test")
+        cert.write_bytes(other.read_bytes())
+        refused = await accord_command(tmp_path, "console", "invite", "bob")
+        assert (refused.code, "CERTIFICATE_VERIFY_FAILED" in refused.err) == (1, True)
 
 
 async def test_a_port_in_use_is_one_line_and_exit_code_1(tmp_path: Path) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
+from tests.support.certificates import make_certificate
 from tests.support.sdk import Engine, Servicers
 
 import accord
@@ -20,17 +20,7 @@ ONCE = accord.RetryPolicy(attempts=1)
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A fresh self-signed certificate for the name `engine.test`, and its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    command = (
-        f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -out {cert} -keyout {key}"
-    )
-    subprocess.run(
-        [*command.split(), "-subj", "/CN=engine.test", "-addext", "subjectAltName=DNS:engine.test"],
-        check=True,
-        capture_output=True,
-    )
-    return cert, key
+    return make_certificate(tmp_path_factory.mktemp("tls"), "engine.test")
 
 
 async def test_tls_with_the_right_trust_and_name_only(certificate: tuple[Path, Path]) -> None:

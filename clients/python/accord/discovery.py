@@ -22,13 +22,20 @@ SERVICES: Sequence[str] = ("rollout", "reward", "preference", "trainer", "contro
 
 @dataclass(frozen=True)
 class ServiceRecord:
-    """A service that runs on this machine. `start_time` of its process: seconds since the epoch."""
+    """A service that runs on this machine. `start_time` of its process: seconds since the epoch; `certificate`: the PEM
+    file that a console serves TLS with, empty where it does not."""
 
     service: str
     address: str
     pid: int
     start_time: float
     token: str = ""
+    certificate: str = ""
+
+    @property
+    def url(self) -> str:
+        """Where a browser finds it."""
+        return f"{'https' if self.certificate else 'http'}://{self.address}"
 
 
 def state_dir(given: Path | None) -> Path:
@@ -36,10 +43,10 @@ def state_dir(given: Path | None) -> Path:
     return (given or Path(os.environ.get("ACCORD_STATE_DIR") or ".accord")).absolute()
 
 
-def write(folder: Path, service: str, address: str, *, token: str = "") -> Path:
+def write(folder: Path, service: str, address: str, *, token: str = "", certificate: str = "") -> Path:
     """Announces this process as `service` at `address`; atomic, readable by the user alone."""
     process = psutil.Process()
-    record = ServiceRecord(service, address, process.pid, process.create_time(), token)
+    record = ServiceRecord(service, address, process.pid, process.create_time(), token, certificate)
     folder.mkdir(parents=True, exist_ok=True)
     path = _path(folder, service)
     handle, temporary = tempfile.mkstemp(prefix=f".{service}-", dir=folder)  # mode 0600

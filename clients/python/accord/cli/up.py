@@ -111,7 +111,7 @@ async def _console(state_dir: Path) -> None:
             await asyncio.wait((keeping,), timeout=REFRESH_SECONDS / 4)
         found = discovery.read(state_dir, "console")
         if found is not None and not keeping.done():
-            note(f"Console: http://{found.address}/operator?token={found.token}")
+            note(f"Console: {found.url}/operator?token={found.token}")
             note("Invite annotators in another terminal: accord console invite NAME")
         await keeping
         last = (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]

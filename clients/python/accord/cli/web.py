@@ -11,6 +11,8 @@ import typer
 from accord.cli.options import Format, options, run_async
 
 if TYPE_CHECKING:
+    import ssl
+
     from accord.discovery import ServiceRecord
 
 CALL_SECONDS = 10.0
@@ -34,6 +36,8 @@ def console(
     public_url: Annotated[
         str, typer.Option("--public-url", help="How annotators reach it, https://host; goes into invite links.")
     ] = "",
+    tls_cert: Annotated[Path | None, typer.Option("--tls-cert", help="Its certificate, PEM: it serves TLS.")] = None,
+    tls_key: Annotated[Path | None, typer.Option("--tls-key", help="The certificate's key, PEM.")] = None,
     allow_insecure: Annotated[
         bool, typer.Option("--allow-insecure", help="Serve off loopback without TLS: behind a proxy that has it.")
     ] = False,
@@ -42,6 +46,8 @@ def console(
     if context.invoked_subcommand is None:
         flags = ["--host", host, "--port", str(port), "--public-url", public_url]
         flags += ["--allow-insecure"] if allow_insecure else []
+        flags += ["--tls-cert", str(tls_cert)] if tls_cert else []
+        flags += ["--tls-key", str(tls_key)] if tls_key else []
         raise typer.Exit(run_async(_serve(options(context).state_dir, flags)))
 
 
@@ -98,17 +104,29 @@ def _call(state_dir: Path, path: str, fields: dict[str, str] | None = None) -> d
     record = _running(state_dir)
     headers = {"Authorization": f"Bearer {record.token}", "Accept": "application/json"}
     data = urlencode(fields).encode() if fields is not None else None
-    request = Request(f"http://{record.address}{path}", data=data, headers=headers)
+    request = Request(f"{record.url}{path}", data=data, headers=headers)
     try:
-        with urlopen(request, timeout=CALL_SECONDS) as response:
+        with urlopen(request, timeout=CALL_SECONDS, context=_trusting(record.certificate)) as response:
             return dict(json.load(response))
     except HTTPError as error:
         said = json.load(error)
         raise FailedPrecondition(said["error"], reason=said["reason"]) from error
     except (OSError, HTTPException) as error:
-        raise Unavailable(
-            f"the console at {record.address} does not answer: {error}; where it serves TLS itself, use its People page"
-        ) from error
+        raise Unavailable(f"the console at {record.url} does not answer: {error}; use its People page") from error
+
+
+def _trusting(certificate: str) -> ssl.SSLContext | None:
+    """Trust in the very certificate that the console of this machine serves with, for whatever name it was made: it is
+    reached by its address here. None without one."""
+    import ssl
+
+    if not certificate:
+        return None
+    context = ssl.create_default_context(cafile=certificate)
+    context.check_hostname = False
+    # The file need not hold the authority that signed it.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
 
 
 def _running(state_dir: Path) -> ServiceRecord:
@@ -132,7 +150,7 @@ async def _serve(state_dir: Path, flags: list[str]) -> int:
     found = discovery.read(state_dir, "console")
     if found is not None:
         raise FailedPrecondition(
-            f"a console runs here already, at http://{found.address}, process {found.pid}", reason="CONSOLE_RUNS"
+            f"a console runs here already, at {found.url}, process {found.pid}", reason="CONSOLE_RUNS"
         )
     async with open_session(state_dir) as session:
         await session.client.runs.ensure_services(["preference"])
