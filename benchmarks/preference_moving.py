@@ -13,9 +13,9 @@ from accord.preference import v1 as preference_v1
 from accord.types import v1 as types_v1
 from accord_preference import messages
 from accord_preference.judgement import read_judgement
-from accord_preference.judging import Verdict, feedback_row
 from accord_preference.store import PREFERENCES, CompletionRow, FeedbackRow, Filter, PromptRow
 from accord_preference.stores import open_store
+from accord_preference.verdict import Verdict, feedback_row
 
 WORDS = [
     *("the", "quick", "brown", "fox", "jumps", "over", "my", "lazy", "dog", "and"),

@@ -19,9 +19,9 @@ from accord.preference import v1 as preference_v1
 from accord_preference import messages
 from accord_preference.context import Context, check_annotator, check_size
 from accord_preference.judgement import read_criteria, read_judgement, read_text
-from accord_preference.judging import Verdict, feedback_row
 from accord_preference.once import once
 from accord_preference.store import CompletionRow, FeedbackRow, PromptRow, Writer
+from accord_preference.verdict import Verdict, feedback_row
 
 SPOOL_BYTES = 16 * 2**20
 _LENGTH = struct.Struct("<I")

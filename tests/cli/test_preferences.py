@@ -47,6 +47,16 @@ async def test_a_broken_line_is_named_and_none_of_the_files_is_kept(tmp_path: Pa
         assert (await client.preferences.stats()).prompts == 0
 
 
+async def test_one_bad_line_of_a_hundred_thousand_is_named_and_nothing_is_kept(tmp_path: Path) -> None:
+    lines = [json.dumps({"prompt": f"q{number}", "chosen": "a", "rejected": "b"}) for number in range(100_000)]
+    lines[70_000] = lines[70_000].replace('"chosen"', '"chose')
+    (tmp_path / "many.jsonl").write_text("\n".join(lines) + "\n")
+    async with preference_service(tmp_path) as client:
+        ran = await accord_command(tmp_path, "preferences", "import", "many.jsonl")
+        assert (ran.code, "many.jsonl:70001:" in ran.err, "[BAD_LINE]" in ran.err) == (1, True, True)
+        assert (await client.preferences.stats()).prompts == 0
+
+
 async def test_stats_for_programs(tmp_path: Path) -> None:
     async with preference_service(tmp_path):
         await accord_command(tmp_path, "preferences", "import", write(tmp_path, "a.jsonl", *PAIRS))

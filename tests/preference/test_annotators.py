@@ -320,6 +320,20 @@ async def test_the_services_clock_decides_and_tells_what_is_left(desk: Desk) -> 
     assert caught.value.reason == "LEASE_ENDED"
 
 
+async def test_a_clock_that_is_set_back_makes_nothing_late_and_no_answer_of_negative_time(desk: Desk) -> None:
+    await desk.task()
+    lease = await desk.lease("ann", seconds=60)
+    assert lease is not None
+    desk.now -= 3600
+    stored = await desk.answer(lease, "ann")
+    assert (stored.late, stored.elapsed.seconds, stored.elapsed.nanos) == (False, 0, 0)
+    assert stored.create_time.seconds == int(desk.now)
+    [kept] = (await desk.stub.ListFeedback(preference_v1.ListFeedbackRequest(), timeout=10)).feedback
+    assert kept == stored
+    [people] = (await desk.annotators.GetQuality(preference_v1.GetQualityRequest(), timeout=10)).kinds
+    assert people.annotators[0].median_seconds == 0
+
+
 async def test_quality_names_who_agrees_who_hurries_and_what_drifts(desk: Desk) -> None:
     for number in range(30):
         await desk.task(f"question {number}", redundancy=4)

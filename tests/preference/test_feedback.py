@@ -91,6 +91,18 @@ async def test_completion_keeps_empty_text_and_whole_origin(desk: Desk) -> None:
     assert not made[1].HasField("origin")
 
 
+async def test_an_answer_of_ten_megabytes_is_refused_by_its_field_and_the_others_are_not_kept(desk: Desk) -> None:
+    prompt = await desk.prompt("hello")
+    with pytest.raises(InvalidArgument) as caught:
+        await desk.answers(prompt, "short", "b" * 10_000_000)
+    assert (caught.value.reason, caught.value.violations[0].field) == ("TEXT_TOO_LONG", "completions[1].text")
+    with pytest.raises(InvalidArgument) as caught:
+        await desk.prompt("é" * 5_000_000)
+    assert caught.value.reason == "TEXT_TOO_LONG"
+    stats = await desk.stats()
+    assert (stats.prompts, stats.completions) == (1, 0)
+
+
 Wrong = dict[str, preference_v1.Comparison | preference_v1.Ranking | preference_v1.Rating]
 
 
