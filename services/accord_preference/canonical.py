@@ -7,19 +7,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from json.encoder import encode_basestring as canonical_text
+from json.encoder import encode_basestring
 from typing import Any
 
 from accord.preference import v1 as preference_v1
 from accord.types import v1 as types_v1
 
 # One for all: json.dumps makes a new one for each call with these settings.
+_decoder = json.JSONDecoder()
 _encoder = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+# A text as canonical JSON.
+canonical_text = encode_basestring
 
 
 def canonical_json(value: Any) -> str:
     """`value` as canonical JSON."""
     return _encoder.encode(value)
+
+
+def read_json(text: str) -> Any:
+    """What `canonical_json` was given. Without what `json.loads` does about spaces: there are none."""
+    return _decoder.raw_decode(text)[0]
 
 
 def digest(kind: str, content: str) -> str:
@@ -32,9 +42,9 @@ def array(*elements: str) -> str:
     return f"[{','.join(elements)}]"
 
 
-def conversation_value(conversation: types_v1.Conversation) -> list[list[str]]:
+def conversation_json(conversation: types_v1.Conversation) -> str:
     """[[role, content], ...], oldest turn first."""
-    return [[message.role, message.content] for message in conversation.messages]
+    return array(*[array(canonical_text(turn.role), canonical_text(turn.content)) for turn in conversation.messages])
 
 
 def origin_value(origin: preference_v1.CompletionOrigin) -> dict[str, Any] | None:

@@ -50,7 +50,7 @@ def prompt_row(
             raise InvalidArgument.at(
                 f"{path}.messages[{index}].role", f"is {message.role!r}; must be one of {', '.join(ROLES)}"
             )
-    kept = canonical.canonical_json(canonical.conversation_value(conversation))
+    kept = canonical.conversation_json(conversation)
     name = canonical.prompt_id(kept)
     split = canonical.split_of(name, heldout_fraction, salt)
     return PromptRow(name, kept, source, split, canonical.prompt_record_digest(name, split))
@@ -74,7 +74,7 @@ def prompt(row: PromptRow) -> preference_v1.Prompt:
     message = preference_v1.Prompt(
         prompt_id=row.prompt_id, source=row.source, split=preference_v1.Split.ValueType(row.split)
     )
-    for role, content in json.loads(row.conversation):
+    for role, content in canonical.read_json(row.conversation):
         message.conversation.messages.add(role=role, content=content)
     return message
 
@@ -88,7 +88,7 @@ def completion(row: CompletionRow) -> preference_v1.Completion:
         finish_reason=types_v1.FinishReason.ValueType(row.finish_reason),
     )
     if row.origin is not None:
-        message.origin.CopyFrom(preference_v1.CompletionOrigin(**json.loads(row.origin)))
+        message.origin.CopyFrom(preference_v1.CompletionOrigin(**canonical.read_json(row.origin)))
     return message
 
 
@@ -111,14 +111,14 @@ def feedback(row: FeedbackRow, *, frozen: bool = False) -> preference_v1.Feedbac
         create_time=timestamp(row.created_us),
         late=row.late,
         comment=row.comment,
-        criteria=[preference_v1.Rating(**value) for value in json.loads(row.criteria or "[]")],
+        criteria=[preference_v1.Rating(**value) for value in canonical.read_json(row.criteria)] if row.criteria else (),
         supersedes=row.supersedes or "",
         elapsed=None if row.elapsed_us is None else duration(row.elapsed_us),
     )
     if not frozen:
         message.superseded_by = row.superseded_by or ""
         message.retracted = row.superseded_by == RETRACTED
-    write_judgement(row.kind, json.loads(row.judgement), message)
+    write_judgement(row.kind, canonical.read_json(row.judgement), message)
     return message
 
 

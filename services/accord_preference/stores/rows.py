@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Table
 
-from accord_preference.canonical import canonical_json
+from accord_preference.canonical import array, canonical_json, canonical_text, read_json
 from accord_preference.store import (
     AnnotatorRow,
     CompletionRow,
@@ -32,7 +32,7 @@ def columns(new: Sequence[Any]) -> tuple[list[str], list[tuple[Any, ...]]]:
     place = names.index("completion_ids")
     found = [list(values_of(row)) for row in new]
     for row in found:
-        row[place] = canonical_json(row[place])
+        row[place] = array(*map(canonical_text, row[place]))
     return names, [tuple(row) for row in found]
 
 
@@ -109,7 +109,7 @@ def feedback(row: Row[Any]) -> FeedbackRow:
 def feedback_of(found: Sequence[Any]) -> FeedbackRow:
     """Values of the columns that `columns_of` names for a FeedbackRow."""
     whole = [*found]
-    whole[_IDS] = tuple(json.loads(whole[_IDS]))
+    whole[_IDS] = tuple(read_json(whole[_IDS]))
     return FeedbackRow(*whole)
 
 
