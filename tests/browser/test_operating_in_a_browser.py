@@ -47,12 +47,16 @@ async def test_a_run_live_its_pause_its_end_and_a_comparison_of_its_policies(
         await expect(page.locator("#status .state")).to_have_text("paused", timeout=LOOP_MS)
         await page.get_by_role("button", name="Resume").click()
         await expect(page.locator("#status .state")).to_have_text("succeeded", timeout=LOOP_MS)
-        await expect(page.locator("#results tbody tr")).to_have_count(3)
+        await expect(page.locator("#iterations tbody tr")).to_have_count(3)
+        # What each iteration used, by stage: processes of their own, so every figure is somebody's.
+        used = await page.locator("#used tbody tr").all_inner_texts()
+        assert [row.split()[:2] for row in used] == [["base", "CPU"], ["1", "CPU"], ["2", "CPU"]]
+        assert all(float(row.split()[-1]) > 0.1 for row in used)
         assert await page.locator(".gate").all_inner_texts() == ["promoted", "promoted"]
         assert await page.locator(".side article").count() >= 3
         for chart in ("heldout", "reward", "kl", "lengths", "accuracy", "throughput"):
             assert await page.locator(f"[data-chart={chart}] path.line").count(), chart
-        await page.set_viewport_size({"width": 1280, "height": 1180})
+        await page.set_viewport_size({"width": 1280, "height": 1420})
         await picture(page, "console-run")
 
         await page.goto(f"{url}/models/demo-2")
