@@ -10,7 +10,15 @@ import pytest
 from tests.support.sdk import SAMPLING, Engine, asked, collect, sample, serve
 
 import accord
-from accord.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, Unavailable
+from accord.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+    Unimplemented,
+)
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 
@@ -128,3 +136,117 @@ async def test_leaving_early_cancels_what_is_in_work() -> None:
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         assert replicas.outstanding_tokens == {address: 0}
+
+
+class Phased(Engine):
+    """Prepares and activates, under a lease, and keeps one version prepared at most."""
+
+    def __init__(self, *, two_phases: bool = True) -> None:
+        super().__init__()
+        self.two_phases = two_phases
+        self.prepared: dict[int, str] = {}
+        self.calls: list[tuple[str, str]] = []
+        self.version = -1
+
+    async def PrepareWeights(self, request, context):  # type: ignore[no-untyped-def]
+        if not self.two_phases:
+            raise Unimplemented("no such call")
+        self.calls.append(("prepare", request.lease_token))
+        if self.prepared and request.weights.version not in self.prepared:
+            raise ResourceExhausted("one is prepared", reason="TOO_MANY_PREPARED")
+        self.prepared[request.weights.version] = request.weights.digest
+        return rollout_v1.PrepareWeightsResponse()
+
+    async def ActivateWeights(self, request, context):  # type: ignore[no-untyped-def]
+        self.calls.append(("activate", request.lease_token))
+        del self.prepared[request.version]
+        self.version = request.version
+        return rollout_v1.ActivateWeightsResponse()
+
+    async def DiscardWeights(self, request, context):  # type: ignore[no-untyped-def]
+        self.calls.append(("discard", request.lease_token))
+        del self.prepared[request.version]
+        return rollout_v1.DiscardWeightsResponse()
+
+    async def UpdateWeights(self, request, context):  # type: ignore[no-untyped-def]
+        self.calls.append(("update", request.lease_token))
+        self.version = request.weights.version
+        return rollout_v1.UpdateWeightsResponse()
+
+    async def GetStatus(self, request, context):  # type: ignore[no-untyped-def]
+        prepared = [rollout_v1.PreparedWeights(version=version) for version in self.prepared]
+        return rollout_v1.GetStatusResponse(
+            engine="phased", ready=True, version=self.version, digest="d", prepared=prepared
+        )
+
+
+WEIGHTS = types_v1.WeightsRef(uri="file:///w", version=4, digest="d", format="merged")
+
+
+async def test_weights_are_prepared_everywhere_before_any_are_activated_and_one_phase_is_enough() -> None:
+    both, one = Phased(), Phased(two_phases=False)
+    both.prepared[2] = "left by somebody"
+    async with serve(add, both) as first, serve(add, one) as second, accord.Replicas([first, second]) as replicas:
+        await replicas.acquire_lease("me", ttl_seconds=60)
+        assert await replicas.prepare_weights(WEIGHTS) == {}
+        assert (both.version, one.version) == (-1, -1), "the old ones serve until all are ready"
+        assert await replicas.activate_weights(WEIGHTS) == {}
+        assert (both.version, one.version) == (4, 4)
+        assert [call for call, _ in both.calls] == ["prepare", "discard", "prepare", "activate"]
+        assert {token for _, token in (*both.calls, *one.calls)} == {"secret"}
+        await replicas.update_weights(WEIGHTS)
+        assert len(both.calls) == 4, "what is in force already is not loaded again"
+
+
+async def test_a_newcomer_draws_only_once_it_has_the_weights_and_who_leaves_finishes_what_it_draws() -> None:
+    slow, newcomer = Slow(), Phased()
+    async with serve(add, slow) as first, serve(add, newcomer) as second, accord.Replicas([first]) as replicas:
+        running = asyncio.create_task(collect(replicas.generate(["a"] * 2, sampling=SAMPLING, timeout=60), []))
+        while not slow.requests:  # noqa: ASYNC110  the server tells, it does not signal
+            await asyncio.sleep(0.01)
+        await replicas.join(second, WEIGHTS, holder="me")
+        assert newcomer.version == 4
+        assert newcomer.requests == []
+        leaving = asyncio.create_task(replicas.remove(first))
+        await asyncio.sleep(0)
+        assert indices(await collect(replicas.generate(["b"] * 3, sampling=SAMPLING, version=4, timeout=60), []))
+        assert (len(slow.requests), replicas.addresses) == (1, [second])
+        assert not leaving.done()
+        slow.go.set()
+        assert indices(await running) == [0, 1]
+        await leaving
+        assert list(replicas.outstanding_tokens) == [second]
+        with pytest.raises(NotFound):
+            await replicas.remove(first)
+
+
+async def test_what_one_that_leaves_does_not_finish_in_time_is_asked_of_others() -> None:
+    slow, other = Slow(), Engine()
+    async with serve(add, slow) as first, serve(add, other) as second, accord.Replicas([first]) as replicas:
+        running = asyncio.create_task(
+            collect(replicas.generate(["a"] * 2, sampling=SAMPLING, indices=[1], timeout=60), [])
+        )
+        while not slow.requests:  # noqa: ASYNC110  the server tells, it does not signal
+            await asyncio.sleep(0.01)
+        replicas.add(second)
+        await replicas.remove(first, timeout=0.1)
+        assert indices(await running) == [1]
+        assert [asked(request) for request in other.requests] == [[1]]
+
+
+async def test_without_patience_a_call_ends_soon_after_the_last_replica_is_lost() -> None:
+    lost: list[str] = []
+    dying = Dying()
+    async with (
+        serve(add, dying) as address,
+        accord.Replicas(
+            [address], rest_seconds=0.2, patience_seconds=0.5, on_lost=lambda at, error: lost.append(at)
+        ) as replicas,
+    ):
+        found: list[rollout_v1.GenerateResponse] = []
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(
+                collect(replicas.generate(["a"] * 4, sampling=SAMPLING, timeout=600), found), timeout=20
+            )
+        assert indices(found) == [0, 1]
+        assert set(lost) == {address}
