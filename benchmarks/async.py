@@ -252,7 +252,7 @@ def main() -> None:
     parser.add_argument("--feedback", type=int, default=64, help="prompts that the simulated annotators see")
     parser.add_argument("--heldout", type=int, default=32, help="held-out prompts")
     parser.add_argument("--threads", type=int, default=1, help="of the engine, and of the trainer")
-    parser.add_argument("--engine-waits", type=float, default=0.0, help="seconds of a simulated engine for each request")
+    parser.add_argument("--engine-waits", type=float, default=0.0, help="seconds a request of a simulated engine")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--json", type=Path, help="where the figures go for programs")
     arguments = parser.parse_args()

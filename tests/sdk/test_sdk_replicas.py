@@ -56,16 +56,24 @@ class Stale(Engine):
 
 
 class Slow(Engine):
-    """Answers when it is told to."""
+    """Answers when it is told to; or is `gone` then."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, gone: bool = False) -> None:
         super().__init__()
         self.go = asyncio.Event()
+        self.left = asyncio.Event()
+        self.gone = gone
 
     async def answer(
         self, request: rollout_v1.GenerateRequest, call: int
     ) -> AsyncIterator[rollout_v1.GenerateResponse]:
-        await self.go.wait()
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.left.set()
+            raise
+        if self.gone:
+            raise Unavailable("gone")
         async for response in super().answer(request, call):
             yield response
 
@@ -250,3 +258,129 @@ async def test_without_patience_a_call_ends_soon_after_the_last_replica_is_lost(
             )
         assert indices(found) == [0, 1]
         assert set(lost) == {address}
+
+
+async def test_what_a_silent_replica_owes_is_asked_of_another_and_counts_once() -> None:
+    """Half-open: the connection stands, nothing comes. With the answer of the second one the first is let go."""
+    slow, other = Slow(), Engine()
+    async with (
+        serve(add, slow) as first,
+        serve(add, other) as second,
+        accord.Replicas([first, second], hedge_seconds=0.3) as replicas,
+    ):
+        found = await collect(replicas.generate(["a"] * 8, sampling=SAMPLING, n=2, request_id="r", timeout=60), [])
+        assert indices(found) == list(range(16))
+        assert len(slow.requests) == 1
+        drawn = [index for request in other.requests for index in asked(request)]
+        assert sorted(drawn) == list(range(16))
+        assert {request.request_id for request in (*slow.requests, *other.requests)} == {"r"}
+        assert replicas.hedged_samples == len(asked(slow.requests[0]))
+        assert set(replicas.outstanding_tokens.values()) == {0}
+        async with asyncio.timeout(10):
+            await slow.left.wait()
+
+
+async def test_the_slow_one_may_still_win_and_nothing_is_yielded_twice() -> None:
+    slow, slower = Slow(), Slow()
+    async with (
+        serve(add, slow) as first,
+        serve(add, slower) as second,
+        accord.Replicas([first], hedge_seconds=0.2) as replicas,
+    ):
+        running = asyncio.create_task(collect(replicas.generate(["a"] * 3, sampling=SAMPLING, timeout=60), []))
+        while not slow.requests:  # noqa: ASYNC110  the server tells, it does not signal
+            await asyncio.sleep(0.01)
+        replicas.add(second)
+        while not slower.requests:  # noqa: ASYNC110  the server tells, it does not signal
+            await asyncio.sleep(0.01)
+        slow.go.set()
+        slower.go.set()
+        assert indices(await running) == [0, 1, 2]
+        assert set(replicas.outstanding_tokens.values()) == {0}
+
+
+async def test_a_replica_that_is_slow_because_all_are_is_not_hedged() -> None:
+    both = Slow(), Slow()
+    async with (
+        serve(add, both[0]) as first,
+        serve(add, both[1]) as second,
+        accord.Replicas([first, second], hedge_seconds=0.1) as replicas,
+    ):
+        running = asyncio.create_task(collect(replicas.generate(["a"] * 8, sampling=SAMPLING, timeout=60), []))
+        await asyncio.sleep(0.8)
+        assert [len(engine.requests) for engine in both] == [1, 1]
+        assert replicas.hedged_samples == 0
+        for engine in both:
+            engine.go.set()
+        assert indices(await running) == list(range(8))
+    with pytest.raises(InvalidArgument):
+        accord.Replicas(["127.0.0.1:1"], hedge_seconds=0)
+
+
+async def test_a_hedge_that_is_lost_leaves_the_slow_one_to_answer() -> None:
+    """And where the slow one is lost instead, what the hedge draws already is not asked for a third time."""
+    for first_gone in (False, True):
+        slow, dying = Slow(gone=first_gone), Slow(gone=not first_gone)
+        async with (
+            serve(add, slow) as first,
+            serve(add, dying) as second,
+            accord.Replicas([first], hedge_seconds=0.2, rest_seconds=30) as replicas,
+        ):
+            running = asyncio.create_task(collect(replicas.generate(["a"] * 3, sampling=SAMPLING, timeout=60), []))
+            while not slow.requests:  # noqa: ASYNC110  the server tells, it does not signal
+                await asyncio.sleep(0.01)
+            replicas.add(second)
+            while not dying.requests:  # noqa: ASYNC110  the server tells, it does not signal
+                await asyncio.sleep(0.01)
+            (slow if first_gone else dying).go.set()
+            await asyncio.sleep(1.0)
+            (dying if first_gone else slow).go.set()
+            assert indices(await running) == [0, 1, 2]
+            kept = dying if first_gone else slow
+            assert len(kept.requests) == 1
+
+
+async def test_a_session_stays_with_its_replica_and_moves_only_when_that_is_lost() -> None:
+    engines = [Engine() for _ in range(3)]
+    names = [f"conversation-{i}" for i in range(12)]
+    async with AsyncExitStack() as stack:
+        addresses = [await stack.enter_async_context(serve(add, engine)) for engine in engines]
+        replicas = await stack.enter_async_context(accord.Replicas(addresses))
+
+        async def where() -> dict[str, int]:
+            for engine in engines:
+                engine.requests.clear()
+            found = await collect(replicas.generate(names, sampling=SAMPLING, sessions=names, timeout=60), [])
+            assert indices(found) == list(range(12))
+            return {
+                names[index]: number
+                for number, engine in enumerate(engines)
+                for request in engine.requests
+                for index in asked(request)
+            }
+
+        first = await where()
+        assert len(set(first.values())) > 1
+        assert await where() == first
+        gone = first[names[0]]
+        await replicas.remove(addresses[gone])
+        then = await where()
+        assert {name: at for name, at in then.items() if first[name] != gone} == {
+            name: at for name, at in first.items() if at != gone
+        }
+        replicas.add(addresses[gone])
+        assert await where() == first
+        with pytest.raises(InvalidArgument):
+            await collect(replicas.generate(["a"], sampling=SAMPLING, sessions=["x", "y"], timeout=60), [])
+
+
+async def test_one_that_is_taken_out_before_it_was_asked_loses_nothing() -> None:
+    first, second = Engine(), Engine()
+    async with serve(add, first) as one, serve(add, second) as two, accord.Replicas([one]) as replicas:
+        running = asyncio.create_task(collect(replicas.generate(["a"] * 2, sampling=SAMPLING, timeout=60), []))
+        while not replicas.outstanding_tokens[one]:
+            await asyncio.sleep(0)
+        replicas.add(two)
+        await replicas.remove(one, timeout=0)
+        assert indices(await running) == [0, 1]
+        assert replicas.outstanding_tokens == {two: 0}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 import grpc.aio
 
@@ -15,16 +17,35 @@ from accord.types import v1 as types_v1
 
 # Prepared versions that nobody will activate are in the way: another of this number, or too many of them.
 _IN_THE_WAY = ("VERSION_PREPARED", "TOO_MANY_PREPARED")
+# Told the address and the error when a replica did not do its part.
+OnLost = Callable[[str, AccordError], None]
 
 
 @dataclass
 class Share:
-    """What one replica was asked for: `left` are the indices that it still owes, each `tokens` at most."""
+    """What one replica was asked for: `left` are the indices that it still owes, each `tokens` at most; `heard` is when
+    it was begun or brought something last, seconds of the monotonic clock."""
 
     replica: Replica
     left: set[int]
     tokens: int
     error: AccordError | None = None
+    heard: float = field(default_factory=time.monotonic)
+    # Another replica was asked for what is left of it.
+    hedged: bool = False
+    task: asyncio.Task[None] | None = None
+
+    def add(self, indices: Iterable[int]) -> None:
+        """It owes these too."""
+        before = len(self.left)
+        self.left.update(indices)
+        self.replica.outstanding_tokens += (len(self.left) - before) * self.tokens
+
+    def done(self, index: int) -> None:
+        """It owes this index no more, whoever brought it."""
+        if index in self.left:
+            self.left.discard(index)
+            self.replica.outstanding_tokens -= self.tokens
 
 
 @dataclass(eq=False)
@@ -89,6 +110,33 @@ class Replica:
 
     async def _prepare(self, weights: types_v1.WeightsRef, timeout: float) -> None:
         await self.rollout.prepare_weights(weights, lease_token=self.lease_token, timeout=timeout)
+
+
+@dataclass
+class Pool:
+    """The replicas that share the work, and how patient one is with them; see `accord.Replicas`."""
+
+    rest_seconds: float
+    patience_seconds: float | None
+    hedge_seconds: float | None
+    on_lost: OnLost | None
+    members: list[Replica] = field(default_factory=list)
+    hedged_samples: int = 0
+
+    def lost(self, replica: Replica, error: AccordError) -> AccordError:
+        """The replica rests, and whoever wants to know is told."""
+        replica.resting_until = time.monotonic() + self.rest_seconds
+        if self.on_lost is not None and not replica.leaving:
+            self.on_lost(replica.address, error)
+        return error
+
+
+def choose(able: Sequence[Replica], session: str = "") -> Replica:
+    """The one that owes the fewest tokens; for a session always the same one as long as it is among them: by the
+    highest random weight (Thaler and Ravishankar 1998), so that who comes and goes moves only its own sessions."""
+    if session:
+        return max(able, key=lambda one: sha256(f"{session}\0{one.address}".encode()).digest())
+    return min(able, key=lambda one: one.outstanding_tokens)
 
 
 def find(replicas: list[Replica], address: str) -> Replica:
