@@ -37,8 +37,6 @@ def make_plan(request: rollout_v1.GenerateRequest) -> Plan:
     n = request.n or 1
     if n < 0:
         raise InvalidArgument.at("n", f"must be at least 1, not {n}")
-    for position, prompt in enumerate(request.prompts):
-        _check_input(request, position, prompt)
     total = len(request.prompts) * n
     indices = list(request.indices) or list(range(total))
     for index in indices:
@@ -46,6 +44,8 @@ def make_plan(request: rollout_v1.GenerateRequest) -> Plan:
             raise InvalidArgument.at("indices", f"{index} is not below {total} (prompts times n)")
     if len(set(indices)) != len(indices):
         raise InvalidArgument.at("indices", "name each index once")
+    for position in sorted({index // n for index in indices}):
+        _check_input(request, position, request.prompts[position])
     slots = tuple(_slot(request, index, n) for index in sorted(indices))
     return Plan(slots, _sampling(request.sampling))
 

@@ -51,6 +51,8 @@ class Drawing:
         self._sessions = sessions
         # When the last replica was lost since the last sample came.
         self._troubled_since: float | None = None
+        # Whether some index may be owed by two.
+        self._hedged = False
         # Those that are being drawn now, and the tasks that do.
         self._shares: list[Share] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -85,7 +87,7 @@ class Drawing:
 
     def _answered(self, index: int) -> None:
         """Nobody owes this index any more; a replica that owes nothing at all is let go."""
-        for share in self._shares:
+        for share in self._shares if self._hedged else ():
             share.done(index)
             if not share.left and share.task is not None:
                 share.task.cancel()
@@ -130,7 +132,7 @@ class Drawing:
                 if one.takes_work() and one not in asked and one.outstanding_tokens < load
             ]
             if able:
-                share.hedged = True
+                share.hedged = self._hedged = True
                 self._pool.hedged_samples += len(share.left)
                 self._begin(set(share.left), able)
 
@@ -183,6 +185,8 @@ class Drawing:
 
     async def _next(self) -> rollout_v1.GenerateResponse | Share | BaseException | None:
         """What happens next; None: a share has been silent for too long."""
+        if not self._arrived.empty():
+            return self._arrived.get_nowait()
         due = min((self._due(share) for share in self._shares if not share.hedged), default=self._end)
         try:
             return await asyncio.wait_for(self._arrived.get(), max(0.001, min(due, self._end) - time.monotonic()))

@@ -13,6 +13,8 @@ from accord.errors import Internal, Unavailable
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 
+_NOT_ASKED = rollout_v1.Prompt()
+
 
 class Rollout:
     """A rollout service: turns prompts into samples with the weights in force.
@@ -47,9 +49,11 @@ class Rollout:
         completed.
         """
         request_id = _calls.new_request_id(request_id)
+        # Of many replicas each is asked for a few of many prompts: those that are not its own keep their place only.
+        needed = {index // max(n, 1) for index in indices} if indices else range(len(prompts))
         request = rollout_v1.GenerateRequest(
             request_id=request_id,
-            prompts=[_prompt(prompt) for prompt in prompts],
+            prompts=[_prompt(prompt) if at in needed else _NOT_ASKED for at, prompt in enumerate(prompts)],
             n=n,
             sampling=sampling,
             version=version,

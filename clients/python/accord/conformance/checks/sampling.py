@@ -31,8 +31,8 @@ async def seeds_decide(target: Target) -> None:
 
 
 @check(
-    demands="`indices` gives those samples only, as they were in the whole request",
-    fix="a sample's seed and index must not depend on which others are asked for",
+    demands="`indices` gives those samples only, as they were in the whole request; prompts without any may be empty",
+    fix="a sample's seed and index must not depend on which others are asked for; look at no other prompts than theirs",
 )
 async def missing_indices_can_be_asked_for(target: Target) -> None:
     request = target.request(n=2)
@@ -40,6 +40,11 @@ async def missing_indices_can_be_asked_for(target: Target) -> None:
     request.indices.extend([1, 4])
     part = await target.samples(request)
     demand(tokens(part) == {index: tokens(whole)[index] for index in (1, 4)}, "indices 1 and 4 came out differently")
+    request.prompts[1].Clear()
+    part = await target.samples(request)
+    demand(
+        tokens(part) == {index: tokens(whole)[index] for index in (1, 4)}, "without prompt 1 they came out differently"
+    )
 
 
 @check(

@@ -124,7 +124,7 @@ class GenerateRequest(_message.Message):
     def sampling(self) -> _sample_pb2.SamplingParams: ...
     @_builtins.property
     def indices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Only these sample indices (prompt_index * n + j); empty: all."""
+        """Only these sample indices (prompt_index * n + j); empty: all. Prompts that none of them belongs to may be empty."""
 
     def __init__(
         self,
