@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.judge_peer import peer
 
 import accord
 from accord import discovery, formats
@@ -112,6 +113,22 @@ def test_ask_prints_answers_and_says_when_nobody_is_there(state: Path, tiny_fold
     assert len(re.findall(r"\(\d tokens\)$", printed, re.MULTILINE)) == 2
     with pytest.raises(AssertionError, match="was given no address of the rollout service"):
         run(tmp_path, "ask.py", "Anybody?")
+
+
+def test_a_judge_is_told_by_what_it_says_of_plain_pairs(state: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    with peer() as server:  # the longer answer is better, it says
+        printed = run(tmp_path, "judge.py", "--url", server.url, "--model", "ruler")
+    assert "  4 of 8  right\n  3 of 8  wrong\n  1 of 8  tie" in printed
+    assert len(server.seen) == 16
+    with peer("first") as server:
+        printed = run(tmp_path, "judge.py", "--url", server.url, "--model", "ruler")
+    assert "  8 of 8  tie, or the order decided\n" in printed
+    # Through the rollout service: this policy is too small to be asked at all, and says so.
+    small_loop(state, tiny_folder, "judging")
+    with pytest.raises(AssertionError, match=r"the policy did not judge: .* above the model's 256"):
+        run(state, "judge.py")
+    with pytest.raises(AssertionError, match="was given no address of the rollout service"):
+        run(tmp_path, "judge.py")
 
 
 def test_reward_prefers_a_whole_answer_of_the_right_length() -> None:
