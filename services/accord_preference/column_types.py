@@ -69,3 +69,7 @@ class Digest(AnyText):
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """See TypeDecorator."""
         return String(64, collation="C") if dialect.name == "postgresql" else String(64)
+
+    def result_processor(self, dialect: Dialect, coltype: Any) -> Any:
+        """See TypeDecorator. None: what is asked for may be any text, what is kept is a digest."""
+        return None

@@ -87,10 +87,14 @@ def write_judgement(
 ) -> None:
     """Puts the canonical form `value` of a judgement into a message."""
     if kind == preference_v1.TASK_KIND_COMPARISON:
-        feedback.comparison.CopyFrom(preference_v1.Comparison(**value))
+        comparison = feedback.comparison
+        comparison.chosen_id, comparison.rejected_id = value["chosen_id"], value["rejected_id"]
+        comparison.tie = value["tie"]
+        if value["margin"] is not None:
+            comparison.margin = value["margin"]
     elif kind == preference_v1.TASK_KIND_RANKING:
-        ranks = [preference_v1.Rank(completion_ids=names) for names in value["ranks"]]
-        feedback.ranking.CopyFrom(preference_v1.Ranking(ranks=ranks))
+        for names in value["ranks"]:
+            feedback.ranking.ranks.add(completion_ids=names)
     else:
         feedback.rating.CopyFrom(preference_v1.Rating(**value))
 

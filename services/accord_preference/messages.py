@@ -71,25 +71,31 @@ def completion_row(
 
 def prompt(row: PromptRow) -> preference_v1.Prompt:
     """A prompt as a message."""
-    message = preference_v1.Prompt(
-        prompt_id=row.prompt_id, source=row.source, split=preference_v1.Split.ValueType(row.split)
-    )
+    message = preference_v1.Prompt()
+    _put_prompt(message, row)
+    return message
+
+
+def _put_prompt(message: preference_v1.Prompt, row: PromptRow) -> None:
+    message.prompt_id, message.source = row.prompt_id, row.source
+    message.split = preference_v1.Split.ValueType(row.split)
     for role, content in canonical.read_json(row.conversation):
         message.conversation.messages.add(role=role, content=content)
-    return message
 
 
 def completion(row: CompletionRow) -> preference_v1.Completion:
     """An answer as a message."""
-    message = preference_v1.Completion(
-        completion_id=row.completion_id,
-        prompt_id=row.prompt_id,
-        text=row.text,
-        finish_reason=types_v1.FinishReason.ValueType(row.finish_reason),
-    )
+    message = preference_v1.Completion()
+    _put_completion(message, row)
+    return message
+
+
+def _put_completion(message: preference_v1.Completion, row: CompletionRow) -> None:
+    message.completion_id, message.prompt_id, message.text = row.completion_id, row.prompt_id, row.text
+    if row.finish_reason:
+        message.finish_reason = types_v1.FinishReason.ValueType(row.finish_reason)
     if row.origin is not None:
         message.origin.CopyFrom(preference_v1.CompletionOrigin(**canonical.read_json(row.origin)))
-    return message
 
 
 def duration(microseconds: int) -> Duration:
@@ -98,28 +104,27 @@ def duration(microseconds: int) -> Duration:
     return Duration(seconds=kept // 1_000_000, nanos=kept % 1_000_000 * 1000)
 
 
-def feedback(row: FeedbackRow, *, frozen: bool = False) -> preference_v1.Feedback:
-    """A judgement as a message. `frozen`: without what may have become of it since it was given."""
-    message = preference_v1.Feedback(
-        feedback_id=row.feedback_id,
-        prompt_id=row.prompt_id,
-        annotator=preference_v1.Annotator(
-            annotator_id=row.annotator_id, kind=preference_v1.AnnotatorKind.ValueType(row.annotator_kind)
-        ),
-        task_id=row.task_id or "",
-        source=row.source,
-        create_time=timestamp(row.created_us),
-        late=row.late,
-        comment=row.comment,
-        criteria=[preference_v1.Rating(**value) for value in canonical.read_json(row.criteria)] if row.criteria else (),
-        supersedes=row.supersedes or "",
-        elapsed=None if row.elapsed_us is None else duration(row.elapsed_us),
-    )
-    if not frozen:
-        message.superseded_by = row.superseded_by or ""
-        message.retracted = row.superseded_by == RETRACTED
-    write_judgement(row.kind, canonical.read_json(row.judgement), message)
+def feedback(row: FeedbackRow) -> preference_v1.Feedback:
+    """A judgement as a message, with what has become of it since it was given."""
+    message = preference_v1.Feedback()
+    _put_feedback(message, row)
+    message.superseded_by = row.superseded_by or ""
+    message.retracted = row.superseded_by == RETRACTED
     return message
+
+
+def _put_feedback(message: preference_v1.Feedback, row: FeedbackRow) -> None:
+    message.feedback_id, message.prompt_id = row.feedback_id, row.prompt_id
+    message.annotator.annotator_id = row.annotator_id
+    message.annotator.kind = preference_v1.AnnotatorKind.ValueType(row.annotator_kind)
+    message.task_id, message.source, message.late = row.task_id or "", row.source, row.late
+    message.comment, message.supersedes = row.comment, row.supersedes or ""
+    message.create_time.CopyFrom(timestamp(row.created_us))
+    if row.elapsed_us is not None:
+        message.elapsed.CopyFrom(duration(row.elapsed_us))
+    for rating in canonical.read_json(row.criteria) if row.criteria else ():
+        message.criteria.add(**rating)
+    write_judgement(row.kind, canonical.read_json(row.judgement), message)
 
 
 def task(row: TaskRow) -> preference_v1.Task:
@@ -197,13 +202,14 @@ def task_lease(
     )
 
 
-def record(row: RecordRow) -> preference_v1.Record:
-    """A record of an export as a message."""
-    return preference_v1.Record(
-        prompt=prompt(row.prompt),
-        completions=[completion(answer) for answer in row.completions],
-        feedback=None if row.feedback is None else feedback(row.feedback, frozen=True),
-    )
+def put_record(message: preference_v1.Record, row: RecordRow) -> None:
+    """Fills in a record of an export, as it was when it was given. In its place in the response: a copy of all texts
+    costs as much as the rest."""
+    _put_prompt(message.prompt, row.prompt)
+    for answer in row.completions:
+        _put_completion(message.completions.add(), answer)
+    if row.feedback is not None:
+        _put_feedback(message.feedback, row.feedback)
 
 
 def snapshot(row: SnapshotRow) -> preference_v1.Snapshot:

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord.preference import v1 as preference_v1
@@ -22,8 +22,9 @@ from accord_preference.paging import page_size, page_token, read_token
 from accord_preference.store import PREFERENCES, RecordRow, SnapshotRow, Writer
 from accord_preference.weighing import Weighing
 
-# A message of an export ends at this size even with room for more records.
-MESSAGE_BYTES = 2**20
+# A message of an export ends with the record that takes it above this size.
+MESSAGE_BYTES = 2**19
+R = TypeVar("R", preference_v1.ExportSnapshotResponse, preference_v1.ExportRecordsResponse)
 
 
 class Snapshots:
@@ -125,8 +126,8 @@ class Snapshots:
             async with self._context.store.reading() as tx:
                 return await tx.snapshot_page(snapshot, after, limit, split)
 
-        async for records in self._stream(read, weights):
-            yield preference_v1.ExportSnapshotResponse(records=records)
+        async for response in self._stream(preference_v1.ExportSnapshotResponse, read, weights):
+            yield response
 
     async def export_records(
         self, request: preference_v1.ExportRecordsRequest
@@ -147,8 +148,8 @@ class Snapshots:
             async with self._context.store.reading() as tx:
                 return await tx.records(request.kind, wanted)
 
-        async for records in self._stream(read):
-            yield preference_v1.ExportRecordsResponse(records=records)
+        async for response in self._stream(preference_v1.ExportRecordsResponse, read):
+            yield response
 
     async def _weights(
         self, request: preference_v1.ExportSnapshotRequest, snapshot: SnapshotRow
@@ -163,9 +164,10 @@ class Snapshots:
 
     async def _stream(
         self,
+        response_type: type[R],
         page: Callable[[tuple[int | str, ...], int], Coroutine[Any, Any, list[RecordRow]]],
         weights: Sequence[float] | None = None,
-    ) -> AsyncIterator[list[preference_v1.Record]]:
+    ) -> AsyncIterator[R]:
         """Reads page by page, each in a transaction of its own: a slow reader holds no lock and little memory. While
         one is sent the next is read.
 
@@ -176,19 +178,17 @@ class Snapshots:
         try:
             while rows := await coming:
                 coming = asyncio.ensure_future(page(rows[-1].position, limit))
-                batch: list[preference_v1.Record] = []
-                size = 0
+                response, size = response_type(), 0
                 for row in rows:
-                    record = messages.record(row)
+                    if size > MESSAGE_BYTES:
+                        yield response
+                        response, size = response_type(), 0
+                    record = response.records.add()
+                    messages.put_record(record, row)
                     if weights is not None:
                         record.weight = weights[int(row.position[0])]
-                    length = record.ByteSize()
-                    if batch and size + length > MESSAGE_BYTES:
-                        yield batch
-                        batch, size = [], 0
-                    batch.append(record)
-                    size += length
-                yield batch
+                    size += record.ByteSize()
+                yield response
         finally:
             coming.cancel()
 
