@@ -177,6 +177,29 @@ async def test_ten_thousand_pairs_take_seconds(desk: Desk) -> None:
     assert len(await desk.export((await desk.snapshot()).digest)) == 10_000
 
 
+async def test_long_answers_are_stored_in_parts_of_one_import(desk: Desk) -> None:
+    records = [pair(number) for number in range(24)]
+    for number, record in enumerate(records):
+        record.completions[0].text = f"{number} " + "long " * 180_000
+    done = await desk.load(records, size=4)
+    assert (done.prompts, done.completions, done.feedback, done.duplicates) == (24, 48, 24, 0)
+    again = await desk.load([*records, pair(99)], size=4)
+    assert (again.prompts, again.completions, again.feedback, again.duplicates) == (1, 2, 1, 24)
+    digest = (await desk.snapshot()).digest
+    assert (
+        sorted(len(record.completions[0].text) > 900_000 for record in await desk.export(digest))
+        == [False] + [True] * 24
+    )
+
+
+async def test_a_prompt_keeps_its_first_source_and_feedback_without_one_goes_by_it(desk: Desk) -> None:
+    await desk.prompt("question 1", source="first")
+    unnamed = pair(1, source="")
+    await desk.load([unnamed, pair(2, source="second")])
+    assert [(one.source, one.count) for one in (await desk.stats()).feedback] == [("first", 1), ("second", 1)]
+    assert (await desk.snapshot(sources=["first"])).train_records == 1
+
+
 async def test_others_are_served_while_a_slow_sender_imports(desk: Desk) -> None:
     begun, end = asyncio.Event(), asyncio.Event()
 
