@@ -192,7 +192,7 @@ class Runner:
             for iteration in range(1, journal.status.iteration + 1):
                 await self._services.client.preferences.cancel_tasks(queue_name(self.run_id, iteration))
         except AccordError as error:
-            await journal.tell("retry", f"its annotation tasks stay open: {error.message}")
+            await journal.tell("left_out", f"its annotation tasks stay open: {error.message}")
 
     def _remember(self, journal: Journal, message: str, recoverable: bool) -> None:
         log.warning("run %s: %s", self.run_id, message)

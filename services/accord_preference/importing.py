@@ -10,9 +10,8 @@ import hashlib
 import json
 import struct
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from tempfile import SpooledTemporaryFile
-from typing import IO
+from typing import IO, Any
 
 from accord.errors import FieldViolation, InvalidArgument
 from accord.preference import v1 as preference_v1
@@ -29,8 +28,8 @@ _ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=va
 # What is stored at once: so many records, or, of long ones, so many characters.
 CHUNK_RECORDS = 2000
 CHUNK_CHARACTERS = 8 * 2**20
-# Of one record, as they will be stored.
-Rows = tuple[PromptRow, list[CompletionRow], FeedbackRow | None]
+# Of one record, as they will be stored; feedback by field, since some of it is known only then.
+Rows = tuple[PromptRow, list[CompletionRow], dict[str, Any] | None]
 
 
 class Importing:
@@ -80,7 +79,9 @@ class Importing:
             raise _counted(error, count) from error
         return request_id, content.hexdigest()
 
-    def _rows(self, record: preference_v1.ImportRecord, path: str) -> Rows:
+    def _rows(
+        self, record: preference_v1.ImportRecord, path: str
+    ) -> tuple[PromptRow, list[CompletionRow], FeedbackRow | None]:
         """The rows of one record. InvalidArgument names what is wrong in it."""
         settings = self._context.settings
         for index, turn in enumerate(record.prompt.messages):
@@ -123,17 +124,18 @@ class Importing:
         """Stores a chunk and counts what was new into `total`."""
         total.prompts += await tx.add_prompts([prompt for prompt, _, _ in chunk])
         total.completions += await tx.add_completions([answer for _, answers, _ in chunk for answer in answers])
-        judged = [feedback for _, _, feedback in chunk if feedback is not None]
+        given = [feedback for _, _, feedback in chunk if feedback is not None]
         # A prompt keeps the source under which it came first, and feedback without one goes by that.
-        unlabelled = [feedback.prompt_id for feedback in judged if not feedback.source]
+        unlabelled = [feedback["prompt_id"] for feedback in given if not feedback["source"]]
         kept = await tx.prompts(unlabelled) if unlabelled else {}
         now_us = self._context.now_us()
-        await tx.meet([(feedback.annotator_id, feedback.annotator_kind) for feedback in judged], now_us)
-        given = [
-            replace(feedback, created_us=now_us, label=feedback.source or kept[feedback.prompt_id].source)
-            for feedback in judged
-        ]
-        new = await tx.add_feedback(given)
+        for feedback in given:
+            feedback["created_us"] = now_us
+            feedback["completion_ids"] = tuple(feedback["completion_ids"])
+            feedback["label"] = feedback["source"] or kept[feedback["prompt_id"]].source
+        judged = [FeedbackRow(**feedback) for feedback in given]
+        await tx.meet([(row.annotator_id, row.annotator_kind) for row in judged], now_us)
+        new = await tx.add_feedback(judged)
         total.feedback += new
         total.duplicates += len(judged) - new
 
@@ -144,10 +146,7 @@ def _spooled(spool: IO[bytes]) -> Iterator[list[Rows]]:
     chunk: list[Rows] = []
     characters = 0
     for line in spool:
-        prompt, answers, judged = json.loads(line)
-        feedback = None
-        if judged is not None:
-            feedback = FeedbackRow(**{**judged, "completion_ids": tuple(judged["completion_ids"])})
+        prompt, answers, feedback = json.loads(line)
         chunk.append((PromptRow(**prompt), [CompletionRow(**answer) for answer in answers], feedback))
         characters += len(line)
         if len(chunk) == CHUNK_RECORDS or characters > CHUNK_CHARACTERS:

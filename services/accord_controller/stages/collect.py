@@ -116,7 +116,7 @@ async def _create(work: Work, wanted: Sequence[preference_v1.Task], request_id: 
         rest = [task for task in wanted if task.prompt_id != gone]
         if error.reason != "PROMPT_DELETED" or not rest:
             raise
-        await work.journal.tell("retry", f"prompt {gone} was deleted meanwhile; nobody is asked about it")
+        await work.journal.tell("left_out", f"prompt {gone} was deleted meanwhile; nobody is asked about it")
         # Nothing was opened, so the same request_id may name what is left.
         return await _create(work, rest, request_id)
 

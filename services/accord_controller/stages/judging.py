@@ -55,7 +55,7 @@ async def _ask_all(work: Work, queue: str, tasks: int) -> None:
             )
         if done.skipped:
             await work.journal.tell(
-                "retry",
+                "left_out",
                 f"{judge.name} gave no readable verdict on {len(done.skipped)} tasks; they are no data",
                 {"unreadable_verdicts": float(len(done.skipped))},
             )

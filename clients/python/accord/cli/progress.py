@@ -24,6 +24,7 @@ SAID = {
     "replayed": "replayed from the ledger",
     "service_restarted": "a service was restarted",
     "retry": "trying again",
+    "left_out": "left out",
     "waiting": "waiting",
     "failed": "FAILED",
     "paused": "paused",

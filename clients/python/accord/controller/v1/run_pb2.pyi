@@ -1050,7 +1050,7 @@ class RunEvent(_message.Message):
     total_steps: _builtins.int
     kind: _builtins.str
     """`stage_started`, `step`, `stage_finished`, `iteration_finished`, `replayed`, `service_restarted`, `retry`, `waiting`,
-    `failed`, `paused`, `resumed`, `cancelled`, `succeeded`.
+    `left_out` (what the run goes on without), `failed`, `paused`, `resumed`, `cancelled`, `succeeded`.
     """
     message: _builtins.str
     """For people."""
