@@ -270,7 +270,7 @@ async def vllm(arguments: argparse.Namespace, python: Path) -> list[Side]:
     options = json.dumps({"kv_cache_gib": 1, "enforce_eager": True, "engine_args": limits})
     path = os.pathsep.join([str(ROOT / "clients" / "python"), str(ROOT / "services")])
     with tempfile.TemporaryDirectory() as folder:
-        async with process(
+        async with service(
             str(python), "-m", "accord_rollout", "--engine=vllm", f"--engine-options={options}",
             f"--state-dir={folder}", f"--model={arguments.model}", f"--threads={arguments.threads}",
             f"--dtype={arguments.dtype}", "--log-level=warning", PYTHONPATH=path, **env,
@@ -288,21 +288,21 @@ async def vllm(arguments: argparse.Namespace, python: Path) -> list[Side]:
                 await timed(through, draw_through, lambda: time.process_time() + cpu_of(pid))
     port = free_port()
     async with process(
-        str(python), "-m", "vllm.entrypoints.cli.main", "serve", str(arguments.model), f"--port={port}",
+        str(python), "-m", "vllm.entrypoints.openai.api_server", f"--model={arguments.model}", f"--port={port}",
         "--host=127.0.0.1", f"--dtype={arguments.dtype}", "--enforce-eager", f"--max-num-seqs={arguments.samples}",
-        "--no-enable-prefix-caching", f"--kv-cache-memory-bytes={2**30}", "--generation-config=vllm",
-        "--served-model-name=m", "--disable-log-stats", **env,
+        "--no-enable-prefix-caching", "--no-enable-chunked-prefill", f"--kv-cache-memory-bytes={2**30}",
+        "--generation-config=vllm", "--served-model-name=m", "--disable-log-stats", **env,
     ) as started:  # fmt: skip
-        limits_ = httpx2.Limits(max_connections=arguments.samples)
-        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=LONG, limits=limits_) as client_:
-            await answering(client_, started)
+        most = httpx2.Limits(max_connections=arguments.samples)
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=LONG, limits=most) as http_client:
+            await answering(http_client, started)
 
             async def one(index: int) -> int:
                 body = {
                     "model": "m", "prompt": rendered[index], "max_tokens": arguments.tokens, "temperature": 1.0,
                     "seed": 1000 + index, "logprobs": 0, "return_token_ids": True,
                 }  # fmt: skip
-                answer = (await client_.post("/v1/completions", json=body)).raise_for_status().json()
+                answer = (await http_client.post("/v1/completions", json=body)).raise_for_status().json()
                 return int(answer["usage"]["completion_tokens"])
 
             async def draw_http() -> int:
@@ -316,8 +316,7 @@ async def vllm(arguments: argparse.Namespace, python: Path) -> list[Side]:
 
 def free_port() -> int:
     """One that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
 
 
@@ -336,11 +335,13 @@ async def answering(client: httpx2.AsyncClient, started: asyncio.subprocess.Proc
 
 def show_sides(sides: Sequence[Side], console: Console, title: str) -> None:
     """The second over the first."""
-    table = Table("", "tokens a round", "tokens a second", "tokens a CPU-second", "ratio", title=title)
+    table = Table("", "tokens a round", "tokens a second", "ratio", "tokens a CPU-second", "ratio", title=title)
     for side in sides:
-        over = f"{ratio(side, sides[0]):.3f}" if side is not sides[0] else ""
+        clock = cpu = ""
+        if side is not sides[0]:
+            clock, cpu = f"{ratio(side, sides[0]):.3f}", f"{side.cpu_rate / sides[0].cpu_rate:.3f}"
         tokens = f"{statistics.median(side.tokens):.0f}"
-        table.add_row(side.name, tokens, f"{side.rate:.1f}", f"{side.cpu_rate:.1f}", over)
+        table.add_row(side.name, tokens, f"{side.rate:.1f}", clock, f"{side.cpu_rate:.1f}", cpu)
     console.print(table)
 
 
@@ -361,6 +362,7 @@ def main() -> None:
     parser.add_argument("--batch-seconds", type=float, default=2.0, help="what a simulated engine takes for one")
     parser.add_argument("--json", type=Path, help="where the figures go for programs")
     arguments = parser.parse_args()
+    os.environ.update(QUIET)  # the engine in this process computes as the one in the service does
     console, figures = Console(), {}
     if "contract" in arguments.only:
         found = figures["contract"] = asyncio.run(contract(arguments))

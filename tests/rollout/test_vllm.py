@@ -47,6 +47,16 @@ def vllm_processes(of: int) -> list[psutil.Process]:
     return [each for each in found if each.status() != psutil.STATUS_ZOMBIE and "VLLM" in " ".join(each.cmdline())]
 
 
+async def test_more_prompts_than_fit_into_one_pass_are_drawn_each_by_its_seed(folder: Path, tmp_path: Path) -> None:
+    """vLLM itself ends on the CPU where it cuts a seeded prompt into parts."""
+    small = {**OPTIONS["vllm"], "engine_args": {"max_num_batched_tokens": 256, "max_num_seqs": 64}}
+    async with make_engine("vllm", tmp_path, **small) as engine:
+        await put_in_force(engine, folder)
+        jobs = [Job(index, tuple(range(3, 100)), seed=index) for index in range(9)]
+        drawn = [one async for one in engine.generate(jobs, Sampling(max_new_tokens=4))]
+        assert sorted(one.index for one in drawn if isinstance(one, Drawn)) == list(range(9)), drawn
+
+
 async def test_reloaded_weights_are_bit_for_bit_a_fresh_loads_and_a_dead_engine_starts_anew(
     tmp_path: Path, folder: Path
 ) -> None:

@@ -43,6 +43,9 @@ def engine_args(folder: Path, options: VllmOptions, *, cuda: bool, dtype: str, t
         # Bound to cores, its threads would fight with those of the other services for the same ones.
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         given.setdefault("kv_cache_memory_bytes", int((options.kv_cache_gib or 1) * _GIB))
+        # vLLM takes back what it drew after a part of a prompt by the generator's offset, which torch's generator on
+        # the CPU has not: a seeded prompt that is cut in parts ends the whole engine.
+        given.setdefault("enable_chunked_prefill", False)
     elif options.kv_cache_gib is not None:
         given["kv_cache_memory_bytes"] = int(options.kv_cache_gib * _GIB)
     eager = options.enforce_eager if options.enforce_eager is not None else not cuda
