@@ -61,6 +61,19 @@ def iteration_so_far(ledger: Ledger, iteration: int) -> controller_v1.IterationR
     return whole
 
 
+def first_services(spec: controller_v1.RunSpec) -> controller_v1.RolloutServices:
+    """What draws a run's samples when it begins."""
+    services = controller_v1.RolloutServices(engine=spec.rollout.engine, replicas=spec.rollout.replicas)
+    if spec.rollout.HasField("engine_options"):
+        services.engine_options.CopyFrom(spec.rollout.engine_options)
+    return services
+
+
+def services_of(status: controller_v1.RunStatus) -> controller_v1.RolloutServices:
+    """What draws a run's samples now."""
+    return status.rollout if status.HasField("rollout") else first_services(status.resolved_spec)
+
+
 def base(work: Work) -> types_v1.WeightsRef:
     """The run's base model."""
     return work.ledger.need(BASE, types_v1.WeightsRef)

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from accord.controller import v1 as controller_v1
-from accord.errors import Aborted, InvalidArgument
-from accord_controller import facts, inputs, spec
+from accord.errors import Aborted, FailedPrecondition, InvalidArgument
+from accord_controller import facts, inputs, spec, swaps
 from accord_controller.garbage import Garbage, collect_garbage
 from accord_controller.launchers.launcher import Launcher
 from accord_controller.ledger import Ledger
@@ -105,6 +105,18 @@ class ControllerHandler:
         await self._once.run(request.request_id, request, resume)
         return await self._store.get_run(request.run_id)
 
+    async def swap_engine(self, request: controller_v1.SwapEngineRequest) -> controller_v1.EngineSwap:
+        """Changes what draws a run's samples, while it goes on. InvalidArgument; FailedPrecondition, NO_LAUNCHER."""
+        run = await self._store.get_run(request.run_id)
+        known = Here(self._settings, {}, everywhere=True)
+        swaps.check(request.services, run.status.resolved_spec, known.names("accord.engines"))
+        if self._settings.launcher == "none" and not request.services.addresses:
+            raise FailedPrecondition(
+                "nothing starts services here (--launcher none): start the engine and name its address",
+                reason="NO_LAUNCHER",
+            )
+        return await self._once.run(request.request_id, request, lambda: self._runs.swap(request))
+
     async def collect_garbage(self, request: controller_v1.CollectGarbageRequest) -> Garbage:
         """Frees what nothing refers to, or says what that would be."""
         return await self._once.run(
@@ -196,6 +208,7 @@ class ControllerHandler:
         run = controller_v1.Run(run_id=wanted.run_id, spec=wanted.spec)
         run.status.state = controller_v1.RUN_STATE_PENDING
         run.status.resolved_spec.CopyFrom(resolved)
+        run.status.rollout.CopyFrom(facts.first_services(resolved))
         run.status.simulated_feedback = resolved.feedback.HasField("simulated")
         stored, new = await self._store.create_run(request.request_id, run)
         if new:
@@ -211,9 +224,13 @@ class ControllerHandler:
 class Here:
     """What can be named in a spec on this machine."""
 
-    def __init__(self, settings: ControllerSettings, models: Mapping[str, controller_v1.Model]) -> None:
+    def __init__(
+        self, settings: ControllerSettings, models: Mapping[str, controller_v1.Model], *, everywhere: bool = False
+    ) -> None:
+        """`everywhere`: also what is asked of a service that does not run yet."""
         self._settings = settings
         self._models = models
+        self._everywhere = everywhere
 
     @property
     def models(self) -> Mapping[str, controller_v1.Model]:
@@ -222,7 +239,8 @@ class Here:
 
     def names(self, group: str) -> Sequence[str] | None:
         """The installed plugins; None where a service runs elsewhere, which may have others."""
-        return None if self._settings.address(_SERVICE_OF[group]) else plugins.names(group)
+        elsewhere = self._settings.address(_SERVICE_OF[group]) and not self._everywhere
+        return None if elsewhere else plugins.names(group)
 
 
 def page_limit(page_size: int, default: int = DEFAULT_PAGE) -> int:

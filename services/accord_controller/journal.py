@@ -94,6 +94,10 @@ class Journal:
         self.facts += len(entries)
         self._check()
 
+    async def note(self, entries: Sequence[Entry], *happenings: Happening) -> None:
+        """Records facts beside the stage's work: they are no progress of it, and do not stop it."""
+        await self._commit(entries, happenings)
+
     async def progress(self, step: int, total: int, message: str = "") -> None:
         """Shows how far the stage is, without an event."""
         self.status.step, self.status.total_steps, self.status.message = step, total, message

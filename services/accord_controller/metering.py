@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import accord
 from accord.controller import v1 as controller_v1
 from accord.errors import AccordError
 from accord_controller.launchers.launcher import SERVICES
-from accord_controller.services import Services
+from accord_controller.services import SINGLE, Services
 from accord_runtime import usage
 
 # What a process that is killed used after the last look is not known.
@@ -64,7 +65,9 @@ class Meter:
     async def look(self) -> None:
         """Adds what was used since the last look. A service that does not answer in time is counted by the next one."""
         async with self._one:
-            answers = await asyncio.gather(*(self._ask(service) for service in SERVICES))
+            single = [self._ask(self._services.client, service) for service in SINGLE]
+            drawing = [self._ask_replica(address) for address in self._services.rollouts.addresses]
+            answers = await asyncio.gather(*single, *drawing)
             own = usage.own()
             looks = [look for look in answers if look is not None]
             looks.append(Look("controller", own.instance, own.cpu_seconds))
@@ -86,9 +89,13 @@ class Meter:
         if gpus:
             self.used.gpu_seconds += len(gpus) * elapsed
 
-    async def _ask(self, service: str) -> Look | None:
+    async def _ask_replica(self, address: str) -> Look | None:
+        async with accord.Client(rollout=address) as client:
+            return await self._ask(client, "rollout")
+
+    async def _ask(self, client: accord.Client, service: str) -> Look | None:
         try:
-            said = await self._services.client.usage.of(service, timeout=ANSWER_SECONDS)
+            said = await client.usage.of(service, timeout=ANSWER_SECONDS)
         except AccordError:
             return None
         return Look(service, said.instance, said.cpu_seconds, said.gpus)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from accord.controller import v1 as controller_v1
 from accord.errors import AccordError
-from accord_controller import facts
+from accord_controller import facts, swaps
 from accord_controller.journal import Journal
 from accord_controller.launchers.launcher import Launcher
 from accord_controller.ledger import Ledger
@@ -36,6 +36,7 @@ from accord_controller.stages.prepare import prepare
 from accord_controller.stages.reward_model import reward_model
 from accord_controller.stopping import Stopped, Switch
 from accord_controller.store.store import Store
+from accord_controller.swapping import Swapper
 from accord_controller.troubles import is_recoverable
 from accord_controller.work import Work
 
@@ -69,8 +70,9 @@ class Runner:
         *,
         lease_seconds: float,
         told: Callable[[], None],
+        alone: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`told` is called whenever the run has changed."""
+        """`told` is called whenever the run has changed; `alone`: whether no other run is at work in this process."""
         self.run_id = run_id
         self._store = store
         self._state_dir = state_dir
@@ -82,6 +84,18 @@ class Runner:
         self._trouble: Trouble | None = None
         # Facts recorded since the last trouble: none means that recovering did not help.
         self._recoveries = 0
+        self._journal: Journal | None = None
+        # Held while the journal is read anew, and while something beside the stage is recorded.
+        self._recording = asyncio.Lock()
+        self._swap_asked = asyncio.Event()
+        self._swapper = Swapper(
+            launcher,
+            self._services.rollouts,
+            lease_seconds,
+            journal=self._in_hand,
+            recording=self._recording,
+            alone=alone,
+        )
 
     def wish(self, wish: Wish) -> None:
         """What the user wants now. Cancelling ends work in flight at once; pausing waits for the next durable point."""
@@ -102,9 +116,24 @@ class Runner:
         if self._stage is not None:
             self._stage.cancel()
 
+    async def swap(self, request: controller_v1.SwapEngineRequest) -> controller_v1.EngineSwap:
+        """Records that other services are to draw; they are brought in while the stages go on."""
+        journal = self._journal or await self._load()
+        async with self._recording:
+            swap = await swaps.ask(self._journal or journal, request)
+        self._swap_asked.set()
+        return swap
+
     async def drive(self) -> None:
         """Works until the run ends, is paused, or fails."""
+        swapping = asyncio.create_task(self._swap_when_asked())
+
+        async def stop_swapping() -> None:
+            swapping.cancel()
+            await asyncio.gather(swapping, return_exceptions=True)
+
         try:
+            await self._swap_first()
             while True:
                 journal = await self._load()
                 match reconcile(journal.spec, journal.status, self._observe(journal)):
@@ -118,33 +147,76 @@ class Runner:
                         )
                         return
                     case Cancel():
+                        await stop_swapping()
+                        await self._swapper.give_up()
                         await self._withdraw(journal)
                         await journal.turn(controller_v1.RUN_STATE_CANCELLED, "cancelled", "cancelled")
                         return
                     case Fail(message):
+                        await stop_swapping()
+                        await self._swapper.end_own()
                         await journal.turn(controller_v1.RUN_STATE_FAILED, "failed", message)
                         return
                     case Succeed():
+                        await stop_swapping()
+                        await self._swapper.give_up()
                         await self._withdraw(journal)
                         await journal.turn(controller_v1.RUN_STATE_SUCCEEDED, "succeeded", _summary(journal.status))
                         return
                     case Nothing():
                         return
         finally:
+            await stop_swapping()
             await self._services.close()
 
     async def _load(self) -> Journal:
         """The run as it is recorded, and nothing else: what a failed stage had in memory is gone."""
-        run = await self._store.get_run(self.run_id)
-        return Journal(
-            self._store,
-            await Ledger.load(self._store, self.run_id, self._state_dir),
-            run,
-            stage_seconds=await self._store.stage_seconds(self.run_id),
-            stage_usage=await self._store.stage_usage(self.run_id),
-            told=self._told,
-            check=self._switch.check,
-        )
+        async with self._recording:
+            self._journal = Journal(
+                self._store,
+                await Ledger.load(self._store, self.run_id, self._state_dir),
+                await self._store.get_run(self.run_id),
+                stage_seconds=await self._store.stage_seconds(self.run_id),
+                stage_usage=await self._store.stage_usage(self.run_id),
+                told=self._told,
+                check=self._switch.check,
+            )
+            return self._journal
+
+    def _in_hand(self) -> Journal:
+        assert self._journal is not None, "nothing is swapped before the run was read"
+        return self._journal
+
+    async def _swap_first(self) -> None:
+        """A swap that was asked for or begun before comes first: what draws now may be what the run failed for."""
+        swap = swaps.under_way((await self._load()).status)
+        if swap is None or self._swapper.weights() is None:
+            self._swap_asked.set()
+            return
+        self._stage = asyncio.create_task(self._swapper.carry_out(swap))
+        stopping = asyncio.create_task(self._switch.stopping.wait())
+        try:
+            await asyncio.wait((self._stage, stopping), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (self._stage, stopping):
+                task.cancel()
+            await asyncio.gather(self._stage, stopping, return_exceptions=True)
+            self._stage = None
+            self._swap_asked.set()
+
+    async def _swap_when_asked(self) -> None:
+        while True:
+            await self._swap_asked.wait()
+            self._swap_asked.clear()
+            swap = swaps.under_way(self._in_hand().status)
+            if swap is not None:
+                try:
+                    await self._swapper.carry_out(swap)
+                except AccordError as error:
+                    # It stays under way: the run that is resumed takes it up.
+                    log.error("run %s: swap %d could not be recorded: %s", self.run_id, swap.number, error.message)
+                except Exception:
+                    log.exception("run %s: swap %d: fault in the controller", self.run_id, swap.number)
 
     def _observe(self, journal: Journal) -> Observation:
         finished = facts.finished_stages(journal.ledger, journal.spec.iterations)
@@ -177,7 +249,13 @@ class Runner:
         async def restarted(service: str, message: str) -> None:
             await work.journal.tell("service_restarted", message)
 
-        await self._services.connect(on_restart=restarted)
+        connected = await asyncio.gather(
+            self._services.rollouts.connect(lambda: facts.services_of(work.status), work.journal.tell),
+            self._services.connect(on_restart=restarted),
+            return_exceptions=True,
+        )
+        for failed in filter(None, connected):
+            raise failed
         async with self._meter.at_work(work.journal.stage_usage):
             await STAGES[stage](work, iteration)
             if stage in (controller_v1.STAGE_REWARD_MODEL, controller_v1.STAGE_EVALUATE):

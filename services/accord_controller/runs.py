@@ -7,6 +7,7 @@ import logging
 
 from accord.controller import v1 as controller_v1
 from accord.errors import FailedPrecondition
+from accord_controller import swaps
 from accord_controller.journal import Journal
 from accord_controller.launchers.launcher import Launcher
 from accord_controller.ledger import Ledger
@@ -67,6 +68,7 @@ class Runs:
             self._settings.state_dir.absolute(),
             lease_seconds=self._settings.lease_seconds,
             told=self._tell,
+            alone=lambda: self._active.keys() <= {run_id},
         )
         task = asyncio.create_task(runner.drive(), name=f"run {run_id}")
         self._active[run_id] = (runner, task)
@@ -108,6 +110,14 @@ class Runs:
         runner, task = self._active[run.run_id]
         runner.wish(Wish.CANCEL)
         await asyncio.wait([task])
+
+    async def swap(self, request: controller_v1.SwapEngineRequest) -> controller_v1.EngineSwap:
+        """Other services are to draw for a run: now where it is at work, else when it is resumed. FailedPrecondition,
+        RUN_ENDED, SWAP_UNDER_WAY."""
+        at_work = self._active.get(request.run_id)
+        if at_work is not None:
+            return await at_work[0].swap(request)
+        return await swaps.ask(await self._journal(await self._store.get_run(request.run_id)), request)
 
     async def drain(self, seconds: float) -> None:
         """Pauses every run at its next durable point, and where that is not reached in time, before it."""

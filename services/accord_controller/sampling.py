@@ -66,7 +66,7 @@ async def ask_samples(
     wanted: list[int] = []
     for attempt in range(TRIES):
         failures: dict[int, types_v1.Failure] = {}
-        async for response in work.client.rollout.generate(
+        async for response in work.rollout.generate(
             asked,
             n=n,
             sampling=sampling_params(work),
@@ -74,7 +74,6 @@ async def ask_samples(
             version=version,
             min_version=min_version,
             indices=wanted,
-            lease_token=work.services.token("rollout"),
         ):
             if response.WhichOneof("result") == "sample":
                 samples.setdefault(response.sample.index, response.sample)

@@ -63,6 +63,10 @@ class RunServicer(v1.RunServiceServicer):
         """Addresses of the services, started when they are not up."""
         return v1.EnsureServicesResponse(addresses=await self._handler.ensure_services(request.services))
 
+    async def SwapEngine(self, request: v1.SwapEngineRequest, context: Context) -> v1.SwapEngineResponse:
+        """Changes what draws a run's samples."""
+        return v1.SwapEngineResponse(swap=await self._handler.swap_engine(request))
+
 
 class ModelServicer(v1.ModelServiceServicer):
     """Adapts the handler."""

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Literal
 
 import accord
 from accord.errors import AccordError, FailedPrecondition
-from accord_controller.launchers.launcher import SERVICES, Launcher, OnRestart
+from accord_controller.launchers.launcher import Launcher, OnRestart
+from accord_controller.rollouts import Rollouts
 
 log = logging.getLogger(__name__)
 
 Leased = Literal["rollout", "trainer"]
+# All but rollout, of which a run may have several or others than the launcher's.
+SINGLE = ("reward", "preference", "trainer")
 WAIT_SECONDS = 1.0
 # Short: a service that stays away is restarted by the launcher, not waited for.
 RETRY = accord.RetryPolicy(attempts=3, first=0.2, longest=1.0)
@@ -28,28 +31,29 @@ class Services:
         self._holder = f"runs/{run_id}"
         self._lease_seconds = lease_seconds
         self._client: accord.Client | None = None
-        self._tokens: dict[Leased, str] = {}
+        self._trainer_token = ""
+        self.rollouts = Rollouts(launcher, run_id, lease_seconds)
 
     @property
     def client(self) -> accord.Client:
-        """The SDK client of the four services."""
+        """The SDK client of the services that there is one of."""
         if self._client is None:
             raise FailedPrecondition("the services were not connected yet", reason="NOT_CONNECTED")
         return self._client
 
-    def token(self, service: Leased) -> str:
-        """The token of the lease in force; calls that change something carry it."""
-        return self._tokens.get(service, "")
+    def token(self, service: Literal["trainer"]) -> str:
+        """The token of its lease in force; calls that change something carry it."""
+        return self._trainer_token
 
-    async def connect(self, services: Iterable[str] = SERVICES, on_restart: OnRestart | None = None) -> None:
-        """Makes sure that the services are up, and takes up with them where they are now."""
+    async def connect(self, services: Sequence[str] = SINGLE, on_restart: OnRestart | None = None) -> None:
+        """Makes sure that these services are up, and takes up with them where they are now. `rollouts` connects by
+        itself."""
         addresses = await self._launcher.ensure(services, on_restart)
         if self._client is not None:
             if addresses.items() <= self._client.addresses.items():
                 return
             await self._client.close()
         self._client = accord.Client(
-            rollout=addresses.get("rollout"),
             reward=addresses.get("reward"),
             preference=addresses.get("preference"),
             trainer=addresses.get("trainer"),
@@ -57,7 +61,8 @@ class Services:
         )
 
     async def close(self) -> None:
-        """Closes the client."""
+        """Closes the connections."""
+        await self.rollouts.close()
         if self._client is not None:
             await self._client.close()
             self._client = None
@@ -70,11 +75,15 @@ class Services:
         """
         for service in services:
             await self._acquire(service, waiting)
-        renewal = asyncio.create_task(self._renew(services))
+        keeping = [asyncio.create_task(self._renew(services))]
+        if "rollout" in services:
+            keeping.append(asyncio.create_task(self.rollouts.keep_whole()))
         try:
             yield
         finally:
-            renewal.cancel()
+            for task in keeping:
+                task.cancel()
+            await asyncio.gather(*keeping, return_exceptions=True)
             for service in services:
                 await self._release(service)
 
@@ -95,11 +104,13 @@ class Services:
                 await waiting("")
 
     async def _ask(self, service: Leased) -> None:
-        area = self.client.rollout if service == "rollout" else self.client.trainer
-        lease = await area.acquire_lease(
-            self._holder, ttl_seconds=self._lease_seconds, token=self._tokens.get(service, "")
+        if service == "rollout":
+            await self.rollouts.acquire()
+            return
+        lease = await self.client.trainer.acquire_lease(
+            self._holder, ttl_seconds=self._lease_seconds, token=self._trainer_token
         )
-        self._tokens[service] = lease.token
+        self._trainer_token = lease.token
 
     async def _renew(self, services: Iterable[Leased]) -> None:
         while True:
@@ -112,11 +123,13 @@ class Services:
                     log.warning("%s: the lease of the %s service was not renewed: %s", self._holder, service, error)
 
     async def _release(self, service: Leased) -> None:
-        token = self._tokens.pop(service, "")
+        if service == "rollout":
+            await self.rollouts.release()
+            return
+        token, self._trainer_token = self._trainer_token, ""
         if not token or self._client is None:
             return
-        area = self._client.rollout if service == "rollout" else self._client.trainer
         try:
-            await area.release_lease(token, timeout=2)
+            await self._client.trainer.release_lease(token, timeout=2)
         except AccordError as error:
             log.warning("%s: the lease of the %s service ends by itself: %s", self._holder, service, error)

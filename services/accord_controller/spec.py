@@ -65,6 +65,7 @@ def resolve(spec: controller_v1.RunSpec) -> controller_v1.RunSpec:
     rollout = full.rollout
     rollout.engine = rollout.engine or "transformers"
     rollout.max_new_tokens = rollout.max_new_tokens or 32
+    rollout.replicas = rollout.replicas or 1
     if not rollout.HasField("temperature"):
         rollout.temperature = 1.0
     _name_files(full)
@@ -167,6 +168,7 @@ def _check_numbers(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
         ("evaluate.prompts", evaluate.prompts, 1),
         ("evaluate.samples_per_prompt", evaluate.samples_per_prompt, 1),
         ("rollout.max_new_tokens", spec.rollout.max_new_tokens, 1),
+        ("rollout.replicas", spec.rollout.replicas, 1),
     ]
     if feedback.HasField("simulated"):
         simulated = feedback.simulated
@@ -208,6 +210,8 @@ def _check_numbers(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
             f"must be 0 where the run is deterministic, not {policy.max_staleness}: which version draws a sample "
             "depends on how long generation and training take",
         )
+    if spec.deterministic and spec.rollout.replicas > 1:
+        yield _wrong("rollout.replicas", f"must be 1 in a deterministic run, not {spec.rollout.replicas}")
     if policy.reference not in ("base", "promoted"):
         yield _wrong("policy.reference", f"must be `base` or `promoted`, not {policy.reference!r}")
     if not (math.isfinite(spec.rollout.temperature) and spec.rollout.temperature > 0):

@@ -12,6 +12,7 @@ from accord.controller import v1 as controller_v1
 from accord_controller.journal import Journal
 from accord_controller.ledger import Ledger
 from accord_controller.metering import Meter
+from accord_controller.rollouts import Rollouts
 from accord_controller.seeds import seed_for
 from accord_controller.services import Leased, Services
 from accord_controller.store.store import Store
@@ -46,8 +47,18 @@ class Work:
         return self.journal.ledger
 
     @property
+    def status(self) -> controller_v1.RunStatus:
+        """How the run is doing."""
+        return self.journal.status
+
+    @property
+    def rollout(self) -> Rollouts:
+        """The run's rollout services, as one."""
+        return self.services.rollouts
+
+    @property
     def client(self) -> accord.Client:
-        """The four services."""
+        """The other services."""
         return self.services.client
 
     def seed(self, *parts: object) -> int:

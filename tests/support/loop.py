@@ -104,9 +104,9 @@ class Controller:
             await asyncio.sleep(0.05)
         return self._process.returncode
 
-    def kill_service(self, name: str) -> int:
-        """SIGKILL to a service; returns its pid."""
-        record = discovery.read(self.state_dir, name)
+    def kill_service(self, name: str, replica: str = "") -> int:
+        """SIGKILL to a service, or to one of its replicas by name; returns its pid."""
+        record = discovery.read(self.state_dir / "rollouts" / replica if replica else self.state_dir, name)
         assert record is not None, f"{name} does not run"
         psutil.Process(record.pid).kill()
         return record.pid
@@ -119,8 +119,9 @@ class Controller:
         """SIGKILL to it and to every service that it started, for the end of a test."""
         if self._process is not None and self._process.poll() is None:
             self.kill()
-        for name in ("rollout", "reward", "preference", "trainer"):
-            record = discovery.read(self.state_dir, name)
+        found = [discovery.read(self.state_dir, name) for name in ("rollout", "reward", "preference", "trainer")]
+        found += [discovery.read(folder, "rollout") for folder in (self.state_dir / "rollouts").glob("*")]
+        for record in found:
             if record is not None:
                 psutil.Process(record.pid).kill()
 

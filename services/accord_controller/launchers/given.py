@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
-from accord.errors import FailedPrecondition
+from accord.errors import AccordError, FailedPrecondition
 from accord_controller.launchers.health import wait_healthy
-from accord_controller.launchers.launcher import OnRestart, check_services
+from accord_controller.launchers.launcher import OnRestart, RolloutSet, check_services
 from accord_controller.settings import ControllerSettings
 
 
@@ -28,5 +29,36 @@ class GivenAddresses:
             await wait_healthy(name, address, self._settings.start_seconds)
         return addresses
 
+    async def ensure_rollouts(self, wanted: RolloutSet, on_restart: OnRestart | None = None) -> list[str]:
+        """The rollout services whose addresses are given, whatever they run. Unavailable where none answers."""
+        if wanted.name:
+            raise FailedPrecondition(
+                "nothing starts services here (--launcher none): start the engine and name its address",
+                reason="NO_LAUNCHER",
+            )
+        if not self._settings.rollout_addresses:
+            raise FailedPrecondition(
+                "no address of the rollout service: give --rollout-address, or --launcher local", reason="NO_ADDRESS"
+            )
+        return await healthy_ones(self._settings.rollout_addresses, self._settings.start_seconds)
+
+    async def end_rollouts(self, ended: RolloutSet) -> None:
+        """Nothing to stop."""
+
     async def close(self) -> None:
         """Nothing to stop."""
+
+
+async def healthy_ones(addresses: Iterable[str], seconds: float) -> list[str]:
+    """Those rollout services that answer within `seconds`. Unavailable, SERVICE_DOWN, where none does."""
+    asked = list(addresses)
+    results = await asyncio.gather(
+        *(wait_healthy("rollout", address, seconds) for address in asked), return_exceptions=True
+    )
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(result, AccordError):
+            raise result
+    found = [address for address, result in zip(asked, results, strict=True) if result is None]
+    if not found:
+        raise next(result for result in results if isinstance(result, AccordError))
+    return found

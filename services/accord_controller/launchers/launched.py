@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import psutil
@@ -47,8 +47,13 @@ class Launched:
         return found
 
     async def stop_all(self, own: Mapping[str, ServiceProcess], seconds: float) -> None:
-        """SIGTERM to all, SIGKILL to those that live on after `seconds`. `own`: children, which must be reaped."""
-        processes = list(self.processes().values())
+        """Stops all. `own`: children, which must be reaped."""
+        await self.stop({*self._read(), *own}, own, seconds)
+
+    async def stop(self, names: Collection[str], own: Mapping[str, ServiceProcess], seconds: float) -> None:
+        """SIGTERM to those named, SIGKILL to those that live on after `seconds`."""
+        own = {name: child for name, child in own.items() if name in names}
+        processes = [process for name, process in self.processes().items() if name in names]
         for process in processes:
             _quietly(process.terminate)
         deadline = time.monotonic() + seconds
@@ -62,7 +67,7 @@ class Launched:
             await asyncio.sleep(0.05)
         for child in own.values():
             await child.stop(1.0)
-        self._write({})
+        self._write({name: kept for name, kept in self._read().items() if name not in names})
 
     def _read(self) -> dict[str, tuple[int, float]]:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 from accord.errors import InvalidArgument
@@ -14,12 +15,34 @@ SERVICES = ("rollout", "reward", "preference", "trainer")
 OnRestart = Callable[[str, str], Awaitable[None]]
 
 
+@dataclass(frozen=True)
+class RolloutSet:
+    """Rollout services that draw together: `replicas` of one engine, told the same `options` (JSON).
+
+    `name`: empty for those that all runs share, which are also what `ensure` knows as `rollout`.
+    """
+
+    engine: str = ""
+    replicas: int = 1
+    options: str = ""
+    name: str = ""
+
+
 class Launcher(Protocol):
     """Runs services, or knows where they run."""
 
     async def ensure(self, services: Iterable[str], on_restart: OnRestart | None = None) -> dict[str, str]:
         """Addresses of healthy services: found, or started, or started again. Unavailable, with the reason and the last
         lines of its log, for one that does not come up."""
+        ...
+
+    async def ensure_rollouts(self, wanted: RolloutSet, on_restart: OnRestart | None = None) -> list[str]:
+        """Addresses of the healthy ones of a set: found, or started, or started again. Unavailable where none comes up;
+        FailedPrecondition, NO_LAUNCHER, for a set that cannot be started from here."""
+        ...
+
+    async def end_rollouts(self, ended: RolloutSet) -> None:
+        """Stops those of a set that this launcher started; others are left alone."""
         ...
 
     async def close(self) -> None:

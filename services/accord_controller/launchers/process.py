@@ -56,34 +56,53 @@ class ServiceProcess:
             await asyncio.sleep(0.05)
 
 
-def start_process(name: str, settings: ControllerSettings, log: Path, *, dtype: str = "") -> ServiceProcess:
-    """Starts `python -m accord_<name>` in a session of its own: Ctrl-C in the terminal reaches the controller alone,
+@dataclass(frozen=True)
+class Instance:
+    """What is to be started: a service, under a name that its log and `launched.json` have it by, and its own state
+    folder; a rollout service also with its engine and what that is told (JSON)."""
+
+    service: str
+    name: str
+    state_dir: Path
+    engine: str = ""
+    options: str = ""
+
+
+def instance_of(service: str, settings: ControllerSettings) -> Instance:
+    """The one that everybody on this state folder shares."""
+    return Instance(service, service, settings.state_dir.absolute(), settings.engine if service == "rollout" else "")
+
+
+def start_process(what: str | Instance, settings: ControllerSettings, log: Path, *, dtype: str = "") -> ServiceProcess:
+    """Starts `python -m accord_<service>` in a session of its own: Ctrl-C in the terminal reaches the controller alone,
     which then stops its services in order."""
+    instance = instance_of(what, settings) if isinstance(what, str) else what
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
         start = out.seek(0, 2)
         popen = subprocess.Popen(
-            command(name, settings, dtype),
+            command(instance, settings, dtype),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
-            env=environment(settings.threads(name), os.environ),
+            env=environment(settings.threads(instance.service), os.environ),
             start_new_session=True,
         )
     return ServiceProcess(popen, log, start)
 
 
-def command(name: str, settings: ControllerSettings, dtype: str = "") -> list[str]:
+def command(what: str | Instance, settings: ControllerSettings, dtype: str = "") -> list[str]:
     """The command line of a service. `dtype`: what an engine that ran here before computed in."""
-    options = ["--state-dir", str(settings.state_dir.absolute()), "--port", "0", "--log-level", settings.log_level]
-    if name == "rollout":
-        options += ["--engine", settings.engine, *(["--dtype", dtype] if dtype else [])]
-    module = ["-m", f"accord_{name}", *options]
-    if name == "trainer" and settings.trainer_ranks > 1:
+    instance = instance_of(what, settings) if isinstance(what, str) else what
+    options = ["--state-dir", str(instance.state_dir), "--port", "0", "--log-level", settings.log_level]
+    if instance.service == "rollout":
+        options += ["--engine", instance.engine, *(["--dtype", dtype] if dtype else [])]
+        options += ["--engine-options", instance.options] if instance.options else []
+    module = ["-m", f"accord_{instance.service}", *options]
+    if instance.service == "trainer" and settings.trainer_ranks > 1:
         # No restarts of its own: a dead trainer is for the launcher to start again, which counts how often.
         module = [*TORCHRUN, f"--nproc-per-node={settings.trainer_ranks}", "--max-restarts=0", *module]
-    # Not resolved: the name of a virtual environment's python is what makes it one.
-    python = settings.rollout_python.absolute() if name == "rollout" and settings.rollout_python else sys.executable
+    python = settings.python(instance.engine) if instance.service == "rollout" else sys.executable
     return [str(python), *module]
 
 

@@ -131,7 +131,7 @@ async def _completions(work: Work, iteration: int) -> list[preference_v1.Complet
     policy = facts.promoted(work)
     async with work.leased("rollout"):
         await check_same_engine(work)
-        await work.client.rollout.update_weights(policy, lease_token=work.services.token("rollout"))
+        await work.rollout.update_weights(policy)
         samples = await gather_samples(
             work,
             iteration,

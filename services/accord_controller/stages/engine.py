@@ -14,7 +14,7 @@ async def check_same_engine(work: Work) -> None:
     if not work.spec.deterministic:
         return
     then = work.ledger.need(facts.ENGINE, rollout_v1.GetStatusResponse)
-    now = await work.client.rollout.status()
+    now = await work.rollout.status()
     for field, flag in (("engine", "--engine"), ("compute_dtype", "--dtype"), ("compute_threads", "--threads")):
         before, found = getattr(then, field), getattr(now, field)
         if before != found:

@@ -78,6 +78,5 @@ async def _model_of(work: Work, judge: controller_v1.Judge) -> AsyncIterator[Jud
     if model is None:
         raise NotFound(f"there is no model {judge.policy} any more", reason="MODEL_NOT_FOUND")
     async with work.leased("rollout"):
-        token = work.services.token("rollout")
-        await work.client.rollout.update_weights(model.weights, lease_token=token)
-        yield PolicyJudge(work.client.rollout, token)
+        await work.rollout.update_weights(model.weights)
+        yield PolicyJudge(work.rollout.generate)

@@ -93,7 +93,7 @@ async def _overlapping(
     staleness = work.spec.policy.max_staleness
     # Batches are drawn one after the other, so that each is as fresh as can be. Where weights change between two
     # tokens, the long responses of one need not hold up the next.
-    in_flight = (await work.client.rollout.status()).updates_in_flight
+    in_flight = (await work.rollout.status()).updates_in_flight
     drawing = asyncio.Semaphore(1 + staleness if in_flight else 1)
 
     async def make(step: int, least: int) -> Batch:
@@ -113,7 +113,7 @@ async def _overlapping(
 
 
 async def _update(work: Work, weights: types_v1.WeightsRef) -> None:
-    await work.client.rollout.update_weights(weights, lease_token=work.services.token("rollout"))
+    await work.rollout.update_weights(weights)
 
 
 async def put_into_force(work: Work, opened: trainer_v1.Training) -> types_v1.WeightsRef:

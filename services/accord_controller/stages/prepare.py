@@ -22,7 +22,7 @@ async def prepare(work: Work) -> None:
     await _pin_models(work)
     async with work.leased("rollout", "trainer"):
         base = facts.base(work)
-        await work.client.rollout.update_weights(base, lease_token=work.services.token("rollout"))
+        await work.rollout.update_weights(base)
         await _check_engine(work)
         await _try_trainings(work)
         measured = await measuring.measure(work, 0, version=0, scorers=work.spec.evaluate.scorers)
@@ -55,13 +55,15 @@ async def _pin_models(work: Work) -> None:
 
 async def _check_engine(work: Work) -> None:
     """The engine and the algorithms are the ones asked for. Records what the engine computes with."""
-    status = await work.client.rollout.status()
-    if status.engine != work.spec.rollout.engine:
-        raise FailedPrecondition(
-            f"the rollout service runs the engine {status.engine}, the run asks for {work.spec.rollout.engine}; start "
-            f"it with --engine {work.spec.rollout.engine}, or set rollout.engine",
-            reason="OTHER_ENGINE",
-        )
+    wanted, said = facts.services_of(work.status).engine, await work.rollout.statuses()
+    for address, status in said.items():
+        if status.engine != wanted:
+            raise FailedPrecondition(
+                f"the rollout service at {address} runs the engine {status.engine}, the run asks for {wanted}; start "
+                f"it with --engine {wanted}, or set rollout.engine",
+                reason="OTHER_ENGINE",
+            )
+    status = next(iter(said.values()))
     algorithms = (await work.client.trainer.status()).algorithms
     for field, name in (("reward_model", work.spec.reward_model.algorithm), ("policy", work.spec.policy.algorithm)):
         if name not in algorithms:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from typing import Any
 
 import grpc.aio
 
@@ -108,6 +109,32 @@ class Runs:
         request = controller_v1.ResumeRunRequest(request_id=_calls.new_request_id(request_id), run_id=run_id)
         response = await self._caller.call(lambda seconds: self._stub.ResumeRun(request, timeout=seconds), timeout)
         return response.run
+
+    async def swap_engine(
+        self,
+        run_id: str,
+        engine: str = "",
+        *,
+        replicas: int = 0,
+        engine_options: Mapping[str, Any] | None = None,
+        addresses: Sequence[str] = (),
+        request_id: str | None = None,
+        timeout: float = _calls.QUICK,
+    ) -> controller_v1.EngineSwap:
+        """Lets other rollout services draw for a run while it goes on: of an engine that the controller's launcher
+        starts, or those at `addresses` (`host:port`), which run already.
+
+        Answers at once; `get(run_id).status.swaps` says how far it is, and why newcomers were refused.
+        FailedPrecondition: RUN_ENDED, SWAP_UNDER_WAY, NO_LAUNCHER.
+        """
+        services = controller_v1.RolloutServices(engine=engine, replicas=replicas, addresses=addresses)
+        if engine_options:
+            services.engine_options.update(dict(engine_options))
+        request = controller_v1.SwapEngineRequest(
+            request_id=_calls.new_request_id(request_id), run_id=run_id, services=services
+        )
+        response = await self._caller.call(lambda seconds: self._stub.SwapEngine(request, timeout=seconds), timeout)
+        return response.swap
 
     async def collect_garbage(
         self, dry_run: bool = False, *, request_id: str | None = None, timeout: float = _calls.STREAM

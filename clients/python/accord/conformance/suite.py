@@ -36,8 +36,10 @@ async def conformance(
     tolerance: float = 0.02,
     seconds: float = 60.0,
     only: Sequence[str] = (),
+    lease_token: str = "",
 ) -> AsyncIterator[Outcome]:
     """What comes of each check, as it ends. The engine's weights are `model` afterwards, where that is given.
+    `lease_token`: of a lease that the caller holds; without, the suite holds one meanwhile.
 
     AccordError where the engine cannot be reached, does not load `model`, or is leased to somebody.
     """
@@ -46,7 +48,9 @@ async def conformance(
         stub = rollout_v1.RolloutServiceStub(channel)
         target = Target(stub, model, other, reference, tolerance, seconds, prefix=f"conformance-{uuid.uuid4().hex[:8]}")
         before = await target.status()
-        await take_lease(target)
+        target.lease_token = lease_token
+        if not lease_token:
+            await take_lease(target)
         try:
             if model is not None:
                 await target.update(target.weights(model, before.version + 1 if before.ready else 0))
@@ -55,7 +59,7 @@ async def conformance(
             if model is not None:
                 await target.update(target.weights(model, (await target.status()).version + 1))
         finally:
-            if target.lease_token:
+            if target.lease_token and not lease_token:
                 await stub.ReleaseLease(rollout_v1.ReleaseLeaseRequest(token=target.lease_token), timeout=seconds)
 
 

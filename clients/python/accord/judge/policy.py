@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from accord.areas.rollout import Rollout
 from accord.conversations import conversation
@@ -17,18 +18,18 @@ LEASE_SECONDS = 3600.0
 
 
 class PolicyJudge:
-    """See `JudgeModel`. `lease_token`: of the engine's lease, under which the weights were put into force."""
+    """See `JudgeModel`. `generate`: `client.rollout.generate` or one like it, of engines in which the policy is in
+    force."""
 
-    def __init__(self, rollout: Rollout, lease_token: str) -> None:
-        self._rollout = rollout
-        self._lease_token = lease_token
+    def __init__(self, generate: Callable[..., AsyncIterator[rollout_v1.GenerateResponse]]) -> None:
+        self._generate = generate
 
     async def ask(self, system: str, question: str) -> str:
         """See `JudgeModel`: greedy. Unavailable, NO_SAMPLES, where the engine fails."""
         asked = rollout_v1.Prompt(conversation=conversation([("system", system), ("user", question)]), seed=0)
         sampling = types_v1.SamplingParams(max_new_tokens=MAX_TOKENS, temperature=0.0)
         reply = ""
-        async for response in self._rollout.generate([asked], sampling=sampling, lease_token=self._lease_token):
+        async for response in self._generate([asked], sampling=sampling):
             if response.HasField("failure"):
                 failure = response.failure.failure
                 raise Unavailable(f"the policy did not judge: {failure.message}", reason="NO_SAMPLES")
@@ -42,6 +43,6 @@ async def policy_judge(rollout: Rollout, weights: types_v1.WeightsRef, name: str
     lease = await rollout.acquire_lease(f"judge/{name}/{uuid.uuid4().hex[:8]}", ttl_seconds=LEASE_SECONDS)
     try:
         await rollout.update_weights(weights, lease_token=lease.token)
-        yield PolicyJudge(rollout, lease.token)
+        yield PolicyJudge(partial(rollout.generate, lease_token=lease.token))
     finally:
         await rollout.release_lease(lease.token)

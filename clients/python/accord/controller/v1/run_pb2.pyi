@@ -24,6 +24,36 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _SwapState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SwapStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SwapState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SWAP_STATE_UNSPECIFIED: _SwapState.ValueType  # 0
+    SWAP_STATE_PENDING: _SwapState.ValueType  # 1
+    """The newcomers are being brought up and put to the test; the old ones draw."""
+    SWAP_STATE_SHIFTED: _SwapState.ValueType  # 2
+    """The newcomers draw whatever is asked from now on; the old ones finish what they had begun."""
+    SWAP_STATE_DONE: _SwapState.ValueType  # 3
+    """The old ones have nothing left to do: whoever runs them may stop them."""
+    SWAP_STATE_REFUSED: _SwapState.ValueType  # 4
+    """The old ones stay; `message` says why."""
+
+class SwapState(_SwapState, metaclass=_SwapStateEnumTypeWrapper):
+    """How far a swap of the rollout engine is."""
+
+SWAP_STATE_UNSPECIFIED: SwapState.ValueType  # 0
+SWAP_STATE_PENDING: SwapState.ValueType  # 1
+"""The newcomers are being brought up and put to the test; the old ones draw."""
+SWAP_STATE_SHIFTED: SwapState.ValueType  # 2
+"""The newcomers draw whatever is asked from now on; the old ones finish what they had begun."""
+SWAP_STATE_DONE: SwapState.ValueType  # 3
+"""The old ones have nothing left to do: whoever runs them may stop them."""
+SWAP_STATE_REFUSED: SwapState.ValueType  # 4
+"""The old ones stay; `message` says why."""
+Global___SwapState: _TypeAlias = SwapState  # noqa: Y015
+
 class _RunState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -674,6 +704,8 @@ class RolloutSpec(_message.Message):
     MAX_NEW_TOKENS_FIELD_NUMBER: _builtins.int
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     SYSTEM_PROMPT_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    ENGINE_OPTIONS_FIELD_NUMBER: _builtins.int
     engine: _builtins.str
     """The engine's entry-point name. Unset: `transformers`."""
     max_new_tokens: _builtins.int
@@ -682,6 +714,12 @@ class RolloutSpec(_message.Message):
     """Unset: 1."""
     system_prompt: _builtins.str
     """A system turn put before every prompt that has none. Unset: none."""
+    replicas: _builtins.int
+    """Rollout services that the controller's launcher starts for it. Unset: 1; a deterministic run has one."""
+    @_builtins.property
+    def engine_options(self) -> _struct_pb2.Struct:
+        """What the engine alone can be told (docs/engines.md). Unset: its own defaults."""
+
     def __init__(
         self,
         *,
@@ -689,16 +727,117 @@ class RolloutSpec(_message.Message):
         max_new_tokens: _builtins.int = ...,
         temperature: _builtins.float | None = ...,
         system_prompt: _builtins.str = ...,
+        replicas: _builtins.int = ...,
+        engine_options: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "temperature", b"temperature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "engine_options", b"engine_options", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "engine", b"engine", "max_new_tokens", b"max_new_tokens", "system_prompt", b"system_prompt", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "engine", b"engine", "engine_options", b"engine_options", "max_new_tokens", b"max_new_tokens", "replicas", b"replicas", "system_prompt", b"system_prompt", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
     _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature) -> _WhichOneofReturnType__temperature | None: ...
 
 Global___RolloutSpec: _TypeAlias = RolloutSpec  # noqa: Y015
+
+@_typing.final
+class RolloutServices(_message.Message):
+    """Rollout services that draw a run's samples, as one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENGINE_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    ENGINE_OPTIONS_FIELD_NUMBER: _builtins.int
+    ADDRESSES_FIELD_NUMBER: _builtins.int
+    SWAP_FIELD_NUMBER: _builtins.int
+    engine: _builtins.str
+    """The engine's entry-point name; of services at `addresses` as they say it themselves."""
+    replicas: _builtins.int
+    """How many the launcher starts. Unset: as many as the run has."""
+    swap: _builtins.int
+    """The swap that brought them in; 0: the run began with them."""
+    @_builtins.property
+    def engine_options(self) -> _struct_pb2.Struct:
+        """What the engine alone can be told (docs/engines.md)."""
+
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """`host:port` of services that somebody else runs; empty: the launcher starts them."""
+
+    def __init__(
+        self,
+        *,
+        engine: _builtins.str = ...,
+        replicas: _builtins.int = ...,
+        engine_options: _struct_pb2.Struct | None = ...,
+        addresses: _abc.Iterable[_builtins.str] | None = ...,
+        swap: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["engine_options", b"engine_options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "engine", b"engine", "engine_options", b"engine_options", "replicas", b"replicas", "swap", b"swap"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RolloutServices: _TypeAlias = RolloutServices  # noqa: Y015
+
+@_typing.final
+class EngineSwap(_message.Message):
+    """A change of the services that draw a run's samples, while the run goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SERVICES_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    ASK_TIME_FIELD_NUMBER: _builtins.int
+    DECIDE_TIME_FIELD_NUMBER: _builtins.int
+    CHECKS_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """From 1."""
+    request_id: _builtins.str
+    state: Global___SwapState.ValueType
+    reason: _builtins.str
+    """Why it was refused: for programs (`NOT_CONFORMING`, `OTHER_TOKENIZER`, `SERVICE_FAILED`, ...) and for people."""
+    message: _builtins.str
+    @_builtins.property
+    def services(self) -> Global___RolloutServices:
+        """What was asked for; once they are up with the engine as they say it."""
+
+    @_builtins.property
+    def ask_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def decide_time(self) -> _timestamp_pb2.Timestamp:
+        """When the newcomers took over, or were refused."""
+
+    @_builtins.property
+    def checks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The demands of the contract that the newcomers were held to, by name (`accord conformance`)."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+        services: Global___RolloutServices | None = ...,
+        state: Global___SwapState.ValueType = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        ask_time: _timestamp_pb2.Timestamp | None = ...,
+        decide_time: _timestamp_pb2.Timestamp | None = ...,
+        checks: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ask_time", b"ask_time", "decide_time", b"decide_time", "services", b"services"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask_time", b"ask_time", "checks", b"checks", "decide_time", b"decide_time", "message", b"message", "number", b"number", "reason", b"reason", "request_id", b"request_id", "services", b"services", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EngineSwap: _TypeAlias = EngineSwap  # noqa: Y015
 
 @_typing.final
 class RunStatus(_message.Message):
@@ -716,6 +855,8 @@ class RunStatus(_message.Message):
     RESOLVED_SPEC_FIELD_NUMBER: _builtins.int
     PROMOTED_FIELD_NUMBER: _builtins.int
     SIMULATED_FEEDBACK_FIELD_NUMBER: _builtins.int
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    SWAPS_FIELD_NUMBER: _builtins.int
     state: Global___RunState.ValueType
     iteration: _builtins.int
     """From 1; 0 while the base model is measured."""
@@ -739,6 +880,14 @@ class RunStatus(_message.Message):
     def promoted(self) -> _weights_pb2.WeightsRef:
         """The last policy that the gate promoted: what the run's next iteration starts from, whatever people put in force."""
 
+    @_builtins.property
+    def rollout(self) -> Global___RolloutServices:
+        """What draws the samples now."""
+
+    @_builtins.property
+    def swaps(self) -> _containers.RepeatedCompositeFieldContainer[Global___EngineSwap]:
+        """Every change of that, in order."""
+
     def __init__(
         self,
         *,
@@ -752,10 +901,12 @@ class RunStatus(_message.Message):
         resolved_spec: Global___RunSpec | None = ...,
         promoted: _weights_pb2.WeightsRef | None = ...,
         simulated_feedback: _builtins.bool = ...,
+        rollout: Global___RolloutServices | None = ...,
+        swaps: _abc.Iterable[Global___EngineSwap] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["promoted", b"promoted", "resolved_spec", b"resolved_spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["promoted", b"promoted", "resolved_spec", b"resolved_spec", "rollout", b"rollout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["iteration", b"iteration", "iterations", b"iterations", "message", b"message", "promoted", b"promoted", "resolved_spec", b"resolved_spec", "simulated_feedback", b"simulated_feedback", "stage", b"stage", "state", b"state", "step", b"step", "total_steps", b"total_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["iteration", b"iteration", "iterations", b"iterations", "message", b"message", "promoted", b"promoted", "resolved_spec", b"resolved_spec", "rollout", b"rollout", "simulated_feedback", b"simulated_feedback", "stage", b"stage", "state", b"state", "step", b"step", "swaps", b"swaps", "total_steps", b"total_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1050,7 +1201,8 @@ class RunEvent(_message.Message):
     total_steps: _builtins.int
     kind: _builtins.str
     """`stage_started`, `step`, `stage_finished`, `iteration_finished`, `replayed`, `service_restarted`, `retry`, `waiting`,
-    `left_out` (what the run goes on without), `failed`, `paused`, `resumed`, `cancelled`, `succeeded`.
+    `left_out` (what the run goes on without), `failed`, `paused`, `resumed`, `cancelled`, `succeeded`; of a swap
+    `swap_asked`, `swap_shifted`, `swap_done`, `swap_refused`.
     """
     message: _builtins.str
     """For people."""

@@ -477,6 +477,54 @@ class EnsureServicesResponse(_message.Message):
 Global___EnsureServicesResponse: _TypeAlias = EnsureServicesResponse  # noqa: Y015
 
 @_typing.final
+class SwapEngineRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    SERVICES_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    run_id: _builtins.str
+    @_builtins.property
+    def services(self) -> _run_pb2.RolloutServices:
+        """Either an engine that the launcher starts, or the addresses of services that run already."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        services: _run_pb2.RolloutServices | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["services", b"services"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "run_id", b"run_id", "services", b"services"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SwapEngineRequest: _TypeAlias = SwapEngineRequest  # noqa: Y015
+
+@_typing.final
+class SwapEngineResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SWAP_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def swap(self) -> _run_pb2.EngineSwap: ...
+    def __init__(
+        self,
+        *,
+        swap: _run_pb2.EngineSwap | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["swap", b"swap"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["swap", b"swap"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SwapEngineResponse: _TypeAlias = SwapEngineResponse  # noqa: Y015
+
+@_typing.final
 class ListModelsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

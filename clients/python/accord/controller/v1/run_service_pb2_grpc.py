@@ -85,6 +85,11 @@ class RunServiceStub:
                 request_serializer=accord_dot_controller_dot_v1_dot_run__service__pb2.EnsureServicesRequest.SerializeToString,
                 response_deserializer=accord_dot_controller_dot_v1_dot_run__service__pb2.EnsureServicesResponse.FromString,
                 _registered_method=True)
+        self.SwapEngine = channel.unary_unary(
+                '/accord.controller.v1.RunService/SwapEngine',
+                request_serializer=accord_dot_controller_dot_v1_dot_run__service__pb2.SwapEngineRequest.SerializeToString,
+                response_deserializer=accord_dot_controller_dot_v1_dot_run__service__pb2.SwapEngineResponse.FromString,
+                _registered_method=True)
 
 
 class RunServiceServicer:
@@ -162,6 +167,16 @@ class RunServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SwapEngine(self, request, context):
+        """Changes the services that draw a run's samples, while it goes on: the new ones are brought up, given the weights in
+        force and held to the contract; then they draw, and the old ones finish. Answers at once; the run's status says how
+        far it is. A run that is paused or has failed swaps first when it is resumed. FAILED_PRECONDITION/RUN_ENDED,
+        SWAP_UNDER_WAY, NO_LAUNCHER.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -214,6 +229,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.EnsureServices,
                     request_deserializer=accord_dot_controller_dot_v1_dot_run__service__pb2.EnsureServicesRequest.FromString,
                     response_serializer=accord_dot_controller_dot_v1_dot_run__service__pb2.EnsureServicesResponse.SerializeToString,
+            ),
+            'SwapEngine': grpc.unary_unary_rpc_method_handler(
+                    servicer.SwapEngine,
+                    request_deserializer=accord_dot_controller_dot_v1_dot_run__service__pb2.SwapEngineRequest.FromString,
+                    response_serializer=accord_dot_controller_dot_v1_dot_run__service__pb2.SwapEngineResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -487,6 +507,33 @@ class RunService:
             '/accord.controller.v1.RunService/EnsureServices',
             accord_dot_controller_dot_v1_dot_run__service__pb2.EnsureServicesRequest.SerializeToString,
             accord_dot_controller_dot_v1_dot_run__service__pb2.EnsureServicesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SwapEngine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.controller.v1.RunService/SwapEngine',
+            accord_dot_controller_dot_v1_dot_run__service__pb2.SwapEngineRequest.SerializeToString,
+            accord_dot_controller_dot_v1_dot_run__service__pb2.SwapEngineResponse.FromString,
             options,
             channel_credentials,
             insecure,

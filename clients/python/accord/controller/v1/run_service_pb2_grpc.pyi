@@ -38,6 +38,12 @@ class RunServiceStub:
     """Frees what no run, snapshot or promoted model references."""
     EnsureServices: _aio.UnaryUnaryMultiCallable[_run_service_pb2.EnsureServicesRequest, _run_service_pb2.EnsureServicesResponse]
     """Addresses of the services that this controller works with, started when they are not up."""
+    SwapEngine: _aio.UnaryUnaryMultiCallable[_run_service_pb2.SwapEngineRequest, _run_service_pb2.SwapEngineResponse]
+    """Changes the services that draw a run's samples, while it goes on: the new ones are brought up, given the weights in
+    force and held to the contract; then they draw, and the old ones finish. Answers at once; the run's status says how
+    far it is. A run that is paused or has failed swaps first when it is resumed. FAILED_PRECONDITION/RUN_ENDED,
+    SWAP_UNDER_WAY, NO_LAUNCHER.
+    """
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs the loop over the other services, durably: any process may be killed at any moment and the run goes on."""
@@ -123,6 +129,18 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_run_service_pb2.EnsureServicesRequest, _abc.Awaitable[_run_service_pb2.EnsureServicesResponse]],
     ) -> _abc.Awaitable[_run_service_pb2.EnsureServicesResponse]:
         """Addresses of the services that this controller works with, started when they are not up."""
+
+    @_abc_1.abstractmethod
+    def SwapEngine(
+        self,
+        request: _run_service_pb2.SwapEngineRequest,
+        context: _aio.ServicerContext[_run_service_pb2.SwapEngineRequest, _abc.Awaitable[_run_service_pb2.SwapEngineResponse]],
+    ) -> _abc.Awaitable[_run_service_pb2.SwapEngineResponse]:
+        """Changes the services that draw a run's samples, while it goes on: the new ones are brought up, given the weights in
+        force and held to the contract; then they draw, and the old ones finish. Answers at once; the run's status says how
+        far it is. A run that is paused or has failed swaps first when it is resumed. FAILED_PRECONDITION/RUN_ENDED,
+        SWAP_UNDER_WAY, NO_LAUNCHER.
+        """
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _aio.Server) -> None: ...
 
