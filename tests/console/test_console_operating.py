@@ -53,6 +53,25 @@ def form(html: str) -> dict[str, str]:
     return dict(reversed(names))
 
 
+async def test_an_operator_swaps_the_engine_of_a_run_and_reads_how_far_it_is(
+    run: controller_v1.Run, tmp_path: Path
+) -> None:
+    async with operated(tmp_path) as (_, web, controller):
+        await controller.runs.create(run)
+        async for _event in controller.runs.watch("demo", timeout=30):
+            continue
+        page = (await web.get("/runs/demo")).text
+        assert "drawn by <strong>transformers</strong>" in page
+        reply = await web.post("/runs/demo/swap-engine", data={**form(page), "engine": "127.0.0.1:1"})
+        assert "127.0.0.1:1 is being tried" in reply.text
+        (swap,) = (await controller.runs.get("demo")).status.swaps
+        assert (swap.state, list(swap.services.addresses)) == (controller_v1.SWAP_STATE_PENDING, ["127.0.0.1:1"])
+        # Nothing starts an engine here: that is said, and nothing has changed.
+        refused = await web.post("/runs/demo/swap-engine", data={**form(page), "once": "x", "engine": "vllm"})
+        assert "nothing starts services here" in refused.text
+        assert len((await controller.runs.get("demo")).status.swaps) == 1
+
+
 async def test_a_run_is_shown_resumed_and_cancelled(run: controller_v1.Run, tmp_path: Path) -> None:
     async with operated(tmp_path) as (_, web, controller):
         assert "No run yet" in (await web.get("/runs")).text

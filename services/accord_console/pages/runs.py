@@ -1,4 +1,4 @@
-"""The operator's pages of runs: how they are, curves, samples, gates, cost; pause, resume and cancel."""
+"""The operator's pages of runs: how they are, curves, samples, gates, cost; pause, resume, cancel, swap the engine."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ async def _stream(watch: AsyncIterator[controller_v1.RunEvent], draining: asynci
 
 
 async def act(request: Request) -> Reply:
-    """Pauses, resumes or cancels a run."""
+    """Pauses, resumes or cancels a run, or swaps its engine."""
     name, action = request.path_params["run"], request.path_params["action"]
     form = await posted(request)
     client = await services(request, "controller")
@@ -132,8 +132,13 @@ async def act(request: Request) -> Reply:
         await client.runs.resume(name, **told)
     elif action == "cancel":
         await client.runs.cancel(name, etag=form.get("etag", ""), **told)
+    elif action == "swap-engine":
+        # An engine by its name, or by the address of one that runs already.
+        wanted = form.get("engine", "").strip()
+        addresses = [wanted] if ":" in wanted else []
+        await client.runs.swap_engine(name, "" if addresses else wanted, addresses=addresses, **told)
     else:
-        raise NotFound(f"runs can be paused, resumed and cancelled, not {action}")
+        raise NotFound(f"runs can be paused, resumed and cancelled, and their engine swapped, not {action}")
     return go(request, f"/runs/{name}")
 
 
@@ -175,7 +180,22 @@ def _row(run: controller_v1.Run) -> dict[str, Any]:
         "score": best[-1].heldout_score if best else None,
         "created": run.create_time.ToDatetime(),
         "seconds": sum(row.seconds for row in status.iterations),
+        "engine": status.rollout.engine or status.resolved_spec.rollout.engine or "transformers",
+        "swap": swap_said(status),
     }
+
+
+def swap_said(status: controller_v1.RunStatus) -> str:
+    """How far the last swap of the engine is; empty where there was none or it is over and well."""
+    if not status.swaps:
+        return ""
+    swap = status.swaps[-1]
+    engine = swap.services.engine or ", ".join(swap.services.addresses)
+    return {
+        controller_v1.SWAP_STATE_PENDING: f"{engine} is being tried",
+        controller_v1.SWAP_STATE_SHIFTED: "the engine before finishes what it had begun",
+        controller_v1.SWAP_STATE_REFUSED: f"{engine} was refused: {swap.message}",
+    }.get(swap.state, "")
 
 
 async def _next(source: AsyncIterator[controller_v1.RunEvent]) -> controller_v1.RunEvent | None:
