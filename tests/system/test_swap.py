@@ -10,6 +10,7 @@ from tests.support.loop import controller, finish, tiny_run, wait_for, write_pro
 from tests.support.sdk import Engine, serve
 from tests.system.drawn import assert_whole
 
+import accord
 from accord import discovery
 from accord.controller import v1 as controller_v1
 from accord.errors import FailedPrecondition, InvalidArgument, Unimplemented
@@ -97,3 +98,26 @@ async def test_engines_change_during_ppo_and_one_that_breaks_the_contract_is_ref
             await client.runs.swap_engine("swapped", "transformers")
         assert over.value.reason == "RUN_ENDED"
         await assert_whole(state_dir, ended)
+
+
+async def test_a_controller_that_is_killed_in_the_middle_of_a_swap_takes_it_up_again(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    state_dir, prompts = tmp_path / "state", write_prompts(tmp_path / "prompts.jsonl")
+    run = tiny_run("killed", tiny_folder, prompts, iterations=1, deterministic=False, policy__steps=12)
+    async with controller(state_dir) as (process, client):
+        await client.runs.create(run)
+        await wait_for(client, "killed", lambda event: event.stage == POLICY and event.step == 1)
+        await client.runs.swap_engine("killed", "transformers")
+        process.kill()
+        async with accord.Client(controller=await process.start()) as again:
+            found = await again.runs.get("killed")
+            assert found.status.state == controller_v1.RUN_STATE_PAUSED
+            assert found.status.swaps[0].state == controller_v1.SWAP_STATE_PENDING
+            assert found.status.rollout.swap == 0, "the old engine stays in force until the newcomer has passed"
+            await again.runs.resume("killed")
+            ended = await finish(again, "killed", 300)
+            assert ended.status.state == controller_v1.RUN_STATE_SUCCEEDED, ended.status.message
+            assert ended.status.swaps[0].state == controller_v1.SWAP_STATE_DONE
+            assert ended.status.rollout.swap == 1
+            await assert_whole(state_dir, ended)

@@ -31,6 +31,8 @@ MOST_RESTARTS = 5
 WINDOW_SECONDS = 600.0
 FIRST_DELAY_SECONDS = 0.2
 STOP_SECONDS = 25.0
+# What a service that does not serve yet may take to end.
+STARTING_SECONDS = 5.0
 
 
 class LocalLauncher:
@@ -156,6 +158,8 @@ class LocalLauncher:
         ending = self._processes.get(name)
         if ending is not None:  # torchrun, whose serving rank is dead already
             await ending.stop(STOP_SECONDS)
+        # One that a killed controller had begun to start: two would serve one state folder.
+        await self._launched.stop({name}, {}, STARTING_SECONDS)
         known = self._dtype_file(instance)
         dtype = known.read_text() if known is not None and known.exists() else ""
         process = await asyncio.to_thread(start_process, instance, self._settings, self._log(name), dtype=dtype)
