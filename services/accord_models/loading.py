@@ -14,6 +14,8 @@ from transformers.utils import logging as transformers_logging
 from accord.errors import InvalidArgument
 
 DType = Literal["float32", "bfloat16"]
+# The head reads the state of the last token, or the mean over the response's tokens.
+Pooling = Literal["last", "mean"]
 TORCH_DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 # Services log their own lines; bars and load reports of the library would drown them.
@@ -62,8 +64,23 @@ def ensemble_size(config: Any) -> int:
     return int(getattr(config, "accord_ensemble", None) or 1)
 
 
-def new_reward_model(folder: Path, seed: int, dtype: DType | str = "float32", *, ensemble: int = 1) -> PreTrainedModel:
+def pooling_of(config: Any) -> Pooling:
+    """Which states a reward model's head reads: `accord_pooling` of the config; `last` for a plain classifier."""
+    return "mean" if getattr(config, "accord_pooling", None) == "mean" else "last"
+
+
+def new_reward_model(
+    folder: Path,
+    seed: int,
+    dtype: DType | str = "float32",
+    *,
+    ensemble: int = 1,
+    pooling: Pooling = "last",
+    blocks: int = 0,
+) -> PreTrainedModel:
     """A reward model on the trunk of the causal LM or encoder in `folder`, with a fresh head, or `ensemble` of them.
+
+    Of the trunk the lowest `blocks` are kept (0: all), with the final norm above them.
 
     Head weights are drawn from N(0, 1/sqrt(d+1)) with d the input width, the bias is 0 (Stiennon et al. 2020, as
     Huang et al. 2024, "The N+ implementation details", give it). The same seed gives the same head.
@@ -71,6 +88,10 @@ def new_reward_model(folder: Path, seed: int, dtype: DType | str = "float32", *,
     """
     config = load_config(folder)
     config.num_labels = ensemble
+    if pooling == "mean":
+        config.accord_pooling = pooling
+    if blocks:
+        _keep_blocks(folder, config, blocks)
     if ensemble > 1:
         config.accord_ensemble = ensemble
     if getattr(config, "pad_token_id", None) is None:
@@ -87,6 +108,15 @@ def new_reward_model(folder: Path, seed: int, dtype: DType | str = "float32", *,
             if head.bias is not None:
                 head.bias.zero_()
     return _quiet(model)
+
+
+def _keep_blocks(folder: Path, config: Any, blocks: int) -> None:
+    if blocks > config.num_hidden_layers:
+        raise _bad(folder, f"has {config.num_hidden_layers} transformer blocks; {blocks} of them cannot be kept")
+    config.num_hidden_layers = blocks
+    # Some models list the kind of each block.
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:blocks]
 
 
 def reward_head(model: PreTrainedModel) -> nn.Linear:

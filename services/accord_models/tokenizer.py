@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,18 @@ def keep_end(tokenizer: PreTrainedTokenizerBase, token_ids: list[int], limit: in
     if token_ids[0] in (tokenizer.cls_token_id, tokenizer.bos_token_id) and limit > 1:
         return [token_ids[0], *token_ids[len(token_ids) - limit + 1 :]]
     return token_ids[len(token_ids) - limit :]
+
+
+def answer_start(tokenizer: PreTrainedTokenizerBase, conversation: types_v1.Conversation, ids: Sequence[int]) -> int:
+    """How many of `ids`, of `render_response`, come before the response: what they have in common with `render`."""
+    prompt = render(tokenizer, conversation)
+    shortest = min(len(prompt), len(ids))
+    return next((at for at in range(shortest) if prompt[at] != ids[at]), shortest)
+
+
+def after_cut(start: int, length: int, kept: int) -> int:
+    """Where the response begins in the `kept` last of `length` tokens, if in all it began at `start`."""
+    return min(max(start - (length - kept), 0), kept - 1)
 
 
 def _messages(conversation: types_v1.Conversation) -> list[dict[str, str]]:

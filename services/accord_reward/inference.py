@@ -9,9 +9,17 @@ from pathlib import Path
 import torch
 
 from accord.errors import AccordError
-from accord_models.loading import ensemble_size, load_reward_model
+from accord_models.loading import ensemble_size, load_reward_model, pooling_of, reward_head
 from accord_models.precision import compute_threads, resolve_dtype
-from accord_models.tokenizer import keep_end, load_tokenizer, pair_inputs, reading_limit, render_response
+from accord_models.tokenizer import (
+    after_cut,
+    answer_start,
+    keep_end,
+    load_tokenizer,
+    pair_inputs,
+    reading_limit,
+    render_response,
+)
 from accord_reward.scorer import Item, ItemFailure, Outcome
 
 log = logging.getLogger(__name__)
@@ -36,6 +44,8 @@ class RewardModel:
         self._pad = int(config.pad_token_id)
         self.max_tokens = reading_limit(config, self._tokenizer)
         self.members = ensemble_size(config)
+        self._pooling = pooling_of(config)
+        self._head = reward_head(self._model)
 
     def score(
         self, items: Sequence[Item], max_batch_tokens: int, max_length: int | None = None, member: int | None = None
@@ -50,6 +60,7 @@ class RewardModel:
         limit = min(max_length or self.max_tokens, self.max_tokens)
         outcomes: dict[int, Outcome] = {}
         tokens: dict[int, list[int]] = {}
+        starts: dict[int, int] = {}
         cut = 0
         for index, item in enumerate(items):
             try:
@@ -59,10 +70,16 @@ class RewardModel:
                 continue
             cut += len(ids) > limit
             tokens[index] = keep_end(self._tokenizer, ids, limit)
+            if self._pooling == "mean":
+                start = answer_start(self._tokenizer, item.prompt, ids)
+                starts[index] = after_cut(start, len(ids), len(tokens[index]))
         if cut:
             log.info("%d of %d items were longer than %d tokens; their beginnings are not read", cut, len(items), limit)
         for batch in by_length(tokens, max_batch_tokens):
-            outcomes.update(zip(batch, self._forward([tokens[index] for index in batch], member), strict=True))
+            scores = self._forward(
+                [tokens[index] for index in batch], [starts[index] for index in batch if starts], member
+            )
+            outcomes.update(zip(batch, scores, strict=True))
         return [outcomes[index] for index in range(len(items))]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
@@ -70,8 +87,11 @@ class RewardModel:
         return [len(self._tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
 
     @torch.inference_mode()
-    def _forward(self, token_ids: Sequence[list[int]], member: int | None) -> list[float]:
-        """Scores of one padded batch. Pads on the right, so position ids are 0, 1, 2... of the real tokens."""
+    def _forward(self, token_ids: Sequence[list[int]], starts: Sequence[int], member: int | None) -> list[float]:
+        """Scores of one padded batch; `starts` of the responses, where their mean is what the head reads.
+
+        Pads on the right, so position ids are 0, 1, 2... of the real tokens.
+        """
         width = max(len(ids) for ids in token_ids)
         device = self._model.device
         ids_BT = torch.full((len(token_ids), width), self._pad, dtype=torch.long)
@@ -80,7 +100,15 @@ class RewardModel:
             ids_BT[row, : len(ids)] = torch.tensor(ids)
             mask_BT[row, : len(ids)] = 1
         inputs = {"input_ids": ids_BT, "attention_mask": mask_BT, **pair_inputs(self._tokenizer, ids_BT)}
-        logits_BM = self._model(**{name: tensor.to(device) for name, tensor in inputs.items()}).logits.float()
+        given = {name: tensor.to(device) for name, tensor in inputs.items()}
+        if self._pooling == "mean":
+            hidden_BTD = self._model.base_model(**given).last_hidden_state.float()
+            rows = zip(hidden_BTD, starts, map(len, token_ids), strict=True)
+            pooled_BD = torch.stack([row_TD[a:b].mean(0) for row_TD, a, b in rows])
+            # Not in bfloat16: differences of scores are what counts.
+            logits_BM = torch.nn.functional.linear(pooled_BD, self._head.weight.float())
+        else:
+            logits_BM = self._model(**given).logits.float()
         scores: list[float] = (logits_BM.mean(-1) if member is None else logits_BM[:, member]).tolist()
         return scores
 

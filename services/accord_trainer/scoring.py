@@ -1,4 +1,6 @@
-"""Reward models over answers: one score for each, at its last token; answers to one prompt share it where they can.
+"""Reward models over answers: one score for each, at its last token or of its mean state.
+
+Answers to one prompt share it where they can.
 
 M is the number of heads: 1, or the members of an ensemble.
 """
@@ -13,9 +15,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from accord.errors import InvalidArgument
 from accord.trainer import v1 as trainer_v1
-from accord_models.loading import reward_head
-from accord_models.tokenizer import keep_end, pair_inputs, render_response
+from accord_models.loading import pooling_of, reward_head
+from accord_models.tokenizer import after_cut, answer_start, keep_end, pair_inputs, render_response
 from accord_trainer.flops import Costs
 from accord_trainer.forward import autocast, response_states
 from accord_trainer.prefix import Row, buckets, collate
@@ -29,12 +32,14 @@ from accord_trainer.world import Passes, World, passing, straight
 class Answers:
     """The answers of one example as tokens: what they begin with in common, and how each goes on (never empty).
 
-    `lengths`: tokens of each answer alone, uncut and without what the template puts around it.
+    `lengths`: tokens of each answer alone, uncut and without what the template puts around it. `starts`: where each
+    begins, counted from the first token of `common`.
     """
 
     common: tuple[int, ...]
     rest: tuple[tuple[int, ...], ...]
     lengths: tuple[int, ...] = ()
+    starts: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.common) + sum(map(len, self.rest))
@@ -43,16 +48,18 @@ class Answers:
 def tokenize(tokenizer: PreTrainedTokenizerBase, example: trainer_v1.PreferenceExample, max_tokens: int) -> Answers:
     """Renders each answer after its prompt. What is over `max_tokens` is cut from the beginning, as in the reward
     service, so that a model is scored on what it was trained on."""
-    whole = [
-        tuple(keep_end(tokenizer, render_response(tokenizer, example.prompt, response), max_tokens))
-        for response in example.responses
-    ]
+    rendered = [render_response(tokenizer, example.prompt, response) for response in example.responses]
+    whole = [tuple(keep_end(tokenizer, ids, max_tokens)) for ids in rendered]
+    starts = tuple(
+        after_cut(answer_start(tokenizer, example.prompt, ids), len(ids), len(kept))
+        for ids, kept in zip(rendered, whole, strict=True)
+    )
     shortest = min(map(len, whole))
     first = whole[0]
     common = next((i for i in range(shortest) if any(ids[i] != first[i] for ids in whole)), shortest)
     common = min(common, shortest - 1)  # each keeps a token of its own to be scored at
     lengths = tuple(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in example.responses)
-    return Answers(first[:common], tuple(ids[common:] for ids in whole), lengths)
+    return Answers(first[:common], tuple(ids[common:] for ids in whole), lengths, starts)
 
 
 class Scorer:
@@ -77,6 +84,11 @@ class Scorer:
         # A causal trunk with a bare head: the score is the head's output at the last token.
         self.causal = getattr(model, "score", None) is self.head
         self.share = share and self.causal and can_share(trunk, self.pad)
+        self.pooling = pooling_of(model.config)
+        if self.pooling == "mean" and not self.causal:
+            raise InvalidArgument.at(
+                "training.options.pooling", f"mean: {type(model).__name__} pools in its own way; leave it out"
+            )
         self.costs = Costs(trunk, None)
         self.passes: Passes = straight
 
@@ -98,12 +110,50 @@ class Scorer:
         packed = collate(rows, pad=self.pad, share=self.share).to(device)
         with autocast(self.compute_dtype, device.type):
             if self.causal:
-                _, last_ND = response_states(self.trunk.hidden(packed), packed)
-                scores_NM = self.head(last_ND)
+                hidden_WTD = self.trunk.hidden(packed)
+                if self.pooling == "mean":
+                    pooled_ND = self._mean_states(hidden_WTD, answers)
+                else:
+                    _, pooled_ND = response_states(hidden_WTD, packed)
             else:
                 inputs = {"attention_mask": packed.attention, **pair_inputs(self.tokenizer, packed.tokens_WT)}
                 scores_NM = self.model(input_ids=packed.tokens_WT, **inputs).logits
+        if self.causal:
+            # Not in bfloat16: differences of scores are what counts.
+            scores_NM = self.head(pooled_ND.float())
         return list(scores_NM.float().cpu().t().split([len(one.rest) for one in answers], dim=1))
+
+    def states(self, answers: Sequence[Answers]) -> list[Tensor]:
+        """What the head reads of each example's answers, (K, D) each, float32."""
+        read: list[Tensor] = []
+        hook = self.head.register_forward_pre_hook(lambda _module, inputs: read.append(inputs[0]))
+        try:
+            self.scores(answers)
+        finally:
+            hook.remove()
+        return list(read[-1].detach().float().cpu().split([len(one.rest) for one in answers]))
+
+    def _mean_states(self, hidden_WTD: Tensor, answers: Sequence[Answers]) -> Tensor:
+        """The mean state over each answer's tokens, (N, D), all answers in turn."""
+        width = hidden_WTD.shape[1]
+        places: list[list[int]] = []
+        number = 0
+        for one in answers:
+            offset = 0
+            for rest, start in zip(one.rest, one.starts, strict=True):
+                row = number * width
+                common = len(one.common)
+                shared = range(row + start, row + common)
+                own = range(row + common + offset + max(start - common, 0), row + common + offset + len(rest))
+                places.append([*shared, *own])
+                if self.share:
+                    offset += len(rest)
+                else:
+                    number += 1
+            number += self.share
+        chosen = torch.tensor([place for each in places for place in each], device=hidden_WTD.device)
+        states_ND = hidden_WTD.flatten(0, 1).index_select(0, chosen).float()
+        return torch.stack([each.mean(0) for each in states_ND.split([len(each) for each in places])])
 
 
 class Gathered:

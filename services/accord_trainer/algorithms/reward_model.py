@@ -5,15 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import BaseModel, Field
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord.trainer import v1 as trainer_v1
-from accord_models.loading import ensemble_size, load_config, load_reward_model, new_reward_model
+from accord_models.loading import (
+    Pooling,
+    ensemble_size,
+    load_config,
+    load_reward_model,
+    new_reward_model,
+    pooling_of,
+    reward_head,
+)
 from accord_models.tokenizer import load_tokenizer, reading_limit
 from accord_trainer.adapters import Adaptable
 from accord_trainer.algorithm import AlgorithmState, Experience, Start, StepContext
@@ -39,6 +48,10 @@ class RewardModelOptions(AlgorithmOptions):
     centring: float = Field(0.01, ge=0, description="Weight of the squared sum of an example's scores.")
     ensemble: int = Field(1, ge=1, le=64, description="Heads on the shared trunk, each with a resample of its own.")
     bootstrap: Bootstrap = Field("poisson", description="How an ensemble's members resample the examples.")
+    pooling: Pooling | None = Field(
+        None, description="What the head reads: the last token's state, or the mean over the response; unset: last."
+    )
+    blocks: int = Field(0, ge=0, description="Keep only this many lower blocks of the language model; 0: all.")
     max_tokens: int = Field(1024, ge=8, description="Longer conversations lose their beginning.")
 
 
@@ -46,7 +59,9 @@ class RewardModelTraining:
     """The algorithm `reward_model`. A reward model is trained on; a language model or encoder gets a new head."""
 
     learns_from = "preferences"
-    options_type = RewardModelOptions
+    options_type: ClassVar[type[BaseModel]] = RewardModelOptions
+    # Or its head alone.
+    trains_trunk: ClassVar[bool] = True
 
     def __init__(self, start: Start, options: RewardModelOptions) -> None:
         if start.critic is not None:
@@ -58,7 +73,8 @@ class RewardModelTraining:
         self.tokenizer = load_tokenizer(start.init)
         self.world = start.world
         self.seed = start.seed
-        model = _model(start, options.ensemble)
+        model = _model(start, options, "float32" if self.trains_trunk else start.compute_dtype)
+        reward_head(model).float()
         self.vocabulary_size = len(self.tokenizer)
         self.max_tokens = min(options.max_tokens, reading_limit(model.config, self.tokenizer))
         self.publish_dtype = start.compute_dtype if options.publish_dtype == "auto" else options.publish_dtype
@@ -69,7 +85,10 @@ class RewardModelTraining:
         self.scorer.head.requires_grad_(True)
         torch.nn.Module.to(model, start.device)
         prepare_blocks(self.adaptable.trunk.blocks[self.adaptable.trunk.frozen :], options, start.device)
-        self.scorer.passes = start.world.place([model], start.compute_dtype)
+        if self.trains_trunk:
+            self.scorer.passes = start.world.place([model], start.compute_dtype)
+        else:
+            self.adaptable.trunk.module.requires_grad_(False)
         head = {id(parameter) for parameter in self.scorer.head.parameters()}
         named = dict(model.named_parameters())
         self.optimizer = Optimizer(
@@ -187,16 +206,22 @@ def _weight(example: trainer_v1.PreferenceExample) -> float:
     return example.weight if example.HasField("weight") else 1.0
 
 
-def _model(start: Start, ensemble: int) -> PreTrainedModel:
-    """The reward model in `start.init` with its heads, or new heads on what is there."""
+def _model(start: Start, options: RewardModelOptions, dtype: str) -> PreTrainedModel:
+    """The reward model in `start.init` with its heads, or new heads on what is there; weights in `dtype`."""
     if not _is_reward_model(start.init):
-        return new_reward_model(start.init, start.seed, ensemble=ensemble)
-    found = ensemble_size(load_config(start.init))
-    if found != ensemble:
-        raise InvalidArgument.at(
-            "training.options.ensemble", f"is {ensemble}, but the reward model in training.init has {found} heads"
+        pooling = options.pooling or "last"
+        return new_reward_model(
+            start.init, start.seed, dtype, ensemble=options.ensemble, pooling=pooling, blocks=options.blocks
         )
-    return load_reward_model(start.init, members=True)
+    config = load_config(start.init)
+    found = {"ensemble": ensemble_size(config), "pooling": pooling_of(config), "blocks": config.num_hidden_layers}
+    wanted = {"ensemble": options.ensemble, "pooling": options.pooling, "blocks": options.blocks or None}
+    for name, value in wanted.items():
+        if value is not None and value != found[name]:
+            raise InvalidArgument.at(
+                f"training.options.{name}", f"is {value}, but of the reward model in training.init it is {found[name]}"
+            )
+    return load_reward_model(start.init, dtype, members=True)
 
 
 def _is_reward_model(folder: Path) -> bool:
