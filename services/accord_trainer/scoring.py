@@ -131,7 +131,7 @@ class Scorer:
             self.scores(answers)
         finally:
             hook.remove()
-        return list(read[-1].detach().float().cpu().split([len(one.rest) for one in answers]))
+        return list(read[-1].detach().float().cpu().split([len(one.rest) for one in answers]))  # type: ignore[no-untyped-call]
 
     def _mean_states(self, hidden_WTD: Tensor, answers: Sequence[Answers]) -> Tensor:
         """The mean state over each answer's tokens, (N, D), all answers in turn."""
@@ -153,7 +153,7 @@ class Scorer:
             number += self.share
         chosen = torch.tensor([place for each in places for place in each], device=hidden_WTD.device)
         states_ND = hidden_WTD.flatten(0, 1).index_select(0, chosen).float()
-        return torch.stack([each.mean(0) for each in states_ND.split([len(each) for each in places])])
+        return torch.stack([each.mean(0) for each in states_ND.split([len(each) for each in places])])  # type: ignore[no-untyped-call]
 
 
 class Gathered:

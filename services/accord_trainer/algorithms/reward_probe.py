@@ -68,7 +68,7 @@ class RewardProbe(RewardModelTraining):
         head = self.scorer.head
 
         def loss(scores_MN: Tensor) -> Tensor:
-            pieces = zip(scores_MN.split(sizes, dim=1), batch.preferences, strict=True)
+            pieces = zip(scores_MN.split(sizes, dim=1), batch.preferences, strict=True)  # type: ignore[no-untyped-call]
             return torch.stack([self._objective(scores_MK, example) for scores_MK, example in pieces]).sum()
 
         fitted_MD, rounds_made = fit(

@@ -59,5 +59,5 @@ def fit(
             value.backward()  # type: ignore[no-untyped-call]
         return value
 
-    solver.step(closure)
+    solver.step(closure)  # type: ignore[no-untyped-call]
     return (weights_MD / scale_D).detach(), asked
