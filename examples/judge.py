@@ -37,7 +37,7 @@ PAIRS = (
 
 async def main(args: argparse.Namespace) -> None:
     async with accord.Client.discover() as client:
-        model: JudgeModel = Endpoint(args.url, args.model) if args.url else PolicyJudge(client.rollout, "")
+        model: JudgeModel = Endpoint(args.url, args.model) if args.url else PolicyJudge(client.rollout.generate)
         found: Counter[str] = Counter()
         for prompt, better, worse in PAIRS:
             try:
