@@ -14,6 +14,7 @@ from accord.cli.main import app, invoke
 COMMANDS = (
     ("up",), ("run",), ("annotate",), ("sample",), ("report",), ("gc",), ("conformance",),
     ("runs", "list"), ("runs", "get"), ("runs", "watch"), ("runs", "cancel"), ("runs", "pause"), ("runs", "resume"),
+    ("runs", "swap-engine"),
     ("preferences", "import"), ("preferences", "export"), ("preferences", "stats"),
     ("preferences", "quality"),
     ("annotators", "list"), ("annotators", "exclude"), ("annotators", "reinstate"), ("annotators", "withdraw"),
