@@ -226,7 +226,7 @@ async def test_status_names_the_algorithms(tmp_path: Path) -> None:
     async with trainer(tmp_path) as client:
         status = await client.trainer.status()
         assert list(status.algorithms) == [
-            "dapo", "dpo", "grpo", "ilql", "ppo", "reinforce++", "reward_model", "rloo", "sft"
+            "dapo", "dpo", "grpo", "ilql", "ppo", "reinforce++", "reward_model", "reward_probe", "rloo", "sft"
         ]  # fmt: skip
         assert status.pending_steps == 0
 
