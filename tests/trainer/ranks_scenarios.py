@@ -30,7 +30,7 @@ PROMPTS = ((5, 6, 7), (8, 9), (4,), (10, 11, 12, 13))
 
 def experience(folder: Path, algorithm: str) -> Experience:
     """Lengths are uneven, and the parts cannot be equal on 2 or 4 ranks."""
-    if algorithm in ("reward_model", "ilql", "dpo"):
+    if algorithm in ("reward_model", "reward_probe", "ilql", "dpo"):
         return Experience([], pairs(7))
     samples = rollout(folder, prompts=PROMPTS[:3], samples=3) + rollout(
         folder, prompts=PROMPTS[3:], samples=2, tokens=9
