@@ -1,17 +1,17 @@
-"""A reward model on real human comparisons, trained and asked through Accord's services, against a TF-IDF baseline.
+"""Reward models on real human comparisons, trained and asked through Accord's services, against a TF-IDF baseline.
 
     python benchmarks/reward_model.py --data DIR [--json FILE] [--policy-steps N]
 
 DIR holds <source>_train.jsonl and <source>_test.jsonl (prompt, chosen, rejected) for the sources harmless, pandalm and
 llmbar, and, for policy steps, prompts.jsonl. Everything goes the way of any user: preferences are imported and frozen
-in a snapshot, the trainer takes steps on it, the published model is loaded by the reward service and scores the test
-files. It starts the services that it needs and stops them. Interrupted, it goes on from the trainer's last checkpoint.
+in a snapshot, the trainer fits a model for each source (as the baseline does), the reward service loads what is
+published and scores the test files. It starts the services that it needs and stops them. Interrupted, it fits again
+only what was not done; policy steps are judged by the mixture of the models.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import sys
 import time
@@ -23,11 +23,11 @@ import models
 import tfidf
 from policy import Answer, Policy, PolicyStep
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from training import Recipe, differences, example, scorer, train
 
 import accord
+from accord.cli.options import Interrupted, run_async
 from accord.cli.session import open_session
 from accord.errors import AccordError
 from accord.preference import v1 as preference_v1
@@ -47,7 +47,7 @@ class Result:
     reward_model: dict[str, float] = field(default_factory=dict)
     train_seconds: float = 0.0
     model: str = ""
-    digest: str = ""
+    digests: dict[str, str] = field(default_factory=dict)
     policy_steps: list[PolicyStep] = field(default_factory=list)
     before: list[Answer] = field(default_factory=list)
     after: list[Answer] = field(default_factory=list)
@@ -58,12 +58,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder of the JSONL files")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     parser.add_argument("--model", type=Path, default=models.POLICY, help="what the reward model starts from")
-    parser.add_argument("--epochs", type=int, default=1, help="passes over the training pairs")
-    parser.add_argument("--batch-size", type=int, default=16, help="pairs a step")
-    parser.add_argument("--max-tokens", type=int, default=160, help="longer conversations lose their beginning")
-    parser.add_argument("--learning-rate", type=float, default=5e-5)
-    parser.add_argument("--trainable-layers", type=int, default=10, help="upper blocks that are trained; 0: all")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--blocks", type=int, default=16, help="lower blocks of the model that read; 0: all")
+    parser.add_argument("--max-tokens", type=int, default=448, help="longer conversations lose their beginning")
+    parser.add_argument("--penalty", type=float, default=2000.0, help="of the fit: of the head's squared norm")
+    parser.add_argument("--seed", type=int, default=0, help="of the policy steps")
     parser.add_argument("--limit", type=int, help="only so many training pairs of each source (a quick look)")
     parser.add_argument("--policy", type=Path, default=models.POLICY, help="the policy to be tuned")
     parser.add_argument("--policy-steps", type=int, default=0, help="PPO steps of the policy against the reward model")
@@ -92,24 +90,23 @@ async def run(given: argparse.Namespace, console: Console) -> Result:
         model=encoder.name,
     )
     console.print(f"TF-IDF baseline on the mix: {result.baseline['mix']:.3f}")
-    recipe = Recipe(
-        encoder, given.epochs, given.batch_size, given.max_tokens, given.learning_rate, 10,
-        {"weight_decay": 0.01, "trainable_layers": given.trainable_layers, "micro_batch_tokens": 2048}, given.seed,
-    )  # fmt: skip
+    recipe = Recipe(encoder, given.blocks, given.max_tokens, given.penalty)
     names = ["preference", "trainer", "reward", *(["rollout"] if policy else [])]
     async with open_session(given.state_dir.absolute()) as session:
         client = await session.services(*names)
         examples = await imported(client, records, console)
         started = time.monotonic()
         weights = await watched(client, examples, recipe, console)
-        result.train_seconds, result.digest = time.monotonic() - started, weights.digest
-        await client.reward.load_model(weights)
-        scorers = [scorer(weights.digest, recipe.max_tokens)]
+        result.train_seconds = time.monotonic() - started
+        result.digests = {source: ref.digest for source, ref in weights.items()}
+        for ref in weights.values():
+            await client.reward.load_model(ref)
+        scorers = {source: scorer(ref.digest, recipe.max_tokens) for source, ref in weights.items()}
         console.print("scoring the held-out pairs")
-        result.reward_model = human_data.accuracy(test_pairs, await differences(client, test_pairs, scorers))
-        console.print(f"reward model on the mix: {result.reward_model['mix']:.3f}")
+        result.reward_model = human_data.accuracy(test_pairs, await judged(client, test_pairs, scorers))
+        console.print(f"reward models on the mix: {result.reward_model['mix']:.3f}")
         if policy is not None:
-            await tune(client, given, policy, scorers, result, console)
+            await tune(client, given, policy, list(scorers.values()), result, console)
     return result
 
 
@@ -130,32 +127,33 @@ async def imported(
 
 async def watched(
     client: accord.Client, examples: list[trainer_v1.PreferenceExample], recipe: Recipe, console: Console
-) -> accord.types.v1.WeightsRef:
-    """Trains with a progress line: step, loss and accuracy of the last 20 steps, time left."""
-    total = recipe.steps(len(examples))
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    recent: list[trainer_v1.StepResult] = []
-    started = time.monotonic()
-    with Progress(*columns, console=console, speed_estimate_period=600, disable=not console.is_terminal) as progress:
-        task = progress.add_task("reward model", total=total)
+) -> dict[str, accord.types.v1.WeightsRef]:
+    """A model for each source; the smallest first, so that how long the others take is soon known."""
+    groups = {source: [one for one in examples if one.source == source] for source in human_data.SOURCES}
+    found: dict[str, accord.types.v1.WeightsRef] = {}
+    started, done = time.monotonic(), 0
+    for source in sorted(groups, key=lambda source: len(groups[source])):
+        console.print(f"reward model of {source}: {len(groups[source])} pairs")
+        found[source], step = await train(client, groups[source], recipe)
+        done += len(groups[source])
+        seconds = time.monotonic() - started
+        console.print(
+            f"  fitted: loss {step.metrics['loss']:.3f}, accuracy {step.metrics['accuracy']:.3f} on these pairs"
+            f"  {done}/{len(examples)} pairs in {seconds / 60:.1f} min"
+            f"  ETA {seconds / done * (len(examples) - done) / 60:.1f} min"
+        )
+    return found
 
-        def report(step: int, result: trainer_v1.StepResult) -> None:
-            recent.append(result)
-            last = recent[-20:]
-            loss, right = (sum(one.metrics[name] for one in last) / len(last) for name in ("loss", "accuracy"))
-            text = f"reward model  loss {loss:.3f}  accuracy {right:.3f}"
-            progress.update(task, completed=step, description=text)
-            if not console.is_terminal and (step % 20 == 0 or step == total):
-                left = (time.monotonic() - started) / len(recent) * (total - step)
-                console.print(f"{text}  step {step}/{total}  ETA {left / 60:.0f} min")
 
-        return await train(client, examples, recipe, report)
+async def judged(
+    client: accord.Client, pairs: list[human_data.Pair], scorers: dict[str, reward_v1.ScorerSpec]
+) -> list[float]:
+    """How much better each pair's `chosen` is to the model of its source."""
+    found: dict[int, float] = {}
+    for source, spec in scorers.items():
+        at = [index for index, pair in enumerate(pairs) if pair.source == source]
+        found.update(zip(at, await differences(client, [pairs[index] for index in at], [spec]), strict=True))
+    return [found[index] for index in range(len(pairs))]
 
 
 async def tune(
@@ -190,7 +188,7 @@ def show(result: Result, console: Console) -> None:
     )
     table.add_column("source")
     table.add_column("TF-IDF + length", justify="right")
-    table.add_column(f"reward model ({result.model})", justify="right")
+    table.add_column(f"reward models ({result.model})", justify="right")
     for name in (*human_data.SOURCES, "mix"):
         table.add_row(
             name, f"{result.baseline[name]:.3f}", f"{result.reward_model[name]:.3f}", end_section=name == "llmbar"
@@ -211,16 +209,16 @@ def main() -> None:
     given = arguments()
     console = Console()
     try:
-        result = asyncio.run(run(given, console))
+        result = run_async(run(given, console))
     except AccordError as error:
         sys.exit(f"{error.message} [{error.reason}]")
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on from the last checkpoint")
+    except Interrupted:
+        sys.exit("interrupted; the same command goes on with what is not fitted")
     show(result, console)
     if given.json:
         given.json.write_text(json.dumps(asdict(result), indent=2) + "\n")
     if result.reward_model["mix"] <= result.baseline["mix"]:
-        sys.exit("the reward model does not beat the baseline")
+        sys.exit("the reward models do not beat the baseline")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,35 +19,21 @@ from accord.trainer import v1 as trainer_v1
 from accord.types import v1 as types_v1
 
 ITEMS_A_CALL = 64
+STEP_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the reward model is trained. `model`: the folder it starts from, an encoder or a causal language model."""
+    """How a reward model is fitted: a head on the lower `blocks` of the language model in the folder `model`."""
 
     model: Path
-    epochs: int
-    batch_size: int
+    blocks: int
     max_tokens: int
-    learning_rate: float
-    warmup_updates: int
-    options: dict[str, float]
-    seed: int = 0
+    penalty: float
 
-    def steps(self, examples: int) -> int:
-        """Optimizer updates in all."""
-        return self.epochs * math.ceil(examples / self.batch_size)
-
-    def all_options(self, examples: int) -> dict[str, float]:
-        """What the `reward_model` algorithm is told: rates rise over the first part and fall to 0 at the end."""
-        steps = self.steps(examples)
-        return {
-            "learning_rate": self.learning_rate,
-            "max_tokens": self.max_tokens,
-            "warmup_updates": self.warmup_updates,
-            "decay_updates": steps,
-            **self.options,
-        }
+    def options(self) -> dict[str, float]:
+        """What the `reward_probe` algorithm is told."""
+        return {"blocks": self.blocks, "max_tokens": self.max_tokens, "penalty": self.penalty}
 
 
 def example(record: preference_v1.Record) -> trainer_v1.PreferenceExample:
@@ -70,45 +54,21 @@ def folder_ref(folder: Path) -> types_v1.WeightsRef:
 
 
 async def train(
-    client: accord.Client,
-    examples: Sequence[trainer_v1.PreferenceExample],
-    recipe: Recipe,
-    report: Callable[[int, trainer_v1.StepResult], None],
-) -> types_v1.WeightsRef:
-    """Trains by the recipe and publishes. Interrupted and started again it goes on from the trainer's last checkpoint:
-    the training is named by its content."""
-    training = trainer_v1.Training(
-        algorithm="reward_model", init=folder_ref(recipe.model), seed=recipe.seed, checkpoint_every=20
-    )
-    training.options.update(recipe.all_options(len(examples)))
-    content = [json.dumps(recipe.all_options(len(examples)), sort_keys=True), training.init.digest, str(recipe.seed)]
+    client: accord.Client, examples: Sequence[trainer_v1.PreferenceExample], recipe: Recipe
+) -> tuple[types_v1.WeightsRef, trainer_v1.StepResult]:
+    """Fits by the recipe and publishes. Done before, it is not done again: the training is named by its content."""
+    training = trainer_v1.Training(algorithm="reward_probe", init=folder_ref(recipe.model), checkpoint_every=1)
+    training.options.update(recipe.options())
+    content = [json.dumps(recipe.options(), sort_keys=True), training.init.digest]
     content += [one.SerializeToString(deterministic=True).hex() for one in examples]
     training.training_id = "benchmark-rm-" + hashlib.sha256("\n".join(content).encode()).hexdigest()[:12]
     opened = await client.trainer.create_training(training)
-    for version, batch in enumerate(batches(examples, recipe)):
-        if version < opened.version:
-            continue
-        put = await client.trainer.put_experience(opened.training_id, preferences=batch)
-        result = await client.trainer.step(
-            opened.training_id,
-            put.batch_id,
-            parent_version=version,
-            request_id=f"{opened.training_id}-{version}",
-        )
-        report(version + 1, result)
-    return await client.trainer.publish(opened.training_id)
-
-
-def batches(
-    examples: Sequence[trainer_v1.PreferenceExample], recipe: Recipe
-) -> list[list[trainer_v1.PreferenceExample]]:
-    """The batches of all epochs, each epoch shuffled by the seed."""
-    found = []
-    for epoch in range(recipe.epochs):
-        order = list(examples)
-        random.Random(f"{recipe.seed}/{epoch}").shuffle(order)
-        found += [order[start : start + recipe.batch_size] for start in range(0, len(order), recipe.batch_size)]
-    return found
+    put = await client.trainer.put_experience(opened.training_id, preferences=examples)
+    # Made before, the step's result is given again.
+    result = await client.trainer.step(
+        opened.training_id, put.batch_id, parent_version=0, request_id=opened.training_id, timeout=STEP_SECONDS
+    )
+    return await client.trainer.publish(opened.training_id), result
 
 
 def scorer(digest: str, max_tokens: int) -> reward_v1.ScorerSpec:
