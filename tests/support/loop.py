@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import json
 import os
 import signal
@@ -119,11 +121,16 @@ class Controller:
         """SIGKILL to it and to every service that it started, for the end of a test."""
         if self._process is not None and self._process.poll() is None:
             self.kill()
-        found = [discovery.read(self.state_dir, name) for name in ("rollout", "reward", "preference", "trainer")]
-        found += [discovery.read(folder, "rollout") for folder in (self.state_dir / "rollouts").glob("*")]
-        for record in found:
-            if record is not None:
-                psutil.Process(record.pid).kill()
+        # Not only those that can be found: one may just have begun to start when its controller was killed.
+        for process in psutil.process_iter(["cmdline"]):
+            state_dir = Path(_after("--state-dir", process.info["cmdline"] or []))
+            if state_dir == self.state_dir or self.state_dir in state_dir.parents:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+
+
+def _after(flag: str, words: list[str]) -> str:
+    return next((value for name, value in itertools.pairwise(words) if name == flag), "")
 
 
 @asynccontextmanager
