@@ -18,7 +18,8 @@ from accord_controller.runs import Runs
 from accord_controller.servicer import ModelServicer, RunServicer
 from accord_controller.settings import ControllerSettings
 from accord_controller.store.store import Store
-from accord_runtime.database import database_url, migrate, open_database
+from accord_runtime.database import database_url, open_database
+from accord_runtime.schema import bring_up
 
 log = logging.getLogger(__name__)
 
@@ -55,13 +56,18 @@ class ControllerService:
         self._lock.close()
 
 
+def database_of(settings: ControllerSettings) -> str:
+    """The URL of the controller's database."""
+    return database_url(settings.database_url, default=settings.state_dir.absolute() / "controller.db")
+
+
 async def build(settings: ControllerSettings) -> ControllerService:
     """Opens the database and takes over what an earlier controller left. FailedPrecondition, CONTROLLER_RUNS, while
     another controller works in the same state folder."""
     state_dir = settings.state_dir.absolute()
     lock = lock_state_dir(state_dir)
-    url = database_url(settings.database_url, default=state_dir / "controller.db")
-    await migrate(url, "accord_controller")
+    url = database_of(settings)
+    await bring_up(url, "accord_controller", settings)
     store = Store(open_database(url))
     launcher = make_launcher(settings)
     runs = Runs(store, launcher, settings)

@@ -8,10 +8,10 @@ from typing import Literal
 
 from pydantic import Field, FilePath
 
-from accord_runtime.settings import ServiceSettings, service_config
+from accord_runtime.settings import DatabaseSettings, service_config
 
 
-class ControllerSettings(ServiceSettings):
+class ControllerSettings(DatabaseSettings):
     """What `python -m accord_controller` can be told."""
 
     model_config = service_config("controller")
@@ -53,9 +53,6 @@ class ControllerSettings(ServiceSettings):
     )
     lease_seconds: float = Field(
         60, gt=1, description="For how long rollout and trainer are leased; renewed meanwhile."
-    )
-    database_url: str = Field(
-        "", description="sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME; empty: SQLite in state_dir."
     )
 
     @property

@@ -15,6 +15,7 @@ from accord_preference.settings import PreferenceSettings
 from accord_preference.store import Store
 from accord_preference.stores import open_store
 from accord_runtime.database import database_url
+from accord_runtime.schema import bring_up
 
 
 class PreferenceService:
@@ -43,14 +44,20 @@ class PreferenceService:
         await self._store.close()
 
 
+def database_of(settings: PreferenceSettings) -> str:
+    """The URL of the service's database."""
+    return database_url(settings.database_url, default=settings.state_dir / "preference.db")
+
+
 async def build(settings: PreferenceSettings, clock: Callable[[], float] = time.time) -> PreferenceService:
-    """Opens the store, migrates it, and checks that it splits prompts as `settings` say. `clock`: seconds since 1970.
+    """Opens the store, its schema brought up, and checks that it splits prompts as told. `clock`: seconds since 1970.
 
     Raises FailedPrecondition, SPLIT_CHANGED, where the database was made with another split: prompts would change
     sides, and snapshots made before and after would contradict one another.
     """
-    url = database_url(settings.database_url, default=settings.state_dir / "preference.db")
-    store = await open_store(url)
+    url = database_of(settings)
+    await bring_up(url, "accord_preference", settings)
+    store = await open_store(url, up_to_date=True)
 
     async def pin() -> None:
         async with store.writing() as tx:

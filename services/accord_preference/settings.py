@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from accord_runtime.settings import ServiceSettings, service_config
+from accord_runtime.settings import DatabaseSettings, service_config
 
 
-class PreferenceSettings(ServiceSettings):
+class PreferenceSettings(DatabaseSettings):
     """Settings of the preference service: environment ACCORD_PREFERENCE_<FIELD>, flags --<field>."""
 
     model_config = service_config("preference")
 
-    database_url: str = Field(
-        "",
-        description="Where everything is stored, sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME; empty: the "
-        "SQLite file preference.db in the state folder.",
-    )
     heldout_fraction: float = Field(
         0.1, ge=0, lt=1, description="Share of prompts that is held out, by hash. Fixed when a database is made."
     )

@@ -12,9 +12,10 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Engine, create_engine
@@ -26,11 +27,24 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from accord.errors import FailedPrecondition, Unavailable
 from accord_runtime.dialects.dialect import Dialect, parse
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
 POOL_SECONDS = 30.0
 
 # Alembic keeps its migration context in module globals, so one migration at a time in a process.
 _migrating = threading.Lock()
 _opened: WeakKeyDictionary[Engine, tuple[Dialect, asyncio.Lock | None]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Revision:
+    """Of a schema: what was `found` (empty: nothing yet), what this version of the package has (`wanted`), and the
+    `database` as messages name it."""
+
+    database: str
+    found: str
+    wanted: str
 
 
 def database_url(url: str, *, default: Path) -> str:
@@ -94,6 +108,12 @@ async def migrate(url: str, package: str, *, revision: str = "head") -> None:
     await asyncio.to_thread(_run_alembic, url, package, revision, "upgrade")
 
 
+async def revision_of(url: str, package: str) -> Revision:
+    """Where the schema of `package` stands; changes nothing. FailedPrecondition, DATABASE_REVISION, where it was made
+    by a newer version of the package."""
+    return await asyncio.to_thread(_read_revision, url, package)
+
+
 async def downgrade(url: str, package: str, *, revision: str = "base") -> None:
     """Takes the database back to `revision`; `base` removes every table of the package, and what is in them."""
     await asyncio.to_thread(_run_alembic, url, package, revision, "downgrade")
@@ -127,11 +147,42 @@ async def _begin(engine: AsyncEngine, dialect: Dialect, steady: bool) -> AsyncIt
 
 
 def _run_alembic(url: str, package: str, revision: str, change: Literal["upgrade", "downgrade"]) -> None:
+    with _alembic(url, package) as (config, engine, dialect):
+        from alembic import command
+        from alembic.util import CommandError
+
+        options: dict[str, Any] = dialect.writer_options(steady=False)
+        try:
+            with engine.connect().execution_options(**options) as connection, connection.begin():
+                dialect.alone(connection)
+                config.attributes["connection"] = connection
+                (command.upgrade if change == "upgrade" else command.downgrade)(config, revision)
+        except CommandError as error:
+            raise _other_version(dialect.name(engine.url), package, revision, str(error)) from error
+
+
+def _read_revision(url: str, package: str) -> Revision:
+    with _alembic(url, package) as (config, engine, dialect):
+        from alembic.migration import MigrationContext
+        from alembic.script import ScriptDirectory
+
+        scripts = ScriptDirectory.from_config(config)
+        wanted = scripts.get_current_head() or ""
+        with engine.connect() as connection:
+            context = MigrationContext.configure(connection, opts={"version_table": config.attributes["version_table"]})
+            found = context.get_current_revision() or ""
+        database = dialect.name(engine.url)
+        if found and found not in {script.revision for script in scripts.walk_revisions()}:
+            raise _other_version(database, package, wanted, f"it is at revision {found}")
+        return Revision(database, found, wanted)
+
+
+@contextmanager
+def _alembic(url: str, package: str) -> Iterator[tuple[Config, Engine, Dialect]]:
+    """Alembic's configuration for `package` and a connection to `url`, for one change or look at a time."""
     # Before its import: alembic tells of every plugin and of every look at a database.
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    from alembic import command
     from alembic.config import Config
-    from alembic.util import CommandError
 
     parsed, dialect = parse(url)
     parsed = dialect.synchronous(parsed)
@@ -144,16 +195,15 @@ def _run_alembic(url: str, package: str, revision: str, change: Literal["upgrade
         engine = create_engine(parsed, **dialect.engine_options)
         try:
             dialect.prepare(engine, parsed)
-            options: dict[str, Any] = dialect.writer_options(steady=False)
-            with engine.connect().execution_options(**options) as connection, connection.begin():
-                dialect.alone(connection)
-                config.attributes["connection"] = connection
-                (command.upgrade if change == "upgrade" else command.downgrade)(config, revision)
-        except CommandError as error:
-            raise FailedPrecondition(
-                f"the database {dialect.name(parsed)} cannot be brought to revision {revision} of {package}: {error}; "
-                "was it made by a newer version of Accord? Use that version, or another database",
-                reason="DATABASE_REVISION",
-            ) from error
+            yield config, engine, dialect
         finally:
             engine.dispose()
+
+
+def _other_version(database: str, package: str, revision: str, why: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"the database {database} cannot be brought to revision {revision} of {package}: {why}; "
+        "was it made by a newer version of Accord? Use that version, or another database",
+        reason="DATABASE_REVISION",
+        metadata={"database": database},
+    )

@@ -54,3 +54,21 @@ class ServiceSettings(BaseSettings):
                 "or --allow-insecure on a network you trust"
             )
         return self
+
+
+class DatabaseSettings(ServiceSettings):
+    """What a service with a database of its own can be told besides."""
+
+    database_url: str = Field(
+        "",
+        description="Where everything is stored, sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME; empty: a "
+        "SQLite file in the state folder.",
+    )
+    migrations: Literal["on-start", "awaited"] = Field(
+        "on-start",
+        description="on-start: the service brings its database up to date itself; awaited: it serves once somebody "
+        "has, by `python -m accord_SERVICE.migrate`.",
+    )
+    migration_seconds: float = Field(
+        300, ge=0, description="How long a database may take to be there and, where it is awaited, up to date."
+    )

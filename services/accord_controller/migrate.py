@@ -1,0 +1,10 @@
+"""`python -m accord_controller.migrate`: brings the database up to date and ends.
+
+It takes the service's flags and environment."""
+
+from accord_controller.service import database_of
+from accord_controller.settings import ControllerSettings
+from accord_runtime.schema import run_migration
+
+if __name__ == "__main__":
+    run_migration("controller", ControllerSettings, database_of)
