@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from accord.controller import v1 as controller_v1
-from accord.errors import Aborted, FailedPrecondition, InvalidArgument
-from accord_controller import facts, inputs, spec, swaps
+from accord.errors import Aborted, InvalidArgument
+from accord_controller import edits, facts, inputs, spec, swaps
 from accord_controller.garbage import Garbage, collect_garbage
 from accord_controller.launchers.launcher import Launcher
 from accord_controller.ledger import Ledger
@@ -79,14 +79,7 @@ class ControllerHandler:
         """Ends a run for good. Aborted, ETAG_MISMATCH."""
 
         async def cancel() -> None:
-            run = await self._store.get_run(request.run_id)
-            if request.etag and request.etag != run.etag:
-                raise Aborted(
-                    f"run {run.run_id} has changed since it was read; read it again",
-                    reason="ETAG_MISMATCH",
-                    metadata={"etag": run.etag},
-                )
-            await self._runs.cancel(run)
+            await self._runs.cancel(await self._as_read(request.run_id, request.etag))
 
         await self._once.run(request.request_id, request, cancel)
         return await self._store.get_run(request.run_id)
@@ -108,14 +101,25 @@ class ControllerHandler:
     async def swap_engine(self, request: controller_v1.SwapEngineRequest) -> controller_v1.EngineSwap:
         """Changes what draws a run's samples, while it goes on. InvalidArgument; FailedPrecondition, NO_LAUNCHER."""
         run = await self._store.get_run(request.run_id)
-        known = Here(self._settings, {}, everywhere=True)
-        swaps.check(request.services, run.status.resolved_spec, known.names("accord.engines"))
-        if self._settings.launcher == "none" and not request.services.addresses:
-            raise FailedPrecondition(
-                "nothing starts services here (--launcher none): start the engine and name its address",
-                reason="NO_LAUNCHER",
-            )
-        return await self._once.run(request.request_id, request, lambda: self._runs.swap(request))
+        self._check_swap(request.services, run.status.resolved_spec, "services")
+        return await self._once.run(
+            request.request_id,
+            request,
+            lambda: self._runs.record(
+                request.run_id, lambda journal: swaps.ask(journal, request.request_id, request.services)
+            ),
+        )
+
+    async def update_run(self, request: controller_v1.UpdateRunRequest) -> controller_v1.Run:
+        """Edits a run's spec while it goes on. InvalidArgument names what cannot be edited; FailedPrecondition;
+        Aborted, ETAG_MISMATCH."""
+
+        async def edit() -> None:
+            run = await self._as_read(request.run.run_id, request.etag)
+            await self._runs.record(run.run_id, lambda journal: edits.edit(journal, request, self._check_swap))
+
+        await self._once.run(request.request_id, request, edit)
+        return await self._store.get_run(request.run.run_id)
 
     async def collect_garbage(self, request: controller_v1.CollectGarbageRequest) -> Garbage:
         """Frees what nothing refers to, or says what that would be."""
@@ -170,6 +174,22 @@ class ControllerHandler:
     async def trained_models(self, snapshots: Sequence[str]) -> list[controller_v1.TrainedModel]:
         """What learnt from any of these snapshots."""
         return (await self._lineage()).trained_on(snapshots)
+
+    async def _as_read(self, run_id: str, etag: str) -> controller_v1.Run:
+        """The run, as its caller knows it where an etag is given. Aborted, ETAG_MISMATCH."""
+        run = await self._store.get_run(run_id)
+        if etag and etag != run.etag:
+            raise Aborted(
+                f"run {run.run_id} has changed since it was read; read it again",
+                reason="ETAG_MISMATCH",
+                metadata={"etag": run.etag},
+            )
+        return run
+
+    def _check_swap(self, services: controller_v1.RolloutServices, spec: controller_v1.RunSpec, at: str) -> None:
+        """What is asked to draw, in the field `at`. InvalidArgument; FailedPrecondition, NO_LAUNCHER."""
+        engines = Here(self._settings, {}, everywhere=True).names("accord.engines")
+        swaps.check(services, spec, engines, startable=self._settings.launcher != "none", at=at)
 
     async def _lineage(self) -> Lineage:
         """From every run: what its finished iterations recorded, and what the one at work has so far."""

@@ -43,6 +43,9 @@ class Journal:
         self.ledger = ledger
         self.status = controller_v1.RunStatus()
         self.status.CopyFrom(run.status)
+        # The spec as it was asked for.
+        self.asked = controller_v1.RunSpec()
+        self.asked.CopyFrom(run.spec)
         # Facts recorded in this process: how a recovery sees that it got further.
         self.facts = 0
         # What was used in the current stage, by all processes that worked on it: whoever measures adds to it.
@@ -94,9 +97,14 @@ class Journal:
         self.facts += len(entries)
         self._check()
 
-    async def note(self, entries: Sequence[Entry], *happenings: Happening) -> None:
-        """Records facts beside the stage's work: they are no progress of it, and do not stop it."""
-        await self._commit(entries, happenings)
+    async def note(
+        self, entries: Sequence[Entry], *happenings: Happening, spec: controller_v1.RunSpec | None = None
+    ) -> None:
+        """Records facts, and `spec` as what is asked for from now on, beside the stage's work: they are no progress of
+        it, and do not stop it."""
+        await self._commit(entries, happenings, spec=spec)
+        if spec is not None:
+            self.asked.CopyFrom(spec)
 
     async def progress(self, step: int, total: int, message: str = "") -> None:
         """Shows how far the stage is, without an event."""
@@ -119,9 +127,11 @@ class Journal:
         events: Sequence[Happening] = (),
         forget: Sequence[str] = (),
         model: controller_v1.Model | None = None,
+        spec: controller_v1.RunSpec | None = None,
     ) -> None:
         change = Commit(
             status=self.status,
+            spec=spec,
             stage_seconds=self.stage_seconds(),
             stage_usage=self.stage_usage,
             events=[self._event(happening) for happening in events],

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from accord.controller import v1 as controller_v1
 from accord.errors import AccordError
@@ -40,6 +41,7 @@ from accord_controller.swapping import Swapper
 from accord_controller.troubles import is_recoverable
 from accord_controller.work import Work
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 Run = Callable[[Work, int], Awaitable[None]]
@@ -116,13 +118,13 @@ class Runner:
         if self._stage is not None:
             self._stage.cancel()
 
-    async def swap(self, request: controller_v1.SwapEngineRequest) -> controller_v1.EngineSwap:
-        """Records that other services are to draw; they are brought in while the stages go on."""
+    async def record(self, what: Callable[[Journal], Awaitable[T]]) -> T:
+        """Records something beside the stages, which go on. A swap among it is begun."""
         journal = self._journal or await self._load()
         async with self._recording:
-            swap = await swaps.ask(self._journal or journal, request)
+            result = await what(self._journal or journal)
         self._swap_asked.set()
-        return swap
+        return result
 
     async def drive(self) -> None:
         """Works until the run ends, is paused, or fails."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from accord.controller import v1 as controller_v1
 from accord.errors import FailedPrecondition
-from accord_controller import swaps
 from accord_controller.journal import Journal
 from accord_controller.launchers.launcher import Launcher
 from accord_controller.ledger import Ledger
@@ -16,6 +17,7 @@ from accord_controller.runner import Runner
 from accord_controller.settings import ControllerSettings
 from accord_controller.store.store import Store
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 AT_WORK = (controller_v1.RUN_STATE_PENDING, controller_v1.RUN_STATE_RUNNING)
@@ -111,13 +113,13 @@ class Runs:
         runner.wish(Wish.CANCEL)
         await asyncio.wait([task])
 
-    async def swap(self, request: controller_v1.SwapEngineRequest) -> controller_v1.EngineSwap:
-        """Other services are to draw for a run: now where it is at work, else when it is resumed. FailedPrecondition,
-        RUN_ENDED, SWAP_UNDER_WAY."""
-        at_work = self._active.get(request.run_id)
+    async def record(self, run_id: str, what: Callable[[Journal], Awaitable[T]]) -> T:
+        """Records something beside the work on a run. A swap among it is begun now where the run is at work, else when
+        it is resumed."""
+        at_work = self._active.get(run_id)
         if at_work is not None:
-            return await at_work[0].swap(request)
-        return await swaps.ask(await self._journal(await self._store.get_run(request.run_id)), request)
+            return await at_work[0].record(what)
+        return await what(await self._journal(await self._store.get_run(run_id)))
 
     async def drain(self, seconds: float) -> None:
         """Pauses every run at its next durable point, and where that is not reached in time, before it."""
@@ -138,7 +140,7 @@ class Runs:
         """For changing the state of a run that is not at work."""
         return Journal(
             self._store,
-            Ledger(self._settings.state_dir, ()),
+            await Ledger.load(self._store, run.run_id, self._settings.state_dir.absolute()),
             run,
             stage_seconds=await self._store.stage_seconds(run.run_id),
             stage_usage=await self._store.stage_usage(run.run_id),

@@ -67,6 +67,10 @@ class RunServicer(v1.RunServiceServicer):
         """Changes what draws a run's samples."""
         return v1.SwapEngineResponse(swap=await self._handler.swap_engine(request))
 
+    async def UpdateRun(self, request: v1.UpdateRunRequest, context: Context) -> v1.UpdateRunResponse:
+        """Edits a run's spec while it goes on."""
+        return v1.UpdateRunResponse(run=await self._handler.update_run(request))
+
 
 class ModelServicer(v1.ModelServiceServicer):
     """Adapts the handler."""

@@ -23,14 +23,27 @@ _RECORDED = {
 }
 
 
-def check(services: controller_v1.RolloutServices, spec: controller_v1.RunSpec, engines: Sequence[str] | None) -> None:
-    """Raises InvalidArgument with everything that is wrong with what is asked for. `engines`: those that there are."""
-    problems = list(_problems(services, spec, engines))
+def check(
+    services: controller_v1.RolloutServices,
+    spec: controller_v1.RunSpec,
+    engines: Sequence[str] | None,
+    *,
+    startable: bool,
+    at: str = "services",
+) -> None:
+    """Raises InvalidArgument with everything that is wrong with what is asked for in the field `at`. `engines`: those
+    that there are; `startable`: whether anything starts them here, else FailedPrecondition, NO_LAUNCHER."""
+    problems = list(_problems(services, spec, engines, at))
     if problems:
         raise InvalidArgument(
             "; ".join(f"{problem.field}: {problem.description}" for problem in problems),
             reason="INVALID_SWAP",
             violations=problems,
+        )
+    if not startable and not services.addresses:
+        raise FailedPrecondition(
+            "nothing starts services here (--launcher none): start the engine and name its address to SwapEngine",
+            reason="NO_LAUNCHER",
         )
 
 
@@ -45,19 +58,28 @@ def under_way(status: controller_v1.RunStatus) -> controller_v1.EngineSwap | Non
 
 def before(status: controller_v1.RunStatus, number: int) -> controller_v1.RolloutServices:
     """What drew before swap `number` shifted."""
+    if status.swaps[number - 1].HasField("replaces"):
+        return status.swaps[number - 1].replaces
+    # Recorded by a controller that did not say.
     taken = (controller_v1.SWAP_STATE_SHIFTED, controller_v1.SWAP_STATE_DONE)
     earlier = [swap.services for swap in status.swaps if swap.number < number and swap.state in taken]
     return earlier[-1] if earlier else facts.first_services(status.resolved_spec)
 
 
-async def ask(journal: Journal, request: controller_v1.SwapEngineRequest) -> controller_v1.EngineSwap:
+def check_goes_on(journal: Journal) -> None:
+    """FailedPrecondition, RUN_ENDED, for a run that draws nothing any more."""
+    state = journal.status.state
+    if state in ENDED and state != controller_v1.RUN_STATE_FAILED:
+        raise FailedPrecondition(f"run {journal.run_id} is over: nothing is drawn any more", reason="RUN_ENDED")
+
+
+async def ask(journal: Journal, request_id: str, services: controller_v1.RolloutServices) -> controller_v1.EngineSwap:
     """Records that a swap is wanted, once for each request_id. FailedPrecondition, RUN_ENDED, SWAP_UNDER_WAY."""
     status = journal.status
     for known in status.swaps:
-        if known.request_id == request.request_id:
+        if known.request_id == request_id:
             return known
-    if status.state in ENDED and status.state != controller_v1.RUN_STATE_FAILED:
-        raise FailedPrecondition(f"run {journal.run_id} is over: nothing is drawn any more", reason="RUN_ENDED")
+    check_goes_on(journal)
     if (other := under_way(status)) is not None:
         raise FailedPrecondition(
             f"swap {other.number} of run {journal.run_id}, to {described(other.services)}, is under way; wait until it "
@@ -67,9 +89,10 @@ async def ask(journal: Journal, request: controller_v1.SwapEngineRequest) -> con
         )
     swap = controller_v1.EngineSwap(
         number=len(status.swaps) + 1,
-        request_id=request.request_id,
-        services=request.services,
+        request_id=request_id,
+        services=services,
         state=controller_v1.SWAP_STATE_PENDING,
+        replaces=facts.services_of(status),
     )
     swap.ask_time.GetCurrentTime()
     swap.services.swap = swap.number
@@ -107,24 +130,24 @@ def described(services: controller_v1.RolloutServices) -> str:
 
 
 def _problems(
-    services: controller_v1.RolloutServices, spec: controller_v1.RunSpec, engines: Sequence[str] | None
+    services: controller_v1.RolloutServices, spec: controller_v1.RunSpec, engines: Sequence[str] | None, at: str
 ) -> Iterable[FieldViolation]:
     if not services.addresses and not services.engine:
-        yield FieldViolation("services", "needs an engine to be started, or addresses of services that run already")
+        yield FieldViolation(at, "needs an engine to be started, or addresses of services that run already")
     if services.addresses:
         for field, given in (("replicas", services.replicas), ("engine_options", services.engine_options.fields)):
             if given:
-                yield FieldViolation(f"services.{field}", "is for services that are started, not for given addresses")
+                yield FieldViolation(f"{at}.{field}", "is for services that are started, not for given addresses")
     elif engines is not None and services.engine and services.engine not in engines:
         yield FieldViolation(
-            "services.engine", f"unknown engine {services.engine!r}; there is: {', '.join(engines) or 'none'}"
+            f"{at}.engine", f"unknown engine {services.engine!r}; there is: {', '.join(engines) or 'none'}"
         )
     for index, address in enumerate(services.addresses):
         if not _ADDRESS.fullmatch(address):
-            yield FieldViolation(f"services.addresses[{index}]", f"{address!r} is not host:port")
+            yield FieldViolation(f"{at}.addresses[{index}]", f"{address!r} is not host:port")
         elif address in services.addresses[:index]:
-            yield FieldViolation(f"services.addresses[{index}]", f"{address} is named twice")
+            yield FieldViolation(f"{at}.addresses[{index}]", f"{address} is named twice")
     if services.replicas < 0:
-        yield FieldViolation("services.replicas", f"must be at least 1, not {services.replicas}")
+        yield FieldViolation(f"{at}.replicas", f"must be at least 1, not {services.replicas}")
     if spec.deterministic and max(services.replicas, len(services.addresses)) > 1:
-        yield FieldViolation("services", "a deterministic run draws from one service only")
+        yield FieldViolation(at, "a deterministic run draws from one service only")

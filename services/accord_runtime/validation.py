@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
 from google.api import field_behavior_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from accord.errors import FieldViolation, InvalidArgument
@@ -29,11 +30,21 @@ class _Rule(NamedTuple):
 
 
 def check(request: Message) -> None:
-    """Clears output-only fields of `request` and raises InvalidArgument naming every required field that is unset."""
-    violations = _violations(request)[:_LIMIT]
+    """Clears output-only fields of `request` and raises InvalidArgument naming every required field that is unset. Of a
+    resource that comes with an `update_mask`, only what that names must be set (AIP-134)."""
+    mask = getattr(request, "update_mask", None)
+    paths = mask.paths if isinstance(mask, FieldMask) else ()
+    violations = [found for found in _violations(request) if _taken(found.field, paths)][:_LIMIT]
     if violations:
         named = "; ".join(f"{violation.field}: {violation.description}" for violation in violations)
         raise InvalidArgument(named, reason="REQUIRED_FIELD_MISSING", violations=violations)
+
+
+def _taken(field: str, paths: Iterable[str]) -> bool:
+    """Whether a field of a request (`run.spec.model`) is one that a mask names, or in no message that it picks from."""
+    below = field.partition(".")[2]
+    named = any(f"{below}.".startswith(f"{path}.") for path in paths)
+    return named or not any(below.startswith(f"{path.partition('.')[0]}.") for path in paths)
 
 
 @cache

@@ -15,6 +15,7 @@ COMMANDS = (
     ("up",), ("run",), ("annotate",), ("sample",), ("report",), ("gc",), ("conformance",),
     ("runs", "list"), ("runs", "get"), ("runs", "watch"), ("runs", "cancel"), ("runs", "pause"), ("runs", "resume"),
     ("runs", "swap-engine"),
+    ("runs", "edit"),
     ("preferences", "import"), ("preferences", "export"), ("preferences", "stats"),
     ("preferences", "quality"),
     ("annotators", "list"), ("annotators", "exclude"), ("annotators", "reinstate"), ("annotators", "withdraw"),

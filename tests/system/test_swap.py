@@ -15,6 +15,7 @@ from accord import discovery
 from accord.controller import v1 as controller_v1
 from accord.errors import FailedPrecondition, InvalidArgument, Unimplemented
 from accord.rollout import v1 as rollout_v1
+from accord.runfile import load_edits
 
 POLICY = controller_v1.STAGE_POLICY
 STEPS = 200
@@ -100,7 +101,7 @@ async def test_engines_change_during_ppo_and_one_that_breaks_the_contract_is_ref
         await assert_whole(state_dir, ended)
 
 
-async def test_a_controller_that_is_killed_in_the_middle_of_a_swap_takes_it_up_again(
+async def test_a_controller_that_is_killed_in_the_middle_of_a_swap_that_an_edit_asked_for_takes_it_up_again(
     tmp_path: Path, tiny_folder: Path
 ) -> None:
     state_dir, prompts = tmp_path / "state", write_prompts(tmp_path / "prompts.jsonl")
@@ -108,7 +109,7 @@ async def test_a_controller_that_is_killed_in_the_middle_of_a_swap_takes_it_up_a
     async with controller(state_dir) as (process, client):
         await client.runs.create(run)
         await wait_for(client, "killed", lambda event: event.stage == POLICY and event.step == 1)
-        await client.runs.swap_engine("killed", "transformers")
+        await client.runs.update(*load_edits("killed", ["rollout.replicas=2"]))
         process.kill()
         async with accord.Client(controller=await process.start()) as again:
             found = await again.runs.get("killed")
@@ -119,5 +120,6 @@ async def test_a_controller_that_is_killed_in_the_middle_of_a_swap_takes_it_up_a
             ended = await finish(again, "killed", 300)
             assert ended.status.state == controller_v1.RUN_STATE_SUCCEEDED, ended.status.message
             assert ended.status.swaps[0].state == controller_v1.SWAP_STATE_DONE
-            assert ended.status.rollout.swap == 1
+            assert (ended.status.rollout.swap, ended.status.rollout.replicas) == (1, 2)
+            assert ended.spec.rollout.replicas == 2
             await assert_whole(state_dir, ended)

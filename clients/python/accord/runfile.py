@@ -59,6 +59,34 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> controller_v1.R
         ) from error
 
 
+def load_edits(run_id: str, assignments: Sequence[str]) -> tuple[controller_v1.Run, list[str]]:
+    """A Run with what `key=value` assignments set, and the fields set (`rollout.engine_options`), each as a whole.
+
+    InvalidArgument names the field and what is wrong with it.
+    """
+    tree = _Tree({"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": run_id}, "spec": {}})
+    fields: dict[str, None] = {}
+    for assignment in assignments:
+        tree.override(assignment)
+        fields[_named(assignment.partition("=")[0].strip())] = None
+    return tree.run(), list(fields)
+
+
+def _named(key: str) -> str:
+    """The field of the spec that a key is in, as in the contract; what is free or in a list belongs to the whole."""
+    parts = key.removeprefix("spec.").split(".")
+    if parts[0] == "metadata":
+        raise InvalidArgument.at(key, "a run keeps its name")
+    message, names = controller_v1.RunSpec.DESCRIPTOR, []
+    for part in parts:
+        field = _field(message, part, key)
+        names.append(field.name)
+        if field.message_type is None or field.is_repeated or field.message_type.full_name in _FREE:
+            break
+        message = field.message_type
+    return ".".join(names)
+
+
 class _Tree:
     """A run file as nested dicts, with field names as in the contract."""
 

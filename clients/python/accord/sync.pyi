@@ -514,6 +514,24 @@ class SyncRuns:
         """
         ...
 
+    def update(
+        self,
+        run: controller_v1.Run,
+        fields: Sequence[str] = (),
+        *,
+        etag: str = "",
+        request_id: str | None = None,
+        timeout: float = ...,
+    ) -> controller_v1.Run:
+        """Edits a run's spec while the run goes on: `rollout.engine`, `rollout.replicas`, `rollout.engine_options`.
+
+        `run`: its name and its spec as it is to be; with `fields` only these are taken from it (`("rollout.engine",)`).
+        With `etag`: Aborted when the run has changed since. Where something else is to draw from then on, it is
+        swapped in as by `swap_engine`: the last of the answer's `status.swaps`. The same edit again changes nothing.
+        InvalidArgument names what cannot be edited; FailedPrecondition: RUN_ENDED, SWAP_UNDER_WAY, NO_LAUNCHER.
+        """
+        ...
+
     def collect_garbage(
         self, dry_run: bool = False, *, request_id: str | None = None, timeout: float = ...
     ) -> controller_v1.CollectGarbageResponse:

@@ -34,6 +34,8 @@ class Commit:
     """What changes together in a run: all of it is durable, or none."""
 
     status: controller_v1.RunStatus | None = None
+    # The spec as it is asked for from now on.
+    spec: controller_v1.RunSpec | None = None
     stage_seconds: float | None = None
     stage_usage: controller_v1.StageUsage | None = None
     events: Sequence[controller_v1.RunEvent] = ()
@@ -57,7 +59,7 @@ class Store:
 
         AlreadyExists, RUN_EXISTS: a run of this name with another spec.
         """
-        content = hashlib.sha256(run.spec.SerializeToString(deterministic=True)).hexdigest()
+        content = _content(run.spec)
         async with writing(self._engine) as connection:
             row = (await connection.execute(select(tables.runs).where(tables.runs.c.run_id == run.run_id))).first()
             if row is not None:
@@ -131,6 +133,8 @@ class Store:
             values: dict[str, object] = {"etag": tables.runs.c.etag + 1}
             if change.status is not None:
                 values |= {"status": change.status.SerializeToString(), "state": change.status.state}
+            if change.spec is not None:
+                values |= {"spec": change.spec.SerializeToString(), "content": _content(change.spec)}
             if change.stage_seconds is not None:
                 values["stage_seconds"] = change.stage_seconds
             if change.stage_usage is not None:
@@ -287,6 +291,10 @@ async def _put_model(connection: AsyncConnection, model: controller_v1.Model) ->
         )
     )
     await changes.put_in_force(connection, model.run_id, model.name, changes.Asked())
+
+
+def _content(spec: controller_v1.RunSpec) -> str:
+    return hashlib.sha256(spec.SerializeToString(deterministic=True)).hexdigest()
 
 
 def _run(row: Row[Any]) -> controller_v1.Run:

@@ -136,6 +136,31 @@ class Runs:
         response = await self._caller.call(lambda seconds: self._stub.SwapEngine(request, timeout=seconds), timeout)
         return response.swap
 
+    async def update(
+        self,
+        run: controller_v1.Run,
+        fields: Sequence[str] = (),
+        *,
+        etag: str = "",
+        request_id: str | None = None,
+        timeout: float = _calls.QUICK,
+    ) -> controller_v1.Run:
+        """Edits a run's spec while the run goes on: `rollout.engine`, `rollout.replicas`, `rollout.engine_options`.
+
+        `run`: its name and its spec as it is to be; with `fields` only these are taken from it (`("rollout.engine",)`).
+        With `etag`: Aborted when the run has changed since. Where something else is to draw from then on, it is
+        swapped in as by `swap_engine`: the last of the answer's `status.swaps`. The same edit again changes nothing.
+        InvalidArgument names what cannot be edited; FailedPrecondition: RUN_ENDED, SWAP_UNDER_WAY, NO_LAUNCHER.
+        """
+        request = controller_v1.UpdateRunRequest(
+            request_id=_calls.new_request_id(request_id),
+            run=controller_v1.Run(run_id=run.run_id, spec=run.spec),
+            etag=etag,
+        )
+        request.update_mask.paths.extend(f"spec.{field.removeprefix('spec.')}" for field in fields)
+        response = await self._caller.call(lambda seconds: self._stub.UpdateRun(request, timeout=seconds), timeout)
+        return response.run
+
     async def collect_garbage(
         self, dry_run: bool = False, *, request_id: str | None = None, timeout: float = _calls.STREAM
     ) -> controller_v1.CollectGarbageResponse:

@@ -1,4 +1,4 @@
-"""`accord runs`: list, look at, watch, pause, resume and cancel runs; swap their engine."""
+"""`accord runs`: list, look at, watch, pause, resume, cancel and edit runs; swap their engine."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Annotated
 
 import typer
 
+from accord.cli.editing import edit
 from accord.cli.options import Format, Interrupted, options, run_async
 from accord.cli.swapping import swap_engine
 
 app = typer.Typer(help="Runs of this state folder.", no_args_is_help=True)
 app.command("swap-engine")(swap_engine)
+app.command("edit")(edit)
 FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print it.")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's name.")]
 

@@ -76,7 +76,7 @@ async def _swap(
             run_id, engine, replicas=replicas, engine_options=told, addresses=addresses
         )
         if wait:
-            swap = await _until_over(session, run_id, swap.number, after, quiet=format is Format.json)
+            swap = await until_over(session, run_id, swap.number, after, quiet=format is Format.json)
     if format is Format.json:
         print_json(swap_shape(swap))
     elif swap.state == 1:
@@ -84,7 +84,7 @@ async def _swap(
     return 1 if STATES.get(swap.state) == "refused" else 0
 
 
-async def _until_over(
+async def until_over(
     session: Session, run_id: str, number: int, after: int, *, quiet: bool
 ) -> controller_v1.EngineSwap:
     """The swap when it is over, or when the run is not at work any more. Tells what happens to it."""

@@ -85,6 +85,8 @@ from accord.controller.v1.run_service_pb2 import RollBackModelResponse as RollBa
 from accord.controller.v1.run_service_pb2 import SwapEngineRequest as SwapEngineRequest
 from accord.controller.v1.run_service_pb2 import SwapEngineResponse as SwapEngineResponse
 from accord.controller.v1.run_service_pb2 import TrainedModel as TrainedModel
+from accord.controller.v1.run_service_pb2 import UpdateRunRequest as UpdateRunRequest
+from accord.controller.v1.run_service_pb2 import UpdateRunResponse as UpdateRunResponse
 from accord.controller.v1.run_service_pb2 import WatchRunRequest as WatchRunRequest
 from accord.controller.v1.run_service_pb2 import WatchRunResponse as WatchRunResponse
 from accord.controller.v1.run_service_pb2_grpc import ModelServiceServicer as ModelServiceServicer
@@ -184,6 +186,8 @@ __all__ = [
     "SwapEngineResponse",
     "SwapState",
     "TrainedModel",
+    "UpdateRunRequest",
+    "UpdateRunResponse",
     "WatchRunRequest",
     "WatchRunResponse",
     "add_ModelServiceServicer_to_server",

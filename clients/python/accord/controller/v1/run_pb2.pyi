@@ -797,6 +797,7 @@ class EngineSwap(_message.Message):
     ASK_TIME_FIELD_NUMBER: _builtins.int
     DECIDE_TIME_FIELD_NUMBER: _builtins.int
     CHECKS_FIELD_NUMBER: _builtins.int
+    REPLACES_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """From 1."""
     request_id: _builtins.str
@@ -818,6 +819,10 @@ class EngineSwap(_message.Message):
     def checks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The demands of the contract that the newcomers were held to, by name (`accord conformance`)."""
 
+    @_builtins.property
+    def replaces(self) -> Global___RolloutServices:
+        """What drew when it was asked for."""
+
     def __init__(
         self,
         *,
@@ -830,10 +835,11 @@ class EngineSwap(_message.Message):
         ask_time: _timestamp_pb2.Timestamp | None = ...,
         decide_time: _timestamp_pb2.Timestamp | None = ...,
         checks: _abc.Iterable[_builtins.str] | None = ...,
+        replaces: Global___RolloutServices | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ask_time", b"ask_time", "decide_time", b"decide_time", "services", b"services"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ask_time", b"ask_time", "decide_time", b"decide_time", "replaces", b"replaces", "services", b"services"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask_time", b"ask_time", "checks", b"checks", "decide_time", b"decide_time", "message", b"message", "number", b"number", "reason", b"reason", "request_id", b"request_id", "services", b"services", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask_time", b"ask_time", "checks", b"checks", "decide_time", b"decide_time", "message", b"message", "number", b"number", "reason", b"reason", "replaces", b"replaces", "request_id", b"request_id", "services", b"services", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1201,7 +1207,7 @@ class RunEvent(_message.Message):
     total_steps: _builtins.int
     kind: _builtins.str
     """`stage_started`, `step`, `stage_finished`, `iteration_finished`, `replayed`, `service_restarted`, `retry`, `waiting`,
-    `left_out` (what the run goes on without), `failed`, `paused`, `resumed`, `cancelled`, `succeeded`; of a swap
+    `left_out` (what the run goes on without), `failed`, `paused`, `resumed`, `cancelled`, `succeeded`, `edited`; of a swap
     `swap_asked`, `swap_shifted`, `swap_done`, `swap_refused`.
     """
     message: _builtins.str

@@ -90,6 +90,11 @@ class RunServiceStub:
                 request_serializer=accord_dot_controller_dot_v1_dot_run__service__pb2.SwapEngineRequest.SerializeToString,
                 response_deserializer=accord_dot_controller_dot_v1_dot_run__service__pb2.SwapEngineResponse.FromString,
                 _registered_method=True)
+        self.UpdateRun = channel.unary_unary(
+                '/accord.controller.v1.RunService/UpdateRun',
+                request_serializer=accord_dot_controller_dot_v1_dot_run__service__pb2.UpdateRunRequest.SerializeToString,
+                response_deserializer=accord_dot_controller_dot_v1_dot_run__service__pb2.UpdateRunResponse.FromString,
+                _registered_method=True)
 
 
 class RunServiceServicer:
@@ -177,6 +182,16 @@ class RunServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateRun(self, request, context):
+        """Edits what may change in a run's spec while it goes on: `rollout.engine`, `rollout.replicas` and
+        `rollout.engine_options`; other fields are refused by name. Where something else is to draw from then on, it is swapped
+        in as by SwapEngine. The same edit again changes nothing. FAILED_PRECONDITION/RUN_ENDED, SWAP_UNDER_WAY, NO_LAUNCHER;
+        ABORTED/ETAG_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -234,6 +249,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.SwapEngine,
                     request_deserializer=accord_dot_controller_dot_v1_dot_run__service__pb2.SwapEngineRequest.FromString,
                     response_serializer=accord_dot_controller_dot_v1_dot_run__service__pb2.SwapEngineResponse.SerializeToString,
+            ),
+            'UpdateRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateRun,
+                    request_deserializer=accord_dot_controller_dot_v1_dot_run__service__pb2.UpdateRunRequest.FromString,
+                    response_serializer=accord_dot_controller_dot_v1_dot_run__service__pb2.UpdateRunResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -534,6 +554,33 @@ class RunService:
             '/accord.controller.v1.RunService/SwapEngine',
             accord_dot_controller_dot_v1_dot_run__service__pb2.SwapEngineRequest.SerializeToString,
             accord_dot_controller_dot_v1_dot_run__service__pb2.SwapEngineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.controller.v1.RunService/UpdateRun',
+            accord_dot_controller_dot_v1_dot_run__service__pb2.UpdateRunRequest.SerializeToString,
+            accord_dot_controller_dot_v1_dot_run__service__pb2.UpdateRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

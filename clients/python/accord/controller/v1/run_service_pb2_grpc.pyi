@@ -44,6 +44,12 @@ class RunServiceStub:
     far it is. A run that is paused or has failed swaps first when it is resumed. FAILED_PRECONDITION/RUN_ENDED,
     SWAP_UNDER_WAY, NO_LAUNCHER.
     """
+    UpdateRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.UpdateRunRequest, _run_service_pb2.UpdateRunResponse]
+    """Edits what may change in a run's spec while it goes on: `rollout.engine`, `rollout.replicas` and
+    `rollout.engine_options`; other fields are refused by name. Where something else is to draw from then on, it is swapped
+    in as by SwapEngine. The same edit again changes nothing. FAILED_PRECONDITION/RUN_ENDED, SWAP_UNDER_WAY, NO_LAUNCHER;
+    ABORTED/ETAG_MISMATCH.
+    """
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs the loop over the other services, durably: any process may be killed at any moment and the run goes on."""
@@ -140,6 +146,18 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         force and held to the contract; then they draw, and the old ones finish. Answers at once; the run's status says how
         far it is. A run that is paused or has failed swaps first when it is resumed. FAILED_PRECONDITION/RUN_ENDED,
         SWAP_UNDER_WAY, NO_LAUNCHER.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateRun(
+        self,
+        request: _run_service_pb2.UpdateRunRequest,
+        context: _aio.ServicerContext[_run_service_pb2.UpdateRunRequest, _abc.Awaitable[_run_service_pb2.UpdateRunResponse]],
+    ) -> _abc.Awaitable[_run_service_pb2.UpdateRunResponse]:
+        """Edits what may change in a run's spec while it goes on: `rollout.engine`, `rollout.replicas` and
+        `rollout.engine_options`; other fields are refused by name. Where something else is to draw from then on, it is swapped
+        in as by SwapEngine. The same edit again changes nothing. FAILED_PRECONDITION/RUN_ENDED, SWAP_UNDER_WAY, NO_LAUNCHER;
+        ABORTED/ETAG_MISMATCH.
         """
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _aio.Server) -> None: ...

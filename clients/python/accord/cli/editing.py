@@ -1,0 +1,58 @@
+"""`accord runs edit`: what may change in a run's spec is changed while the run goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from accord.cli.options import Format, options, run_async
+
+
+def edit(
+    context: typer.Context,
+    target: Annotated[
+        str, typer.Argument(metavar="RUN|FILE", help="The run's name, or its run file as it is to be from now on.")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set a field: `rollout.engine=vllm`. May be repeated."),
+    ] = None,
+    wait: Annotated[bool, typer.Option(help="Wait until the newcomers draw and the old ones are done.")] = True,
+    format: Annotated[Format, typer.Option("--format", "-f", help="How to print it.")] = Format.table,
+) -> None:
+    """Edit a run while it goes on: rollout.engine, rollout.replicas, rollout.engineOptions. Others are refused by name.
+
+    What is to draw from then on is swapped in as by `accord runs swap-engine`. Exit code 1 when it is refused.
+    """
+    if not overrides and not Path(target).is_file():
+        raise typer.BadParameter(f"{target} is no run file: say what to edit, --set KEY=VALUE", param_hint="--set")
+    raise typer.Exit(run_async(_edit(options(context).state_dir, target, overrides or [], wait, format)))
+
+
+async def _edit(state_dir: Path, target: str, overrides: list[str], wait: bool, format: Format) -> int:
+    from accord.cli.console import note, print_json
+    from accord.cli.session import open_session
+    from accord.cli.shapes import run_full
+    from accord.cli.swapping import STATES, until_over
+    from accord.runfile import load_edits, load_run
+
+    whole = Path(target).is_file()
+    wanted, fields = (load_run(target, overrides), []) if whole else load_edits(target, overrides)
+    async with open_session(state_dir) as session:
+        run_id = wanted.run_id
+        after = max([event.sequence async for event in session.client.runs.events(run_id)], default=0)
+        swaps = len((await session.client.runs.get(run_id)).status.swaps)
+        edited = await session.client.runs.update(wanted, fields)
+        swap = edited.status.swaps[-1] if len(edited.status.swaps) > swaps else None
+        if swap is not None and wait:
+            swap = await until_over(session, run_id, swap.number, after, quiet=format is Format.json)
+            edited = await session.client.runs.get(run_id)
+    if format is Format.json:
+        print_json(run_full(edited))
+    elif swap is None:
+        note(f"{run_id} is as that says; what draws for it stays")
+    elif swap.state == 1:
+        note(f"swap {swap.number} of {run_id} is pending; it goes on with the run: accord runs watch {run_id}")
+    return 1 if swap is not None and STATES.get(swap.state) == "refused" else 0
