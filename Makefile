@@ -20,6 +20,18 @@ DATA ?= data
 ENGINE ?= transformers
 VLLM_TESTS := tests/conformance/test_engine.py tests/rollout/test_vllm.py
 
+# What builds images: docker, podman, or anything else with docker's command line. REGISTRY/NAME:TAG are their names.
+DOCKER ?= docker
+REGISTRY ?= accord
+TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+# The images' base: one with a GPU's libraries for a GPU.
+BASE ?= python:3.11-slim-bookworm
+# Rollout engines that get an image; vllm is built when it is named (several GB).
+ENGINES ?= transformers openai
+# More extras of pyproject.toml for the images with torch: s3, wandb, ...
+EXTRAS ?=
+IMAGES := controller preference console reward trainer $(ENGINES:%=rollout-%)
+
 # Any Python from 3.11 on, by name; constraints.txt was made with 3.11.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$name"; break; }; done)
@@ -30,7 +42,7 @@ export GOMP_SPINCOUNT ?= 0
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help install install-dev install-vllm demo model test test-vllm test-console pictures gates lint format generate benchmark clean
+.PHONY: help install install-dev install-vllm demo model test test-vllm test-console pictures images gates lint format generate benchmark clean
 
 help: ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -102,6 +114,20 @@ test-console: $(VENV)/.installed-dev ## The web console in a real headless Chrom
 pictures: export ACCORD_PICTURES := docs/images
 pictures: test-console ## The same, and its pictures into docs/images.
 
+# Small ones first, then those with torch, which share a layer.
+images: $(IMAGES:%=image-%) ## An image of each service and engine. DOCKER=podman, REGISTRY=, TAG=, BASE=, ENGINES=, EXTRAS= choose.
+
+image-controller: extras = --build-arg EXTRAS="controller kubernetes postgres"
+image-preference: extras = --build-arg EXTRAS="preference postgres parquet"
+image-console: extras = --build-arg EXTRAS=console
+image-reward: extras = --build-arg COMMON=models --build-arg EXTRAS="reward $(EXTRAS)"
+image-trainer: extras = --build-arg COMMON=models --build-arg EXTRAS="trainer $(EXTRAS)"
+image-rollout-%: extras = --build-arg COMMON=models --build-arg EXTRAS="rollout $(filter-out transformers,$(*:rollout-%=%)) $(EXTRAS)"
+image-rollout-vllm: extras = --build-arg LOCK=constraints-vllm.txt
+image-%:
+	$(DOCKER) build -f k8s/Dockerfile --build-arg BASE=$(BASE) --build-arg SERVICE=$(firstword $(subst -, ,$*)) $(extras) \
+		-t $(REGISTRY)/$*:$(TAG) .
+
 gates: $(VENV)/.installed-dev ## Lint, format, types, imports, contracts, generated code.
 	$(BIN)/python scripts/gates.py
 
@@ -112,9 +138,10 @@ format: $(VENV)/.installed-dev ## Formats Python and protos.
 	$(BIN)/ruff format .
 	$(BIN)/buf format --write protos
 
-generate: $(VENV)/.installed-dev ## Regenerates what is generated: contracts, the sync client.
+generate: $(VENV)/.installed-dev ## Regenerates what is generated: contracts, the sync client, the custom resource.
 	$(BIN)/python scripts/generate.py
 	$(BIN)/python scripts/generate_sync.py
+	$(BIN)/python scripts/generate_crd.py
 
 benchmark: $(VENV)/.installed-dev ## A reward model on human data in DATA, against a TF-IDF baseline. Long.
 	$(BIN)/python benchmarks/reward_model.py --data $(DATA)
