@@ -80,7 +80,9 @@ class Runner:
         self._state_dir = state_dir
         self._told = told
         self._switch = Switch()
-        self._services = Services(launcher, run_id, lease_seconds)
+        self._launcher = launcher.for_run(run_id, self._waiting)
+        self._services = Services(self._launcher, run_id, lease_seconds)
+        self._work: Work | None = None
         self._meter = Meter(self._services)
         self._stage: asyncio.Task[None] | None = None
         self._trouble: Trouble | None = None
@@ -91,7 +93,7 @@ class Runner:
         self._recording = asyncio.Lock()
         self._swap_asked = asyncio.Event()
         self._swapper = Swapper(
-            launcher,
+            self._launcher,
             self._services.rollouts,
             lease_seconds,
             journal=self._in_hand,
@@ -125,6 +127,13 @@ class Runner:
             result = await what(self._journal or journal)
         self._swap_asked.set()
         return result
+
+    async def release(self) -> None:
+        """Lets go of what ran for this run alone, when it is not at work any more."""
+        try:
+            await self._launcher.release()
+        except AccordError as error:
+            log.warning("run %s: what ran for it was not all deleted: %s", self.run_id, error.message)
 
     async def drive(self) -> None:
         """Works until the run ends, is paused, or fails."""
@@ -230,6 +239,7 @@ class Runner:
             journal.status.state = controller_v1.RUN_STATE_RUNNING
         await journal.enter(iteration, stage)
         work = Work(journal, self._services, self._store, self._state_dir, self._switch.check, self._meter)
+        self._work = work
         self._stage = asyncio.create_task(self._work_on(work, iteration, stage))
         try:
             await self._stage
@@ -262,6 +272,12 @@ class Runner:
             await STAGES[stage](work, iteration)
             if stage in (controller_v1.STAGE_REWARD_MODEL, controller_v1.STAGE_EVALUATE):
                 await forget_finished(work)
+
+    async def _waiting(self, message: str) -> None:
+        """A service cannot be had yet: said once, and the run may be stopped meanwhile."""
+        if message and self._work is not None:
+            await self._work.journal.tell("waiting", message)
+        self._switch.check()
 
     async def _withdraw(self, journal: Journal) -> None:
         """Takes back the tasks that people were asked to do."""

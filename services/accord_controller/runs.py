@@ -32,6 +32,7 @@ class Runs:
         self._launcher = launcher
         self._settings = settings
         self._active: dict[str, tuple[Runner, asyncio.Task[None]]] = {}
+        self._releasing: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._closing = False
 
@@ -154,7 +155,10 @@ class Runs:
         self._changed = asyncio.Event()
 
     def _ended(self, run_id: str, task: asyncio.Task[None]) -> None:
-        self._active.pop(run_id, None)
+        at_work = self._active.pop(run_id, None)
+        if at_work is not None and not self._closing:
+            self._releasing.add(release := asyncio.create_task(at_work[0].release(), name=f"release {run_id}"))
+            release.add_done_callback(self._releasing.discard)
         if not task.cancelled() and task.exception() is not None:
             log.error("run %s: the controller could not even record why it stopped", run_id, exc_info=task.exception())
         self._tell()

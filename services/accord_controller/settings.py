@@ -16,8 +16,13 @@ class ControllerSettings(DatabaseSettings):
 
     model_config = service_config("controller")
 
-    launcher: Literal["local", "none"] = Field(
-        "local", description="local starts services that have no address here as processes; none starts nothing."
+    launcher: Literal["local", "none", "kubernetes"] = Field(
+        "local",
+        description="local starts services that have no address here as processes, kubernetes as pods for each run; "
+        "none starts nothing.",
+    )
+    namespace: str = Field(
+        "", description="Of the kubernetes launcher: where pods are made; empty: the controller's own namespace."
     )
     rollout_address: str = Field(
         "",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from accord.controller import v1 as controller_v1
 from accord.errors import FieldViolation, InvalidArgument
@@ -15,6 +15,29 @@ from accord_controller import inputs
 RELIABILITY = "reliability"
 SELECTIONS = ("random", "disagreement", "information")
 WEIGHTINGS = ("none", RELIABILITY)
+# The least value of each number of a resolved spec, by its path; the custom resource's schema says the same.
+LEAST: Mapping[str, int] = {
+    "iterations": 1,
+    "prompts.max_characters": 0,
+    "feedback.prompts_per_iteration": 2,
+    "feedback.completions_per_prompt": 2,
+    "reward_model.epochs": 1,
+    "reward_model.batch_size": 1,
+    "policy.steps": 1,
+    "policy.prompts_per_step": 1,
+    "policy.samples_per_prompt": 1,
+    "policy.checkpoint_every": 1,
+    "policy.max_staleness": 0,
+    "evaluate.prompts": 1,
+    "evaluate.samples_per_prompt": 1,
+    "rollout.max_new_tokens": 1,
+    "rollout.replicas": 1,
+    "feedback.simulated.annotators": 1,
+    "feedback.simulated.redundancy": 1,
+    "feedback.people.redundancy": 1,
+    "feedback.people.min_judgements": 0,
+    "feedback.judges.redundancy": 1,
+}
 RUN_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -153,29 +176,8 @@ def _check_name(run_id: str) -> Iterable[FieldViolation]:
 
 def _check_numbers(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
     feedback, policy, evaluate = spec.feedback, spec.policy, spec.evaluate
-    at_least = [
-        ("iterations", spec.iterations, 1),
-        ("prompts.max_characters", spec.prompts.max_characters, 0),
-        ("feedback.prompts_per_iteration", feedback.prompts_per_iteration, 2),
-        ("feedback.completions_per_prompt", feedback.completions_per_prompt, 2),
-        ("reward_model.epochs", spec.reward_model.epochs, 1),
-        ("reward_model.batch_size", spec.reward_model.batch_size, 1),
-        ("policy.steps", policy.steps, 1),
-        ("policy.max_staleness", policy.max_staleness, 0),
-        ("policy.prompts_per_step", policy.prompts_per_step, 1),
-        ("policy.samples_per_prompt", policy.samples_per_prompt, 1),
-        ("policy.checkpoint_every", policy.checkpoint_every, 1),
-        ("evaluate.prompts", evaluate.prompts, 1),
-        ("evaluate.samples_per_prompt", evaluate.samples_per_prompt, 1),
-        ("rollout.max_new_tokens", spec.rollout.max_new_tokens, 1),
-        ("rollout.replicas", spec.rollout.replicas, 1),
-    ]
     if feedback.HasField("simulated"):
         simulated = feedback.simulated
-        at_least += [
-            ("feedback.simulated.annotators", simulated.annotators, 1),
-            ("feedback.simulated.redundancy", simulated.redundancy, 1),
-        ]
         if simulated.redundancy > max(simulated.annotators, 1):
             yield _wrong(
                 "feedback.simulated.redundancy",
@@ -186,21 +188,17 @@ def _check_numbers(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
             yield _wrong("feedback.simulated.noise", f"must be a number above 0, not {simulated.noise}")
     if feedback.HasField("people"):
         yield from _check_people(feedback.people)
-        at_least.append(("feedback.people.redundancy", feedback.people.redundancy, 1))
-        at_least.append(("feedback.people.min_judgements", feedback.people.min_judgements, 0))
         if not 0 < feedback.people.threshold <= 1:
             yield _wrong("feedback.people.threshold", f"must be above 0 and at most 1, not {feedback.people.threshold}")
-    if feedback.HasField("judges"):
-        at_least.append(("feedback.judges.redundancy", feedback.judges.redundancy, 1))
-        if feedback.judges.redundancy > max(1, len(feedback.judges.judges)):
-            yield _wrong(
-                "feedback.judges.redundancy",
-                f"{feedback.judges.redundancy} verdicts on each task need as many judges, and there are "
-                f"{len(feedback.judges.judges)}",
-            )
-    at_least.append(("feedback.selection_pool", feedback.selection_pool, feedback.prompts_per_iteration))
-    for field, value, least in at_least:
-        if value < least:
+    if feedback.HasField("judges") and feedback.judges.redundancy > max(1, len(feedback.judges.judges)):
+        yield _wrong(
+            "feedback.judges.redundancy",
+            f"{feedback.judges.redundancy} verdicts on each task need as many judges, and there are "
+            f"{len(feedback.judges.judges)}",
+        )
+    for field, least in {**LEAST, "feedback.selection_pool": feedback.prompts_per_iteration}.items():
+        value = _number_at(spec, field)
+        if value is not None and value < least:
             yield _wrong(field, f"must be at least {least}, not {value}")
     if spec.reward_model.weighting not in WEIGHTINGS:
         yield _wrong("reward_model.weighting", f"must be `none` or `reliability`, not {spec.reward_model.weighting!r}")
@@ -220,6 +218,17 @@ def _check_numbers(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
         yield _wrong("evaluate.min_gain", f"must be a finite number, not {evaluate.min_gain}")
     if not evaluate.max_kl > 0:
         yield _wrong("evaluate.max_kl", f"must be above 0, not {evaluate.max_kl}")
+
+
+def _number_at(spec: controller_v1.RunSpec, path: str) -> int | None:
+    """The number at a path; None where a message on the way is a choice that was not made."""
+    value: Any = spec
+    for name in path.split("."):
+        field = value.DESCRIPTOR.fields_by_name[name]
+        if field.containing_oneof is not None and not value.HasField(name):
+            return None
+        value = getattr(value, name)
+    return int(value)
 
 
 def _check_people(people: controller_v1.HumanAnnotators) -> Iterable[FieldViolation]:

@@ -49,7 +49,7 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> controller_v1.R
     try:
         document = _yaml.load(text)
         tree = _Tree(document)
-        tree.resolve_paths(path.absolute().parent)
+        tree.resolve_paths(path.absolute().parent, Path.cwd())
         for override in overrides:
             tree.override(override)
         return tree.run()
@@ -87,6 +87,14 @@ def _named(key: str) -> str:
     return ".".join(names)
 
 
+def run_of(document: Any, base: Path) -> controller_v1.Run:
+    """The Run that a document describes which is no file: every path is relative to `base`. InvalidArgument names the
+    field and what is wrong with it."""
+    tree = _Tree(document)
+    tree.resolve_paths(base, base)
+    return tree.run()
+
+
 class _Tree:
     """A run file as nested dicts, with field names as in the contract."""
 
@@ -106,8 +114,9 @@ class _Tree:
         self._name: str = metadata["name"]
         self._spec: dict[str, Any] = _checked(document.get("spec"), controller_v1.RunSpec.DESCRIPTOR, "spec")
 
-    def resolve_paths(self, base: Path) -> None:
-        self._spec = _resolved(self._spec, controller_v1.RunSpec.DESCRIPTOR, base)
+    def resolve_paths(self, base: Path, working: Path) -> None:
+        """Data files are relative to `base`, models and scorers to `working`."""
+        self._spec = _resolved(self._spec, controller_v1.RunSpec.DESCRIPTOR, (base, working))
 
     def override(self, assignment: str) -> None:
         """Applies one `key=value`."""
@@ -210,7 +219,7 @@ def _assign(tree: dict[str, Any], message: Descriptor, parts: Sequence[str], val
         if other is not field:
             tree.pop(other.name, None)
     if not rest:
-        tree[field.name] = _resolved_field(_value(value, field, where), field, Path.cwd())
+        tree[field.name] = _resolved_field(_value(value, field, where), field, (Path.cwd(), Path.cwd()))
         return
     if field.is_repeated:
         items = tree.get(field.name, [])
@@ -219,7 +228,7 @@ def _assign(tree: dict[str, Any], message: Descriptor, parts: Sequence[str], val
         index = int(rest.pop(0))
         where = f"{where}[{index}]"
         if not rest:
-            items[index] = _resolved_element(_element(value, field, where), field, Path.cwd())
+            items[index] = _resolved_element(_element(value, field, where), field, (Path.cwd(), Path.cwd()))
             return
         inner = items[index]
     else:
@@ -256,30 +265,34 @@ def _unknown(key: Any, names: Sequence[str]) -> str:
     return "unknown key; " + (f"did you mean `{close[0]}`?" if close else f"there are: {', '.join(names)}")
 
 
-def _resolved(tree: dict[str, Any], message: Descriptor, base: Path) -> dict[str, Any]:
+# What data files are relative to, and what models and scorers are.
+_Bases = tuple[Path, Path]
+
+
+def _resolved(tree: dict[str, Any], message: Descriptor, bases: _Bases) -> dict[str, Any]:
     fields = message.fields_by_name
-    return {name: _resolved_field(value, fields[name], base) for name, value in tree.items()}
+    return {name: _resolved_field(value, fields[name], bases) for name, value in tree.items()}
 
 
-def _resolved_field(value: Any, field: FieldDescriptor, base: Path) -> Any:
+def _resolved_field(value: Any, field: FieldDescriptor, bases: _Bases) -> Any:
     if field.is_repeated:
-        return [_resolved_element(element, field, base) for element in value]
-    return _resolved_element(value, field, base)
+        return [_resolved_element(element, field, bases) for element in value]
+    return _resolved_element(value, field, bases)
 
 
-def _resolved_element(value: Any, field: FieldDescriptor, base: Path) -> Any:
+def _resolved_element(value: Any, field: FieldDescriptor, bases: _Bases) -> Any:
     if field.message_type is not None:
         free = field.message_type.full_name in _FREE
-        return value if free else _resolved(value, field.message_type, base)
+        return value if free else _resolved(value, field.message_type, bases)
     if field.full_name in _DATA:
-        return _absolute(value, base)
+        return _absolute(value, bases[0])
     if field.full_name in _MODELS:
-        return value if value.startswith("models/") else _absolute(value, Path.cwd())
+        return value if value.startswith("models/") else _absolute(value, bases[1])
     if field.full_name in _SCORERS:
         kind, _, rest = value.partition(":")
         file, _, function = rest.rpartition(":")
         if kind == "python" and file.endswith(".py"):
-            return f"python:{_absolute(file, Path.cwd())}:{function}"
+            return f"python:{_absolute(file, bases[1])}:{function}"
     return value
 
 

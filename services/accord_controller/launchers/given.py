@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 
-from accord.errors import AccordError, FailedPrecondition
-from accord_controller.launchers.health import wait_healthy
-from accord_controller.launchers.launcher import OnRestart, RolloutSet, check_services
+from accord.errors import FailedPrecondition
+from accord_controller.launchers.health import those_up, wait_healthy
+from accord_controller.launchers.launcher import OnRestart, OnWaiting, RolloutSet, check_services
 from accord_controller.settings import ControllerSettings
 
 
@@ -16,6 +15,10 @@ class GivenAddresses:
 
     def __init__(self, settings: ControllerSettings) -> None:
         self._settings = settings
+
+    def for_run(self, run_id: str, on_waiting: OnWaiting) -> GivenAddresses:
+        """Itself: runs share their services."""
+        return self
 
     async def ensure(self, services: Iterable[str], on_restart: OnRestart | None = None) -> dict[str, str]:
         """The addresses. FailedPrecondition, NO_ADDRESS: one is not given; Unavailable: one is down."""
@@ -45,20 +48,18 @@ class GivenAddresses:
     async def end_rollouts(self, ended: RolloutSet) -> None:
         """Nothing to stop."""
 
+    async def release(self) -> None:
+        """Nothing runs for one run alone."""
+
     async def close(self) -> None:
         """Nothing to stop."""
 
 
 async def healthy_ones(addresses: Iterable[str], seconds: float) -> list[str]:
     """Those rollout services that answer within `seconds`. Unavailable, SERVICE_DOWN, where none does."""
-    asked = list(addresses)
-    results = await asyncio.gather(
-        *(wait_healthy("rollout", address, seconds) for address in asked), return_exceptions=True
-    )
-    for result in results:
-        if isinstance(result, BaseException) and not isinstance(result, AccordError):
-            raise result
-    found = [address for address, result in zip(asked, results, strict=True) if result is None]
-    if not found:
-        raise next(result for result in results if isinstance(result, AccordError))
-    return found
+
+    async def answering(address: str) -> str:
+        await wait_healthy("rollout", address, seconds)
+        return address
+
+    return await those_up(answering(address) for address in addresses)

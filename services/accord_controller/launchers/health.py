@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+from collections.abc import Awaitable, Iterable
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from accord.channel import open_channel
 from accord.errors import AccordError, Unavailable
+
+log = logging.getLogger(__name__)
 
 PROBE_SECONDS = 5.0
 POLL_SECONDS = 0.1
@@ -35,3 +39,14 @@ async def wait_healthy(name: str, address: str, seconds: float) -> None:
                 metadata={"service": name, "address": address},
             )
         await asyncio.sleep(POLL_SECONDS)
+
+
+async def those_up(replicas: Iterable[Awaitable[str]]) -> list[str]:
+    """Addresses of the replicas that come up, all at once; the first's error where none does."""
+    results = await asyncio.gather(*replicas, return_exceptions=True)
+    failed = [result for result in results if isinstance(result, BaseException)]
+    for error in failed:
+        if not isinstance(error, AccordError) or len(failed) == len(results):
+            raise error
+        log.warning("a replica does not come up: %s", error.message)
+    return [result for result in results if isinstance(result, str)]

@@ -13,6 +13,8 @@ SERVICES = ("rollout", "reward", "preference", "trainer")
 
 # Told (service, sentence) when a service that had been up was found dead and was started again.
 OnRestart = Callable[[str, str], Awaitable[None]]
+# Told why a service cannot be had yet, and, with nothing to say, that it still waits: raises where it should not.
+OnWaiting = Callable[[str], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,10 @@ class RolloutSet:
 class Launcher(Protocol):
     """Runs services, or knows where they run."""
 
+    def for_run(self, run_id: str, on_waiting: OnWaiting) -> Launcher:
+        """The launcher that a run asks: itself, where runs share their services."""
+        ...
+
     async def ensure(self, services: Iterable[str], on_restart: OnRestart | None = None) -> dict[str, str]:
         """Addresses of healthy services: found, or started, or started again. Unavailable, with the reason and the last
         lines of its log, for one that does not come up."""
@@ -43,6 +49,10 @@ class Launcher(Protocol):
 
     async def end_rollouts(self, ended: RolloutSet) -> None:
         """Stops those of a set that this launcher started; others are left alone."""
+        ...
+
+    async def release(self) -> None:
+        """Its run is not at work any more: what runs for it alone may go."""
         ...
 
     async def close(self) -> None:
@@ -61,7 +71,14 @@ def check_services(services: Iterable[str]) -> list[str]:
 
 def make_launcher(settings: ControllerSettings) -> Launcher:
     """The launcher that the settings name."""
-    from accord_controller.launchers.given import GivenAddresses
-    from accord_controller.launchers.local import LocalLauncher
+    if settings.launcher == "local":
+        from accord_controller.launchers.local import LocalLauncher
 
-    return LocalLauncher(settings) if settings.launcher == "local" else GivenAddresses(settings)
+        return LocalLauncher(settings)
+    if settings.launcher == "kubernetes":
+        from accord_controller.launchers.kubernetes import KubernetesLauncher
+
+        return KubernetesLauncher(settings)
+    from accord_controller.launchers.given import GivenAddresses
+
+    return GivenAddresses(settings)

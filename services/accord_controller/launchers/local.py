@@ -16,11 +16,11 @@ from pathlib import Path
 
 import accord
 from accord import discovery
-from accord.errors import AccordError, Unavailable
+from accord.errors import Unavailable
 from accord_controller.launchers import health
 from accord_controller.launchers.given import healthy_ones
 from accord_controller.launchers.launched import Launched
-from accord_controller.launchers.launcher import OnRestart, RolloutSet, check_services
+from accord_controller.launchers.launcher import OnRestart, OnWaiting, RolloutSet, check_services
 from accord_controller.launchers.process import Instance, ServiceProcess, instance_of, start_process
 from accord_controller.settings import ControllerSettings
 from accord_runtime import atomic
@@ -48,6 +48,10 @@ class LocalLauncher:
         self._seen: set[str] = set()
         self._locks: dict[str, asyncio.Lock] = {}
 
+    def for_run(self, run_id: str, on_waiting: OnWaiting) -> LocalLauncher:
+        """Itself: runs share their services."""
+        return self
+
     async def ensure(self, services: Iterable[str], on_restart: OnRestart | None = None) -> dict[str, str]:
         """Healthy addresses, all services at once. Unavailable: SERVICE_DOWN, SERVICE_FAILED, SERVICE_KEEPS_DYING."""
         names = check_services(services)
@@ -59,15 +63,7 @@ class LocalLauncher:
         if not wanted.name and self._settings.rollout_addresses:
             return await healthy_ones(self._settings.rollout_addresses, self._settings.start_seconds)
         instances = self._instances(wanted)
-        results = await asyncio.gather(
-            *(self._ensure(instance, on_restart) for instance in instances), return_exceptions=True
-        )
-        failed = [result for result in results if isinstance(result, BaseException)]
-        for error in failed:
-            if not isinstance(error, AccordError) or len(failed) == len(results):
-                raise error
-            log.warning("a replica does not come up: %s", error.message)
-        return [result for result in results if isinstance(result, str)]
+        return await health.those_up(self._ensure(instance, on_restart) for instance in instances)
 
     async def end_rollouts(self, ended: RolloutSet) -> None:
         """Stops those that a controller of this state folder started."""
@@ -76,6 +72,9 @@ class LocalLauncher:
         for name in names:
             self._processes.pop(name, None)
             self._seen.discard(name)
+
+    async def release(self) -> None:
+        """Nothing runs for one run alone."""
 
     async def close(self) -> None:
         """Stops, gently and then firmly, every service that a controller of this state folder started."""

@@ -1,0 +1,68 @@
+"""`python -m accord_controller.operator`: looks after the Runs of a namespace until SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+
+import kopf
+from pydantic import ValidationError
+from pydantic_settings import CliApp, SettingsError
+
+import accord
+from accord.errors import AccordError
+from accord_controller.launchers.cluster import Cluster
+from accord_controller.operator.board import Board
+from accord_controller.operator.desk import Desk, registry
+from accord_controller.operator.settings import OperatorSettings
+
+log = logging.getLogger("accord.operator")
+
+
+async def serve(settings: OperatorSettings) -> None:
+    """Runs kopf until the process is told to end. What runs do meanwhile is the controller's."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    cluster = Cluster(settings.namespace)
+    options = kopf.OperatorSettings()
+    options.scanning.disabled = True  # one namespace, one resource: nothing of the cluster must be readable
+    options.posting.enabled = False  # the Board posts, each event once
+    async with accord.Client(controller=settings.controller_address) as client:
+        desk = Desk(client, Board(cluster), settings.data_dir)
+        try:
+            await kopf.operator(
+                registry=registry(desk),
+                settings=options,
+                standalone=True,
+                namespaces=[cluster.namespace],
+                liveness_endpoint=f"http://0.0.0.0:{settings.health_port}/healthz",
+                stop_flag=stop,
+            )
+        finally:
+            await desk.close()
+            await cluster.close()
+
+
+def main() -> None:
+    """Exit code 2 for a bad setting, 1 where there is no cluster."""
+    try:
+        settings = CliApp.run(OperatorSettings)
+    except (ValidationError, SettingsError) as error:
+        print(f"accord_controller.operator: {error}", file=sys.stderr)
+        sys.exit(2)
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(serve(settings))
+    except AccordError as error:
+        sys.exit(f"accord_controller.operator: {error.message} [{error.reason}]")
+
+
+if __name__ == "__main__":
+    main()
