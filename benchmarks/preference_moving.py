@@ -21,7 +21,8 @@ WORDS = [
     *("the", "quick", "brown", "fox", "jumps", "over", "my", "lazy", "dog", "and"),
     *("then", "we", "talk", "about", "it", "for", "a", "while", "longer"),
 ]
-CHUNK = 500
+# As many at once as the service writes and reads.
+CHUNK, PAGE = 2000, 1000
 Rows = tuple[list[PromptRow], list[CompletionRow], list[FeedbackRow]]
 
 
@@ -69,14 +70,14 @@ async def measure_store(url: str, moved: Rows, result: Measured) -> None:
                 await tx.add_prompts(moved[0][start : start + CHUNK])
                 await tx.add_completions(moved[1][2 * start : 2 * (start + CHUNK)])
                 await tx.add_feedback(moved[2][start : start + CHUNK])
-        result.ingest["store"] = result.records / (time.perf_counter() - started)
+        result.moved(result.ingest, "store", time.perf_counter() - started)
         started, seen = time.perf_counter(), 0
         async with store.reading() as tx:
             numbers = await tx.record_numbers(PREFERENCES, Filter())
-            for start in range(0, len(numbers), CHUNK):
-                seen += len(await tx.records(PREFERENCES, numbers[start : start + CHUNK]))
+            for start in range(0, len(numbers), PAGE):
+                seen += len(await tx.records(PREFERENCES, numbers[start : start + PAGE]))
         assert seen == result.records
-        result.export["store"] = result.records / (time.perf_counter() - started)
+        result.moved(result.export, "store", time.perf_counter() - started)
     finally:
         await store.close()
 
@@ -90,7 +91,8 @@ async def measure_service(url: str, folder: Path, records: list[preference_v1.Im
     async with service(url, folder) as stub:
         started = time.perf_counter()
         done = await stub.ImportRecords(stream(), timeout=3600)
-        result.ingest["service"] = done.feedback / (time.perf_counter() - started)
+        assert done.feedback == len(records)
+        result.moved(result.ingest, "service", time.perf_counter() - started)
         request = preference_v1.CreateSnapshotRequest(
             request_id="snapshot", kind=preference_v1.SNAPSHOT_KIND_PREFERENCES
         )
@@ -101,4 +103,4 @@ async def measure_service(url: str, folder: Path, records: list[preference_v1.Im
         ):
             seen += len(page.records)
         assert seen == len(records)
-        result.export["service"] = seen / (time.perf_counter() - started)
+        result.moved(result.export, "service", time.perf_counter() - started)

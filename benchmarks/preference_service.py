@@ -32,6 +32,10 @@ class Measured:
     # Calls that ended in an error, for instance because too many waited for the database.
     failed: int = 0
 
+    def moved(self, rates: dict[str, float], way: str, seconds: float) -> None:
+        """Notes how long it took to move all records one way: of several rounds the best counts."""
+        rates[way] = max(rates.get(way, 0.0), self.records / seconds)
+
 
 @asynccontextmanager
 async def service(url: str, folder: Path) -> AsyncIterator[preference_v1.PreferenceServiceAsyncStub]:

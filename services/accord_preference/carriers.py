@@ -1,9 +1,14 @@
-"""What stores carry: rows, filters, counts. Handlers make them, stores keep them; see store.py."""
+"""What stores carry: rows, filters, counts. Handlers make them, stores keep them; see store.py.
+
+Those of which there are millions are named tuples, in the order of their columns: made and taken apart in a tenth of
+the time of a frozen dataclass.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 PROMPTS = 1
 PREFERENCES = 2
@@ -13,8 +18,7 @@ HELD, ANSWERED, SKIPPED, FLAGGED, CANCELLED = range(5)
 RETRACTED = ""
 
 
-@dataclass(frozen=True)
-class PromptRow:
+class PromptRow(NamedTuple):
     """A prompt. `conversation`: canonical JSON of [[role, content], ...]; `split`: preference.v1.Split."""
 
     prompt_id: str
@@ -24,8 +28,7 @@ class PromptRow:
     record_digest: str
 
 
-@dataclass(frozen=True)
-class CompletionRow:
+class CompletionRow(NamedTuple):
     """An answer. `origin`: canonical JSON of the origin, or None; `finish_reason`: types.v1.FinishReason."""
 
     completion_id: str
@@ -35,8 +38,7 @@ class CompletionRow:
     finish_reason: int = 0
 
 
-@dataclass(frozen=True)
-class FeedbackRow:
+class FeedbackRow(NamedTuple):
     """A judgement. `kind`: preference.v1.TaskKind; `judgement`: canonical JSON; `task_id`: None without a task.
 
     `label` is the source that filters and statistics use: the feedback's own, else its prompt's. `created_us`:
@@ -184,8 +186,7 @@ class SnapshotRow:
     number: int = 0
 
 
-@dataclass(frozen=True)
-class RecordRow:
+class RecordRow(NamedTuple):
     """One record of an export; `position` is where the next page goes on."""
 
     position: tuple[int | str, ...]

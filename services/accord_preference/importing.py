@@ -7,11 +7,11 @@ database is locked only while the rows go in. A broken stream, a wrong record or
 from __future__ import annotations
 
 import hashlib
-import json
+import marshal
 import struct
 from collections.abc import AsyncIterator, Iterator
 from tempfile import SpooledTemporaryFile
-from typing import IO, Any
+from typing import IO
 
 from accord.errors import FieldViolation, InvalidArgument
 from accord.preference import v1 as preference_v1
@@ -24,12 +24,11 @@ from accord_preference.verdict import Verdict, feedback_row
 
 SPOOL_BYTES = 16 * 2**20
 _LENGTH = struct.Struct("<I")
-_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=vars).encode
-# What is stored at once: so many records, or, of long ones, so many characters.
+# What is stored at once: so many records, or, of long ones, so many bytes.
 CHUNK_RECORDS = 2000
-CHUNK_CHARACTERS = 8 * 2**20
-# Of one record, as they will be stored; feedback by field, since some of it is known only then.
-Rows = tuple[PromptRow, list[CompletionRow], dict[str, Any] | None]
+CHUNK_BYTES = 8 * 2**20
+# Of one record, as they will be stored.
+Rows = tuple[PromptRow, list[CompletionRow], FeedbackRow | None]
 
 
 class Importing:
@@ -59,6 +58,7 @@ class Importing:
         """Checks and spools the whole stream: (request_id, digest of the records)."""
         request_id, count, first = "", 0, True
         content = hashlib.sha256(b"accord.preference.v1.ImportRecords\n")
+        now_us = self._context.now_us()
         try:
             async for request in requests:
                 if first:
@@ -69,20 +69,18 @@ class Importing:
                     raise InvalidArgument.at("request_id", "differs from that of the first message; send it once")
                 first = False
                 for record in request.records:
-                    rows = self._rows(record, f"records[{count}].")
+                    rows = self._rows(record, f"records[{count}].", now_us)
                     data = record.SerializeToString(deterministic=True)
                     content.update(_LENGTH.pack(len(data)) + data)
-                    # Lines of JSON: what was made of a record need not be made again, and nothing is pickled.
-                    spool.write(_ENCODE(rows).encode() + b"\n")
+                    # What was made of a record need not be made again: plain tuples, of which nothing can run.
+                    spool.write(_packed(rows))
                     count += 1
         except InvalidArgument as error:
             raise _counted(error, count) from error
         return request_id, content.hexdigest()
 
-    def _rows(
-        self, record: preference_v1.ImportRecord, path: str
-    ) -> tuple[PromptRow, list[CompletionRow], FeedbackRow | None]:
-        """The rows of one record. InvalidArgument names what is wrong in it."""
+    def _rows(self, record: preference_v1.ImportRecord, path: str, now_us: int) -> Rows:
+        """The rows of one record that came at `now_us`. InvalidArgument names what is wrong in it."""
         settings = self._context.settings
         for index, turn in enumerate(record.prompt.messages):
             check_size(turn.content, settings.max_text_bytes, f"{path}prompt.messages[{index}].content")
@@ -115,7 +113,7 @@ class Importing:
                 criteria=read_criteria(record.criteria, path, judgement.fields, resolve),
                 comment=read_text(record.comment, f"{path}comment"),
             )
-            judged = feedback_row(verdict, prompt, 0)
+            judged = feedback_row(verdict, prompt, now_us)
         elif record.criteria:
             raise InvalidArgument.at(f"{path}criteria", "go beside a judgement, and this record has none")
         return prompt, list(answers.values()), judged
@@ -124,34 +122,40 @@ class Importing:
         """Stores a chunk and counts what was new into `total`."""
         total.prompts += await tx.add_prompts([prompt for prompt, _, _ in chunk])
         total.completions += await tx.add_completions([answer for _, answers, _ in chunk for answer in answers])
-        given = [feedback for _, _, feedback in chunk if feedback is not None]
+        judged = [feedback for _, _, feedback in chunk if feedback is not None]
         # A prompt keeps the source under which it came first, and feedback without one goes by that.
-        unlabelled = [feedback["prompt_id"] for feedback in given if not feedback["source"]]
-        kept = await tx.prompts(unlabelled) if unlabelled else {}
-        now_us = self._context.now_us()
-        for feedback in given:
-            feedback["created_us"] = now_us
-            feedback["completion_ids"] = tuple(feedback["completion_ids"])
-            feedback["label"] = feedback["source"] or kept[feedback["prompt_id"]].source
-        judged = [FeedbackRow(**feedback) for feedback in given]
-        await tx.meet([(row.annotator_id, row.annotator_kind) for row in judged], now_us)
+        unlabelled = [feedback.prompt_id for feedback in judged if not feedback.source]
+        if unlabelled:
+            kept = await tx.prompts(unlabelled)
+            judged = [row if row.source else row._replace(label=kept[row.prompt_id].source) for row in judged]
+        await tx.meet([(row.annotator_id, row.annotator_kind) for row in judged], self._context.now_us())
         new = await tx.add_feedback(judged)
         total.feedback += new
         total.duplicates += len(judged) - new
+
+
+def _packed(rows: Rows) -> bytes:
+    """The rows of one record, and before them how long that is."""
+    prompt, answers, feedback = rows
+    # By hand, since marshal takes plain tuples only.
+    data = marshal.dumps((tuple(prompt), [tuple(answer) for answer in answers], feedback and tuple(feedback)))
+    return _LENGTH.pack(len(data)) + data
 
 
 def _spooled(spool: IO[bytes]) -> Iterator[list[Rows]]:
     """What waited, in chunks."""
     spool.seek(0)
     chunk: list[Rows] = []
-    characters = 0
-    for line in spool:
-        prompt, answers, feedback = json.loads(line)
-        chunk.append((PromptRow(**prompt), [CompletionRow(**answer) for answer in answers], feedback))
-        characters += len(line)
-        if len(chunk) == CHUNK_RECORDS or characters > CHUNK_CHARACTERS:
+    size = 0
+    while head := spool.read(_LENGTH.size):
+        data = spool.read(_LENGTH.unpack(head)[0])
+        prompt, answers, feedback = marshal.loads(data)  # noqa: S302  written by this process, seen by nobody else
+        judged = None if feedback is None else FeedbackRow._make(feedback)
+        chunk.append((PromptRow._make(prompt), [CompletionRow._make(answer) for answer in answers], judged))
+        size += len(data)
+        if len(chunk) == CHUNK_RECORDS or size > CHUNK_BYTES:
             yield chunk
-            chunk, characters = [], 0
+            chunk, size = [], 0
     if chunk:
         yield chunk
 

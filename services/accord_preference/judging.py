@@ -79,7 +79,7 @@ class Judging:
                     await tx.uncount_answer(task.task_id)
                     task = await tx.task(task.task_id)
             response = preference_v1.RetractFeedbackResponse(
-                feedback=messages.feedback(replace(known, superseded_by=RETRACTED))
+                feedback=messages.feedback(known._replace(superseded_by=RETRACTED))
             )
             if request.lease_again and task is not None and task.state == preference_v1.TASK_STATE_OPEN:
                 await admit(tx, request.annotator, now_us)

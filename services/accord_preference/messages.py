@@ -65,8 +65,9 @@ def completion_row(
     if answer.finish_reason not in _ENDS:
         raise InvalidArgument.at(f"{path}.finish_reason", f"is {answer.finish_reason}; leave unset what is not known")
     kept = None if value is None else canonical.canonical_json(value)
-    name = canonical.completion_id(prompt_id, answer.text, kept, answer.finish_reason)
-    return CompletionRow(name, prompt_id, answer.text, kept, answer.finish_reason)
+    text = answer.text  # each look at a field of a message makes a new copy
+    name = canonical.completion_id(prompt_id, text, kept, answer.finish_reason)
+    return CompletionRow(name, prompt_id, text, kept, answer.finish_reason)
 
 
 def prompt(row: PromptRow) -> preference_v1.Prompt:

@@ -31,4 +31,4 @@ class PreferenceSettings(DatabaseSettings):
     max_text_bytes: int = Field(
         2**20, ge=1024, description="The longest answer, or turn of a prompt, that is taken, bytes of UTF-8."
     )
-    page_records: int = Field(500, ge=1, le=1000, description="Records read at a time for an export stream.")
+    page_records: int = Field(1000, ge=1, le=1000, description="Records read at a time for an export stream.")

@@ -14,7 +14,6 @@ from accord_preference.store import (
     RETRACTED,
     AnnotatorRow,
     CompletionRow,
-    FeedbackRow,
     Filter,
     History,
     SnapshotRow,
@@ -80,7 +79,7 @@ async def test_live_records_are_those_that_match_in_canonical_order(store: Store
 
 async def test_records_with_equal_digests_are_all_kept(store: Store) -> None:
     await fill(store)
-    twins = [FeedbackRow(**(vars(a_judgement(n)) | {"record_digest": name("r", 0)})) for n in range(5)]
+    twins = [a_judgement(n)._replace(record_digest=name("r", 0)) for n in range(5)]
     async with store.writing() as tx:
         await tx.add_feedback(twins)
         assert len(await live(tx)) == 5
@@ -165,7 +164,7 @@ async def test_a_snapshot_tells_who_and_what_is_in_it(store: Store) -> None:
         made = CompletionRow(name("c", 7), name("p", 0), "by a model", '{"run_id":"r","seed":3}', finish_reason=2)
         await tx.add_completions([made])
         assert (await tx.completions([made.completion_id]))[made.completion_id] == made
-        judged = replace(a_judgement(2, annotator="bob"), completion_ids=(name("c", 0), name("c", 7)))
+        judged = a_judgement(2, annotator="bob")._replace(completion_ids=(name("c", 0), name("c", 7)))
         await tx.add_feedback([a_judgement(1), judged])
         await tx.add_snapshot(SnapshotRow(name("s", 1), PREFERENCES, 2, 0, 1, b""), Filter())
         await tx.add_snapshot(SnapshotRow(name("s", 2), PROMPTS, 1, 0, 1, b""), Filter())

@@ -117,7 +117,7 @@ async def test_gold_tasks_are_answered_by_any_number_and_counted_apart(store: St
             gold = await tx.next_task(annotator, "q", 0, gold=True)
             assert gold is not None
             assert gold.task_id == name("t", 1)
-            await tx.add_feedback([replace(a_judgement(number, annotator=annotator, task=1, queue="q"), gold=True)])
+            await tx.add_feedback([a_judgement(number, annotator=annotator, task=1, queue="q")._replace(gold=True)])
             await tx.count_answer(name("t", 1))
             assert await tx.next_task(annotator, "q", 0, gold=True) is None
         ordinary = await tx.next_task("dan", "q", 0)

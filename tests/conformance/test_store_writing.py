@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 from tests.support.stores import HELDOUT, TRAIN, a_judgement, a_prompt, a_task, an_answer, fill, name
@@ -63,10 +62,10 @@ async def test_texts_of_any_characters_come_back_as_they_were(store: Store, othe
         "{,}\x0b\x0c",
         "\\x41\\",
     ]
-    made = [replace(an_answer(10 + number, 0), text=text) for number, text in enumerate(texts)]
+    made = [an_answer(10 + number, 0)._replace(text=text) for number, text in enumerate(texts)]
     made += [an_answer(100 + number, 0) for number in range(others)]
     said = [
-        replace(a_judgement(number, annotator=text), comment=text, label=text, source=text, late=bool(number % 2))
+        a_judgement(number, annotator=text)._replace(comment=text, label=text, source=text, late=bool(number % 2))
         for number, text in enumerate(texts + ["x"] * others)
     ]
     async with store.writing() as tx:

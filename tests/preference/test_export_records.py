@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,7 +83,7 @@ async def test_what_commits_while_an_export_runs_is_not_in_it_though_its_numbers
                 row = await tx.feedback(known.feedback.feedback_id)
                 assert row is not None
                 late = [
-                    replace(row, feedback_id=f"late-{n}", record_digest=f"{n:064x}", annotator_id=f"late-{n}")
+                    row._replace(feedback_id=f"late-{n}", record_digest=f"{n:064x}", annotator_id=f"late-{n}")
                     for n in range(16)
                 ]
                 await tx.add_feedback(late)

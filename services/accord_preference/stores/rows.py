@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import fields
-from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Table
@@ -23,22 +21,21 @@ from accord_preference.store import (
 )
 
 
-def columns(new: Sequence[Any]) -> tuple[list[str], list[tuple[Any, ...]]]:
+def columns(new: Sequence[Any]) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
     """Carriers of one sort as names of columns and, for each, their values; as `values` gives them."""
-    names = [name for name in vars(new[0]) if name != "number"]
-    values_of = attrgetter(*names)
-    if "completion_ids" not in names:
-        return names, [values_of(row) for row in new]
-    place = names.index("completion_ids")
-    found = [list(values_of(row)) for row in new]
-    for row in found:
-        row[place] = array(*map(canonical_text, row[place]))
-    return names, [tuple(row) for row in found]
+    if not isinstance(new[0], tuple):
+        names = list(values(new[0]))
+        return names, [tuple(values(row).values()) for row in new]
+    if isinstance(new[0], FeedbackRow):
+        return FeedbackRow._fields, [
+            (*row[:_IDS], array(*map(canonical_text, row.completion_ids)), *row[_IDS + 1 :]) for row in new
+        ]
+    return new[0]._fields, new  # type: ignore[attr-defined]
 
 
 def values(row: Any) -> dict[str, Any]:
     """A carrier as values of columns: id lists as JSON, database numbers left to the database."""
-    found = dict(vars(row))
+    found = row._asdict() if isinstance(row, tuple) else dict(vars(row))  # type: ignore[attr-defined]
     if "completion_ids" in found:
         found["completion_ids"] = canonical_json(found["completion_ids"])
     found.pop("number", None)
@@ -103,19 +100,17 @@ def flag(row: Row[Any]) -> FlagRow:
 
 def feedback(row: Row[Any]) -> FeedbackRow:
     """A row of `feedback`."""
-    return feedback_of([getattr(row, name) for name in _FEEDBACK])
+    return feedback_of([getattr(row, name) for name in FeedbackRow._fields])
 
 
 def feedback_of(found: Sequence[Any]) -> FeedbackRow:
     """Values of the columns that `columns_of` names for a FeedbackRow."""
-    whole = [*found]
-    whole[_IDS] = tuple(read_json(whole[_IDS]))
-    return FeedbackRow(*whole)
+    return FeedbackRow._make((*found[:_IDS], tuple(read_json(found[_IDS])), *found[_IDS + 1 :]))
 
 
-def columns_of(table: Table, carrier: type[Any]) -> list[ColumnElement[Any]]:
+def columns_of(table: Table, carrier: type[PromptRow | CompletionRow | FeedbackRow]) -> list[ColumnElement[Any]]:
     """The columns of `table` in the order of the carrier's fields: their values make one, by place."""
-    return [table.c[field.name] for field in fields(carrier)]
+    return [table.c[name] for name in carrier._fields]
 
 
 def snapshot(row: Row[Any]) -> SnapshotRow:
@@ -135,5 +130,4 @@ def key_of(table: Table) -> str:
     }[table.name]
 
 
-_FEEDBACK = [field.name for field in fields(FeedbackRow)]
-_IDS = _FEEDBACK.index("completion_ids")
+_IDS = FeedbackRow._fields.index("completion_ids")

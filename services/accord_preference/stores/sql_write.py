@@ -28,7 +28,8 @@ from accord_preference.store import (
 )
 from accord_preference.stores import rows
 from accord_preference.stores.sql_history import CHUNK, in_queue
-from accord_preference.stores.sql_read import SqlReader, conditions
+from accord_preference.stores.sql_read import SqlReader
+from accord_preference.stores.sql_records import conditions
 
 _OPEN, _DONE, _CANCELLED, _FLAGGED = 1, 2, 3, 4
 
