@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -44,11 +45,12 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Standing:
-    """Verdicts so far."""
+    """Verdicts so far. `shares`: of each pair that was judged, which part of its verdicts the first policy has."""
 
     wins: int
     losses: int
     ties: int
+    shares: Sequence[float] = ()
 
     @property
     def total(self) -> int:
@@ -57,31 +59,37 @@ class Standing:
 
     @property
     def rate(self) -> float | None:
-        """How often the first policy wins; a tie counts half to each. None without a verdict."""
-        return (self.wins + self.ties / 2) / self.total if self.total else None
+        """How often the first policy wins, the mean over pairs; a tie counts half to each. None without a verdict."""
+        return sum(self.shares) / len(self.shares) if self.shares else None
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Wilson's 95 % interval of the rate."""
-        return wilson(self.wins + self.ties / 2, self.total) if self.total else None
+        """Wilson's 95 % interval of the rate. The pairs are the trials, not the verdicts: several people on one pair
+        mostly say the same, and to count each would look surer than it is."""
+        return wilson(sum(self.shares), len(self.shares)) if self.shares else None
 
 
 def standing(comparison: Comparison, records: Sequence[preference_v1.Record]) -> Standing:
-    """Counts verdicts between an answer of the first policy and one of the second."""
-    counted = {"wins": 0, "losses": 0, "ties": 0}
+    """Counts verdicts of people between an answer of the first policy and one of the second."""
+    scores: defaultdict[str, list[float]] = defaultdict(list)
     for record in records:
         made_by = {answer.completion_id: answer.origin.weights_digest for answer in record.completions}
         verdict = record.feedback.comparison
-        if not record.feedback.HasField("comparison"):
+        by_people = record.feedback.annotator.kind == preference_v1.ANNOTATOR_KIND_HUMAN
+        if not record.feedback.HasField("comparison") or not by_people:
             continue
         pair = (made_by.get(verdict.chosen_id), made_by.get(verdict.rejected_id))
         if set(pair) != {comparison.first_digest, comparison.second_digest}:
             continue
-        if verdict.tie:
-            counted["ties"] += 1
-        else:
-            counted["wins" if pair[0] == comparison.first_digest else "losses"] += 1
-    return Standing(**counted)
+        score = 0.5 if verdict.tie else float(pair[0] == comparison.first_digest)
+        scores[record.prompt.prompt_id].append(score)
+    given = [score for found in scores.values() for score in found]
+    return Standing(
+        wins=given.count(1.0),
+        losses=given.count(0.0),
+        ties=given.count(0.5),
+        shares=[sum(found) / len(found) for found in scores.values()],
+    )
 
 
 class Comparisons:

@@ -69,24 +69,46 @@ def test_no_share_has_no_interval(successes: int, total: int) -> None:
         wilson(successes, total)
 
 
-def record(chosen: str, rejected: str, *, tie: bool = False) -> preference_v1.Record:
-    """A verdict between answers whose ids are `<policy>-x`."""
+def record(
+    chosen: str, rejected: str, *, tie: bool = False, kind: int = preference_v1.ANNOTATOR_KIND_HUMAN
+) -> preference_v1.Record:
+    """A verdict between answers whose ids are `<policy>-<prompt>`."""
     found = preference_v1.Record()
+    found.prompt.prompt_id = chosen.partition("-")[2]
     for name in (chosen, rejected):
         found.completions.add(completion_id=name).origin.weights_digest = name.partition("-")[0]
+    found.feedback.annotator.kind = preference_v1.AnnotatorKind.ValueType(kind)
     found.feedback.comparison.CopyFrom(preference_v1.Comparison(chosen_id=chosen, rejected_id=rejected, tie=tie))
     return found
 
 
+ASKED = Comparison("1", "one", "two", "new", "old", 4, 1, 32, 0.7, 0.0)
+
+
 def test_a_win_rate_counts_ties_half_and_other_policies_not_at_all() -> None:
-    asked = Comparison("1", "one", "two", "new", "old", 4, 1, 32, 0.7, 0.0)
     records = [
         record("new-1", "old-1"),
         record("new-2", "old-2"),
         record("old-3", "new-3"),
         record("old-4", "new-4", tie=True),
     ]
-    found = standing(asked, [*records, record("new-5", "other-5"), preference_v1.Record()])
+    found = standing(ASKED, [*records, record("new-5", "other-5"), preference_v1.Record()])
     assert (found.wins, found.losses, found.ties, found.rate) == (2, 1, 1, 0.625)
     assert found.interval == wilson(2.5, 4)
-    assert standing(asked, []).rate is None
+    assert standing(ASKED, []).rate is None
+    assert standing(ASKED, []).interval is None
+
+
+def test_a_win_rate_is_what_people_say_and_no_model() -> None:
+    judge = record("old-1", "new-1", kind=preference_v1.ANNOTATOR_KIND_MODEL)
+    found = standing(ASKED, [record("new-1", "old-1"), judge])
+    assert (found.wins, found.losses, found.rate) == (1, 0, 1.0)
+
+
+def test_several_people_on_one_pair_make_a_win_rate_no_surer_than_one_pair_can() -> None:
+    alike = [record(f"new-{number}", f"old-{number}") for number in range(8) for _ in range(5)]
+    split = [record("old-8", "new-8"), record("new-8", "old-8")]
+    found = standing(ASKED, [*alike, *split])
+    assert (found.wins, found.losses) == (41, 1)
+    assert found.rate == pytest.approx(8.5 / 9)
+    assert found.interval == wilson(8.5, 9)

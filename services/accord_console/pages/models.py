@@ -100,7 +100,8 @@ async def _shape(client: accord.Client, comparison: Comparison) -> dict[str, Any
     """A comparison as it stands."""
     records = []
     if comparison.state == "open" and comparison.tasks:
-        wanted = preference_v1.SnapshotFilter(queues=[comparison.queue])
+        people = [preference_v1.ANNOTATOR_KIND_HUMAN]
+        wanted = preference_v1.SnapshotFilter(queues=[comparison.queue], annotator_kinds=people)
         source = client.preferences.export_records(preference_v1.SNAPSHOT_KIND_PREFERENCES, filter=wanted)
         records = [record async for record in source]
     return {"asked": comparison, "standing": standing(comparison, records)}
