@@ -20,8 +20,9 @@ GIB = 2**30
 CGROUP = Path("/sys/fs/cgroup")
 # What each part is, and what makes it smaller.
 ADVICE = {
-    "weights": "gradients, moments and the copy that undoes a failed step: train less of the model (trainable_layers, "
-    "lora_rank), or spread it over ranks (--parallel fsdp)",
+    "weights": "gradients and moments: train less of the model (trainable_layers, lora_rank), or spread it over ranks "
+    "(--parallel fsdp)",
+    "copy": "the copy that undoes a failed step: keep it on the disk (--undo disk)",
     "activations": "what blocks keep for the gradient: set activation_checkpointing, or lower micro_batch_tokens",
     "logits": "logits of one pass: set logits_chunk, or lower micro_batch_tokens",
     "batch": "what is kept of every sample: put fewer or shorter samples in a batch",
@@ -65,10 +66,15 @@ def cgroup_free(root: Path) -> int | None:
 
 
 def weights_bytes(state: AlgorithmState) -> int:
-    """What a step allocates for trained weights: gradients, moments that are not there yet, the copy of the state."""
+    """What a step allocates for trained weights: gradients, and moments that are not there yet."""
     weights = sum(map(_local_bytes, state.weights.values()))
     moments = sum(map(_local_bytes, state.optimizer.values()))
-    return weights + max(2 * weights - moments, 0) + weights + moments
+    return weights + max(2 * weights - moments, 0)
+
+
+def copy_bytes(state: AlgorithmState) -> int:
+    """What a copy of the state takes."""
+    return sum(map(_local_bytes, [*state.weights.values(), *state.optimizer.values()]))
 
 
 def activation_bytes(

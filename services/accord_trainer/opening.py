@@ -21,6 +21,7 @@ from accord_trainer.publisher import Publisher
 from accord_trainer.record import Manifest, Record
 from accord_trainer.team import Order, Solo, Team
 from accord_trainer.training import LiveTraining, build_algorithm, new_manifest, verify_restored
+from accord_trainer.undo import Place, Undo
 from accord_trainer.world import World, leads
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class Bench:
     memory_bytes: int | None = None
     # Operations a second that one device can do at most; None: as its name says, where it is known.
     peak_flops: float | None = None
+    undo: Place = "memory"
 
     def speed(self) -> Speed:
         """That of all ranks."""
@@ -125,6 +127,7 @@ class Bench:
             team or Solo(),
             self.free_bytes,
             self.speed(),
+            Undo(self.undo),
         )
         if opening.version:
             live.restore(opening.version)

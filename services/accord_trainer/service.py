@@ -118,4 +118,4 @@ def make_bench(settings: TrainerSettings) -> Bench:
     publisher = Publisher(settings.state_dir / "artifacts", settings.scheme, address, world)
     limit = int(settings.memory_gib * 2**30) if settings.memory_gib else None
     peak = settings.peak_tflops * 1e12 or None
-    return Bench(settings.state_dir / "trainer", publisher, world, device, limit, peak)
+    return Bench(settings.state_dir / "trainer", publisher, world, device, limit, peak, settings.undo)

@@ -33,6 +33,10 @@ class TrainerSettings(ServiceSettings):
     memory_gib: float = Field(
         0, ge=0, description="Memory that a step may take beyond the loaded models, GiB; 0: what is free as it begins."
     )
+    undo: Literal["memory", "disk"] = Field(
+        "memory",
+        description="Where what a failed step goes back to is kept: a copy in memory, or, of every version, on disk.",
+    )
     peak_tflops: float = Field(
         0,
         ge=0,

@@ -23,6 +23,7 @@ from accord_trainer.options import parse_options
 from accord_trainer.publisher import Publisher
 from accord_trainer.record import Manifest, Record, facts
 from accord_trainer.team import Order, Team, batch_message
+from accord_trainer.undo import Undo
 from accord_trainer.verification import staleness, verify_current
 from accord_trainer.weights_digest import published_digest
 
@@ -67,6 +68,7 @@ class LiveTraining:
         team: Team,
         free_bytes: Callable[[], int],
         speed: Speed,
+        undo: Undo,
     ) -> None:
         """`free_bytes` gives the memory that a step may take now; `speed` is that of all ranks' devices."""
         self.manifest = manifest
@@ -81,12 +83,13 @@ class LiveTraining:
         self._team = team
         self._free_bytes = free_bytes
         self._speed = speed
+        self._undo = undo
         self._id = manifest.training.training_id
-        self._generator = torch.Generator().manual_seed(manifest.training.seed % 2**63)
+        self.generator = torch.Generator().manual_seed(manifest.training.seed % 2**63)
 
     def restore(self, version: int) -> None:
         """Puts the weights, optimizer and generator of a checkpoint in place; DataLoss where it is damaged."""
-        state, self._generator = self.checkpoints.read(version, self.algorithm.state())
+        state, self.generator = self.checkpoints.read(version, self.algorithm.state())
         self.algorithm.load_state(state)
         self.checkpoint_version = version
 
@@ -111,18 +114,19 @@ class LiveTraining:
         most = self.manifest.training.max_staleness
         verify_current(batch.samples, facts(self.manifest, self.record), parent, most)
         self.algorithm.check(batch)
-        require_room(self.algorithm.step_bytes(batch), self._free_bytes())
+        require_room({**self.algorithm.step_bytes(batch), "copy": self._undo.bytes(self)}, self._free_bytes())
         if self._checkpoints_after(parent):
             self.checkpoints.require_space(self.algorithm.state())
 
     def _checkpoints_after(self, parent: int) -> bool:
-        return (parent + 1) % (self.manifest.training.checkpoint_every or CHECKPOINT_EVERY) == 0
+        every = self.manifest.training.checkpoint_every or CHECKPOINT_EVERY
+        return self._undo.every_version or (parent + 1) % every == 0
 
     def _step(self, request: trainer_v1.StepRequest, batch: Experience) -> trainer_v1.StepResult:
         torch.set_num_threads(self.manifest.compute_threads)
         checkpointed = self._checkpoints_after(request.parent_version)
         started = time.monotonic()
-        state, generator_state = self.algorithm.state().clone(), self._generator.get_state()
+        put_back = self._undo.point(self)
         try:
             metrics = self._learn(batch)
             if batch.samples:
@@ -133,10 +137,9 @@ class LiveTraining:
             record = self.record.after(result)
             if checkpointed:
                 result.checkpointed = True
-                self.checkpoints.write(record.version, self.algorithm.state(), self._generator, record.to_json())
+                self.checkpoints.write(record.version, self.algorithm.state(), self.generator, record.to_json())
         except BaseException:
-            self.algorithm.load_state(state)
-            self._generator.set_state(generator_state)
+            put_back()
             raise
         self.record = record
         if checkpointed:
@@ -181,9 +184,13 @@ class LiveTraining:
 
     def _checkpoint(self) -> int:
         if self.checkpoint_version != self.record.version:
-            self.checkpoints.write(self.record.version, self.algorithm.state(), self._generator, self.record.to_json())
-            self.checkpoint_version = self.record.version
+            self.write_checkpoint()
         return self.checkpoint_version
+
+    def write_checkpoint(self) -> None:
+        """Writes the current version; all ranks call this together."""
+        self.checkpoints.write(self.record.version, self.algorithm.state(), self.generator, self.record.to_json())
+        self.checkpoint_version = self.record.version
 
     def retire(self) -> None:
         """Makes sure that nothing is lost when this object goes."""
@@ -215,7 +222,7 @@ class LiveTraining:
         return result
 
     def _context(self) -> StepContext:
-        return StepContext(self.record.version, self._generator, self._check_stopped)
+        return StepContext(self.record.version, self.generator, self._check_stopped)
 
 
 def _refuse_odd(metrics: dict[str, float]) -> None:

@@ -23,6 +23,7 @@ from accord_trainer.publisher import Publisher
 from accord_trainer.ranks import Ranks
 from accord_trainer.team import Order
 from accord_trainer.training import LiveTraining
+from accord_trainer.undo import Place
 from accord_trainer.world import World, leads
 
 PROMPTS = ((5, 6, 7), (8, 9), (4,), (10, 11, 12, 13))
@@ -38,10 +39,12 @@ def experience(folder: Path, algorithm: str) -> Experience:
     return Experience(samples, [])
 
 
-def opened(world: World, folder: Path, state: Path, algorithm: str, options: dict[str, Any]) -> LiveTraining:
+def opened(
+    world: World, folder: Path, state: Path, algorithm: str, options: dict[str, Any], undo: Place = "memory"
+) -> LiveTraining:
     """The training of the last checkpoint below `state`, or a new one."""
     publisher = Publisher(state / "artifacts", "file", lambda: "", world)
-    bench = Bench(state / "trainer", publisher, world, torch.device("cpu"))
+    bench = Bench(state / "trainer", publisher, world, torch.device("cpu"), undo=undo)
     versions = bench.checkpoints("t").versions()
     world.max(0.0)  # all have looked before one of them writes
     wanted = training(folder, algorithm=algorithm, options=options, checkpoint_every=1000)
@@ -75,9 +78,9 @@ def train(
     return found
 
 
-def failures(world: World, folder: str, state: str) -> dict[str, Any]:
+def failures(world: World, folder: str, state: str, undo: Place) -> dict[str, Any]:
     """What a step that breaks on one rank alone, half way, leaves behind."""
-    live = opened(world, Path(folder), Path(state), "reward_model", {})
+    live = opened(world, Path(folder), Path(state), "reward_model", {}, undo)
     batch = experience(Path(folder), "reward_model")
     before = live.record.digest
     request = trainer_v1.StepRequest(training_id="t", parent_version=0, publish=True)

@@ -94,7 +94,9 @@ class Seen:
                     "train", ranks, sharded, **trained(folder, root / state, name, OPTIONS[name], first, 3)
                 )
         scenarios["frozen"] = scenario("train", 2, True, **trained(folder, root / "f2", "ppo", FROZEN, 0, 2))
-        scenarios["failures"] = scenario("failures", 2, True, folder=str(folder), state=str(root / "failures"))
+        for undo in ("memory", "disk"):
+            given = {"folder": str(folder), "state": str(root / f"failures-{undo}"), "undo": undo}
+            scenarios["failures", undo] = scenario("failures", 2, True, **given)
         scenarios["troubles"] = {**scenario("troubles", 2, False), "seconds": 2.0}
         scenarios["helpers"] = scenario("helpers", 4, False)
         found = run_scenarios(list(scenarios.values()), root / "scenarios.json")
@@ -174,8 +176,9 @@ def test_one_rank_goes_on_from_two(seen: Seen) -> None:
     assert_same(seen.back["metrics"][0], seen.alone["reward_model"]["metrics"][2])
 
 
-def test_where_one_rank_cannot_publish_all_undo_the_step(seen: Seen) -> None:
-    found = seen.several["failures"]
+@pytest.mark.parametrize("undo", ["memory", "disk"])
+def test_where_one_rank_cannot_publish_all_undo_the_step(seen: Seen, undo: str) -> None:
+    found = seen.several["failures", undo]
     assert found["failed"] == [1.0, 1.0]
     assert found["version"] == 1
     assert found["changed"]
@@ -183,7 +186,7 @@ def test_where_one_rank_cannot_publish_all_undo_the_step(seen: Seen) -> None:
 
 
 def test_adapters_are_not_spread(seen: Seen) -> None:
-    assert seen.several["failures"]["adapter"] == "training.options.lora_rank"
+    assert seen.several["failures", "memory"]["adapter"] == "training.options.lora_rank"
 
 
 def test_parts_are_balanced_and_gradients_are_summed(seen: Seen) -> None:

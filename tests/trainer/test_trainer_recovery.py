@@ -21,12 +21,13 @@ from accord_models.tokenizer import load_tokenizer
 from accord_runtime.artifacts import local_path
 
 
+@pytest.mark.parametrize("undo", ["memory", "disk"])
 async def test_a_step_that_fails_half_way_leaves_everything_as_it_was(
-    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undo: str
 ) -> None:
     from accord_trainer.optimizer import Optimizer
 
-    async with trainer(tmp_path) as client:
+    async with trainer(tmp_path, undo=undo) as client:
         options = {"minibatch_size": 2, "warmup_updates": 10, "kl_target": 1.0}
         await client.trainer.create_training(training(tiny_folder, options=options))
         good = await client.trainer.put_experience("t", samples=rollout(tiny_folder))
@@ -51,6 +52,25 @@ async def test_a_step_that_fails_half_way_leaves_everything_as_it_was(
         again = await client.trainer.put_experience("u", samples=rollout(tiny_folder))
         untouched = await client.trainer.step("u", again.batch_id, parent_version=0)
         assert after_failure.digest == untouched.digest
+
+
+async def test_with_undo_on_disk_every_version_is_there_to_go_back_to_and_no_copy_is_held(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from accord_trainer.algorithm import AlgorithmState
+
+    monkeypatch.setattr(AlgorithmState, "clone", None)
+    async with trainer(tmp_path, undo="disk") as client:
+        await client.trainer.create_training(training(tiny_folder, checkpoint_every=1000))
+        digest = ""
+        for version in range(3):
+            samples = rollout(tiny_folder, version=version, digest=digest)
+            put = await client.trainer.put_experience("t", samples=samples)
+            result = await client.trainer.step("t", put.batch_id, parent_version=version)
+            digest = result.digest
+            kept = sorted(path.name for path in (tmp_path / "trainer/t/checkpoints").iterdir())
+            assert kept == [f"{version:08d}", f"{version + 1:08d}"]
+            assert result.checkpointed
 
 
 async def test_a_full_disk_stops_the_step_that_would_checkpoint(
