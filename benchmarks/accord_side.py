@@ -49,13 +49,15 @@ class Services:
 
 
 @asynccontextmanager
-async def services(state: Path, names: Sequence[str] = SERVICES, dtype: str = "auto") -> AsyncIterator[Services]:
+async def services(
+    state: Path, names: Sequence[str] = SERVICES, dtype: str = "auto", undo: str = "memory"
+) -> AsyncIterator[Services]:
     """Starts services, each a process of its own, with all state below `state`, and ends them."""
     started: dict[str, asyncio.subprocess.Process] = {}
     try:
         for name in names:
             command = [sys.executable, "-m", f"accord_{name}", "--state-dir", str(state), "--log-level", "warning"]
-            command += ["--dtype", dtype] if name == "rollout" else []
+            command += {"rollout": ["--dtype", dtype], "trainer": ["--undo", undo]}.get(name, [])
             started[name] = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
         addresses = {}
         for name, process in started.items():
@@ -167,22 +169,37 @@ class Loop:
             shutil.rmtree(Path(urlparse(weights.uri).path), ignore_errors=True)
 
 
-def policy_options(workload: Workload, part: str) -> dict[str, object]:
-    """What the algorithm is told: the workload; everything else is the algorithm's default."""
+@dataclass(frozen=True)
+class Setup:
+    """What Accord is told beyond the workload; everything else is its default."""
+
+    dtype: str
+    compile: bool
+    undo: str
+
+    @property
+    def name(self) -> str:
+        """As tables show it."""
+        return " ".join(["Accord", self.dtype, *(["compiled"] if self.compile else [])])
+
+
+def policy_options(workload: Workload, setup: Setup) -> dict[str, object]:
+    """What the algorithm is told."""
     options: dict[str, object] = {
+        "compile": setup.compile,
         "epochs": workload.epochs,
         "minibatch_size": workload.minibatch,
         "learning_rate": workload.learning_rate,
     }
-    return options if part == "grpo" else {**options, "kl_coefficient": workload.kl_coefficient}
+    return options if workload.part == "grpo" else {**options, "kl_coefficient": workload.kl_coefficient}
 
 
-async def run_policy(workload: Workload, state: Path, dtype: str, report: Callable[[Side], None]) -> Side:
+async def run_policy(workload: Workload, state: Path, setup: Setup, report: Callable[[Side], None]) -> Side:
     """PPO or GRPO steps."""
-    side = Side(f"Accord {dtype}", workload.warm)
+    side = Side(setup.name, workload.warm)
     algorithm = "grpo" if workload.part == "grpo" else "ppo"
-    async with services(state, dtype=dtype) as up:
-        loop = Loop(up, workload, algorithm, dtype, policy_options(workload, workload.part))
+    async with services(state, dtype=setup.dtype, undo=setup.undo) as up:
+        loop = Loop(up, workload, algorithm, setup.dtype, policy_options(workload, setup))
         with Peak(lambda: list(up.processes.values())) as peak:
             await loop.open()
             for index, prompts in enumerate(workload.step_prompts()):
@@ -192,10 +209,10 @@ async def run_policy(workload: Workload, state: Path, dtype: str, report: Callab
     return side
 
 
-async def run_rm(workload: Workload, state: Path, dtype: str, report: Callable[[Side], None]) -> Side:
+async def run_rm(workload: Workload, state: Path, setup: Setup, report: Callable[[Side], None]) -> Side:
     """Reward-model steps: only the trainer is needed."""
-    side = Side(f"Accord {dtype}", workload.warm)
-    async with services(state, ["trainer"]) as up:
+    side = Side(setup.name, workload.warm)
+    async with services(state, ["trainer"], undo=setup.undo) as up:
         name = f"rm-{uuid.uuid4().hex[:8]}"
         training = trainer_v1.Training(
             training_id=name,
@@ -203,9 +220,9 @@ async def run_rm(workload: Workload, state: Path, dtype: str, report: Callable[[
             init=folder_ref(Path(workload.model)),
             seed=workload.seed,
             checkpoint_every=1_000_000,
-            compute_dtype=dtype,
+            compute_dtype=setup.dtype,
         )
-        training.options.update({"learning_rate": workload.learning_rate})
+        training.options.update({"learning_rate": workload.learning_rate, "compile": setup.compile})
         with Peak(lambda: list(up.processes.values())) as peak:
             await up.client.trainer.create_training(training, timeout=LONG)
             for index, pairs in enumerate(workload.step_pairs()):

@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from accord_side import run_policy, run_rm
+from accord_side import Setup, run_policy, run_rm
 from costs import Peak, Side, StepCost, cost_table, curve_table, ratios
 from models import POLICY, present
 from rich.console import Console
@@ -118,7 +118,8 @@ def compare(workload: Workload, args: argparse.Namespace, state: Path) -> tuple[
     dtypes = args.trl_dtypes if workload.part != "curve" else args.trl_dtypes[-1:]
     peers = [run_trl(workload, release, dtype, state) for dtype in dtypes]
     run = run_rm if workload.part == "rm" else run_policy
-    return asyncio.run(run(workload, state / f"accord-{workload.part}", args.dtype, said)), peers
+    setup = Setup(args.dtype, args.compile, args.undo)
+    return asyncio.run(run(workload, state / f"accord-{workload.part}", setup, said)), peers
 
 
 def measured(part: str, workload: Workload, args: argparse.Namespace, state: Path, console: Console) -> dict[str, Any]:
@@ -177,6 +178,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--curve-epochs", type=int, default=2)
     parser.add_argument("--soak-steps", type=int, default=1000)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="what Accord computes in")
+    parser.add_argument("--compile", action="store_true", help="Accord's blocks are compiled, in the warm steps")
+    parser.add_argument("--undo", choices=("memory", "disk"), default="memory", help="the trainer's setting")
     parser.add_argument(
         "--trl-dtypes", nargs="*", choices=("float32", "bfloat16"), default=["float32", "bfloat16"],
         help="what TRL computes in, in turn (curve: the last only); none: Accord alone",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from accord_side import Loop, policy_options, services
+from accord_side import Loop, Setup, policy_options, services
 from costs import cpu_seconds
 from rich.table import Table
 from workload import Workload
@@ -52,7 +52,9 @@ async def run_soak(workload: Workload, state: Path, report: Callable[[int, Look]
     """PPO steps; one Look each."""
     looks: list[Look] = []
     async with services(state, dtype="float32") as up:
-        loop = Loop(up, workload, "ppo", "float32", policy_options(workload, "ppo"))
+        loop = Loop(
+            up, workload, "ppo", "float32", policy_options(workload, Setup("float32", compile=False, undo="memory"))
+        )
         await loop.open()
         for index, prompts in enumerate(workload.step_prompts()):
             started, used = time.monotonic(), cpu_seconds(list(up.processes.values()))

@@ -29,7 +29,8 @@ def prepare_blocks(blocks: Iterable[nn.Module], options: AlgorithmOptions, devic
         require_compiler(device.type)
     for block in blocks:
         if options.compile:
-            block.forward = torch.compile(block.forward)
+            # One program for every batch's lengths: the numbers must not depend on which lengths came first.
+            block.forward = torch.compile(block.forward, dynamic=True)
         if options.activation_checkpointing:
             block.forward = partial(_recomputed, block.forward)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -230,16 +230,28 @@ class Policy:
         model.requires_grad_(False)
         head = output_head(model)
         trunk = Trunk(model.base_model)
-        if not self.trunk.frozen or len(trunk.blocks) != len(self.trunk.blocks):
-            return trunk, head, False
-        trunk.frozen = self.trunk.frozen
-        return trunk, head, self.trunk.share_lower(trunk, release=not start.world.sharded)
+        shared = False
+        if self.trunk.frozen and len(trunk.blocks) == len(self.trunk.blocks):
+            trunk.frozen = self.trunk.frozen
+            shared = self.trunk.share_lower(trunk, release=not start.world.sharded)
+        if self.compute_dtype == "bfloat16" and not start.world.sharded:
+            _round_products(trunk.blocks[trunk.frozen if shared else 0 :])
+        return trunk, head, shared
 
 
 def _hidden(trunk: Trunk, packed: Packed, rows: Sequence[Row], lower: Lower) -> Tensor:
     if not lower:
         return trunk.hidden(packed)
     return trunk.upper(packed, nn.utils.rnn.pad_sequence([lower[row.members] for row in rows], batch_first=True))
+
+
+def _round_products(blocks: Iterable[nn.Module]) -> None:
+    """Holds the weights of linear layers in bfloat16, as autocast rounds them before each product anyway: the numbers
+    are the same, from half the memory and without the rounding."""
+    for block in blocks:
+        for layer in block.modules():
+            if type(layer) is nn.Linear:
+                layer.to(torch.bfloat16)
 
 
 def _critic(start: Start, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel | None:

@@ -15,12 +15,14 @@ from tests.trainer.trainer_bench import TINY, pairs, rollout
 from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from accord_models.loading import load_causal_lm
 from accord_trainer.algorithm import Experience, Start, StepContext
 from accord_trainer.algorithms.ppo import PPO
 from accord_trainer.algorithms.ppo_options import PpoOptions
 from accord_trainer.algorithms.reward_model import RewardModelOptions, RewardModelTraining
 from accord_trainer.forward import token_logprobs
 from accord_trainer.trajectories import trajectories
+from accord_trainer.trunk import Trunk
 from accord_trainer.weights_digest import published_digest
 
 TOKENS, WIDTH, VOCABULARY = 23, 8, 50
@@ -169,6 +171,44 @@ def test_compiled_blocks_give_the_losses_of_plain_ones(
     assert counters["stats"]["unique_graphs"] > graphs
     assert found[0][0] == pytest.approx(found[1][0], abs=1e-4, rel=1e-4)
     assert torch.allclose(found[0][1], found[1][1], atol=1e-5)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_blocks_give_the_same_bits_whatever_lengths_came_first(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trainer that starts again meets another batch first than the one that was killed."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    found = []
+    for others in ([], [3, 9]):
+        torch._dynamo.reset()
+        ppo = make(tiny_folder, compile=True, epochs=1, minibatch_size=64)
+        for tokens in others:
+            ppo.evaluate(Experience(rollout(tiny_folder, samples=1, tokens=tokens), []), context())
+        ppo.step(batch(tiny_folder), context())
+        found.append(digest(ppo))
+    assert found[0] == found[1]
+
+
+def test_a_reference_in_the_compute_type_gives_the_same_bits_from_less_memory(tiny_folder: Path) -> None:
+    start = Start(tiny_folder, None, None, True, 0, "bfloat16")
+    ppo = PPO(start, PpoOptions.model_validate(TINY))
+    data = trajectories(batch(tiny_folder).samples)
+    assert ppo.policy._reference is not None
+    blocks = ppo.policy._reference[0].blocks
+    linear = [layer for layer in blocks.modules() if isinstance(layer, torch.nn.Linear)]
+    assert {layer.weight.dtype for layer in linear} == {torch.bfloat16}
+    rounded = ppo.policy.reference_logprobs(ppo._rows(data), data.temperature_B, data.width, {})[1]
+    for layer, plain in zip(linear, plain_linear(tiny_folder), strict=True):
+        layer.weight = plain.weight
+    exact = ppo.policy.reference_logprobs(ppo._rows(data), data.temperature_B, data.width, {})[1]
+    assert linear[0].weight.dtype == torch.float32
+    assert torch.equal(rounded, exact)
+
+
+def plain_linear(folder: Path) -> list[torch.nn.Linear]:
+    blocks = Trunk(load_causal_lm(folder).base_model).blocks
+    return [layer for layer in blocks.modules() if isinstance(layer, torch.nn.Linear)]
 
 
 def test_without_a_compiler_the_option_is_refused(tmp_path: Path) -> None:

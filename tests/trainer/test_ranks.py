@@ -95,8 +95,9 @@ class Seen:
                 )
         scenarios["frozen"] = scenario("train", 2, True, **trained(folder, root / "f2", "ppo", FROZEN, 0, 2))
         for undo in ("memory", "disk"):
-            given = {"folder": str(folder), "state": str(root / f"failures-{undo}"), "undo": undo}
-            scenarios["failures", undo] = scenario("failures", 2, True, **given)
+            scenarios["failures", undo] = scenario(
+                "failures", 2, True, folder=str(folder), state=str(root / f"failures-{undo}"), undo=undo
+            )
         scenarios["troubles"] = {**scenario("troubles", 2, False), "seconds": 2.0}
         scenarios["helpers"] = scenario("helpers", 4, False)
         found = run_scenarios(list(scenarios.values()), root / "scenarios.json")
