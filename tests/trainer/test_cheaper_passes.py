@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ from accord_trainer.trunk import Trunk
 from accord_trainer.weights_digest import published_digest
 
 TOKENS, WIDTH, VOCABULARY = 23, 8, 50
+
+
+@pytest.fixture(scope="module")
+def compiler_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What was compiled once serves the other tests here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
+        yield
 
 
 def make(folder: Path, **options: object) -> PPO:
@@ -157,11 +166,10 @@ def test_recomputed_blocks_keep_less(tiny_folder: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-def test_compiled_blocks_give_the_losses_of_plain_ones(
-    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.timeout(900)  # a C++ compiler is at work, maybe on busy cores
+@pytest.mark.usefixtures("compiler_cache")
+def test_compiled_blocks_give_the_losses_of_plain_ones(tiny_folder: Path) -> None:
     """With recomputation, which goes through the compiled blocks once more."""
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     found = []
     graphs = counters["stats"]["unique_graphs"]
     for compiled in (False, True):
@@ -174,11 +182,10 @@ def test_compiled_blocks_give_the_losses_of_plain_ones(
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-def test_compiled_blocks_give_the_same_bits_whatever_lengths_came_first(
-    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.timeout(900)  # a C++ compiler is at work, maybe on busy cores
+@pytest.mark.usefixtures("compiler_cache")
+def test_compiled_blocks_give_the_same_bits_whatever_lengths_came_first(tiny_folder: Path) -> None:
     """A trainer that starts again meets another batch first than the one that was killed."""
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     found = []
     for others in ([], [3, 9]):
         torch._dynamo.reset()
