@@ -170,6 +170,7 @@ def _origin(model: controller_v1.Model, sample: types_v1.Sample) -> preference_v
         weights_version=sample.segments[0].version,
         weights_digest=sample.segments[0].digest,
         seed=sample.seed,
+        engine=sample.engine,
     )
 
 

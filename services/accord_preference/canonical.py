@@ -48,14 +48,15 @@ def conversation_json(conversation: types_v1.Conversation) -> str:
 
 
 def origin_value(origin: preference_v1.CompletionOrigin) -> dict[str, Any] | None:
-    """Every field of the origin by name; None where nothing is known, as for imported answers."""
-    value = {
+    """Every field of the origin by name; None where nothing is known, as for imported answers. The engine only where it
+    is known: answers of before it was recorded keep their ids."""
+    value: dict[str, Any] = {
         "run_id": origin.run_id,
         "iteration": origin.iteration,
         "weights_version": origin.weights_version,
         "weights_digest": origin.weights_digest,
         "seed": origin.seed,
-    }
+    } | ({"engine": origin.engine} if origin.engine else {})
     return value if any(value.values()) else None
 
 

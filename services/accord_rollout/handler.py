@@ -192,7 +192,7 @@ class RolloutHandler:
                 slot, text = slots[drawn.index], self._engine.decode(drawn.response_token_ids)
                 prompt = prompts[slot.prompt_position]
                 assert not isinstance(prompt, Failed)
-                yield sample_response(request, slot, prompt, drawn, text, plan.sampling, in_force)
+                yield sample_response(request, slot, prompt, drawn, text, plan.sampling, in_force, self._engine_name)
 
     def _render_all(
         self, request: rollout_v1.GenerateRequest, positions: Sequence[int], plan: Plan, in_force: InForce

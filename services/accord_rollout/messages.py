@@ -42,6 +42,7 @@ def sample_response(
     text: str,
     sampling: Sampling,
     in_force: InForce,
+    engine: str,
 ) -> rollout_v1.GenerateResponse:
     """The message of a finished sample: one segment for each span, else one of the weights in force."""
     prompt = request.prompts[slot.prompt_position]
@@ -68,5 +69,6 @@ def sample_response(
         ),
         tokenizer_fingerprint=in_force.model.tokenizer_fingerprint,
         prompt=prompt.conversation if prompt.HasField("conversation") else None,
+        engine=engine,
     )
     return rollout_v1.GenerateResponse(sample=sample)

@@ -79,3 +79,19 @@ async def test_a_withdrawn_annotator_is_traced_to_what_learnt_from_them(
             assert {one["annotator_id"] for one in origins["annotators"]} == {"ann", "bob"}
             unknown = await accord_command(tmp_path, "trace", "model", "nothing-1")
             assert (unknown.code, "there is no model nothing-1" in unknown.err) == (1, True)
+
+
+async def test_an_answer_is_traced_to_the_engine_that_drew_it(tmp_path: Path) -> None:
+    async with preference_service(tmp_path) as client:
+        prompt = types_v1.Conversation(messages=[types_v1.ChatMessage(role="user", content="Question?")])
+        [made] = await client.preferences.create_prompts([preference_v1.Prompt(conversation=prompt)])
+        origin = preference_v1.CompletionOrigin(run_id="r", iteration=1, weights_digest="d" * 64, engine="vllm")
+        answer = preference_v1.Completion(prompt_id=made.prompt_id, text="Yes.", origin=origin)
+        [kept] = await client.preferences.create_completions([answer])
+        async with controller_here(tmp_path):
+            told = await accord_command(tmp_path, "trace", "answer", kept.completion_id)
+            assert "on the engine vllm" in " ".join(told.out.split()), told.err
+            found = json.loads(
+                (await accord_command(tmp_path, "trace", "answer", kept.completion_id, "-f", "json")).out
+            )
+            assert (found["engine"], found["run_id"]) == ("vllm", "r")

@@ -184,3 +184,30 @@ def test_staleness_is_drawn_where_samples_were_stale() -> None:
         if "staleness" in event.metrics:
             event.metrics.update({"staleness": 0.5, "staleness_max": 1.0})
     assert "Staleness" in titles(happened)
+
+
+def test_who_drew_the_samples_is_said_with_every_swap_and_where_it_was() -> None:
+    run, happened = finished_run(), events()
+    for number, (engine, state) in enumerate((("vllm", "DONE"), ("sglang", "REFUSED")), start=1):
+        swap = run.status.swaps.add(number=number, state=f"SWAP_STATE_{state}")
+        swap.services.engine, swap.replaces.engine, swap.replaces.replicas = engine, "transformers", 2
+        kind = "swap_shifted" if state == "DONE" else "swap_refused"
+        where = {"iteration": number, "stage": controller_v1.STAGE_POLICY, "step": 6 + number}
+        happened.append(controller_v1.RunEvent(kind=kind, metrics={"swap": number}, **where))
+    run.status.swaps[1].reason = "NOT_CONFORMING"
+    run.status.iterations[1].samples[0].engine = "vllm"
+    report = build_report(run, happened)
+    said = "2 x transformers; from iteration 1, policy, step 7 on: vllm; sglang refused (NOT_CONFORMING) in iteration 2"
+    assert said in Page(render_html(report)).text
+    assert "iteration 1 · vllm" in Page(render_html(report)).text
+    assert "from iteration 1, policy, step 7 on: vllm" in " ".join(table_text(report, 200).split())
+    document = report_json(report)
+    assert [(row["engine"], row["taken"], row["step"]) for row in document["engines"]] == [
+        ("2 x transformers", True, 0),
+        ("vllm", True, 7),
+        ("sglang", False, 8),
+    ]
+    assert document["iterations"][1]["samples"][0]["engine"] == "vllm"
+    # Without its events the swaps of a run are known, but not where they were.
+    assert "from a swap on: vllm" in table_text(build_report(run), 200)
+    assert "Samples drawn by" not in table_text(build_report(finished_run()))

@@ -10,6 +10,7 @@ from preference_desk import Desk, conversation, pair, person
 from accord.errors import AccordError, AlreadyExists, InvalidArgument, NotFound
 from accord.preference import v1 as preference_v1
 from accord.types import v1 as types_v1
+from accord_preference import canonical
 
 
 async def test_same_conversation_is_same_prompt_and_first_source_stays(desk: Desk) -> None:
@@ -89,6 +90,24 @@ async def test_completion_keeps_empty_text_and_whole_origin(desk: Desk) -> None:
     assert made[0].origin == origin
     assert made[0].completion_id != made[1].completion_id
     assert not made[1].HasField("origin")
+
+
+async def test_the_engine_is_part_of_an_answers_origin_and_answers_without_one_keep_their_ids(desk: Desk) -> None:
+    origin = preference_v1.CompletionOrigin(
+        run_id="r", iteration=2, weights_version=7, weights_digest="d", seed=2**64 - 1
+    )
+    before = canonical.completion_id("p", "", canonical.canonical_json(canonical.origin_value(origin)))
+    assert before == "e2405839d6e01155340c13b629942ec58b18f6e0cc55c6d8ebd1aef6e4f7b88d", (
+        "as before engines were recorded"
+    )
+    prompt = await desk.prompt("hello")
+    request = preference_v1.CreateCompletionsRequest(request_id="r")
+    for engine in ("", "transformers", "vllm"):
+        origin.engine = engine
+        request.completions.add(prompt_id=prompt.prompt_id, text="the same", origin=origin)
+    made = (await desk.stub.CreateCompletions(request, timeout=10)).completions
+    assert [answer.origin.engine for answer in made] == ["", "transformers", "vllm"]
+    assert len({answer.completion_id for answer in made}) == 3
 
 
 async def test_an_answer_of_ten_megabytes_is_refused_by_its_field_and_the_others_are_not_kept(desk: Desk) -> None:

@@ -33,5 +33,6 @@ async def assert_whole(state_dir: Path, run: controller_v1.Run, steps: int = 0) 
         assert len({sample.request_id for sample in samples}) == 1, name
         requests.add(samples[0].request_id)
         for sample in samples:
+            assert sample.engine, "every engine of ours says what it is"
             assert [segment.version for segment in sample.segments] == [step - 1], name
     assert len(requests) == len(names)

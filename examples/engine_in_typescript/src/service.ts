@@ -7,6 +7,7 @@ import { asServiceError, EngineError, invalid, precondition } from "./errors.js"
 import { decode, encode, load, type Model } from "./model.js";
 import { type Message, samplingOf, slotsOf } from "./plan.js";
 
+const NAME = "typescript-bigram";
 const MAX_CONTEXT = 2048;
 const MAX_PENDING = 128;
 
@@ -54,6 +55,7 @@ export class Service {
               sampling: { ...request.sampling, temperature: sampling.temperature, top_p: 1, top_k: sampling.topK },
               tokenizer_fingerprint: model.fingerprint,
               prompt: slot.prompt.conversation,
+              engine: NAME,
             },
           });
         }
@@ -68,7 +70,7 @@ export class Service {
 
   status(): Message {
     return {
-      engine: "typescript-bigram",
+      engine: NAME,
       ready: this.model !== undefined,
       version: this.model?.version,
       digest: this.model?.digest,

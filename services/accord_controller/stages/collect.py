@@ -163,6 +163,7 @@ def _completion(work: Work, iteration: int, sample: types_v1.Sample) -> preferen
             weights_version=sample.segments[0].version,
             weights_digest=sample.segments[0].digest,
             seed=sample.seed,
+            engine=sample.engine,
         ),
     )
 

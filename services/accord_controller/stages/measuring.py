@@ -58,6 +58,7 @@ async def measure(work: Work, iteration: int, *, version: int, scorers: Sequence
             prompt=last_user_turn(by_id[sample.prompt_id]),
             response=sample.text,
             score=scores.get((sample.request_id, sample.index)),
+            engine=sample.engine,
         )
     return Measured(samples, scored, result)
 

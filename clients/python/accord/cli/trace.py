@@ -133,6 +133,7 @@ async def _answer(state_dir: Path, completion_id: str, format: Format) -> None:
         "iteration": origin.iteration,
         "weights_version": origin.weights_version,
         "weights_digest": origin.weights_digest or None,
+        "engine": origin.engine or None,
         "seed": origin.seed,
         "made_by": made,
         "snapshots": [use_shape(use) for use in uses],
@@ -145,7 +146,9 @@ async def _answer(state_dir: Path, completion_id: str, format: Format) -> None:
     if not origin.weights_digest:
         out().print("It was imported: no weights of this installation wrote it.")
     else:
-        out().print(f"Written in {origin.run_id}, iteration {origin.iteration}, by weights {origin.weights_digest}.")
+        on = f" on the engine {clean(origin.engine)}" if origin.engine else ""
+        by = f"by weights {origin.weights_digest}{on}"
+        out().print(f"Written in {origin.run_id}, iteration {origin.iteration}, {by}.")
         out().print(steps_table(made["steps"]) if made["steps"] else "These are the base model's.")
     out().print(trained_table(models) if models else "No model has learnt from it.")
 

@@ -73,6 +73,7 @@ def origins_shape(origins: preference_v1.GetSnapshotOriginsResponse) -> dict[str
                 "run_id": one.origin.run_id or None,
                 "iteration": one.origin.iteration,
                 "weights_digest": one.origin.weights_digest or None,
+                "engine": one.origin.engine or None,
                 "answers": one.completions,
             }
             for one in origins.completions
@@ -135,14 +136,14 @@ def people_table(origins: dict[str, Any]) -> Table:
 
 
 def answers_table(origins: dict[str, Any]) -> Table:
-    """Which weights wrote a snapshot's answers."""
+    """Which weights wrote a snapshot's answers, and on which engine."""
     from rich.table import Table
 
-    table = Table("answers by", "weights")
+    table = Table("answers by", "weights", "engine")
     table.add_column("answers", justify="right")
     for one in origins["answers"]:
         by = f"{one['run_id']}/{one['iteration']}" if one["run_id"] else "(imported)"
-        table.add_row(by, short(one["weights_digest"]), str(one["answers"]))
+        table.add_row(by, short(one["weights_digest"]), one["engine"] or "-", str(one["answers"]))
     return table
 
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from accord.report.figures import figures
 from accord.report.model import Report
 from accord.report.names import stage_title
-from accord.report.text import duration, number, percent, signed, stage_order
+from accord.report.text import drawn_by, duration, number, percent, signed, stage_order
 
 
 def render_html(report: Report) -> str:
@@ -23,7 +23,7 @@ def render_html(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=number, signed=signed, percent=percent, duration=duration, stage_title=stage_title
+        number=number, signed=signed, percent=percent, duration=duration, stage_title=stage_title, drawn_by=drawn_by
     )
     stages = sorted({name for row in report.iterations for name in row.stage_seconds}, key=stage_order)
     # The SVGs are matplotlib's own output, which escapes its texts; nothing else is passed unescaped.

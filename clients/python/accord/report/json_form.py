@@ -14,6 +14,7 @@ def report_json(report: Report) -> dict[str, Any]:
     `iterations[]` each hold `iteration, heldout_score, kl_nats, rm_accuracy, promoted, seconds` and more; the base
     model is iteration 0. `stage_usage`, by stage: `cpu_seconds` of all services, `gpu_seconds` for which GPUs
     were held.
+    `engines[]`, what drew the samples from where on: `engine, taken, refused_for, iteration, stage, step`.
     `steps[]` each hold `iteration, stage, step, metrics`.
     """
     return {
@@ -28,6 +29,17 @@ def report_json(report: Report) -> dict[str, Any]:
         "planned_iterations": report.planned_iterations,
         "seconds": report.seconds,
         "promoted": {"uri": report.promoted_uri, "digest": report.promoted_digest} if report.promoted_digest else None,
+        "engines": [
+            {
+                "engine": drawing.engine,
+                "taken": drawing.taken,
+                "refused_for": drawing.reason or None,
+                "iteration": drawing.iteration,
+                "stage": drawing.stage or None,
+                "step": drawing.step,
+            }
+            for drawing in report.drawings
+        ],
         "iterations": [_iteration(row) for row in report.iterations],
         "steps": [
             {
@@ -68,7 +80,13 @@ def _iteration(row: Iteration) -> dict[str, Any]:
         "prompt_snapshot": row.prompt_snapshot or None,
         "preference_snapshot": row.preference_snapshot or None,
         "samples": [
-            {"prompt_id": a.prompt_id, "prompt": a.prompt, "response": a.response, "score": _finite(a.score)}
+            {
+                "prompt_id": a.prompt_id,
+                "prompt": a.prompt,
+                "response": a.response,
+                "score": _finite(a.score),
+                "engine": a.engine or None,
+            }
             for a in row.answers
         ],
     }

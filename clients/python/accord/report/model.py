@@ -13,6 +13,23 @@ class Answer:
     prompt: str
     response: str
     score: float | None
+    # The rollout engine that drew it; empty: it did not say.
+    engine: str = ""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What drew the run's samples (`vllm`, `2 x transformers`) from a point on; the first from the beginning.
+
+    Not `taken`: it was refused for `reason`, or is not in yet. `iteration`: None where the events were not asked for.
+    """
+
+    engine: str
+    taken: bool = True
+    reason: str = ""
+    iteration: int | None = None
+    stage: str = ""
+    step: int = 0
 
 
 @dataclass(frozen=True)
@@ -105,6 +122,7 @@ class Report:
     steps: tuple[Step, ...]
     promoted_uri: str
     promoted_digest: str
+    drawings: tuple[Drawing, ...] = ()
 
     @property
     def base(self) -> Iteration | None:

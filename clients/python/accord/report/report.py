@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from accord.controller import v1 as controller_v1
+from accord.report.engines import drawings
 from accord.report.model import Answer, Iteration, Report, Step, Used
 from accord.report.names import stage_name, state_name
 
@@ -14,7 +15,7 @@ def build_report(run: controller_v1.Run, events: Iterable[controller_v1.RunEvent
 
     Works for a run in any state. Where a step was done again after a kill, its last event counts.
     """
-    status = run.status
+    status, events = run.status, list(events)
     spec = status.resolved_spec if status.HasField("resolved_spec") else run.spec
     return Report(
         run_id=run.run_id,
@@ -30,6 +31,7 @@ def build_report(run: controller_v1.Run, events: Iterable[controller_v1.RunEvent
         steps=_steps(events),
         promoted_uri=status.promoted.uri,
         promoted_digest=status.promoted.digest,
+        drawings=drawings(run, events),
     )
 
 
@@ -51,7 +53,9 @@ def _iteration(row: controller_v1.IterationResult) -> Iteration:
         prompt_snapshot=row.prompt_snapshot,
         preference_snapshot=row.preference_snapshot,
         answers=tuple(
-            Answer(item.prompt_id, item.prompt, item.response, item.score if item.HasField("score") else None)
+            Answer(
+                item.prompt_id, item.prompt, item.response, item.score if item.HasField("score") else None, item.engine
+            )
             for item in row.samples
         ),
     )

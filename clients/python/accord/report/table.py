@@ -8,7 +8,7 @@ from rich.text import Text
 
 from accord.report.model import Iteration, Report
 from accord.report.names import stage_title
-from accord.report.text import clock, number, percent, signed, stage_order
+from accord.report.text import clock, drawn_by, number, percent, signed, stage_order
 
 SIMULATED = "SIMULATED ANNOTATORS: programs gave these preferences, not people."
 
@@ -24,6 +24,8 @@ def report_table(report: Report) -> RenderableType:
         parts += [_figures(report), _times(report)]
     else:
         parts.append(Text("No iteration has ended yet."))
+    if len(report.drawings) > 1:
+        parts.append(Text(f"Samples drawn by {drawn_by(report.drawings)}."))
     if report.simulated_feedback:
         parts.append(Text(SIMULATED, style="bold yellow"))
     if report.message:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+
+from accord.report.model import Drawing
 
 NOT_MEASURED = "–"
 STAGE_ORDER = ("prepare", "collect", "reward_model", "policy", "evaluate")
@@ -46,6 +49,24 @@ def clock(seconds: float | None) -> str:
     whole = max(0, round(seconds))
     minutes = f"{whole % 3600 // 60:02d}" if whole >= 3600 else f"{whole // 60}"
     return f"{f'{whole // 3600}:' if whole >= 3600 else ''}{minutes}:{whole % 60:02d}"
+
+
+def drawn_by(drawings: Sequence[Drawing]) -> str:
+    """`transformers; from iteration 1, policy, step 12: vllm; sglang refused (NOT_CONFORMING)`."""
+    return "; ".join(_drawing(drawing, first=not index) for index, drawing in enumerate(drawings))
+
+
+def _drawing(drawing: Drawing, *, first: bool) -> str:
+    where = f"iteration {drawing.iteration}" if drawing.iteration is not None else ""
+    where += f", {drawing.stage.replace('_', ' ')}" if where and drawing.stage else ""
+    where += f", step {drawing.step}" if where and drawing.step else ""
+    if first:
+        return drawing.engine
+    if drawing.taken:
+        return f"from {where or 'a swap'} on: {drawing.engine}"
+    if drawing.reason:
+        return f"{drawing.engine} refused ({drawing.reason}){f' in {where}' if where else ''}"
+    return f"{drawing.engine} is to come"
 
 
 def stage_order(name: str) -> tuple[int, str]:

@@ -41,6 +41,9 @@ async def samples_are_whole(target: Target) -> None:
         demand(sample.sampling.max_new_tokens == 12, f"{at}does not say how it was drawn (sampling)")
         demand(sample.sampling.temperature == 1, f"{at}sampling.temperature is {sample.sampling.temperature}, not 1")
         demand(sample.tokenizer_fingerprint == in_force.tokenizer_fingerprint, f"{at}has another tokenizer")
+        demand(
+            sample.engine in ("", in_force.engine), f"{at}says the engine {sample.engine!r}, not {in_force.engine!r}"
+        )
         segments = [(one.start, one.version, one.digest) for one in sample.segments]
         demand(segments == [(0, in_force.version, in_force.digest)], f"{at}its segments are {segments}")
 

@@ -1138,11 +1138,14 @@ class EvaluationSample(_message.Message):
     PROMPT_FIELD_NUMBER: _builtins.int
     RESPONSE_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
     prompt_id: _builtins.str
     prompt: _builtins.str
     """The prompt's last user turn."""
     response: _builtins.str
     score: _builtins.float
+    engine: _builtins.str
+    """The rollout engine that drew it; empty: it did not say."""
     def __init__(
         self,
         *,
@@ -1150,10 +1153,11 @@ class EvaluationSample(_message.Message):
         prompt: _builtins.str = ...,
         response: _builtins.str = ...,
         score: _builtins.float | None = ...,
+        engine: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "score", b"score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "prompt", b"prompt", "prompt_id", b"prompt_id", "response", b"response", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "engine", b"engine", "prompt", b"prompt", "prompt_id", b"prompt_id", "response", b"response", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__score: _TypeAlias = _typing.Literal["score"]  # noqa: Y015
     _WhichOneofArgType__score: _TypeAlias = _typing.Literal["_score", b"_score"]  # noqa: Y015

@@ -269,7 +269,7 @@ Global___Completion: _TypeAlias = Completion  # noqa: Y015
 
 @_typing.final
 class CompletionOrigin(_message.Message):
-    """Which weights made a completion, and in which run."""
+    """Which weights made a completion, on which engine, and in which run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -278,11 +278,14 @@ class CompletionOrigin(_message.Message):
     WEIGHTS_VERSION_FIELD_NUMBER: _builtins.int
     WEIGHTS_DIGEST_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     iteration: _builtins.int
     weights_version: _builtins.int
     weights_digest: _builtins.str
     seed: _builtins.int
+    engine: _builtins.str
+    """The rollout engine that drew it, such as `vllm`; empty: it did not say."""
     def __init__(
         self,
         *,
@@ -291,10 +294,11 @@ class CompletionOrigin(_message.Message):
         weights_version: _builtins.int = ...,
         weights_digest: _builtins.str = ...,
         seed: _builtins.int = ...,
+        engine: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["iteration", b"iteration", "run_id", b"run_id", "seed", b"seed", "weights_digest", b"weights_digest", "weights_version", b"weights_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "iteration", b"iteration", "run_id", b"run_id", "seed", b"seed", "weights_digest", b"weights_digest", "weights_version", b"weights_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -136,6 +136,7 @@ class Sample(_message.Message):
     SAMPLING_FIELD_NUMBER: _builtins.int
     TOKENIZER_FINGERPRINT_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """As in the request; with `index` the key of the sample."""
     index: _builtins.int
@@ -148,6 +149,8 @@ class Sample(_message.Message):
     """The effective seed of this sample."""
     tokenizer_fingerprint: _builtins.str
     """SHA-256 that identifies the tokenizer whose ids these are."""
+    engine: _builtins.str
+    """The engine that drew it, named as in GetStatus. Empty: the service does not say."""
     @_builtins.property
     def prompt_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The prompt as the engine fed it to the model, chat template rendered."""
@@ -191,10 +194,11 @@ class Sample(_message.Message):
         sampling: Global___SamplingParams | None = ...,
         tokenizer_fingerprint: _builtins.str = ...,
         prompt: _chat_pb2.Conversation | None = ...,
+        engine: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["prompt", b"prompt", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "index", b"index", "logprobs", b"logprobs", "prompt", b"prompt", "prompt_id", b"prompt_id", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "response_mask", b"response_mask", "response_token_ids", b"response_token_ids", "sampling", b"sampling", "seed", b"seed", "segments", b"segments", "text", b"text", "tokenizer_fingerprint", b"tokenizer_fingerprint"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "finish_reason", b"finish_reason", "index", b"index", "logprobs", b"logprobs", "prompt", b"prompt", "prompt_id", b"prompt_id", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "response_mask", b"response_mask", "response_token_ids", b"response_token_ids", "sampling", b"sampling", "seed", b"seed", "segments", b"segments", "text", b"text", "tokenizer_fingerprint", b"tokenizer_fingerprint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
