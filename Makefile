@@ -42,10 +42,10 @@ export GOMP_SPINCOUNT ?= 0
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help install install-dev install-vllm demo model test test-vllm test-console pictures images gates lint format generate benchmark clean
+.PHONY: help install install-dev install-vllm demo model test test-vllm test-console pictures images gates lint format generate release-contracts benchmark clean
 
 help: ## Lists the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
 
 install: $(VENV)/.installed ## Installs services, SDK and command line into .venv.
 
@@ -142,6 +142,9 @@ generate: $(VENV)/.installed-dev ## Regenerates what is generated: contracts, th
 	$(BIN)/python scripts/generate.py
 	$(BIN)/python scripts/generate_sync.py
 	$(BIN)/python scripts/generate_crd.py
+
+release-contracts: $(VENV)/.installed-dev ## Records today's contract as that of pyproject.toml's version: docs/upgrading.md.
+	$(BIN)/python scripts/release_contracts.py
 
 benchmark: $(VENV)/.installed-dev ## A reward model on human data in DATA, against a TF-IDF baseline. Long.
 	$(BIN)/python benchmarks/reward_model.py --data $(DATA)

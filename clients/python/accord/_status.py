@@ -52,5 +52,12 @@ def _without_reason(code: grpc.StatusCode, details: str, where: str) -> errors.A
         return errors.Unavailable(
             f"{address}: the connection broke: {details}", reason="CONNECTION_BROKEN", metadata=metadata
         )
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return errors.Unimplemented(
+            f"{address}: {method}: the service does not know this call: it is older than this client, or another "
+            "service. Upgrade it, or use the client of its version",
+            reason="UNKNOWN_CALL",
+            metadata=metadata,
+        )
     cls = errors.BY_CODE.get(code, errors.AccordError)
     return cls(f"{address}: {method}: {details or code.name}", metadata=metadata)

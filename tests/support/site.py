@@ -1,0 +1,56 @@
+"""All five real services in this process, each on a port of its own: what a client of any version may call."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.rollout import rollout_settings
+
+import accord_controller.service
+import accord_preference.service
+import accord_reward.servicer
+import accord_rollout.service
+import accord_trainer.service
+from accord_controller.settings import ControllerSettings
+from accord_preference.settings import PreferenceSettings
+from accord_reward.settings import RewardSettings
+from accord_runtime.server import serving
+from accord_runtime.settings import ServiceSettings
+from accord_trainer.settings import TrainerSettings
+
+
+@dataclass(frozen=True)
+class Site:
+    """`addresses` by service name: rollout, reward, preference, trainer."""
+
+    folder: Path
+    addresses: Mapping[str, str]
+
+
+@asynccontextmanager
+async def services(folder: Path) -> AsyncIterator[Site]:
+    """The four services that a controller drives."""
+    settings: dict[str, tuple[ServiceSettings, object]] = {
+        "rollout": (rollout_settings(folder), accord_rollout.service),
+        "reward": (RewardSettings(state_dir=folder / "reward"), accord_reward.servicer),
+        "preference": (PreferenceSettings(state_dir=folder), accord_preference.service),
+        "trainer": (TrainerSettings(state_dir=folder, threads=1), accord_trainer.service),
+    }
+    async with AsyncExitStack() as stack:
+        addresses = {}
+        for name, (chosen, module) in settings.items():
+            service = await module.build(chosen)  # type: ignore[attr-defined]
+            addresses[name] = await stack.enter_async_context(serving(service, chosen))
+        yield Site(folder, addresses)
+
+
+@asynccontextmanager
+async def controller(folder: Path, addresses: Mapping[str, str]) -> AsyncIterator[str]:
+    """A controller of services that run already, at the address that it gives."""
+    told = {f"{name}_address": address for name, address in addresses.items()}
+    chosen = ControllerSettings(state_dir=folder, launcher="none", start_seconds=10, pause_seconds=5, **told)  # type: ignore[arg-type]
+    async with serving(await accord_controller.service.build(chosen), chosen) as address:
+        yield address
