@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
@@ -19,6 +20,7 @@ from accord_controller.servicer import ModelServicer, RunServicer
 from accord_controller.settings import ControllerSettings
 from accord_controller.store.store import Store
 from accord_runtime.database import database_url, open_database
+from accord_runtime.metrics import Measure
 from accord_runtime.schema import bring_up
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,10 @@ class ControllerService:
         """Adds the servicers."""
         controller_v1.add_RunServiceServicer_to_server(RunServicer(self.handler), server)
         controller_v1.add_ModelServiceServicer_to_server(ModelServicer(self.handler), server)
+
+    def measures(self) -> Iterable[Measure]:
+        """What this controller works on."""
+        yield Measure("accord_controller_runs_at_work", "Runs at work.", len(self._runs.active()))
 
     async def drain(self) -> None:
         """Pauses the runs at their next durable point; calls that watch them then end by themselves."""

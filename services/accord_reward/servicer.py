@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 
 import grpc
 
@@ -11,6 +11,7 @@ from accord.reward import v1 as reward_v1
 from accord_reward import convert
 from accord_reward.handler import RewardHandler
 from accord_reward.settings import RewardSettings
+from accord_runtime.metrics import Measure
 
 
 class RewardServicer(reward_v1.RewardServiceServicer):
@@ -78,6 +79,11 @@ class RewardService:
         from accord_models.gpus import held_gpus
 
         return held_gpus()
+
+    def measures(self) -> Iterable[Measure]:
+        """What is in memory."""
+        _, models = self._handler.list_scorers()
+        yield Measure("accord_reward_models_loaded", "Reward models in memory.", len(models))
 
     async def close(self) -> None:
         """Closes the handler."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import grpc
@@ -13,6 +13,7 @@ from accord.rollout import v1 as rollout_v1
 from accord_rollout.settings import RolloutSettings
 from accord_runtime import plugins
 from accord_runtime.digest import weights_digest
+from accord_runtime.metrics import Measure
 from accord_runtime.transfer import Limits
 
 if TYPE_CHECKING:
@@ -39,6 +40,16 @@ class RolloutService:
     def gpus(self) -> Sequence[str]:
         """The GPUs that the service and its engine hold."""
         return self.handler.gpus()
+
+    def measures(self) -> Iterable[Measure]:
+        """The backlog, by which replicas are scaled, and the weights in force."""
+        status = self.handler.status()
+        yield Measure("accord_rollout_pending_samples", "Samples waiting and in work.", status.pending_samples)
+        yield Measure(
+            "accord_rollout_max_pending_samples", "From here on requests are refused.", status.max_pending_samples
+        )
+        yield Measure("accord_rollout_ready", "1 while weights are in force.", float(status.ready))
+        yield Measure("accord_rollout_weights_version", "The version of the weights in force.", status.version)
 
     async def close(self) -> None:
         """Ends the engine."""

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 
 from accord.errors import Cancelled, Unavailable
 from accord_runtime import validation
+from accord_runtime.metrics import Call, Metrics
 from accord_runtime.status import as_accord_error, to_status
 
 log = logging.getLogger(__name__)
@@ -24,8 +25,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class Edge(grpc.aio.ServerInterceptor):
     """Wraps every method: deadline, validation, translation of errors; refuses new calls while draining."""
 
-    def __init__(self, max_call_seconds: float) -> None:
+    def __init__(self, max_call_seconds: float, metrics: Metrics) -> None:
         self._max_call_seconds = max_call_seconds
+        self._metrics = metrics
         self.draining = False
 
     async def intercept_service(
@@ -48,14 +50,15 @@ class Edge(grpc.aio.ServerInterceptor):
         behaviour = handler.stream_unary if handler.request_streaming else handler.unary_unary
 
         async def call(request: Any, context: Context) -> Any:
-            try:
-                self._refuse_when_draining()
-                async with asyncio.timeout(self._seconds(context)):
-                    return await behaviour(_checked(request), context)
-            except asyncio.CancelledError:
-                raise  # the caller went away: grpc ends the call, the handler has been told
-            except Exception as error:  # noqa: BLE001  the edge: every error becomes a status here
-                await _abort(method, context, error)
+            with self._metrics.call(method) as measured:
+                try:
+                    self._refuse_when_draining()
+                    async with asyncio.timeout(self._seconds(context)):
+                        return await behaviour(_checked(request), context)
+                except asyncio.CancelledError:
+                    raise  # the caller went away: grpc ends the call, the handler has been told
+                except Exception as error:  # noqa: BLE001  the edge: every error becomes a status here
+                    await _abort(method, context, error, measured)
 
         return call
 
@@ -63,23 +66,24 @@ class Edge(grpc.aio.ServerInterceptor):
         behaviour = handler.stream_stream if handler.request_streaming else handler.unary_stream
 
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-            try:
-                self._refuse_when_draining()
-                deadline = asyncio.get_running_loop().time() + self._seconds(context)
-                responses = behaviour(_checked(request), context)
+            with self._metrics.call(method) as measured:
                 try:
-                    while True:
-                        async with asyncio.timeout_at(deadline):
-                            response = await anext(responses)
-                        yield response
-                except StopAsyncIteration:
-                    return
-                finally:
-                    await responses.aclose()
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:  # noqa: BLE001  the edge: every error becomes a status here
-                await _abort(method, context, error)
+                    self._refuse_when_draining()
+                    deadline = asyncio.get_running_loop().time() + self._seconds(context)
+                    responses = behaviour(_checked(request), context)
+                    try:
+                        while True:
+                            async with asyncio.timeout_at(deadline):
+                                response = await anext(responses)
+                            yield response
+                    except StopAsyncIteration:
+                        return
+                    finally:
+                        await responses.aclose()
+                except asyncio.CancelledError:
+                    raise
+                except Exception as error:  # noqa: BLE001  the edge: every error becomes a status here
+                    await _abort(method, context, error, measured)
 
         return call
 
@@ -106,8 +110,9 @@ async def _checked_stream(requests: AsyncIterator[Message]) -> AsyncIterator[Mes
         yield request
 
 
-async def _abort(method: str, context: Context, error: Exception) -> None:
+async def _abort(method: str, context: Context, error: Exception, measured: Call) -> None:
     known = as_accord_error(error)
+    measured.code = known.code
     if not isinstance(known, Cancelled):
         log.info("%s: %s %s: %s", method, known.code.name, known.reason, known.message)
     await context.abort_with_status(to_status(known))

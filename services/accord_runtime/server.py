@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import grpc
@@ -15,7 +16,9 @@ from grpc_reflection.v1alpha import reflection
 from accord.errors import Unavailable
 from accord.usage import v1 as usage_v1
 from accord_runtime.interceptors import Edge
+from accord_runtime.metrics import Measured, Metrics, MetricsServer
 from accord_runtime.settings import ServiceSettings
+from accord_runtime.tls import server_credentials
 from accord_runtime.usage_servicer import UsageServicer
 
 log = logging.getLogger(__name__)
@@ -56,17 +59,19 @@ class HoldingGpus(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class RunningServer:
-    """A server that takes calls at `address` until `stop`."""
+    """A server that takes calls at `address` until `stop`. `health_port` and `metrics_port`: 0 where there is none."""
 
-    def __init__(
-        self, server: grpc.aio.Server, service: Service, edge: Edge, checks: health.aio.HealthServicer, address: str
-    ):
-        self._server = server
-        self._service = service
-        self._edge = edge
-        self._health = checks
-        self.address = address
+    address: str
+    health_port: int
+    metrics_port: int
+    _server: grpc.aio.Server
+    _service: Service
+    _edge: Edge
+    _health: health.aio.HealthServicer
+    _probes: grpc.aio.Server | None
+    _metrics: MetricsServer | None
 
     async def stop(self, drain_seconds: float) -> None:
         """Says NOT_SERVING, refuses new calls, lets those in work end within `drain_seconds`, closes the service."""
@@ -76,11 +81,16 @@ class RunningServer:
             await self._service.drain()
         await self._server.stop(drain_seconds)
         await self._service.close()
+        if self._probes is not None:
+            await self._probes.stop(0)
+        if self._metrics is not None:
+            await asyncio.to_thread(self._metrics.stop)
 
 
 async def start(service: Service, settings: ServiceSettings) -> RunningServer:
-    """Starts serving. Unavailable, reason PORT_IN_USE, where the port is taken."""
-    edge = Edge(settings.max_call_seconds)
+    """Starts serving. Unavailable, PORT_IN_USE; FailedPrecondition, TLS_FILES."""
+    metrics = Metrics(service.measures if isinstance(service, Measured) else tuple)
+    edge = Edge(settings.max_call_seconds, metrics)
     server = grpc.aio.server(
         interceptors=[edge],
         options=[
@@ -98,26 +108,54 @@ async def start(service: Service, settings: ServiceSettings) -> RunningServer:
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     names = (*service.service_names, usage_v1.USAGE_SERVICE.services_by_name["UsageService"].full_name)
     reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-    target = f"[{settings.host}]" if ":" in settings.host else settings.host
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    async with AsyncExitStack() as undone:
+        # What asks for least comes first: what has begun when a later port is taken is ended again.
+        probes, probe_port = None, 0
+        if settings.health_port is not None:
+            probes = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+            health_pb2_grpc.add_HealthServicer_to_server(checks, probes)
+            probe_port = await _listen(probes, host, settings.health_port, None)
+            undone.push_async_callback(probes.stop, 0)
+        scraped = None
+        if settings.metrics_port is not None:
+            scraped = metrics.serve(settings.host, settings.metrics_port)
+            undone.push_async_callback(asyncio.to_thread, scraped.stop)
+        port = await _listen(server, host, settings.port, _credentials(settings))
+        for name in ("", *names):
+            await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+        undone.pop_all()
+    return RunningServer(
+        f"{host}:{port}",
+        probe_port,
+        scraped.port if scraped else 0,
+        _server=server,
+        _service=service,
+        _edge=edge,
+        _health=checks,
+        _probes=probes,
+        _metrics=scraped,
+    )
+
+
+async def _listen(server: grpc.aio.Server, host: str, port: int, credentials: grpc.ServerCredentials | None) -> int:
+    """The port that the server then takes calls at."""
+    target = f"{host}:{port}"
     try:
-        port = _bind(server, f"{target}:{settings.port}", settings)
+        bound = server.add_secure_port(target, credentials) if credentials else server.add_insecure_port(target)
         await server.start()
     except RuntimeError as error:
         raise Unavailable(
-            f"cannot listen on {target}:{settings.port}: {error}. Is the port in use? "
-            "Give another --port, or 0 for a free one",
+            f"cannot listen on {target}: {error}. Is the port in use? Give another --port, or 0 for a free one",
             reason="PORT_IN_USE",
         ) from error
-    for name in ("", *names):
-        await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
-    return RunningServer(server, service, edge, checks, f"{target}:{port}")
+    return bound
 
 
-def _bind(server: grpc.aio.Server, target: str, settings: ServiceSettings) -> int:
+def _credentials(settings: ServiceSettings) -> grpc.ServerCredentials | None:
     if settings.tls_cert is None or settings.tls_key is None:
-        return server.add_insecure_port(target)
-    pair = (settings.tls_key.read_bytes(), settings.tls_cert.read_bytes())
-    return server.add_secure_port(target, grpc.ssl_server_credentials([pair]))
+        return None
+    return server_credentials(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
 
 
 @asynccontextmanager

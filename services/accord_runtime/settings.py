@@ -36,6 +36,24 @@ class ServiceSettings(BaseSettings):
     allow_insecure: bool = Field(False, description="Serve without TLS off loopback: only on a network you trust.")
     tls_cert: Path | None = Field(None, description="PEM certificate chain of this server.")
     tls_key: Path | None = Field(None, description="PEM private key of this server.")
+    tls_client_ca: Path | None = Field(
+        None,
+        description="PEM certificates of authorities: only clients with a certificate that one of them signed may "
+        "connect (mutual TLS). Unset: whoever trusts this server.",
+    )
+    health_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port that answers grpc.health.v1 alone, without TLS: for probes that bring no certificate. Unset: "
+        "none.",
+    )
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port of /metrics for Prometheus, plain HTTP; 0 takes a free one. Unset: none.",
+    )
     state_dir: Path = Field(Path(".accord"), description="Where everything that must survive is kept.")
     max_message_bytes: int = Field(64 * 2**20, ge=2**16, description="The largest gRPC message taken or sent, bytes.")
     drain_seconds: float = Field(20, ge=0, description="On SIGTERM: how long calls in work may take to end.")
@@ -48,6 +66,8 @@ class ServiceSettings(BaseSettings):
     def _reachable_only_on_purpose(self) -> ServiceSettings:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key go together: give both or none")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("tls_client_ca asks for client certificates: give --tls-cert and --tls-key too")
         if self.host not in LOOPBACK and self.tls_cert is None and not self.allow_insecure:
             raise ValueError(
                 f"host {self.host} can be reached from other machines: give --tls-cert and --tls-key, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import grpc
@@ -15,6 +15,7 @@ from accord.errors import FailedPrecondition
 from accord.trainer import v1 as trainer_v1
 from accord_runtime.artifact_servicer import ArtifactServicer
 from accord_runtime.artifacts import ArtifactStore
+from accord_runtime.metrics import Measure
 from accord_trainer.settings import TrainerSettings
 
 if TYPE_CHECKING:
@@ -48,6 +49,12 @@ class TrainerService:
         from accord_models.gpus import held_gpus
 
         return held_gpus(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+    def measures(self) -> Iterable[Measure]:
+        """The load."""
+        status = self.handler.status()
+        yield Measure("accord_trainer_pending_steps", "Steps waiting and in work.", status.pending_steps)
+        yield Measure("accord_trainer_leased", "1 while a run holds the trainer.", float(status.HasField("lease")))
 
     async def close(self) -> None:
         """Stops the step in work (undone, to be repeated) and ends the worker."""

@@ -7,6 +7,7 @@ async with open_channel("127.0.0.1:7001") as channel:
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -52,6 +53,20 @@ class TLS:
     key: Path | None = None
     server_name: str = ""
 
+    @classmethod
+    def from_environment(cls) -> Self | None:
+        """What the environment says for every connection that is told nothing else: ACCORD_TLS_ROOT_CERTIFICATES,
+        ACCORD_TLS_CERTIFICATE with ACCORD_TLS_KEY, ACCORD_TLS_SERVER_NAME. None, no TLS, where none is set."""
+        found = {name: os.environ.get(f"ACCORD_TLS_{name.upper()}", "") for name in cls.__dataclass_fields__}
+        if not any(found.values()):
+            return None
+        if bool(found["certificate"]) != bool(found["key"]):
+            raise FailedPrecondition(
+                "ACCORD_TLS_CERTIFICATE and ACCORD_TLS_KEY go together: set both or none", reason="TLS_ENVIRONMENT"
+            )
+        files = {name: Path(value) for name, value in found.items() if value and name != "server_name"}
+        return cls(**files, server_name=found["server_name"])
+
     def credentials(self) -> grpc.ChannelCredentials:
         """The files, read. OSError names one that cannot be read."""
         return grpc.ssl_channel_credentials(
@@ -65,7 +80,9 @@ def open_channel(address: str, *, tls: TLS | None = None) -> grpc.aio.Channel:
     """A channel to `host:port`. It connects at the first call; call this where an event loop runs.
 
     Every failed call raises an `accord.errors` class, unary or streaming. Deadlines are the caller's (`timeout=`).
+    `tls`: None takes the environment's (`TLS.from_environment`).
     """
+    tls = tls or TLS.from_environment()
     options: list[tuple[str, Any]] = list(OPTIONS)
     if tls is None:
         return _Channel(grpc.aio.insecure_channel(address, options), address)

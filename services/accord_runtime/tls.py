@@ -1,0 +1,67 @@
+"""The server's half of TLS: certificates that are read again when they are renewed, and who may connect."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from accord.errors import FailedPrecondition
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Files:
+    """PEM files, read."""
+
+    certificate: bytes
+    key: bytes
+    client_authorities: bytes | None
+
+    def configuration(self) -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration([(self.key, self.certificate)], self.client_authorities)
+
+
+def server_credentials(certificate: Path, key: Path, client_authorities: Path | None) -> grpc.ServerCredentials:
+    """TLS with `certificate` and `key`; with `client_authorities` only for clients whose certificate one of these
+    signed. What changes in the files holds for connections made later, without a restart.
+
+    FailedPrecondition, TLS_FILES, for files that cannot be read or are no PEM.
+    """
+    paths = (certificate, key, client_authorities)
+    try:
+        current = _read(*paths)
+    except OSError as error:
+        raise FailedPrecondition(f"a file of TLS cannot be read: {error}", reason="TLS_FILES") from error
+    for path, data in zip(paths, (current.certificate, current.key, current.client_authorities), strict=True):
+        if path is not None and b"-----BEGIN" not in (data or b""):
+            raise FailedPrecondition(f"{path} is no PEM file", reason="TLS_FILES", metadata={"file": str(path)})
+
+    def renewed() -> grpc.ServerCertificateConfiguration | None:
+        """Asked by gRPC before each handshake; None: as before."""
+        nonlocal current
+        try:
+            found = _read(*paths)
+        except OSError as error:
+            log.warning("a file of TLS cannot be read, the certificate stays as it was: %s", error)
+            return None
+        if found == current:
+            return None
+        current = found
+        log.info("the certificate %s was renewed", certificate)
+        return found.configuration()
+
+    return grpc.dynamic_ssl_server_credentials(
+        current.configuration(),
+        renewed,  # type: ignore[arg-type]  # types-grpcio forgets that None may be answered
+        require_client_authentication=client_authorities is not None,
+    )
+
+
+def _read(certificate: Path, key: Path, client_authorities: Path | None) -> _Files:
+    return _Files(
+        certificate.read_bytes(), key.read_bytes(), client_authorities.read_bytes() if client_authorities else None
+    )
