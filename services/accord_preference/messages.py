@@ -115,12 +115,21 @@ def feedback(row: FeedbackRow) -> preference_v1.Feedback:
 
 
 def _put_feedback(message: preference_v1.Feedback, row: FeedbackRow) -> None:
-    message.feedback_id, message.prompt_id = row.feedback_id, row.prompt_id
-    message.annotator.annotator_id = row.annotator_id
-    message.annotator.kind = preference_v1.AnnotatorKind.ValueType(row.annotator_kind)
-    message.task_id, message.source, message.late = row.task_id or "", row.source, row.late
-    message.comment, message.supersedes = row.comment, row.supersedes or ""
-    message.create_time.CopyFrom(timestamp(row.created_us))
+    """What is empty is left unset: of millions of records it is most of them."""
+    message.feedback_id, message.prompt_id, message.source = row.feedback_id, row.prompt_id, row.source
+    annotator, created = message.annotator, message.create_time
+    annotator.annotator_id = row.annotator_id
+    annotator.kind = preference_v1.AnnotatorKind.ValueType(row.annotator_kind)
+    created.seconds, microseconds = divmod(row.created_us, 1_000_000)
+    created.nanos = microseconds * 1000
+    if row.task_id is not None:
+        message.task_id = row.task_id
+    if row.late:
+        message.late = True
+    if row.comment:
+        message.comment = row.comment
+    if row.supersedes is not None:
+        message.supersedes = row.supersedes
     if row.elapsed_us is not None:
         message.elapsed.CopyFrom(duration(row.elapsed_us))
     for rating in canonical.read_json(row.criteria) if row.criteria else ():

@@ -25,6 +25,9 @@ _ANSWERS = _FEEDBACK + len(FeedbackRow._fields)
 _JOINED = (_ANSWERS, _ANSWERS + len(_ANSWER))
 # A list of ids is kept as ["ID","ID",...], and an id has 64 characters.
 _ID, _FIRST_ID, _NEXT_ID = 64, 3, 67
+_BY_INDEX = "SELECT " + ", ".join(
+    f"set_config('enable_{way}', 'off', true)" for way in ("hashjoin", "mergejoin", "seqscan", "bitmapscan")
+)
 
 
 class SqlRecords(SqlHistory):
@@ -51,6 +54,7 @@ class SqlRecords(SqlHistory):
         # First the page and then its records: a planner that thinks little of the rest would join all of it.
         page = wanted.subquery()
         query = _records(snapshot.kind, page.c.position).join(page, number == page.c.member).order_by(page.c.position)
+        await self._by_index()
         return await self._read(snapshot.kind, (await self._connection.execute(query)).all())
 
     async def record_numbers(self, kind: int, filter_: Filter) -> array[int]:
@@ -66,6 +70,7 @@ class SqlRecords(SqlHistory):
         """See `Reader`."""
         number = _table(kind).c.number
         query = _records(kind, number).where(self._among(number, BigInteger))
+        await self._by_index()
         found = (await self._connection.execute(query, {"wanted": self._wanted_keys(numbers)})).all()
         by_number = {row[0]: row for row in found}
         return await self._read(kind, [by_number[one] for one in numbers])
@@ -78,6 +83,12 @@ class SqlRecords(SqlHistory):
         async for part in (await self._connection.stream(query)).partitions(10_000):
             for digest, split in part:
                 yield digest, split
+
+    async def _by_index(self) -> None:
+        """From here on this transaction looks rows up one by one: of a page that is right however small the tables are,
+        and PostgreSQL would rather read all of them for each page."""
+        if self._connection.dialect.name == "postgresql":
+            await self._connection.exec_driver_sql(_BY_INDEX)
 
     async def _read(self, kind: int, found: Sequence[Row[Any]]) -> list[RecordRow]:
         """What a query of `_records` found."""
