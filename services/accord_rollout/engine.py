@@ -143,6 +143,8 @@ class Engine(Protocol):
 
         All that can fail belongs here: AccordError (BAD_MODEL, BAD_TOKENIZER) leaves the old model as it is. An
         Activate that fails leaves the engine without a model. Several may be prepared; each is called once or never.
+        Of an engine with a true attribute `reads_aside` it only reads into memory and leaves nothing behind:
+        it may be called while the folder is still being verified, and what it read is dropped where that fails.
         """
 
     async def held(self) -> Held:

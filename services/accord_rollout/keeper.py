@@ -16,7 +16,7 @@ from accord.types import v1 as types_v1
 from accord_rollout.engine import Activate, Engine, Held, Weights
 from accord_rollout.gate import Gate
 from accord_rollout.messages import InForce, held_message
-from accord_rollout.sources import Sources
+from accord_rollout.sources import Read, Sources
 
 log = logging.getLogger(__name__)
 
@@ -145,8 +145,10 @@ class Keeper:
 
     async def _make_ready(self, ref: types_v1.WeightsRef) -> _Ready:
         start = time.perf_counter()
-        found = await self._sources.fetch(ref)
-        activate = await self._engine.prepare(found.folder, Weights(ref.version, found.digest))
+        # Hashing and reading take about as long: where the engine can, it reads what is still being verified.
+        early = self._read_early(ref) if getattr(self._engine, "reads_aside", False) else None
+        found = await self._sources.fetch(ref, early)
+        activate = await (found.reading or self._engine.prepare(found.folder, Weights(ref.version, found.digest)))
         now = Timestamp()
         now.GetCurrentTime()
         message = rollout_v1.PreparedWeights(
@@ -158,6 +160,9 @@ class Keeper:
             prepare_time=now,
         )
         return _Ready(ref, found.folder, activate, message)
+
+    def _read_early(self, ref: types_v1.WeightsRef) -> Read:
+        return lambda folder: self._engine.prepare(folder, Weights(ref.version, ref.digest))
 
     async def _put_in_force(self, ready: _Ready) -> float:
         """The seconds in which no token was made. Activation over, the engine goes on at once; what it holds is looked

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
-from accord_rollout.engine import Weights
+from accord_rollout.engine import Activate, Weights
 from accord_runtime import artifacts
 from accord_runtime.digest import weights_digest
 from accord_runtime.transfer import Limits
 
 _KEPT = 2  # versions whose folders in the cache stay: the one in force, and the one before it
+
+
+# Reads a complete model; the result puts it in force.
+Read = Callable[[Path], Coroutine[None, None, Activate]]
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Found:
     digest: str
     uri: str
     failed: Sequence[rollout_v1.FailedSource] = ()
+    # What reads the model, begun before it was verified; None: nothing does.
+    reading: asyncio.Task[Activate] | None = None
 
 
 class Sources:
@@ -44,25 +50,25 @@ class Sources:
         """What a URI may begin with."""
         return artifacts.schemes()
 
-    async def fetch(self, ref: types_v1.WeightsRef) -> Found:
-        """The model that `ref` means. Errors as artifacts.fetch; FailedPrecondition/BASE_MISSING."""
+    async def fetch(self, ref: types_v1.WeightsRef, early: Read | None = None) -> Found:
+        """The model that `ref` means. Errors as artifacts.fetch; FailedPrecondition/BASE_MISSING. A merged one is given
+        to `early` as soon as it is there; where it turns out to be another one, that is ended."""
         artifacts.check_digest(ref.digest, "weights.digest")
-        make = {"": self._merged, "merged": self._merged, "adapter": self._adapter, "delta": self._delta}.get(
-            ref.format
-        )
-        if make is None:
+        if ref.format not in ("", *self.formats):
             raise InvalidArgument.at(
                 "weights.format", f"unknown format {ref.format!r}; there is: {', '.join(self.formats)}"
             )
         base = self._base(ref) if ref.format in ("adapter", "delta") else None
 
-        async def attempt(uri: str, limits: Limits) -> tuple[Path, str]:
-            return await make(ref, uri, limits, base)
+        async def attempt(uri: str, limits: Limits) -> Found:
+            if base is None:
+                return await self._merged(ref, uri, limits, early)
+            make = self._delta if ref.format == "delta" else self._adapter
+            folder, digest = await make(ref, uri, limits, base)
+            return Found(folder, digest, uri)
 
         fetched = await artifacts.first_of([ref.uri, *ref.fallback_uris], self._limits, attempt)
-        folder, digest = fetched.result
-        failed = [_failed_message(one) for one in fetched.failed]
-        return Found(folder, digest, fetched.uri, failed)
+        return replace(fetched.result, failed=[_failed_message(one) for one in fetched.failed])
 
     def keep(self, weights: Weights, folder: Path) -> None:
         """Remembers where weights lie that came into force; frees our copies of older ones but the first, which
@@ -76,15 +82,20 @@ class Sources:
             if path.parent == self._cache and path not in self._activated.values():
                 shutil.rmtree(path, ignore_errors=True)
 
-    async def _merged(
-        self, ref: types_v1.WeightsRef, uri: str, limits: Limits, base: tuple[Weights, Path] | None
-    ) -> tuple[Path, str]:
+    async def _merged(self, ref: types_v1.WeightsRef, uri: str, limits: Limits, early: Read | None) -> Found:
         folder = await artifacts.transfer(uri, self._cache / ref.digest, limits)
-        await artifacts.verify(folder, ref.digest, uri, ours=self._cache / ref.digest)
-        return folder, ref.digest
+        reading = asyncio.ensure_future(early(folder)) if early is not None else None
+        try:
+            await artifacts.verify(folder, ref.digest, uri, ours=self._cache / ref.digest)
+        except BaseException:
+            if reading is not None:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+            raise
+        return Found(folder, ref.digest, uri, reading=reading)
 
     async def _delta(
-        self, ref: types_v1.WeightsRef, uri: str, limits: Limits, base: tuple[Weights, Path] | None
+        self, ref: types_v1.WeightsRef, uri: str, limits: Limits, base: tuple[Weights, Path]
     ) -> tuple[Path, str]:
         """The base with the changed elements put in; `ref.digest` is that of the result."""
         from accord_models.delta import apply_delta
@@ -96,12 +107,11 @@ class Sources:
         return target, ref.digest
 
     async def _adapter(
-        self, ref: types_v1.WeightsRef, uri: str, limits: Limits, base: tuple[Weights, Path] | None
+        self, ref: types_v1.WeightsRef, uri: str, limits: Limits, base: tuple[Weights, Path]
     ) -> tuple[Path, str]:
         """The base with the adapter merged in; `ref.digest` is that of the adapter."""
         from accord_models.adapter import merge_adapter
 
-        assert base is not None
         copy = self._cache / f"{ref.digest}.adapter"
         adapter = await artifacts.transfer(uri, copy, limits)
         await artifacts.verify(adapter, ref.digest, uri, ours=copy)
@@ -122,14 +132,13 @@ class Sources:
     async def _apply(
         self,
         apply: Callable[[Path, Path, Path], None],
-        base: tuple[Weights, Path] | None,
+        base: tuple[Weights, Path],
         uri: str,
         copy: Path,
         target: Path,
         limits: Limits,
     ) -> None:
         """Fetches the change, applies it, and removes our copy of it."""
-        assert base is not None
         try:
             change = await artifacts.transfer(uri, copy, limits)
             await asyncio.to_thread(apply, base[1], change, target)

@@ -57,6 +57,7 @@ class TransformersEngine:
 
     max_concurrent_requests = 1
     updates_in_flight = False
+    reads_aside = True
 
     def __init__(self, settings: RolloutSettings) -> None:
         cuda = torch.cuda.is_available()
