@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from google.protobuf import json_format
@@ -20,6 +22,7 @@ from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 from accord_controller.launchers.given import healthy_ones
 from accord_controller.launchers.launcher import Launcher, OnRestart, RolloutSet
+from accord_controller.scaling import Scale
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +30,9 @@ log = logging.getLogger(__name__)
 PATIENCE_SECONDS = 3.0
 REST_SECONDS = 1.0
 MEND_AGAIN_SECONDS = 5.0
+# How often what is owed is looked at, and how long nothing is tried where a change of their number failed.
+SCALE_SECONDS = 1.0
+SCALE_AGAIN_SECONDS = 30.0
 # What those that leave may take to finish what they draw; then others are asked for the rest.
 DRAIN_SECONDS = 600.0
 # How long services at given addresses may take to answer.
@@ -54,13 +60,21 @@ class Rollouts:
         self._leaving: set[asyncio.Task[None]] = set()
         # What was put in force last.
         self.weights: types_v1.WeightsRef | None = None
+        # How many there are whatever is owed.
+        self._least = 1
+        self._scaling: asyncio.Task[None] | None = None
 
-    async def connect(self, services: Callable[[], controller_v1.RolloutServices], tell: Tell | None = None) -> None:
+    async def connect(
+        self,
+        services: Callable[[], controller_v1.RolloutServices],
+        tell: Tell | None = None,
+        scale: Scale | None = None,
+    ) -> None:
         """Makes sure that the run's services are up, and takes up with them where they are now. `tell` is told (kind,
-        sentence) of what happens to them."""
+        sentence) of what happens to them. With `scale` their number follows what is owed from now on."""
         self._tell = tell
         async with self._changing:
-            self._services = services()
+            self._take(services())
             addresses = await self._find()
             if self._replicas is None:
                 self._replicas = Replicas(
@@ -71,6 +85,8 @@ class Rollouts:
             await self._leave_out(addresses)
         if len(addresses) < self._services.replicas and not self._services.addresses:
             await self._say("retry", f"{len(addresses)} of {self._services.replicas} replicas serve")
+        if scale is not None and self._scaling is None:
+            self._scaling = asyncio.create_task(self._keep_sized(scale), name=f"scale {self._run_id}")
 
     async def status(self) -> rollout_v1.GetStatusResponse:
         """What the first that answers says of itself."""
@@ -130,7 +146,7 @@ class Rollouts:
             for error in (await newcomers.update_weights(self.weights or weights)).values():
                 raise error
             await commit()
-            self._services = services
+            self._take(services)
             if self._replicas is not None:
                 old = self._replicas.addresses
                 for address, token in newcomers.lease_tokens.items():
@@ -164,6 +180,10 @@ class Rollouts:
 
     async def close(self) -> None:
         """Closes the connections."""
+        if self._scaling is not None:
+            self._scaling.cancel()
+            await asyncio.gather(self._scaling, return_exceptions=True)
+            self._scaling = None
         for task in self._leaving:
             task.cancel()
         await self.drained()
@@ -175,8 +195,11 @@ class Rollouts:
         lost, self._lost = self._lost, {}
         for address, error in lost.items():
             await self._say("retry", f"the rollout service at {address} was lost ({error.message}); others draw for it")
+        services = self._services
         found = await self._find()
         async with self._changing:
+            if services is not self._services:  # others draw by now, and those found have left
+                return
             replicas, weights = self._members(), self.weights or weights
             here = await replicas.status()
             for address in found:
@@ -189,6 +212,55 @@ class Rollouts:
         if len(found) < self._size():
             raise FailedPrecondition(f"{len(found)} of {self._size()} replicas serve", reason="REPLICA_DOWN")
 
+    async def _keep_sized(self, scale: Scale) -> None:
+        """Until cancelled: as many replicas as what is owed needs. First of all those go that are left of a controller
+        that was killed."""
+        settled = False
+        while True:
+            await asyncio.sleep(SCALE_SECONDS)
+            owed = sum(self._members().outstanding_tokens.values())
+            wanted, now = scale.wanted(time.monotonic(), owed, self._least), self._services.replicas
+            if (wanted == now and settled) or self._services.addresses:
+                continue
+            try:
+                if wanted > now and self._held and self.weights is not None:
+                    await self._say("scaled", f"{wanted} rollout replicas instead of {now}: {owed} tokens are owed")
+                    await self._grow(wanted, self.weights)
+                elif wanted <= now:
+                    await self._shrink(wanted, max(now, scale.most))
+                    settled = True
+            except AccordError as error:
+                log.warning("runs/%s: %d rollout replicas cannot be had: %s", self._run_id, wanted, error)
+                await asyncio.sleep(SCALE_AGAIN_SECONDS)
+
+    async def _grow(self, size: int, weights: types_v1.WeightsRef) -> None:
+        services, before = self._services, self._services.replicas
+        services.replicas = size
+        try:
+            await self._mend(weights)
+        except AccordError:
+            # As many as came up are kept; what is missing is tried again later.
+            services.replicas = max(before, len(self._members().addresses))
+            raise
+
+    async def _shrink(self, size: int, most: int) -> None:
+        """Of `most` that there may be the last take nothing new, finish what they draw, and go; not while another run
+        draws with them."""
+        if any(said.lease.holder not in ("", self._holder) for said in (await self.statuses()).values()):
+            return
+        services, before = self._services, self._services.replicas
+        ended = replace(rollout_set(services, self._run_id), replicas=most)
+        services.replicas = size
+        found = await self._find()
+        async with self._changing:
+            if services is not self._services:
+                return
+            gone = set(self._members().addresses) - set(found)
+            if size < before:
+                await self._say("scaled", f"{size} rollout replicas instead of {before}: so many are not needed")
+            await asyncio.gather(*(self._members().remove(address, timeout=DRAIN_SECONDS) for address in gone))
+        await self._launcher.end_rollouts(ended, keep=size)
+
     async def _find(self) -> list[str]:
         """Addresses of those that are up, started where they were not."""
         return await find(self._launcher, self._services, self._run_id, self._on_restart())
@@ -197,6 +269,15 @@ class Rollouts:
         """What is not among those found is not there any more, and no samples are waited for."""
         for address in set(self._members().addresses) - set(found):
             await self._members().remove(address, timeout=0)
+
+    def _take(self, services: controller_v1.RolloutServices) -> None:
+        """These are the run's services now. Their number may change here, and not in what is recorded: where they are
+        those of before, there are as many of them as there were."""
+        before, self._services = self._services, controller_v1.RolloutServices()
+        self._services.CopyFrom(services)
+        self._least = max(1, services.replicas)
+        if self._scaling is not None and services.swap == before.swap:
+            self._services.replicas = max(self._least, before.replicas)
 
     def _size(self) -> int:
         return len(self._services.addresses) or max(1, self._services.replicas)

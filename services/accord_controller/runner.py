@@ -28,6 +28,7 @@ from accord_controller.reconcile import (
     Wish,
     reconcile,
 )
+from accord_controller.scaling import Scale
 from accord_controller.services import Services
 from accord_controller.stages.collect import collect, queue_name
 from accord_controller.stages.evaluate import evaluate
@@ -262,7 +263,9 @@ class Runner:
             await work.journal.tell("service_restarted", message)
 
         connected = await asyncio.gather(
-            self._services.rollouts.connect(lambda: facts.services_of(work.status), work.journal.tell),
+            self._services.rollouts.connect(
+                lambda: facts.services_of(work.status), work.journal.tell, Scale.of(work.spec)
+            ),
             self._services.connect(on_restart=restarted),
             return_exceptions=True,
         )

@@ -89,6 +89,10 @@ def resolve(spec: controller_v1.RunSpec) -> controller_v1.RunSpec:
     rollout.engine = rollout.engine or "transformers"
     rollout.max_new_tokens = rollout.max_new_tokens or 32
     rollout.replicas = rollout.replicas or 1
+    if rollout.HasField("autoscale"):
+        rollout.autoscale.tokens_per_replica = rollout.autoscale.tokens_per_replica or 16384
+        if not rollout.autoscale.HasField("idle_seconds"):
+            rollout.autoscale.idle_seconds = 60.0
     if not rollout.HasField("temperature"):
         rollout.temperature = 1.0
     _name_files(full)
@@ -210,6 +214,8 @@ def _check_numbers(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
         )
     if spec.deterministic and spec.rollout.replicas > 1:
         yield _wrong("rollout.replicas", f"must be 1 in a deterministic run, not {spec.rollout.replicas}")
+    if spec.rollout.HasField("autoscale"):
+        yield from _check_autoscale(spec)
     if policy.reference not in ("base", "promoted"):
         yield _wrong("policy.reference", f"must be `base` or `promoted`, not {policy.reference!r}")
     if not (math.isfinite(spec.rollout.temperature) and spec.rollout.temperature > 0):
@@ -218,6 +224,21 @@ def _check_numbers(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
         yield _wrong("evaluate.min_gain", f"must be a finite number, not {evaluate.min_gain}")
     if not evaluate.max_kl > 0:
         yield _wrong("evaluate.max_kl", f"must be above 0, not {evaluate.max_kl}")
+
+
+def _check_autoscale(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
+    scale, at = spec.rollout.autoscale, "rollout.autoscale"
+    if scale.max_replicas < spec.rollout.replicas:
+        yield _wrong(
+            f"{at}.max_replicas",
+            f"must be at least rollout.replicas, which is {spec.rollout.replicas}, not {scale.max_replicas}",
+        )
+    elif spec.deterministic and scale.max_replicas > 1:
+        yield _wrong(f"{at}.max_replicas", f"must be 1 in a deterministic run, not {scale.max_replicas}")
+    if scale.tokens_per_replica < 1:
+        yield _wrong(f"{at}.tokens_per_replica", f"must be at least 1, not {scale.tokens_per_replica}")
+    if not (math.isfinite(scale.idle_seconds) and scale.idle_seconds >= 0):
+        yield _wrong(f"{at}.idle_seconds", f"must be a number of at least 0, not {scale.idle_seconds}")
 
 
 def _number_at(spec: controller_v1.RunSpec, path: str) -> int | None:

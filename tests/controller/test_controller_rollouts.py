@@ -42,7 +42,7 @@ class Elsewhere:
         self.asked.append(wanted)
         return list(self.addresses)
 
-    async def end_rollouts(self, ended: RolloutSet) -> None:
+    async def end_rollouts(self, ended: RolloutSet, *, keep: int = 0) -> None:
         raise AssertionError("nobody asked for it")
 
     async def close(self) -> None:

@@ -165,6 +165,18 @@ CASES: list[tuple[str, str, Change]] = [
     ("evaluate.min_gain", "finite", lambda spec, at: setattr(spec.evaluate, "min_gain", float("inf"))),
     ("rollout.engine", "unknown engine 'vlm'; there is: ", lambda spec, at: setattr(spec.rollout, "engine", "vlm")),
     ("rollout.max_new_tokens", "at least 1", lambda spec, at: setattr(spec.rollout, "max_new_tokens", -1)),
+    (
+        "rollout.autoscale.max_replicas",
+        "at least rollout.replicas, which is 1, not 0",
+        lambda spec, at: spec.rollout.autoscale.SetInParent(),
+    ),
+    (
+        "rollout.autoscale.idle_seconds",
+        "at least 0, not -1.0",
+        lambda spec, at: spec.rollout.autoscale.MergeFrom(
+            controller_v1.RolloutAutoscale(max_replicas=2, idle_seconds=-1)
+        ),
+    ),
 ]
 
 

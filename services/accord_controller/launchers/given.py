@@ -45,7 +45,7 @@ class GivenAddresses:
             )
         return await healthy_ones(self._settings.rollout_addresses, self._settings.start_seconds)
 
-    async def end_rollouts(self, ended: RolloutSet) -> None:
+    async def end_rollouts(self, ended: RolloutSet, *, keep: int = 0) -> None:
         """Nothing to stop."""
 
     async def release(self) -> None:

@@ -55,7 +55,7 @@ class KubernetesLauncher:
             raise _of_each_run("rollout")
         return await healthy_ones(self._settings.rollout_addresses, self._settings.start_seconds)
 
-    async def end_rollouts(self, ended: RolloutSet) -> None:
+    async def end_rollouts(self, ended: RolloutSet, *, keep: int = 0) -> None:
         """Nothing runs for all runs together."""
 
     async def release(self) -> None:
@@ -107,9 +107,9 @@ class RunLauncher:
         ]
         return await health.those_up(self._bring_up(template, one, on_restart, others) for one in replicas)
 
-    async def end_rollouts(self, ended: RolloutSet) -> None:
+    async def end_rollouts(self, ended: RolloutSet, *, keep: int = 0) -> None:
         """Deletes the pods of a set, and what makes them."""
-        await self._delete({copies.RUN: self._run_id, copies.SET: copies.set_of(ended.name)})
+        await self._delete({copies.RUN: self._run_id, copies.SET: copies.set_of(ended.name)}, keep=keep)
 
     async def release(self) -> None:
         """Deletes the run's services; its data is on volumes and stays."""
@@ -118,10 +118,11 @@ class RunLauncher:
     async def close(self) -> None:
         """Nothing of its own to close."""
 
-    async def _delete(self, labels: dict[str, str]) -> None:
+    async def _delete(self, labels: dict[str, str], *, keep: int = 0) -> None:
         for kind in (*WORKLOADS, "Service"):
             for found in await self._cluster.list(kind, labels):
-                await self._cluster.delete(kind, found["metadata"]["name"])
+                if int(found["metadata"]["labels"].get(copies.NUMBER, "0")) > keep or not keep:
+                    await self._cluster.delete(kind, found["metadata"]["name"])
 
     async def _ensure(self, name: str, on_restart: OnRestart | None) -> str:
         if name == "rollout":

@@ -47,8 +47,8 @@ class Launcher(Protocol):
         FailedPrecondition, NO_LAUNCHER, for a set that cannot be started from here."""
         ...
 
-    async def end_rollouts(self, ended: RolloutSet) -> None:
-        """Stops those of a set that this launcher started; others are left alone."""
+    async def end_rollouts(self, ended: RolloutSet, *, keep: int = 0) -> None:
+        """Stops those of a set, all but the first `keep`, that this launcher started; others are left alone."""
         ...
 
     async def release(self) -> None:

@@ -65,9 +65,9 @@ class LocalLauncher:
         instances = self._instances(wanted)
         return await health.those_up(self._ensure(instance, on_restart) for instance in instances)
 
-    async def end_rollouts(self, ended: RolloutSet) -> None:
+    async def end_rollouts(self, ended: RolloutSet, *, keep: int = 0) -> None:
         """Stops those that a controller of this state folder started."""
-        names = {instance.name for instance in self._instances(ended)}
+        names = {instance.name for instance in self._instances(ended)[keep:]}
         await self._launched.stop(names, self._processes, STOP_SECONDS)
         for name in names:
             self._processes.pop(name, None)

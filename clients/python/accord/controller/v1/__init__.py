@@ -26,6 +26,7 @@ from accord.controller.v1.run_pb2 import RUN_STATE_RUNNING as RUN_STATE_RUNNING
 from accord.controller.v1.run_pb2 import RUN_STATE_SUCCEEDED as RUN_STATE_SUCCEEDED
 from accord.controller.v1.run_pb2 import RUN_STATE_UNSPECIFIED as RUN_STATE_UNSPECIFIED
 from accord.controller.v1.run_pb2 import RewardModelSpec as RewardModelSpec
+from accord.controller.v1.run_pb2 import RolloutAutoscale as RolloutAutoscale
 from accord.controller.v1.run_pb2 import RolloutServices as RolloutServices
 from accord.controller.v1.run_pb2 import RolloutSpec as RolloutSpec
 from accord.controller.v1.run_pb2 import Run as Run
@@ -159,6 +160,7 @@ __all__ = [
     "RewardModelSpec",
     "RollBackModelRequest",
     "RollBackModelResponse",
+    "RolloutAutoscale",
     "RolloutServices",
     "RolloutSpec",
     "Run",

@@ -706,6 +706,7 @@ class RolloutSpec(_message.Message):
     SYSTEM_PROMPT_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
     ENGINE_OPTIONS_FIELD_NUMBER: _builtins.int
+    AUTOSCALE_FIELD_NUMBER: _builtins.int
     engine: _builtins.str
     """The engine's entry-point name. Unset: `transformers`."""
     max_new_tokens: _builtins.int
@@ -720,6 +721,10 @@ class RolloutSpec(_message.Message):
     def engine_options(self) -> _struct_pb2.Struct:
         """What the engine alone can be told (docs/engines.md). Unset: its own defaults."""
 
+    @_builtins.property
+    def autoscale(self) -> Global___RolloutAutoscale:
+        """More replicas while much is waiting to be drawn. Unset: always `replicas`."""
+
     def __init__(
         self,
         *,
@@ -729,16 +734,51 @@ class RolloutSpec(_message.Message):
         system_prompt: _builtins.str = ...,
         replicas: _builtins.int = ...,
         engine_options: _struct_pb2.Struct | None = ...,
+        autoscale: Global___RolloutAutoscale | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "engine_options", b"engine_options", "temperature", b"temperature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "autoscale", b"autoscale", "engine_options", b"engine_options", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "engine", b"engine", "engine_options", b"engine_options", "max_new_tokens", b"max_new_tokens", "replicas", b"replicas", "system_prompt", b"system_prompt", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "autoscale", b"autoscale", "engine", b"engine", "engine_options", b"engine_options", "max_new_tokens", b"max_new_tokens", "replicas", b"replicas", "system_prompt", b"system_prompt", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
     _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature) -> _WhichOneofReturnType__temperature | None: ...
 
 Global___RolloutSpec: _TypeAlias = RolloutSpec  # noqa: Y015
+
+@_typing.final
+class RolloutAutoscale(_message.Message):
+    """How the number of rollout services follows what is waiting, from `replicas` up. The controller knows what it asked for
+    and has not got yet: nothing else measures.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_REPLICAS_FIELD_NUMBER: _builtins.int
+    TOKENS_PER_REPLICA_FIELD_NUMBER: _builtins.int
+    IDLE_SECONDS_FIELD_NUMBER: _builtins.int
+    max_replicas: _builtins.int
+    """At most so many; not above `replicas`, the number is fixed."""
+    tokens_per_replica: _builtins.int
+    """Tokens that one replica is meant to owe; where they owe more there will be more of them. Unset: 16384."""
+    idle_seconds: _builtins.float
+    """Fewer only when fewer would have done for so long. Unset: 60."""
+    def __init__(
+        self,
+        *,
+        max_replicas: _builtins.int = ...,
+        tokens_per_replica: _builtins.int = ...,
+        idle_seconds: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_idle_seconds", b"_idle_seconds", "idle_seconds", b"idle_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idle_seconds", b"_idle_seconds", "idle_seconds", b"idle_seconds", "max_replicas", b"max_replicas", "tokens_per_replica", b"tokens_per_replica"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__idle_seconds: _TypeAlias = _typing.Literal["idle_seconds"]  # noqa: Y015
+    _WhichOneofArgType__idle_seconds: _TypeAlias = _typing.Literal["_idle_seconds", b"_idle_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__idle_seconds) -> _WhichOneofReturnType__idle_seconds | None: ...
+
+Global___RolloutAutoscale: _TypeAlias = RolloutAutoscale  # noqa: Y015
 
 @_typing.final
 class RolloutServices(_message.Message):
@@ -1211,7 +1251,7 @@ class RunEvent(_message.Message):
     total_steps: _builtins.int
     kind: _builtins.str
     """`stage_started`, `step`, `stage_finished`, `iteration_finished`, `replayed`, `service_restarted`, `retry`, `waiting`,
-    `left_out` (what the run goes on without), `failed`, `paused`, `resumed`, `cancelled`, `succeeded`, `edited`; of a swap
+    `left_out` (what the run goes on without), `scaled`, `failed`, `paused`, `resumed`, `cancelled`, `succeeded`, `edited`; of a swap
     `swap_asked`, `swap_shifted`, `swap_done`, `swap_refused`.
     """
     message: _builtins.str
