@@ -32,6 +32,9 @@ LEAST: Mapping[str, int] = {
     "evaluate.samples_per_prompt": 1,
     "rollout.max_new_tokens": 1,
     "rollout.replicas": 1,
+    "rollout.autoscale.max_replicas": 1,
+    "rollout.autoscale.tokens_per_replica": 1,
+    "placement.trainer_ranks": 1,
     "feedback.simulated.annotators": 1,
     "feedback.simulated.redundancy": 1,
     "feedback.people.redundancy": 1,
@@ -95,6 +98,8 @@ def resolve(spec: controller_v1.RunSpec) -> controller_v1.RunSpec:
             rollout.autoscale.idle_seconds = 60.0
     if not rollout.HasField("temperature"):
         rollout.temperature = 1.0
+    if full.HasField("placement"):
+        full.placement.trainer_ranks = full.placement.trainer_ranks or 1
     _name_files(full)
     return full
 
@@ -235,18 +240,16 @@ def _check_autoscale(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
         )
     elif spec.deterministic and scale.max_replicas > 1:
         yield _wrong(f"{at}.max_replicas", f"must be 1 in a deterministic run, not {scale.max_replicas}")
-    if scale.tokens_per_replica < 1:
-        yield _wrong(f"{at}.tokens_per_replica", f"must be at least 1, not {scale.tokens_per_replica}")
     if not (math.isfinite(scale.idle_seconds) and scale.idle_seconds >= 0):
         yield _wrong(f"{at}.idle_seconds", f"must be a number of at least 0, not {scale.idle_seconds}")
 
 
 def _number_at(spec: controller_v1.RunSpec, path: str) -> int | None:
-    """The number at a path; None where a message on the way is a choice that was not made."""
+    """The number at a path; None where a message on the way is not there."""
     value: Any = spec
     for name in path.split("."):
         field = value.DESCRIPTOR.fields_by_name[name]
-        if field.containing_oneof is not None and not value.HasField(name):
+        if field.message_type is not None and not value.HasField(name):
             return None
         value = getattr(value, name)
     return int(value)

@@ -38,6 +38,7 @@ def test_where_the_most_is_not_above_the_least_the_number_is_fixed() -> None:
     assert Scale.of(resolve(spec)) == Scale(most=4, tokens_per_replica=16384, idle_seconds=60)
 
 
+@pytest.mark.timeout(900)  # two services start, maybe on busy cores
 async def test_replicas_come_with_the_weights_in_force_and_go_when_they_are_idle(
     tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -48,7 +49,7 @@ async def test_replicas_come_with_the_weights_in_force_and_go_when_they_are_idle
     async def tell(kind: str, message: str) -> None:
         told.append((kind, message))
 
-    launcher = LocalLauncher(ControllerSettings(state_dir=tmp_path / "state", rollout_threads=1))
+    launcher = LocalLauncher(ControllerSettings(state_dir=tmp_path / "state", rollout_threads=1, start_seconds=400))
     rollouts = Rollouts(launcher, "demo", 60)
     sampling = types_v1.SamplingParams(max_new_tokens=24)
     one = controller_v1.RolloutServices(engine="transformers", replicas=1)
@@ -64,7 +65,7 @@ async def test_replicas_come_with_the_weights_in_force_and_go_when_they_are_idle
         await rollouts.acquire()
         await rollouts.update_weights(weights_ref(tiny_folder, 1))
         number = 0
-        async with asyncio.timeout(240):
+        async with asyncio.timeout(800):
             while len(rollouts.addresses) < 2:
                 await draw(number := number + 1)
             # A stage that is entered again finds as many as there were.

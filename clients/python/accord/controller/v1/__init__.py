@@ -16,6 +16,7 @@ from accord.controller.v1.run_pb2 import Model as Model
 from accord.controller.v1.run_pb2 import ModelChange as ModelChange
 from accord.controller.v1.run_pb2 import ModelChangeKind as ModelChangeKind
 from accord.controller.v1.run_pb2 import ModelJudges as ModelJudges
+from accord.controller.v1.run_pb2 import PlacementSpec as PlacementSpec
 from accord.controller.v1.run_pb2 import PolicySpec as PolicySpec
 from accord.controller.v1.run_pb2 import PromptSource as PromptSource
 from accord.controller.v1.run_pb2 import RUN_STATE_CANCELLED as RUN_STATE_CANCELLED
@@ -45,10 +46,12 @@ from accord.controller.v1.run_pb2 import SWAP_STATE_PENDING as SWAP_STATE_PENDIN
 from accord.controller.v1.run_pb2 import SWAP_STATE_REFUSED as SWAP_STATE_REFUSED
 from accord.controller.v1.run_pb2 import SWAP_STATE_SHIFTED as SWAP_STATE_SHIFTED
 from accord.controller.v1.run_pb2 import SWAP_STATE_UNSPECIFIED as SWAP_STATE_UNSPECIFIED
+from accord.controller.v1.run_pb2 import ServicePlacement as ServicePlacement
 from accord.controller.v1.run_pb2 import SimulatedAnnotators as SimulatedAnnotators
 from accord.controller.v1.run_pb2 import Stage as Stage
 from accord.controller.v1.run_pb2 import StageUsage as StageUsage
 from accord.controller.v1.run_pb2 import SwapState as SwapState
+from accord.controller.v1.run_pb2 import Toleration as Toleration
 from accord.controller.v1.run_service_pb2 import CancelRunRequest as CancelRunRequest
 from accord.controller.v1.run_service_pb2 import CancelRunResponse as CancelRunResponse
 from accord.controller.v1.run_service_pb2 import CollectGarbageRequest as CollectGarbageRequest
@@ -143,6 +146,7 @@ __all__ = [
     "ModelServiceStub",
     "PauseRunRequest",
     "PauseRunResponse",
+    "PlacementSpec",
     "PolicySpec",
     "PromoteModelRequest",
     "PromoteModelResponse",
@@ -181,12 +185,14 @@ __all__ = [
     "SWAP_STATE_REFUSED",
     "SWAP_STATE_SHIFTED",
     "SWAP_STATE_UNSPECIFIED",
+    "ServicePlacement",
     "SimulatedAnnotators",
     "Stage",
     "StageUsage",
     "SwapEngineRequest",
     "SwapEngineResponse",
     "SwapState",
+    "Toleration",
     "TrainedModel",
     "UpdateRunRequest",
     "UpdateRunResponse",

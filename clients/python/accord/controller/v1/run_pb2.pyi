@@ -190,6 +190,7 @@ class RunSpec(_message.Message):
     POLICY_FIELD_NUMBER: _builtins.int
     EVALUATE_FIELD_NUMBER: _builtins.int
     ROLLOUT_FIELD_NUMBER: _builtins.int
+    PLACEMENT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """A model folder (path or `file://` URI) or `models/<name>` of the registry: the base that everything starts from."""
     iterations: _builtins.int
@@ -210,6 +211,10 @@ class RunSpec(_message.Message):
     def evaluate(self) -> Global___EvaluateSpec: ...
     @_builtins.property
     def rollout(self) -> Global___RolloutSpec: ...
+    @_builtins.property
+    def placement(self) -> Global___PlacementSpec:
+        """Where a cluster puts the run's own pods and what they may have. Means nothing without Kubernetes."""
+
     def __init__(
         self,
         *,
@@ -223,10 +228,11 @@ class RunSpec(_message.Message):
         policy: Global___PolicySpec | None = ...,
         evaluate: Global___EvaluateSpec | None = ...,
         rollout: Global___RolloutSpec | None = ...,
+        placement: Global___PlacementSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluate", b"evaluate", "feedback", b"feedback", "policy", b"policy", "prompts", b"prompts", "reward_model", b"reward_model", "rollout", b"rollout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluate", b"evaluate", "feedback", b"feedback", "placement", b"placement", "policy", b"policy", "prompts", b"prompts", "reward_model", b"reward_model", "rollout", b"rollout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deterministic", b"deterministic", "evaluate", b"evaluate", "feedback", b"feedback", "iterations", b"iterations", "model", b"model", "policy", b"policy", "prompts", b"prompts", "reward_model", b"reward_model", "rollout", b"rollout", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deterministic", b"deterministic", "evaluate", b"evaluate", "feedback", b"feedback", "iterations", b"iterations", "model", b"model", "placement", b"placement", "policy", b"policy", "prompts", b"prompts", "reward_model", b"reward_model", "rollout", b"rollout", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -779,6 +785,158 @@ class RolloutAutoscale(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__idle_seconds) -> _WhichOneofReturnType__idle_seconds | None: ...
 
 Global___RolloutAutoscale: _TypeAlias = RolloutAutoscale  # noqa: Y015
+
+@_typing.final
+class PlacementSpec(_message.Message):
+    """What the run's own pods have beside what the deployment's templates say."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    REWARD_FIELD_NUMBER: _builtins.int
+    TRAINER_FIELD_NUMBER: _builtins.int
+    TRAINER_RANKS_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    trainer_ranks: _builtins.int
+    """Pods that compute the trainer together (docs/scaling.md), each with what `trainer` says. Unset: 1. More need a volume
+    that several nodes can write.
+    """
+    queue: _builtins.str
+    """The queue of Kueue that the pods wait in, where the cluster has Kueue: those of one trainer start together or not at
+    all. Unset: none.
+    """
+    @_builtins.property
+    def rollout(self) -> Global___ServicePlacement: ...
+    @_builtins.property
+    def reward(self) -> Global___ServicePlacement: ...
+    @_builtins.property
+    def trainer(self) -> Global___ServicePlacement: ...
+    def __init__(
+        self,
+        *,
+        rollout: Global___ServicePlacement | None = ...,
+        reward: Global___ServicePlacement | None = ...,
+        trainer: Global___ServicePlacement | None = ...,
+        trainer_ranks: _builtins.int = ...,
+        queue: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reward", b"reward", "rollout", b"rollout", "trainer", b"trainer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue", "reward", b"reward", "rollout", b"rollout", "trainer", b"trainer", "trainer_ranks", b"trainer_ranks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlacementSpec: _TypeAlias = PlacementSpec  # noqa: Y015
+
+@_typing.final
+class ServicePlacement(_message.Message):
+    """What Kubernetes calls each of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ResourcesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class NodeSelectorEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    RESOURCES_FIELD_NUMBER: _builtins.int
+    NODE_SELECTOR_FIELD_NUMBER: _builtins.int
+    TOLERATIONS_FIELD_NUMBER: _builtins.int
+    PRIORITY_CLASS_FIELD_NUMBER: _builtins.int
+    priority_class: _builtins.str
+    @_builtins.property
+    def resources(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Requested and at most had: `nvidia.com/gpu: "1"`, `memory: 16Gi`. In the place of the template's."""
+
+    @_builtins.property
+    def node_selector(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Labels that a node must have. Beside the template's."""
+
+    @_builtins.property
+    def tolerations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Toleration]:
+        """Taints that are borne. Beside the template's."""
+
+    def __init__(
+        self,
+        *,
+        resources: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        node_selector: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        tolerations: _abc.Iterable[Global___Toleration] | None = ...,
+        priority_class: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_selector", b"node_selector", "priority_class", b"priority_class", "resources", b"resources", "tolerations", b"tolerations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServicePlacement: _TypeAlias = ServicePlacement  # noqa: Y015
+
+@_typing.final
+class Toleration(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """Unset: every key, with `operator: Exists`."""
+    operator: _builtins.str
+    """`Equal` or `Exists`. Unset: `Equal`."""
+    value: _builtins.str
+    effect: _builtins.str
+    """`NoSchedule`, `PreferNoSchedule` or `NoExecute`. Unset: all."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        operator: _builtins.str = ...,
+        value: _builtins.str = ...,
+        effect: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect", "key", b"key", "operator", b"operator", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Toleration: _TypeAlias = Toleration  # noqa: Y015
 
 @_typing.final
 class RolloutServices(_message.Message):
