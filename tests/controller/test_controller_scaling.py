@@ -77,8 +77,8 @@ async def test_replicas_come_with_the_weights_in_force_and_go_when_they_are_idle
             while psutil.pid_exists(second.pid):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         assert len(rollouts.addresses) == 1
-        await draw(number + 2)
         scaled = [message for kind, message in told if kind == "scaled"]
+        await draw(number + 2)
         assert scaled[0].startswith("2 rollout replicas instead of 1: ")
         assert scaled[-1].startswith("1 rollout replicas instead of 2: ")
     finally:
