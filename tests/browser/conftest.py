@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 from tests.support.console import Site, console_site
 
@@ -89,3 +90,14 @@ async def picture(page: Page, name: str) -> None:
     folder = os.environ.get("ACCORD_PICTURES")
     if folder:
         (Path(folder) / f"{name}.png").write_bytes(taken)
+
+
+async def barriers(page: Page) -> list[str]:
+    """What on this page keeps somebody out, by the rules of WCAG 2.1 A and AA that axe-core can check."""
+    rules = {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
+    found = await Axe().run(page, options={"resultTypes": ["violations"], "runOnly": rules})
+    return [
+        f"{one['id']}: {node['html'][:120]} {node['any'][0]['message'] if node['any'] else ''}"
+        for one in found.response["violations"]
+        for node in one["nodes"]
+    ]

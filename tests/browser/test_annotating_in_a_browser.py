@@ -57,10 +57,12 @@ async def test_a_pair_by_mouse_with_criteria_and_a_comment(site: Site, open_page
     await page.locator("#save").click()
     assert "Choose the better answer" in await page.locator("#problem").inner_text()
     await careful.locator("p").first.click()
+    await expect(page.locator("#problem")).to_be_hidden()
     await careful.locator("fieldset", has_text="helpful").get_by_text("5", exact=True).click()
     await cards.filter(has_text="angry").locator("fieldset", has_text="helpful").get_by_text("2", exact=True).click()
     await page.locator("#comment-toggle").click()
     await page.locator("#comment").fill("The other one is made up.")
+    await page.set_viewport_size({"width": 1280, "height": 930})
     await page.evaluate("scrollTo(0, 0)")
     await picture(page, "annotate-pair")
     await ready(page, page.locator("#save").click)
@@ -185,6 +187,39 @@ async def test_a_double_click_saves_once_and_a_reload_keeps_the_task(site: Site,
     assert len(await site.saved()) == 2
 
 
+async def test_a_reload_keeps_what_was_chosen_ranked_and_typed(site: Site, open_page: Open) -> None:
+    await site.task(["one", "two"], criteria=CRITERIA)
+    await site.task(["alpha", "beta", "gamma"], kind="ranking")
+    page = await open_page(site.link("alice"))
+
+    async def reload() -> None:
+        await page.reload()
+        await page.wait_for_selector("html[data-ready]")
+
+    await page.keyboard.press("2")
+    await page.locator(".answer").first.get_by_text("4", exact=True).first.click()
+    await page.keyboard.press("c")
+    await page.keyboard.type("not done yet")
+    await reload()
+    assert await page.locator("input[name=choice]:checked").get_attribute("value") == "1"
+    assert await page.locator("#comment").input_value() == "not done yet"
+    await ready(page, page.locator("#save").click)
+    (found,) = [one async for one in site.client.preferences.feedback()]
+    assert (found.comment, [one.value for one in found.criteria]) == ("not done yet", [4])
+
+    # The next task begins empty, and an order that was made is kept with its ties.
+    assert await page.locator("#comment").input_value() == ""
+    await page.locator(".answer").nth(2).locator(".up").click()
+    await page.locator(".answer").nth(2).locator(".tie").click()
+    order = await page.locator(".answer .text").all_inner_texts()
+    await reload()
+    assert await page.locator(".answer .text").all_inner_texts() == order
+    assert await page.locator(".place").all_inner_texts() == ["1", "2", "2"]
+    await ready(page, page.locator("#save").click)
+    (record,) = [one for one in await site.saved() if one.feedback.HasField("ranking")]
+    assert [len(rank.completion_ids) for rank in record.feedback.ranking.ranks] == [1, 2]
+
+
 async def test_skip_flag_and_undo_by_keyboard(site: Site, open_page: Open) -> None:
     for number in range(3):
         await site.task([f"one {number}", f"two {number}"], redundancy=2)
@@ -263,6 +298,17 @@ async def test_a_phone_has_room_for_everything(site: Site, open_page: Open) -> N
     first = await page.locator(".answer .text").first.inner_text()
     await page.locator(".answer").first.locator(".down").tap()
     assert await page.locator(".answer .text").nth(1).inner_text() == first
+    # And by a finger on the grip.
+    grip = await page.locator(".answer .grip").nth(1).bounding_box()
+    assert grip is not None
+    x, y = grip["x"] + grip["width"] / 2, grip["y"] + grip["height"] / 2
+    hand = await page.context.new_cdp_session(page)
+    await hand.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
+    for step in range(1, 13):
+        point = {"x": x, "y": y - step * (y - 60) / 12}
+        await hand.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [point]})
+    await hand.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    assert await page.locator(".answer .text").first.inner_text() == first
     await ready(page, page.locator("#save").tap)
     assert len(await site.saved()) == 2
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from playwright.async_api import Page, expect
-from tests.browser.conftest import PATIENCE_MS, Open, picture
+from tests.browser.conftest import PATIENCE_MS, Open, barriers, picture
 from tests.support.console import Site, console_site
 from tests.support.loop import controller, tiny_run, write_prompts
 
@@ -56,8 +56,13 @@ async def test_a_run_live_its_pause_its_end_and_a_comparison_of_its_policies(
         assert await page.locator(".side article").count() >= 3
         for chart in ("heldout", "reward", "kl", "lengths", "accuracy", "throughput"):
             assert await page.locator(f"[data-chart={chart}] path.line").count(), chart
+        assert await page.locator(".stages .done").count() == 5
+        assert await barriers(page) == []
         await page.set_viewport_size({"width": 1280, "height": 1420})
         await picture(page, "console-run")
+        await page.set_viewport_size({"width": 390, "height": 844})
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        await page.set_viewport_size({"width": 1280, "height": 820})
 
         await page.goto(f"{url}/models/demo-2")
         made = await page.locator(".lineage li > strong").all_inner_texts()
@@ -95,7 +100,10 @@ async def compare(page: Page, client: accord.Client) -> None:
     assert "done" in row
     await expect(page.locator("#comparisons svg.interval")).to_be_visible()
     await page.set_viewport_size({"width": 1280, "height": 1120})
+    assert await barriers(page) == []
     await picture(page, "console-models")
+    await page.set_viewport_size({"width": 390, "height": 844})
+    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 async def judge_longer(client: accord.Client, queue: str) -> int:
@@ -120,6 +128,15 @@ async def test_quality_and_the_exclusion_of_who_guesses(tmp_path: Path, open_pag
         assert float(await page.locator(".figures dd").first.inner_text()) > 0.2
         guesser = page.locator("tr", has_text="mallory")
         await expect(guesser.locator(".tag", has_text="too fast")).to_be_visible()
+        # Each against the others, against what is known, and against themselves of before.
+        columns = await page.locator("thead th").all_inner_texts()
+        cells = {}
+        for row in await page.locator("tbody tr").all():
+            found = await row.locator("td").all_inner_texts()
+            cells[found[0].split()[0]] = dict(zip(columns, found, strict=True))
+        assert all("of 5" in cells[name]["gold"] for name in ("alice", "bob", "carol", "dave", "mallory"))
+        assert float(cells["carol"]["drift"].replace("−", "-")) < 0
+        assert cells["alice"]["reliability"] > cells["mallory"]["reliability"]
         assert await page.locator("[data-series] path.line").count() == 4
         await page.set_viewport_size({"width": 1280, "height": 1000})
         await picture(page, "console-quality")
@@ -138,16 +155,22 @@ async def test_quality_and_the_exclusion_of_who_guesses(tmp_path: Path, open_pag
 
 
 async def five_days(site: Site, now: list[float]) -> None:
-    """Four careful people and one who guesses fast; each pair is judged by three."""
+    """Three careful people, one who tires and one who guesses fast; each pair is judged by three, and each of them
+    judges pairs whose answer is known."""
     draw = random.Random(5)
-    people = {"alice": 0.95, "bob": 0.9, "carol": 0.9, "dave": 0.85, "mallory": 0.5}
+    people = {"alice": 0.95, "bob": 0.9, "carol": 1.0, "dave": 0.85, "mallory": 0.5}
     for day in range(5):
         now[0] = 1_790_000_000.0 + day * DAY
-        for number in range(8):
-            await site.task([f"good {day} {number} with a reason", f"bad {day} {number}"], redundancy=3, priority=-day)
-            for name in draw.sample(sorted(people), 3):
+        people["carol"] = 1.0 if day < 3 else 0.5
+        for number in range(19):
+            answers = [f"good {day} {number} with a reason", f"bad {day} {number}"]
+            known = number == 18
+            made = await site.task(answers, redundancy=3, priority=-day, queue="unknown" if known else "pairs")
+            if known:
+                await gold_like(site, made)
+            for name in sorted(people) if known else draw.sample(sorted(people), 3):
                 who = preference_v1.Annotator(annotator_id=name, kind=preference_v1.ANNOTATOR_KIND_HUMAN)
-                lease = await site.client.preferences.lease_task(who)
+                lease = await site.client.preferences.lease_task(who, queue="gold" if known else "pairs")
                 if lease is None:
                     continue
                 now[0] += draw.uniform(2, 4) if name == "mallory" else draw.uniform(20, 60)
@@ -158,6 +181,16 @@ async def five_days(site: Site, now: list[float]) -> None:
                 feedback = preference_v1.Feedback(prompt_id=task.prompt_id, annotator=who, task_id=task.task_id)
                 feedback.comparison.chosen_id, feedback.comparison.rejected_id = good.completion_id, bad.completion_id
                 await site.client.preferences.submit(feedback, lease_id=lease.lease_id)
+        await site.client.preferences.cancel_tasks("unknown")
+
+
+async def gold_like(site: Site, task: preference_v1.Task) -> None:
+    """A gold task of the same answers, of which the first is known to be better."""
+    made = preference_v1.Task(
+        kind=task.kind, prompt_id=task.prompt_id, completion_ids=task.completion_ids, queue="gold"
+    )
+    made.gold.comparison.chosen_id, made.gold.comparison.rejected_id = task.completion_ids
+    await site.client.preferences.create_tasks([made])
 
 
 async def test_people_are_invited_annotate_and_are_refused_once_revoked(site: Site, open_page: Open) -> None:

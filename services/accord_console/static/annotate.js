@@ -2,11 +2,13 @@
 // for comparisons and ratings; nothing here decides who answers or what is shown.
 import { ranking } from "./ranking.js";
 import { count } from "./clock.js";
+import { draft } from "./draft.js";
 
 const form = document.getElementById("sheet");
 const kind = form.dataset.kind;
 const problem = document.getElementById("problem");
 const order = kind === "ranking" ? ranking(document.getElementById("answers"), form.elements.ranks) : null;
+const unsaved = draft(form, order);
 let sending = false;
 let warned = false;
 
@@ -21,12 +23,19 @@ const remark = document.getElementById("remark");
 const flagging = document.getElementById("flagging");
 commentToggle.addEventListener("click", () => toggle(commentToggle, remark, () => form.elements.comment));
 flagToggle.addEventListener("click", () => toggle(flagToggle, flagging, () => flagging.querySelector("input")));
+if (form.elements.comment.value) {
+  remark.hidden = false;
+  commentToggle.setAttribute("aria-expanded", "true");
+}
 
 const tell = (message) => {
   problem.textContent = message;
   problem.hidden = !message;
   if (message) problem.scrollIntoView({ block: "nearest" });
 };
+
+// Whatever is put right, the complaint goes.
+form.addEventListener("change", () => tell(""));
 
 // What is missing before this can be saved; empty when nothing is.
 const missing = () => {
@@ -55,7 +64,7 @@ form.addEventListener("submit", async (event) => {
       body: new URLSearchParams(new FormData(form)),
     });
     const said = await reply.json();
-    if (reply.ok) return location.assign(said.next);
+    if (reply.ok) { unsaved.forget(); return location.assign(said.next); }
     tell(said.error);
   } catch {
     tell("The console cannot be reached; nothing is lost here. Try again.");
@@ -64,11 +73,12 @@ form.addEventListener("submit", async (event) => {
   form.classList.remove("sending");
 });
 
+const check = (input) => { input.checked = true; input.dispatchEvent(new Event("change", { bubbles: true })); };
 if (kind === "comparison") {
   for (const card of form.querySelectorAll(".answer")) {
     card.addEventListener("click", (event) => {
       if (event.target.closest("a, label, fieldset, input") || String(getSelection())) return;
-      card.querySelector("input[name=choice]").checked = true;
+      check(card.querySelector("input[name=choice]"));
     });
   }
 }
@@ -76,7 +86,7 @@ if (kind === "comparison") {
 const press = (id) => form.requestSubmit(document.getElementById(id));
 const choose = (name, value, focus = false) => {
   const found = form.querySelector(`input[name="${name}"][value="${CSS.escape(value)}"]`);
-  if (found) found.checked = true;
+  if (found) check(found);
   if (focus) found?.focus();
   return Boolean(found);
 };

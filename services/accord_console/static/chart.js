@@ -1,6 +1,6 @@
 // Line charts as SVG. Everything is built from nodes and numbers; no markup is ever made from data.
 const NS = "http://www.w3.org/2000/svg";
-const WIDTH = 360, HEIGHT = 150, LEFT = 38, RIGHT = 8, TOP = 8, BOTTOM = 18;
+const WIDTH = 360, HEIGHT = 150, LEFT = 38, RIGHT = 8, TOP = 8, BOTTOM = 22;
 
 const node = (name, attributes, text) => {
   const made = document.createElementNS(NS, name);
@@ -11,6 +11,7 @@ const node = (name, attributes, text) => {
 
 // Three or four round numbers that span the values.
 const ticks = (low, high) => {
+  if (low === high) { const around = Math.abs(low) / 2 || 0.5; [low, high] = [low - around, high + around]; }
   const rough = (high - low) / 3 || Math.abs(high) || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((one) => one * power).find((one) => one >= rough);
@@ -44,7 +45,9 @@ export const draw = (figureElement, { series, marks = [], low, high, name = Stri
   marks.forEach(({ x: at, label }, index) => {
     const place = x(at);
     if (index) svg.append(node("line", { class: "mark", x1: place, x2: place, y1: TOP, y2: HEIGHT - BOTTOM }));
-    svg.append(node("text", { x: Math.min(place + (marks.length > 1 ? 2 : 0), WIDTH - 40), y: HEIGHT - 5 }, label));
+    // What stands at the right end ends there.
+    const last = place > WIDTH - 70;
+    svg.append(node("text", { x: last ? WIDTH - RIGHT : place + (marks.length > 1 ? 2 : 0), y: HEIGHT - 5, "text-anchor": last ? "end" : "start" }, label));
   });
   shown.forEach((one, index) => {
     const path = one.points.map(([px, py], at) => `${at ? "L" : "M"}${x(px).toFixed(1)} ${y(py).toFixed(1)}`).join("");

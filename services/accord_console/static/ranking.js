@@ -22,7 +22,7 @@ export const ranking = (list, ranks) => {
     });
     ranks.value = text;
   };
-  const change = () => { touched = true; write(); };
+  const change = () => { touched = true; write(); ranks.dispatchEvent(new Event("change", { bubbles: true })); };
   const move = (card, by) => {
     const all = cards();
     const to = all.indexOf(card) + by;
@@ -49,6 +49,18 @@ export const ranking = (list, ranks) => {
 
   return {
     get touched() { return touched; },
+    // An order as `ranks` writes it.
+    restore(text) {
+      for (const rank of text.split(" ")) {
+        rank.split("=").forEach((place, index) => {
+          const card = cards().find((one) => one.dataset.place === place);
+          if (!card) return;
+          list.append(card);
+          card.classList.toggle("tied", index > 0);
+        });
+      }
+      change();
+    },
     // Number keys name the answers by letter order (A is 1) from the best on; after a pause, or all, they begin again.
     pick(number) {
       const card = cards().find((one) => Number(one.dataset.place) === number);
@@ -56,11 +68,10 @@ export const ranking = (list, ranks) => {
       if (picked >= cards().length || performance.now() - pickedAt > 4000) picked = 0;
       pickedAt = performance.now();
       if (cards().indexOf(card) < picked) return true; // placed already
-      touched = true;
       list.insertBefore(card, cards()[picked]);
       card.classList.remove("tied");
       picked += 1;
-      write();
+      change();
       card.focus({ preventScroll: true });
       return true;
     },

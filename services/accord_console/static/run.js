@@ -29,7 +29,7 @@ const perIteration = (key) => {
   const label = (number) => (number === 0 ? "base" : `iteration ${number}`);
   return {
     series: [{ name: key, points: rows.map((row) => [row.iteration, row[key]]), dots: rows.map((row) => row.iteration > 0 && !row.promoted) }],
-    marks: rows.length ? [{ x: rows[0].iteration, label: label(rows[0].iteration) }] : [],
+    marks: (rows.length > 1 ? [rows[0], rows.at(-1)] : rows).map((row) => ({ x: row.iteration, label: label(row.iteration) })),
     name: label,
   };
 };
