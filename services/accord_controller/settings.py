@@ -26,8 +26,8 @@ class ControllerSettings(DatabaseSettings):
     )
     rollout_address: str = Field(
         "",
-        description="host:port of a rollout service, or of several with commas between them; empty: the launcher "
-        "starts them.",
+        description="host:port of a rollout service, or of several with commas between them; dns:///name:port: every "
+        "address of the name; empty: the launcher starts them.",
     )
     reward_address: str = Field("", description="host:port of a reward service; empty: the launcher starts one.")
     preference_address: str = Field(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import Iterable
 
-from accord.errors import FailedPrecondition
+from accord.errors import FailedPrecondition, Unavailable
 from accord_controller.launchers.health import those_up, wait_healthy
 from accord_controller.launchers.launcher import OnRestart, OnWaiting, RolloutSet, check_services
 from accord_controller.settings import ControllerSettings
+
+# How an address begins that stands for several: gRPC's own way to write a name.
+DNS = "dns:///"
 
 
 class GivenAddresses:
@@ -43,7 +48,8 @@ class GivenAddresses:
             raise FailedPrecondition(
                 "no address of the rollout service: give --rollout-address, or --launcher local", reason="NO_ADDRESS"
             )
-        return await healthy_ones(self._settings.rollout_addresses, self._settings.start_seconds)
+        addresses = await resolved(self._settings.rollout_addresses)
+        return await healthy_ones(addresses, self._settings.start_seconds)
 
     async def end_rollouts(self, ended: RolloutSet, *, keep: int = 0) -> None:
         """Nothing to stop."""
@@ -53,6 +59,28 @@ class GivenAddresses:
 
     async def close(self) -> None:
         """Nothing to stop."""
+
+
+async def resolved(addresses: Iterable[str]) -> list[str]:
+    """`dns:///name:port` stands for every address that the name has now, in a cluster those of a headless Service's
+    pods; others are as they are. Unavailable, NO_SUCH_NAME, for a name without one."""
+    found: list[str] = []
+    for address in addresses:
+        if not address.startswith(DNS):
+            found.append(address)
+            continue
+        name, _, port = address.removeprefix(DNS).rpartition(":")
+        try:
+            infos = await asyncio.get_running_loop().getaddrinfo(name, int(port), type=socket.SOCK_STREAM)
+        except (OSError, ValueError) as error:
+            raise Unavailable(
+                f"{address}: no rollout service has that name now ({error}); it is written {DNS}NAME:PORT",
+                reason="NO_SUCH_NAME",
+                metadata={"service": "rollout", "address": address},
+            ) from error
+        hosts = dict.fromkeys(str(info[4][0]) for info in infos)
+        found += [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host in hosts]
+    return found
 
 
 async def healthy_ones(addresses: Iterable[str], seconds: float) -> list[str]:

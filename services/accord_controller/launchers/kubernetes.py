@@ -141,7 +141,7 @@ class RunLauncher:
         await self._cluster.apply(copies.address_of(template, copy, owner=owner))
         workload = await self._cluster.apply(copies.workload(template, copy, owner=owner))
         await self._wait_ready(copy, workload, others)
-        address = f"{copy.name}.{self._cluster.namespace}:{copies.port_of(template)}"
+        address = f"{copy.name}.{self._cluster.namespace}.svc:{copies.port_of(template)}"
         await health.wait_healthy(copy.service, address, self._settings.start_seconds)
         others.up = True
         await self._tell_restarts(copy, on_restart)
