@@ -16,7 +16,7 @@ OVERLAYS = ("overlays/local", "overlays/production")
 SERVICES = ("controller", "preference", "console", "rollout", "reward", "trainer")
 WORKLOADS = ("Deployment", "StatefulSet", "Job")
 # Of other projects, with schemas of their own.
-FOREIGN = ("CustomResourceDefinition", "PodMonitor", "ScaledObject", "Certificate", "Issuer", "Run")
+FOREIGN = ("CustomResourceDefinition", "PodMonitor", "PrometheusRule", "ScaledObject", "Certificate", "Issuer", "Run")
 
 
 def check(document: Object, version: str) -> None:

@@ -16,9 +16,9 @@ Object = dict[str, Any]
 
 
 def resource_files() -> list[Path]:
-    """Every file of resources, base and components, without those that only say how files go together."""
+    """Every file of resources, base and components, without those that only say how files go together, and patches."""
     found = [*ROOT.glob("base/**/*.yaml"), *ROOT.glob("components/**/*.yaml"), *ROOT.glob("overlays/**/*.yaml")]
-    return sorted(path for path in found if path.name != "kustomization.yaml")
+    return sorted(path for path in found if path.name != "kustomization.yaml" and path.parent.name != "patches")
 
 
 def documents(text: str) -> list[Object]:
