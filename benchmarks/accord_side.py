@@ -176,17 +176,25 @@ class Setup:
     dtype: str
     compile: bool
     undo: str
+    # 0: the trainer's default.
+    micro_batch_tokens: int = 0
 
     @property
     def name(self) -> str:
         """As tables show it."""
         return " ".join(["Accord", self.dtype, *(["compiled"] if self.compile else [])])
 
+    @property
+    def options(self) -> dict[str, object]:
+        """What any algorithm is told."""
+        given: dict[str, object] = {"compile": self.compile}
+        return {**given, "micro_batch_tokens": self.micro_batch_tokens} if self.micro_batch_tokens else given
+
 
 def policy_options(workload: Workload, setup: Setup) -> dict[str, object]:
     """What the algorithm is told."""
     options: dict[str, object] = {
-        "compile": setup.compile,
+        **setup.options,
         "epochs": workload.epochs,
         "minibatch_size": workload.minibatch,
         "learning_rate": workload.learning_rate,
@@ -200,12 +208,12 @@ async def run_policy(workload: Workload, state: Path, setup: Setup, report: Call
     algorithm = "grpo" if workload.part == "grpo" else "ppo"
     async with services(state, dtype=setup.dtype, undo=setup.undo) as up:
         loop = Loop(up, workload, algorithm, setup.dtype, policy_options(workload, setup))
-        with Peak(lambda: list(up.processes.values())) as peak:
+        with Peak(lambda: list(up.processes.values())) as peak, Peak(lambda: [up.processes["trainer"]]) as trainers:
             await loop.open()
             for index, prompts in enumerate(workload.step_prompts()):
                 side.steps.append(await loop.step(index, prompts, split=workload.part != "curve"))
                 report(side)
-        side.peak_bytes = peak.bytes
+        side.peak_bytes, side.trainer_peak_bytes = peak.bytes, trainers.bytes
     return side
 
 
@@ -222,7 +230,7 @@ async def run_rm(workload: Workload, state: Path, setup: Setup, report: Callable
             checkpoint_every=1_000_000,
             compute_dtype=setup.dtype,
         )
-        training.options.update({"learning_rate": workload.learning_rate, "compile": setup.compile})
+        training.options.update({"learning_rate": workload.learning_rate, **setup.options})
         with Peak(lambda: list(up.processes.values())) as peak:
             await up.client.trainer.create_training(training, timeout=LONG)
             for index, pairs in enumerate(workload.step_pairs()):

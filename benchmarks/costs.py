@@ -40,6 +40,8 @@ class Side:
     warm: int
     steps: list[StepCost] = field(default_factory=list)
     peak_bytes: int = 0
+    # Of the process that trains alone, where there are others.
+    trainer_peak_bytes: int = 0
 
     def cost(self, phase: str) -> float:
         """The median of the counted steps, CPU-seconds."""
@@ -62,6 +64,7 @@ class Side:
             "steps": [asdict(step) for step in self.steps],
             "cpu_seconds_a_step": {phase: self.cost(phase) for phase in (*PHASES, "total")},
             "peak_memory_bytes": self.peak_bytes,
+            "trainer_peak_memory_bytes": self.trainer_peak_bytes,
             "mean_score": statistics.fmean(step.score for step in self.steps),
             "late_score": self.late_score,
         }
@@ -76,12 +79,15 @@ def ratios(accord: Side, peer: Side) -> dict[str, float]:
 
 def cost_table(title: str, accord: Side, peers: Sequence[Side]) -> Table:
     """CPU-seconds a step by phase, peak memory, and the peers' multiples of Accord."""
-    table = Table("side", *PHASES, "total", "peak GiB", "seconds", title=f"{title}: CPU-seconds a step (median)")
+    table = Table(
+        "side", *PHASES, "total", "peak GiB (trainer)", "seconds", title=f"{title}: CPU-seconds a step (median)"
+    )
     for side in (accord, *peers):
         table.add_row(
             side.name,
             *(f"{side.cost(phase):.1f}" for phase in (*PHASES, "total")),
-            f"{side.peak_bytes / GIB:.2f}",
+            f"{side.peak_bytes / GIB:.2f}"
+            + (f" ({side.trainer_peak_bytes / GIB:.2f})" if side.trainer_peak_bytes else ""),
             f"{statistics.median(step.seconds for step in side.counted):.1f}",
         )
     for peer in peers:

@@ -118,7 +118,7 @@ def compare(workload: Workload, args: argparse.Namespace, state: Path) -> tuple[
     dtypes = args.trl_dtypes if workload.part != "curve" else args.trl_dtypes[-1:]
     peers = [run_trl(workload, release, dtype, state) for dtype in dtypes]
     run = run_rm if workload.part == "rm" else run_policy
-    setup = Setup(args.dtype, args.compile, args.undo)
+    setup = Setup(args.dtype, args.compile, args.undo, args.micro_batch_tokens)
     return asyncio.run(run(workload, state / f"accord-{workload.part}", setup, said)), peers
 
 
@@ -179,6 +179,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--soak-steps", type=int, default=1000)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="what Accord computes in")
     parser.add_argument("--compile", action="store_true", help="Accord's blocks are compiled, in the warm steps")
+    parser.add_argument("--micro-batch-tokens", type=int, default=0, help="the trainer's option; 0: its default")
     parser.add_argument("--undo", choices=("memory", "disk"), default="memory", help="the trainer's setting")
     parser.add_argument(
         "--trl-dtypes", nargs="*", choices=("float32", "bfloat16"), default=["float32", "bfloat16"],
