@@ -148,8 +148,8 @@ def status_schema() -> Schema:
     return {
         "type": "object",
         "properties": {
-            **dict.fromkeys(("state", "stage", "progress", "message"), text),
-            **dict.fromkeys(("iteration", "iterations", "step", "totalSteps", "lastEvent"), whole),
+            **dict.fromkeys(("state", "stage", "progress", "message", "engine", "selector"), text),
+            **dict.fromkeys(("iteration", "iterations", "step", "totalSteps", "lastEvent", "replicas"), whole),
             "observedGeneration": whole,
             "reward": {**number, "description": "Mean reward of the last step's samples."},
             "kl": {**number, "description": "Nats a response to the reference, of the last step."},
@@ -171,6 +171,8 @@ COLUMNS = (
     ("Iteration", "integer", ".status.iteration"),
     ("Stage", "string", ".status.stage"),
     ("Step", "string", ".status.progress"),
+    ("Engine", "string", ".status.engine"),
+    ("Replicas", "integer", ".status.replicas"),
     ("Reward", "number", ".status.reward"),
     ("KL", "number", ".status.kl"),
     ("Age", "date", ".metadata.creationTimestamp"),
@@ -206,7 +208,15 @@ def definition() -> Schema:
                     "name": "v1",
                     "served": True,
                     "storage": True,
-                    "subresources": {"status": {}},
+                    # `kubectl scale run demo --replicas=3`, and what scales by itself.
+                    "subresources": {
+                        "status": {},
+                        "scale": {
+                            "specReplicasPath": ".spec.rollout.replicas",
+                            "statusReplicasPath": ".status.replicas",
+                            "labelSelectorPath": ".status.selector",
+                        },
+                    },
                     "additionalPrinterColumns": [
                         {"name": title, "type": kind, "jsonPath": path} for title, kind, path in COLUMNS
                     ],

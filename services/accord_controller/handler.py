@@ -260,7 +260,7 @@ class Here:
     def names(self, group: str) -> Sequence[str] | None:
         """The installed plugins; None where a service runs elsewhere, which may have others."""
         elsewhere = self._settings.address(_SERVICE_OF[group]) and not self._everywhere
-        return None if elsewhere else plugins.names(group)
+        return None if elsewhere or self._settings.launcher == "kubernetes" else plugins.names(group)
 
 
 def page_limit(page_size: int, default: int = DEFAULT_PAGE) -> int:

@@ -116,9 +116,11 @@ class Journal:
         """Appends an event."""
         await self._commit(events=[Happening(kind, message, metrics or {})])
 
-    async def turn(self, state: controller_v1.RunState.ValueType, kind: str, message: str = "") -> None:
-        """The run's state changes."""
-        self.status.state, self.status.message = state, message
+    async def turn(
+        self, state: controller_v1.RunState.ValueType, kind: str, message: str = "", *, interrupted: bool = False
+    ) -> None:
+        """The run's state changes. `interrupted`: it stops, and nobody asked for that."""
+        self.status.state, self.status.message, self.status.interrupted = state, message, interrupted
         await self._commit(events=[Happening(kind, message)])
 
     async def _commit(

@@ -74,12 +74,15 @@ class Runner:
         lease_seconds: float,
         told: Callable[[], None],
         alone: Callable[[], bool] = lambda: True,
+        closing: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`told` is called whenever the run has changed; `alone`: whether no other run is at work in this process."""
+        """`told` is called whenever the run has changed; `alone`: whether no other run is at work in this process;
+        `closing`: whether the process is to end."""
         self.run_id = run_id
         self._store = store
         self._state_dir = state_dir
         self._told = told
+        self._closing = closing
         self._switch = Switch()
         self._launcher = launcher.for_run(run_id, self._waiting)
         self._services = Services(self._launcher, run_id, lease_seconds)
@@ -155,7 +158,10 @@ class Runner:
                         await self._recover(journal, delay, message)
                     case Pause():
                         await journal.turn(
-                            controller_v1.RUN_STATE_PAUSED, "paused", "paused; `accord run --resume` goes on"
+                            controller_v1.RUN_STATE_PAUSED,
+                            "paused",
+                            "paused; `accord run --resume` goes on",
+                            interrupted=self._closing(),
                         )
                         return
                     case Cancel():

@@ -56,6 +56,7 @@ class Runs:
                 controller_v1.RUN_STATE_PAUSED,
                 "paused",
                 "interrupted: the controller ended; nothing recorded is lost, `accord run --resume` goes on",
+                interrupted=True,
             )
 
     def start(self, run_id: str) -> None:
@@ -72,6 +73,7 @@ class Runs:
             lease_seconds=self._settings.lease_seconds,
             told=self._tell,
             alone=lambda: self._active.keys() <= {run_id},
+            closing=lambda: self._closing,
         )
         task = asyncio.create_task(runner.drive(), name=f"run {run_id}")
         self._active[run_id] = (runner, task)

@@ -34,6 +34,7 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "Service": ("api/v1", "services"),
     "Pod": ("api/v1", "pods"),
     "Event": ("api/v1", "events"),
+    "ConfigMap": ("api/v1", "configmaps"),
     "Deployment": ("apis/apps/v1", "deployments"),
     "StatefulSet": ("apis/apps/v1", "statefulsets"),
     "ReplicaSet": ("apis/apps/v1", "replicasets"),

@@ -16,7 +16,9 @@ import accord
 from accord.errors import AccordError
 from accord_controller.launchers.cluster import Cluster
 from accord_controller.operator.board import Board
+from accord_controller.operator.census import Census
 from accord_controller.operator.desk import Desk, registry
+from accord_controller.operator.roster import Roster
 from accord_controller.operator.settings import OperatorSettings
 
 log = logging.getLogger("accord.operator")
@@ -32,7 +34,9 @@ async def serve(settings: OperatorSettings) -> None:
     options.scanning.disabled = True  # one namespace, one resource: nothing of the cluster must be readable
     options.posting.enabled = False  # the Board posts, each event once
     async with accord.Client(controller=settings.controller_address) as client:
-        desk = Desk(client, Board(cluster), settings.data_dir)
+        roster = Roster(cluster)
+        desk = Desk(client, Board(cluster), roster, settings.data_dir)
+        census = asyncio.create_task(Census(client, cluster, roster).keep(), name="census")
         try:
             await kopf.operator(
                 registry=registry(desk),
@@ -43,6 +47,8 @@ async def serve(settings: OperatorSettings) -> None:
                 stop_flag=stop,
             )
         finally:
+            census.cancel()
+            await asyncio.gather(census, return_exceptions=True)
             await desk.close()
             await cluster.close()
 

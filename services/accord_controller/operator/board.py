@@ -13,7 +13,7 @@ from accord_controller.operator.resource import Object
 
 # Steps are seen in the status; an event for each would drown the rest.
 _SILENT = ("step",)
-_WARNINGS = ("retry", "waiting", "failed", "service_restarted")
+_WARNINGS = ("retry", "waiting", "failed", "service_restarted", "swap_refused")
 LONGEST = 1024  # characters of an event's message that Kubernetes takes
 
 
@@ -53,6 +53,13 @@ class Board:
         await self._post(
             body, f"{reason.lower()}.{body['metadata']['generation']}", "Warning", reason, message, datetime.now(UTC)
         )
+
+    async def rewrite(self, body: Object, spec: Object) -> None:
+        """Makes an object's spec say what was asked for over gRPC (a merge patch)."""
+        try:
+            await self._cluster.patch("Run", body["metadata"]["name"], {"spec": spec})
+        except NotFound:
+            return
 
     def forget(self, body: Object) -> None:
         """The object is gone."""

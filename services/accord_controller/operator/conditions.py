@@ -46,6 +46,25 @@ def of_event(event: controller_v1.RunEvent) -> list[Object]:
 
 def of_state(status: controller_v1.RunStatus) -> list[Object]:
     """What the run's state says."""
+    refused = _refused(status)
+    return [*([refused] if refused else []), *_over(status)]
+
+
+def _refused(status: controller_v1.RunStatus) -> Object | None:
+    """The last edit of what draws was refused: what the spec says is not what the run does."""
+    if not status.swaps:
+        return None
+    swap = status.swaps[-1]
+    if swap.state == controller_v1.SWAP_STATE_REFUSED:
+        stays = status.rollout.engine or ", ".join(status.rollout.addresses)
+        message = f"{stays} goes on drawing, {swap.services.engine or 'the engine'} was refused: {swap.message}"
+        return condition(ACCEPTED, False, swap.reason or "SwapRefused", message)
+    if swap.state == controller_v1.SWAP_STATE_DONE:
+        return condition(ACCEPTED, True, "Edited", f"{swap.services.engine or 'the engine'} draws")
+    return condition(ACCEPTED, True, "Swapping", f"{swap.services.engine or 'the engine'} is being brought in")
+
+
+def _over(status: controller_v1.RunStatus) -> list[Object]:
     state = status.state
     if state == controller_v1.RUN_STATE_SUCCEEDED:
         return [condition(COMPLETE, True, "Succeeded", status.message), condition(FAILED, False, "Succeeded")]

@@ -1,7 +1,7 @@
 """All Runs of a namespace: a follower for each, started and ended as objects come and go.
 
-No finalizers: an object that is deleted is gone at once, its pods go with it, and its run is cancelled as soon as this
-is seen. So a namespace can always be deleted, whatever of Accord was deleted before.
+An object that is deleted is gone at once, its pods go with it, and its run is cancelled: here, or by the census where
+nobody looked.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from accord.errors import AccordError
 from accord_controller.operator.board import Board
 from accord_controller.operator.follower import AGAIN_SECONDS, Follower
 from accord_controller.operator.resource import Object
+from accord_controller.operator.roster import Roster
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +26,10 @@ log = logging.getLogger(__name__)
 class Desk:
     """Followers by the object's uid."""
 
-    def __init__(self, client: accord.Client, board: Board, data_dir: Path) -> None:
+    def __init__(self, client: accord.Client, board: Board, roster: Roster, data_dir: Path) -> None:
         self._client = client
         self._board = board
+        self._roster = roster
         self._data_dir = data_dir
         self._followed: dict[str, tuple[Follower, asyncio.Task[None]]] = {}
         self._ending: set[asyncio.Task[None]] = set()
@@ -38,7 +40,7 @@ class Desk:
         if uid in self._followed:
             self._followed[uid][0].see(body)
             return
-        follower = Follower(body, self._client, self._board, self._data_dir)
+        follower = Follower(body, self._client, self._board, self._roster, self._data_dir)
         task = asyncio.create_task(follower.follow(), name=f"run {body['metadata']['name']}")
         self._followed[uid] = (follower, task)
 
@@ -64,6 +66,7 @@ class Desk:
         while True:
             try:
                 await follower.end()
+                await self._roster.remove(follower.name)
                 return
             except AccordError as error:
                 log.warning("a deleted run is not cancelled yet: %s", error.message)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from accord import runfile
@@ -33,6 +34,36 @@ def run_of(body: Object, base: Path) -> controller_v1.Run:
         },
         base,
     )
+
+
+def object_of(run: controller_v1.Run) -> Object:
+    """The object of a run that was not started by one."""
+    spec = _plain(run.spec)
+    if run.status.state == controller_v1.RUN_STATE_PAUSED and not run.status.interrupted:
+        spec[SUSPEND] = True
+    return {
+        "apiVersion": runfile.API_VERSION,
+        "kind": runfile.KIND,
+        "metadata": {"name": run.run_id, "annotations": {"accord.dev/started-by": "grpc"}},
+        "spec": spec,
+    }
+
+
+def edits_of(run: controller_v1.Run) -> Object:
+    """What makes an object's spec say again what the run's says, as a merge patch of what may be edited."""
+    there = _plain(run.spec.rollout)
+    return {"rollout": {key: there.get(key) for key in ("engine", "replicas", "engineOptions")}}
+
+
+def _plain(message: Message) -> Object:
+    """As in a run file. Whole numbers are numbers: JSON of protobuf writes those of 64 bits as texts."""
+    shown: Object = json_format.MessageToDict(message)
+    for field, value in message.ListFields():
+        if field.type in (field.TYPE_INT64, field.TYPE_UINT64) and not field.is_repeated:
+            shown[field.json_name] = int(value)
+        elif _is_plain_message(field):
+            shown[field.json_name] = _plain(value)
+    return shown
 
 
 def is_suspended(body: Object) -> bool:
@@ -73,6 +104,9 @@ def status_of(run: controller_v1.Run) -> Object:
         "progress": f"{status.step}/{status.total_steps}" if status.total_steps else "",
         "message": status.message,
         "simulatedFeedback": status.simulated_feedback,
+        "engine": ", ".join(status.rollout.addresses) or status.rollout.engine,
+        "replicas": len(status.rollout.addresses) or status.rollout.replicas,
+        "selector": f"accord.dev/run={run.run_id},app.kubernetes.io/component=rollout",
         "results": [_result(result) for result in status.iterations],
     }
     if status.HasField("promoted"):
