@@ -31,7 +31,11 @@ async def edit(journal: Journal, request: controller_v1.UpdateRunRequest, check:
     swaps.check_goes_on(journal)
     resolved = spec.resolve(asked).rollout
     services = _to_draw(facts.services_of(journal.status), resolved, fields)
-    check(services, journal.spec, "run.spec.rollout")
+    edited = controller_v1.RunSpec()
+    edited.CopyFrom(journal.spec)
+    edited.rollout.CopyFrom(resolved)
+    spec.check_numbers(edited)
+    check(services, edited, "run.spec.rollout")
     # The swap first: one who was cut off here and asks again finds what differs still, and the swap by its request_id.
     if not _draws(journal.status, services):
         await swaps.ask(journal, request.request_id, services)

@@ -119,13 +119,23 @@ class Known(Protocol):
 
 def check(run_id: str, spec: controller_v1.RunSpec, known: Known) -> None:
     """Raises InvalidArgument with one violation for each thing that is wrong in a resolved spec."""
-    problems = [
-        *_check_name(run_id),
-        *_check_numbers(spec),
-        *_check_names(spec, known),
-        *inputs.check_models(spec, known.models),
-        *inputs.check_files(spec),
-    ]
+    _refuse(
+        [
+            *_check_name(run_id),
+            *_check_numbers(spec),
+            *_check_names(spec, known),
+            *inputs.check_models(spec, known.models),
+            *inputs.check_files(spec),
+        ]
+    )
+
+
+def check_numbers(spec: controller_v1.RunSpec) -> None:
+    """The same for numbers alone: what an edit can make wrong."""
+    _refuse(list(_check_numbers(spec)))
+
+
+def _refuse(problems: Sequence[FieldViolation]) -> None:
     if problems:
         raise InvalidArgument(
             "; ".join(f"{problem.field}: {problem.description}" for problem in problems),

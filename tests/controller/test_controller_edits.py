@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -29,13 +30,19 @@ def run(tiny_folder: Path, tmp_path: Path) -> controller_v1.Run:
 
 @pytest.fixture
 async def client(run: controller_v1.Run, tmp_path: Path) -> AsyncIterator[accord.Client]:
-    """With the run, paused: another controller was at work on it."""
+    async with paused(run, tmp_path / "state") as found:
+        yield found
+
+
+@asynccontextmanager
+async def paused(run: controller_v1.Run, state_dir: Path) -> AsyncIterator[accord.Client]:
+    """A controller with the run, on which another controller was at work."""
     status = controller_v1.RunStatus(state=controller_v1.RUN_STATE_RUNNING, resolved_spec=resolve(run.spec))
     status.rollout.CopyFrom(first_services(status.resolved_spec))
-    (tmp_path / "state").mkdir()
-    async with open_store(tmp_path / "state") as store:
+    state_dir.mkdir()
+    async with open_store(state_dir) as store:
         await store.create_run("first", controller_v1.Run(run_id="demo", spec=run.spec, status=status))
-    async with controller_client(tmp_path / "state", launcher="local") as found:
+    async with controller_client(state_dir, launcher="local") as found:
         yield found
 
 
@@ -104,6 +111,9 @@ async def test_what_may_not_change_is_refused_by_name_and_nothing_is_edited(
     assert [violation.field for violation in engine.value.violations] == ["run.spec.rollout.engine"]
     with pytest.raises(InvalidArgument, match="at least 1"):
         await edit(client, "rollout.replicas=-1")
+    with pytest.raises(InvalidArgument) as scaled:
+        await edit(client, "rollout.autoscale.maxReplicas=4")
+    assert scaled.value.reason == "NOT_EDITABLE"
     assert await client.runs.get("demo") == before
     with pytest.raises(NotFound):
         await client.runs.update(controller_v1.Run(run_id="other", spec=run.spec))
@@ -130,3 +140,14 @@ async def test_where_nothing_starts_services_an_engine_cannot_be_edited_in(
         with pytest.raises(FailedPrecondition) as nothing:
             await edit(client, "rollout.engine=vllm")
         assert nothing.value.reason == "NO_LAUNCHER"
+
+
+async def test_replicas_are_not_edited_past_the_most_that_the_run_scales_to(
+    run: controller_v1.Run, tmp_path: Path
+) -> None:
+    run.spec.rollout.autoscale.max_replicas = 3
+    async with paused(run, tmp_path / "state") as client:
+        with pytest.raises(InvalidArgument) as most:
+            await edit(client, "rollout.replicas=4")
+        assert [violation.field for violation in most.value.violations] == ["run.spec.rollout.autoscale.max_replicas"]
+        assert (await edit(client, "rollout.replicas=3")).status.swaps[0].services.replicas == 3
