@@ -18,6 +18,8 @@ ENCODER := .accord/models/all-minilm-l6-v2
 DATA ?= data
 # The rollout engine of the demo: transformers or vllm.
 ENGINE ?= transformers
+# A command that runs another where the cluster of KUBECONFIG can be reached, if that is not here.
+CLUSTER ?= $(ACCORD_CLUSTER)
 VLLM_TESTS := tests/conformance/test_engine.py tests/rollout/test_vllm.py
 
 # What builds images: docker, podman, or anything else with docker's command line. REGISTRY/NAME:TAG are their names.
@@ -42,10 +44,10 @@ export GOMP_SPINCOUNT ?= 0
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help install install-dev install-vllm demo model test test-vllm test-console pictures images gates lint format generate release-contracts benchmark clean
+.PHONY: help install install-dev install-vllm demo model test test-vllm test-console pictures images test-k8s k8s-demo gates lint format generate release-contracts benchmark clean
 
 help: ## Lists the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
 
 install: $(VENV)/.installed ## Installs services, SDK and command line into .venv.
 
@@ -127,6 +129,12 @@ image-rollout-vllm: extras = --build-arg LOCK=constraints-vllm.txt
 image-%:
 	$(DOCKER) build -f k8s/Dockerfile --build-arg BASE=$(BASE) --build-arg SERVICE=$(firstword $(subst -, ,$*)) $(extras) \
 		-t $(REGISTRY)/$*:$(TAG) .
+
+test-k8s: $(VENV)/.installed-dev ## Accord on a real Kubernetes: KUBECONFIG names it, its nodes have the images of `make images`.
+	OMP_NUM_THREADS=1 $(CLUSTER) $(BIN)/python -m pytest -m cluster tests/cluster
+
+k8s-demo: $(VENV)/.installed model ## The demo on the cluster that KUBECONFIG names, whose nodes have the images.
+	$(CLUSTER) $(BIN)/python scripts/k8s_demo.py
 
 gates: $(VENV)/.installed-dev ## Lint, format, types, imports, contracts, generated code.
 	$(BIN)/python scripts/gates.py

@@ -86,6 +86,51 @@ def test_the_resource_asks_for_the_run_that_the_file_asks_for() -> None:
     assert relative.spec.model == "/data/models-of-mine/tiny"
 
 
+def test_a_run_that_was_started_over_grpc_has_an_object_that_asks_for_that_very_run() -> None:
+    wanted = resource.run_of(
+        run(seed=2**40, feedback={"people": {"minJudgements": 3, "redundancy": 2}}, rollout={"engine": "vllm"}),
+        Path("/data"),
+    )
+    shown = resource.object_of(wanted)
+    assert refused_at(shown) == ""
+    assert (shown["spec"]["seed"], shown["spec"]["feedback"]["people"]["minJudgements"]) == (2**40, 3)
+    assert resource.run_of(shown, Path("/elsewhere")).spec == wanted.spec
+    assert not resource.is_suspended(shown)
+    wanted.status.state = controller_v1.RUN_STATE_PAUSED
+    assert resource.is_suspended(resource.object_of(wanted)), "somebody paused it"
+    wanted.status.interrupted = True
+    assert not resource.is_suspended(resource.object_of(wanted)), "it is to go on when the controller is back"
+
+
+def test_an_object_that_is_rewritten_says_of_what_draws_what_the_run_says() -> None:
+    before = run(rollout={"engine": "vllm", "replicas": 3, "engineOptions": {"a": 1}, "maxNewTokens": 7})
+    edited = resource.run_of(run(rollout={"engine": "transformers", "maxNewTokens": 7}), Path("/data"))
+    assert resource.edits_of(edited) == {"rollout": {"engine": "transformers", "replicas": None, "engineOptions": None}}
+    # As the API server merges it.
+    merged = {**before["spec"]["rollout"], **resource.edits_of(edited)["rollout"]}
+    before["spec"]["rollout"] = {key: value for key, value in merged.items() if value is not None}
+    assert resource.differences(resource.run_of(before, Path("/data")).spec, edited.spec) == []
+
+
+def test_a_refused_engine_is_a_condition_until_another_draws() -> None:
+    status = controller_v1.RunStatus(state=controller_v1.RUN_STATE_RUNNING)
+    status.rollout.engine = "transformers"
+    swap = status.swaps.add(number=1, state=controller_v1.SWAP_STATE_REFUSED, reason="OTHER_TOKENIZER", message="no")
+    swap.services.engine = "vllm"
+    accepted = [one for one in conditions.of_state(status) if one["type"] == conditions.ACCEPTED]
+    assert [(one["status"], one["reason"]) for one in accepted] == [("False", "OtherTokenizer")]
+    assert "transformers goes on drawing" in accepted[0]["message"]
+    swap.state = controller_v1.SWAP_STATE_DONE
+    assert [one["status"] for one in conditions.of_state(status) if one["type"] == conditions.ACCEPTED] == ["True"]
+
+
+def test_runs_are_scaled_as_anything_else_is() -> None:
+    scale = DEFINITION["spec"]["versions"][0]["subresources"]["scale"]
+    assert scale["specReplicasPath"] == ".spec.rollout.replicas"
+    shown = resource.status_of(controller_v1.Run(run_id="tiny"))
+    assert shown["selector"] == "accord.dev/run=tiny,app.kubernetes.io/component=rollout"
+
+
 def test_what_was_changed_is_named_as_in_the_file() -> None:
     before = resource.run_of(run(), Path("/data")).spec
     after = resource.run_of(run(policy={"steps": 9}, feedback={"people": {}}), Path("/data")).spec

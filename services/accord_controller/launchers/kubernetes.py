@@ -24,6 +24,7 @@ from accord_controller.settings import ControllerSettings
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
+TROUBLE_SECONDS = 5.0
 MOST_RESTARTS = 5
 WORKLOADS = ("Deployment", "StatefulSet")
 
@@ -100,12 +101,12 @@ class RunLauncher:
         if not wanted.name and self._settings.rollout_addresses:
             return await healthy_ones(self._settings.rollout_addresses, self._settings.start_seconds)
         engine = wanted.engine or self._settings.engine
-        template, others = await self._rollout_template(engine), Others()
+        others = Others()
         replicas = [
             Copy(self._run_id, "rollout", engine, copies.set_of(wanted.name), number, wanted.options)
             for number in range(1, wanted.replicas + 1)
         ]
-        return await health.those_up(self._bring_up(template, one, on_restart, others) for one in replicas)
+        return await health.those_up(self._bring_up(one, on_restart, others) for one in replicas)
 
     async def end_rollouts(self, ended: RolloutSet, *, keep: int = 0) -> None:
         """Deletes the pods of a set, and what makes them."""
@@ -131,45 +132,52 @@ class RunLauncher:
         if given:
             await health.wait_healthy(name, given, self._settings.start_seconds)
             return given
-        template = (await self._templates(name))[0]
-        return await self._bring_up(template, Copy(self._run_id, name), on_restart, Others())
+        return await self._bring_up(Copy(self._run_id, name), on_restart, Others())
 
-    async def _bring_up(self, template: Object, copy: Copy, on_restart: OnRestart | None, others: Others) -> str:
-        """Address of a copy that takes calls: creates what is not there, changes what is otherwise; what is as it
-        should be goes on undisturbed."""
-        owner = copies.owner_of(await self._cluster.get("Run", self._run_id))
-        await self._cluster.apply(copies.address_of(template, copy, owner=owner))
-        workload = await self._cluster.apply(copies.workload(template, copy, owner=owner))
-        await self._wait_ready(copy, workload, others)
-        address = f"{copy.name}.{self._cluster.namespace}.svc:{copies.port_of(template)}"
+    async def _bring_up(self, copy: Copy, on_restart: OnRestart | None, others: Others) -> str:
+        """Address of a copy that takes calls."""
+        port = await self._wait_ready(copy, others)
+        address = f"{copy.name}.{self._cluster.namespace}.svc:{port}"
         await health.wait_healthy(copy.service, address, self._settings.start_seconds)
         others.up = True
         await self._tell_restarts(copy, on_restart)
         return address
 
-    async def _templates(self, name: str) -> list[Object]:
-        """What a service is made from, at least one. FailedPrecondition, NO_TEMPLATE."""
-        found = [one for kind in WORKLOADS for one in await self._cluster.list(kind, {copies.TEMPLATE: name})]
+    async def _apply(self, copy: Copy) -> tuple[Object, int]:
+        """The workload and its port: creates what is not there, changes what is otherwise than its template says; what
+        is as it should be goes on undisturbed."""
+        template = await self._template(copy)
+        owner = copies.owner_of(await self._cluster.get("Run", self._run_id))
+        await self._cluster.apply(copies.address_of(template, copy, owner=owner))
+        workload = await self._cluster.apply(copies.workload(template, copy, owner=owner))
+        return workload, copies.port_of(template)
+
+    async def _template(self, copy: Copy) -> Object:
+        """What a copy is made from. FailedPrecondition, NO_TEMPLATE; InvalidArgument, UNKNOWN_ENGINE."""
+        labels = {copies.TEMPLATE: copy.service}
+        found = [one for kind in WORKLOADS for one in await self._cluster.list(kind, labels)]
         if not found:
             raise FailedPrecondition(
-                f"there is no template of the {name} service in namespace {self._cluster.namespace}: a Deployment or "
-                f"StatefulSet with the label {copies.TEMPLATE}={name}; deploy k8s/base with components/operator",
+                f"there is no template of the {copy.service} service in namespace {self._cluster.namespace}: a "
+                f"Deployment or StatefulSet with the label {copies.TEMPLATE}={copy.service}; deploy k8s/base with "
+                "components/operator",
                 reason="NO_TEMPLATE",
             )
-        return found
-
-    async def _rollout_template(self, engine: str) -> Object:
-        known = copies.engines(await self._templates("rollout"))
-        if engine not in known:
+        if not copy.engine:
+            return found[0]
+        known = copies.engines(found)
+        if copy.engine not in known:
             raise InvalidArgument.at(
                 "run.spec.rollout.engine",
-                f"no engine {engine!r} is deployed here; there is: {', '.join(sorted(known))}. Others are "
+                f"no engine {copy.engine!r} is deployed here; there is: {', '.join(sorted(known))}. Others are "
                 "components/engine-* of k8s/",
                 reason="UNKNOWN_ENGINE",
             )
-        return known[engine]
+        return known[copy.engine]
 
-    async def _wait_ready(self, copy: Copy, workload: Object, others: Others) -> None:
+    async def _wait_ready(self, copy: Copy, others: Others) -> int:
+        """The port that a pod of it takes calls at, as soon as one does."""
+        workload, port = await self._apply(copy)
         started, told = time.monotonic(), ""
         patience = self._settings.start_seconds
         if copy.set not in ("", copies.FIRST):  # a run goes on meanwhile
@@ -177,7 +185,7 @@ class RunLauncher:
         while True:
             found = await self._cluster.list("Pod", copy.labels)
             if any(pods.is_ready(pod) for pod in found):
-                return
+                return port
             trouble = pods.find_trouble(found, await self._events(workload, found))
             if trouble is not None and trouble.reason == pods.CRASHING:
                 await self._give_up_on_crashes(copy.name, found)
@@ -193,7 +201,9 @@ class RunLauncher:
             message = "" if trouble is None else f"waiting: {trouble.message} [{trouble.reason}]"
             await self._waiting(message if message != told else "")
             told = message or told
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(POLL_SECONDS if trouble is None else TROUBLE_SECONDS)
+            if trouble is not None:  # somebody may have mended the template
+                workload, port = await self._apply(copy)
 
     async def _events(self, workload: Object, found: list[Object]) -> list[Object]:
         """What the cluster says of the workload and its pods, oldest first."""

@@ -1,0 +1,158 @@
+"""Runs on a cluster, by kubectl alone: as a user applies, edits and looks at them."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from scripts import kube
+
+NAMESPACE = "accord-test"
+Object = dict[str, Any]
+WAIT_SECONDS = 300.0
+ENDED = ("Succeeded", "Failed", "Cancelled")
+
+
+class Deployed:
+    """One namespace with Accord in it."""
+
+    def kubectl(self, *arguments: str, text: str | None = None, timeout: float = 120) -> str:
+        """What kubectl says in the namespace; also written where ACCORD_TRANSCRIPT says."""
+        said = kube.kubectl("-n", NAMESPACE, *arguments, text=text, timeout=timeout)
+        record(arguments, said)
+        return said
+
+    def refused(self, *arguments: str, text: str | None = None) -> str:
+        """What kubectl complains of. AssertionError where it does not."""
+        try:
+            self.kubectl(*arguments, text=text)
+        except kube.KubectlError as error:
+            record(arguments, str(error).partition(": ")[2])
+            return str(error)
+        raise AssertionError(f"kubectl {' '.join(arguments)} was not refused")
+
+    def apply(self, body: Object) -> None:
+        """`kubectl apply -f -`."""
+        self.kubectl("apply", "-f", "-", text=json.dumps(body))
+
+    def run(self, name: str) -> Object:
+        """A Run's object."""
+        return kube.objects(NAMESPACE, f"run/{name}")[0]
+
+    def pods(self, **labels: str) -> list[Object]:
+        """Pods that are not being deleted; keys are the parts of labels after the slash."""
+        prefix = {"component": "app.kubernetes.io"}
+        selector = ",".join(f"{prefix.get(key, 'accord.dev')}/{key}={value}" for key, value in labels.items())
+        found = kube.objects(NAMESPACE, "pods", "-l", selector)
+        return [pod for pod in found if not pod["metadata"].get("deletionTimestamp")]
+
+    def ready(self, **labels: str) -> list[Object]:
+        """Those of them that take calls."""
+        return [pod for pod in self.pods(**labels) if is_true(pod, "Ready")]
+
+    def wait(self, what: str, holds: Callable[[], Any], seconds: float = WAIT_SECONDS) -> Any:
+        """What `holds` returns once it is true."""
+        deadline = time.monotonic() + seconds
+        while True:
+            found = holds()
+            if found:
+                return found
+            if time.monotonic() > deadline:
+                raise AssertionError(f"not within {seconds:g} s: {what}\n{self.story()}")
+            time.sleep(1)
+
+    def wait_run(self, name: str, what: str, holds: Callable[[Object], Any], seconds: float = WAIT_SECONDS) -> Object:
+        """A Run's status once it is as wanted. AssertionError where the run ended before."""
+
+        def look() -> Object | None:
+            status: Object = self.run(name).get("status", {})
+            if holds(status):
+                return status
+            assert status.get("state") not in (*ENDED, "Refused"), f"ended before {what}: {status}\n{self.story()}"
+            return None
+
+        found: Object = self.wait(f"run {name}: {what}", look, seconds)
+        return found
+
+    def events(self, name: str) -> list[Object]:
+        """A Run's events, oldest first."""
+        found = kube.objects(
+            NAMESPACE, "events", "--field-selector", f"involvedObject.kind=Run,involvedObject.name={name}"
+        )
+        return sorted(found, key=lambda event: str(event["lastTimestamp"]))
+
+    def replace(self, **labels: str) -> None:
+        """Deletes a pod and waits until another has taken its place."""
+        old = self.wait(f"a pod of {labels}", lambda: self.ready(**labels))[0]["metadata"]
+        self.kubectl("delete", "pod", old["name"], "--wait=false")
+
+        def others() -> bool:
+            return any(pod["metadata"]["uid"] != old["uid"] for pod in self.ready(**labels))
+
+        self.wait(f"another pod of {labels}", others)
+
+    def story(self) -> str:
+        """What there is to see, for a failed test."""
+        seen = []
+        for arguments in (("get", "runs,pods"), ("get", "events", "--sort-by=.lastTimestamp")):
+            said = kube.kubectl("-n", NAMESPACE, *arguments)
+            seen += said.splitlines()[-40:]
+        for name in ("deployment/operator", "statefulset/controller"):
+            try:
+                seen += [f"--- {name}", kube.kubectl("-n", NAMESPACE, "logs", name, "--tail=30")]
+            except kube.KubectlError as error:
+                seen.append(str(error))
+        return "\n".join(seen)
+
+
+def is_true(body: Object, condition: str) -> bool:
+    """Whether a condition holds."""
+    found = body.get("status", {}).get("conditions", ())
+    return any(one["type"] == condition and one["status"] == "True" for one in found)
+
+
+def condition(status: Object, kind: str) -> Object:
+    """One of a Run's conditions; empty where there is none."""
+    return next((one for one in status.get("conditions", ()) if one["type"] == kind), {})
+
+
+def tiny(name: str, **spec: Any) -> Object:
+    """A Run that a cluster can do in minutes; annotators like long answers."""
+    return {
+        "apiVersion": "accord.dev/v1",
+        "kind": "Run",
+        "metadata": {"name": name},
+        "spec": {
+            "model": "/data/models/tiny",
+            "seed": 7,
+            "iterations": 1,
+            "prompts": {"files": ["prompts.jsonl"]},
+            "feedback": {
+                "simulated": {"scorers": [{"name": "length", "options": {"target": 60}}], "noise": 0.05},
+                "promptsPerIteration": 24,
+            },
+            "rewardModel": {"batchSize": 8, "options": {"learning_rate": 0.001, "warmup_updates": 0}},
+            "policy": {
+                "steps": 5,
+                "promptsPerStep": 4,
+                "samplesPerPrompt": 4,
+                "checkpointEvery": 2,
+                "options": {"learning_rate": 0.001, "warmup_updates": 1},
+            },
+            "evaluate": {"prompts": 8, "maxKl": 1000, "minGain": -10},
+            "rollout": {"maxNewTokens": 12},
+            **spec,
+        },
+    }
+
+
+def record(arguments: tuple[str, ...], said: str) -> None:
+    """Keeps what was typed and what it printed, for the documentation."""
+    path = os.environ.get("ACCORD_TRANSCRIPT")
+    if path:
+        with Path(path).open("a") as file:
+            file.write(f"{time.strftime('%H:%M:%S')} $ kubectl {' '.join(arguments)}\n{said}\n")
