@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from accord import Replicas
 from accord.controller import v1 as controller_v1
 from accord.errors import AccordError, FailedPrecondition
 from accord.rollout import v1 as rollout_v1
@@ -87,7 +88,7 @@ class Swapper:
             await self._end(services)
 
     async def _bring_in(self, swap: controller_v1.EngineSwap) -> None:
-        while (weights := self.weights()) is None:  # noqa: ASYNC110  a stage finds the model some time
+        while self.weights() is None:  # noqa: ASYNC110  a stage finds the model some time
             await asyncio.sleep(POLL_SECONDS)
         holder = f"runs/{self._journal().run_id}"
         addresses = await find(self._launcher, swap.services, self._journal().run_id, None)
@@ -98,15 +99,7 @@ class Swapper:
         if taken:
             raise FailedPrecondition(f"the service at {taken[0]} draws for this run already", reason="IN_USE")
         async with newcomers(addresses, holder, self._lease_seconds) as replicas:
-            journal = self._journal()
-            swap.services.engine = await try_out(
-                replicas,
-                weights,
-                engine=swap.services.engine,
-                then=journal.ledger.get(facts.ENGINE, rollout_v1.GetStatusResponse),
-                now=await self._rollouts.status_if_any(),
-                deterministic=journal.spec.deterministic,
-            )
+            weights = await self._try_out(swap, replicas)
             swap.checks[:] = CHECKS
 
             async def commit() -> None:
@@ -119,6 +112,29 @@ class Swapper:
                     raise
 
             await self._rollouts.shift(swap.services, replicas, weights, commit)
+
+    async def _try_out(self, swap: controller_v1.EngineSwap, replicas: Replicas) -> types_v1.WeightsRef:
+        """The weights that the newcomers have, once they keep the contract with them."""
+        tried: types_v1.WeightsRef | None = None
+        while True:
+            weights = self.weights()
+            assert weights is not None, "a run does not forget its model"
+            journal = self._journal()
+            try:
+                swap.services.engine = await try_out(
+                    replicas,
+                    weights,
+                    engine=swap.services.engine,
+                    then=journal.ledger.get(facts.ENGINE, rollout_v1.GetStatusResponse),
+                    now=await self._rollouts.status_if_any(),
+                    deterministic=journal.spec.deterministic,
+                )
+                return weights
+            except AccordError as error:
+                # A run that makes steps fast has freed these weights meanwhile, and has others in force.
+                if error.reason != "WEIGHTS_NOT_FOUND" or weights == tried:
+                    raise
+                tried = weights
 
     async def _let_go(self, swap: controller_v1.EngineSwap) -> None:
         await self._rollouts.drained()
