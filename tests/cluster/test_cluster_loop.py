@@ -23,7 +23,7 @@ BEFORE = ("collect", "reward_model", "policy")
 
 def test_a_run_is_finished_whatever_is_scaled_swapped_deleted_and_drained_meanwhile(deployed: Deployed) -> None:
     name = "through"
-    policy = {**tiny(name)["spec"]["policy"], "steps": STEPS}
+    policy = {**tiny(name)["spec"]["policy"], "steps": STEPS, "promptsPerStep": 8}
     deployed.apply(tiny(name, policy=policy))
     deployed.wait_run(name, "is taken", lambda status: condition(status, "Accepted").get("status") == "True", 60)
 

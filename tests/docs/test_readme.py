@@ -31,6 +31,7 @@ FOREIGN = {
     "pip",
     "docker",
     "kubectl",
+    "kind",
 }
 
 
@@ -107,7 +108,7 @@ def check_accord(words: list[str]) -> None:
 
 
 def check_make(words: list[str]) -> None:
-    targets = set(re.findall(r"(?m)^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8")))
+    targets = set(re.findall(r"(?m)^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text(encoding="utf-8")))
     for word in words[1:]:
         assert "=" in word or word in targets, f"make has no target {word}"
 
