@@ -15,6 +15,9 @@ from accord_controller.work import key
 
 EDITABLE = ("spec.rollout.engine", "spec.rollout.replicas", "spec.rollout.engine_options")
 _ENGINE, _, _OPTIONS = EDITABLE
+# Where pods go: those that are made from then on follow it, and nothing is swapped.
+PLACEMENT = "spec.placement"
+_RANKS = f"{PLACEMENT}.trainer_ranks"
 # What is compared as a whole: its fields are no fields of the spec.
 _FREE = "google.protobuf.Struct"
 
@@ -29,16 +32,19 @@ async def edit(journal: Journal, request: controller_v1.UpdateRunRequest, check:
     if not fields:
         return
     swaps.check_goes_on(journal)
-    resolved = spec.resolve(asked).rollout
-    services = _to_draw(facts.services_of(journal.status), resolved, fields)
-    edited = controller_v1.RunSpec()
-    edited.CopyFrom(journal.spec)
-    edited.rollout.CopyFrom(resolved)
-    spec.check_numbers(edited)
-    check(services, edited, "run.spec.rollout")
-    # The swap first: one who was cut off here and asks again finds what differs still, and the swap by its request_id.
-    if not _draws(journal.status, services):
-        await swaps.ask(journal, request.request_id, services)
+    resolved = spec.resolve(asked)
+    if max(1, resolved.placement.trainer_ranks) != max(1, journal.spec.placement.trainer_ranks):
+        _check_editable([_RANKS])  # they would compute other weights
+    if any(field in EDITABLE for field in fields):
+        services = _to_draw(facts.services_of(journal.status), resolved.rollout, fields)
+        edited = controller_v1.RunSpec()
+        edited.CopyFrom(journal.spec)
+        edited.rollout.CopyFrom(resolved.rollout)
+        spec.check_numbers(edited)
+        check(services, edited, "run.spec.rollout")
+        # The swap first: who was cut off here and asks again finds what differs still, and the swap by its request_id.
+        if not _draws(journal.status, services):
+            await swaps.ask(journal, request.request_id, services)
     if asked != journal.asked:
         await _record(journal, request, asked, resolved, fields)
 
@@ -54,7 +60,7 @@ def _edited(
     source, target = controller_v1.Run(), controller_v1.Run(spec=before)
     source.CopyFrom(request.run)
     source.spec.rollout.SetInParent()
-    taken = FieldMask(paths=[field for field in fields if field in EDITABLE])
+    taken = FieldMask(paths=[field for field in fields if _may_be_edited(field)])
     taken.MergeMessage(source, target, replace_message_field=True)
     after = target.spec
     if _ENGINE in fields and _OPTIONS not in fields and after.rollout.engine != before.rollout.engine:
@@ -77,15 +83,19 @@ def _differences(one: Message, other: Message, at: str) -> Iterable[str]:
 
 
 def _check_editable(fields: Iterable[str]) -> None:
-    fixed = [field for field in fields if field not in EDITABLE]
+    fixed = [field for field in fields if not _may_be_edited(field)]
     if fixed:
-        may = ", ".join(field.removeprefix("spec.") for field in EDITABLE)
+        may = ", ".join(field.removeprefix("spec.") for field in (*EDITABLE, PLACEMENT))
         raise InvalidArgument(
             f"{', '.join(field.removeprefix('spec.') for field in fixed)}: a run keeps that to its end; what may be "
             f"edited: {may}. For anything else start another run",
             reason="NOT_EDITABLE",
             violations=[FieldViolation(f"run.{field}", "a run keeps this to its end") for field in fixed],
         )
+
+
+def _may_be_edited(field: str) -> bool:
+    return field in EDITABLE or field == PLACEMENT or (field.startswith(f"{PLACEMENT}.") and field != _RANKS)
 
 
 def _to_draw(
@@ -123,16 +133,19 @@ async def _record(
     journal: Journal,
     request: controller_v1.UpdateRunRequest,
     asked: controller_v1.RunSpec,
-    resolved: controller_v1.RolloutSpec,
+    resolved: controller_v1.RunSpec,
     fields: Sequence[str],
 ) -> None:
     number = 1
     while key(0, "edit", number) in journal.ledger:
         number += 1
     names = [field.removeprefix("spec.") for field in fields]
-    before = controller_v1.RolloutSpec()
-    before.CopyFrom(journal.spec.rollout)
-    journal.spec.rollout.CopyFrom(resolved)
+    before = controller_v1.RunSpec()
+    before.CopyFrom(journal.spec)
+    journal.spec.rollout.CopyFrom(resolved.rollout)
+    journal.spec.ClearField("placement")
+    if resolved.HasField("placement"):
+        journal.spec.placement.CopyFrom(resolved.placement)
     try:
         await journal.note(
             [journal.ledger.message_entry(key(0, "edit", number), request)],
@@ -140,5 +153,5 @@ async def _record(
             spec=asked,
         )
     except BaseException:
-        journal.spec.rollout.CopyFrom(before)
+        journal.spec.CopyFrom(before)
         raise

@@ -121,6 +121,24 @@ async def test_what_may_not_change_is_refused_by_name_and_nothing_is_edited(
         await client.runs.update(run, etag="0")
 
 
+async def test_where_pods_go_may_be_edited_and_swaps_nothing_but_how_many_train_may_not(
+    client: accord.Client, run: controller_v1.Run
+) -> None:
+    run.spec.placement.trainer.node_selector["gpu"] = "h100"
+    edited = await client.runs.update(run)
+    assert edited.spec == run.spec
+    assert edited.status.resolved_spec.placement.trainer.node_selector == {"gpu": "h100"}
+    assert not edited.status.swaps
+    run.spec.placement.trainer.priority_class = "training"
+    assert (await client.runs.update(run)).spec == run.spec
+    run.spec.placement.trainer_ranks = 2
+    with pytest.raises(InvalidArgument, match=r"placement\.trainer_ranks: a run keeps that to its end") as fixed:
+        await client.runs.update(run)
+    assert fixed.value.reason == "NOT_EDITABLE"
+    run.spec.ClearField("placement")
+    assert not (await client.runs.update(run)).status.resolved_spec.HasField("placement")
+
+
 async def test_a_run_that_is_over_is_not_edited_but_the_same_spec_again_is_no_edit(
     client: accord.Client, run: controller_v1.Run
 ) -> None:

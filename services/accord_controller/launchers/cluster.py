@@ -49,6 +49,7 @@ class Cluster:
         """`namespace`: empty for the pod's own, outside a cluster `default`."""
         self._namespace = namespace
         self._client: DynamicClient | None = None
+        self._serves: dict[str, bool] = {}
         self._connecting = asyncio.Lock()
 
     @property
@@ -71,6 +72,16 @@ class Cluster:
         selector = ",".join(f"{key}={value}" if value else key for key, value in labels.items())
         found = await self._ask("get", self._path(kind), label_selector=selector, field_selector=fields or None)
         return [{"kind": kind, **item} for item in found["items"]]
+
+    async def serves(self, group: str) -> bool:
+        """Whether the cluster has an API group: what was installed in it is found by that."""
+        if group not in self._serves:
+            try:
+                await self._ask("get", f"/apis/{quote(group)}")
+                self._serves[group] = True
+            except NotFound:
+                self._serves[group] = False
+        return self._serves[group]
 
     async def apply(self, body: Object, *, subresource: str = "") -> Object:
         """Creates or changes an object so that it has what `body` says (server-side apply); what others set stays."""

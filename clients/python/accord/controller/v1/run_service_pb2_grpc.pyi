@@ -45,8 +45,8 @@ class RunServiceStub:
     SWAP_UNDER_WAY, NO_LAUNCHER.
     """
     UpdateRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.UpdateRunRequest, _run_service_pb2.UpdateRunResponse]
-    """Edits what may change in a run's spec while it goes on: `rollout.engine`, `rollout.replicas` and
-    `rollout.engine_options`; other fields are refused by name. Where something else is to draw from then on, it is swapped
+    """Edits what may change in a run's spec while it goes on: `rollout.engine`, `rollout.replicas`,
+    `rollout.engine_options` and `placement`; other fields are refused by name. Where something else is to draw from then on, it is swapped
     in as by SwapEngine. The same edit again changes nothing. FAILED_PRECONDITION/RUN_ENDED, SWAP_UNDER_WAY, NO_LAUNCHER;
     ABORTED/ETAG_MISMATCH.
     """
@@ -154,8 +154,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.UpdateRunRequest,
         context: _aio.ServicerContext[_run_service_pb2.UpdateRunRequest, _abc.Awaitable[_run_service_pb2.UpdateRunResponse]],
     ) -> _abc.Awaitable[_run_service_pb2.UpdateRunResponse]:
-        """Edits what may change in a run's spec while it goes on: `rollout.engine`, `rollout.replicas` and
-        `rollout.engine_options`; other fields are refused by name. Where something else is to draw from then on, it is swapped
+        """Edits what may change in a run's spec while it goes on: `rollout.engine`, `rollout.replicas`,
+        `rollout.engine_options` and `placement`; other fields are refused by name. Where something else is to draw from then on, it is swapped
         in as by SwapEngine. The same edit again changes nothing. FAILED_PRECONDITION/RUN_ENDED, SWAP_UNDER_WAY, NO_LAUNCHER;
         ABORTED/ETAG_MISMATCH.
         """
