@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from accord.errors import FailedPrecondition, InvalidArgument, Unavailable
-from accord_controller.launchers import copies, health, pods
+from accord_controller.launchers import copies, health, placement, pods
 from accord_controller.launchers.cluster import Cluster, Object
 from accord_controller.launchers.copies import Copy
 from accord_controller.launchers.given import healthy_ones
@@ -144,12 +144,17 @@ class RunLauncher:
         return address
 
     async def _apply(self, copy: Copy) -> tuple[Object, int]:
-        """The workload and its port: creates what is not there, changes what is otherwise than its template says; what
-        is as it should be goes on undisturbed."""
+        """The workload and its port: creates what is not there, changes what is otherwise than its template and the Run
+        say; what is as it should be goes on undisturbed."""
         template = await self._template(copy)
-        owner = copies.owner_of(await self._cluster.get("Run", self._run_id))
+        run = await self._cluster.get("Run", self._run_id)
+        owner, wanted = copies.owner_of(run), placement.of_run(run)
         await self._cluster.apply(copies.address_of(template, copy, owner=owner))
-        workload = await self._cluster.apply(copies.workload(template, copy, owner=owner))
+        kueue = bool(wanted.queue) and await self._cluster.serves(placement.KUEUE)
+        made = placement.placed(copies.workload(template, copy, owner=owner), wanted, copy.service, kueue=kueue)
+        if placement.ranks_of(wanted, copy.service) > 1:
+            await self._cluster.apply(placement.meeting_point(made, copy.labels, owner=owner))
+        workload = await self._cluster.apply(made)
         return workload, copies.port_of(template)
 
     async def _template(self, copy: Copy) -> Object:
