@@ -59,6 +59,8 @@ def _reachable(message: Descriptor, seen: set[str]) -> Iterator[Descriptor]:
     """`message` and those below it that a caller can fill in; output-only fields are not looked into."""
     if message.full_name in seen or not message.full_name.startswith("accord."):
         return
+    if message.GetOptions().map_entry:  # written by protoc: the map's own field says how it behaves
+        return
     seen.add(message.full_name)
     yield message
     for field in message.fields:

@@ -909,6 +909,8 @@ Global___ServicePlacement: _TypeAlias = ServicePlacement  # noqa: Y015
 
 @_typing.final
 class Toleration(_message.Message):
+    """A taint of nodes that a pod bears, as Kubernetes has it in a pod's `tolerations`."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     KEY_FIELD_NUMBER: _builtins.int
