@@ -51,7 +51,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Ite
             kube.kubectl("apply", "-f", "-", text=json.dumps(one))
         prompts = write_prompts(folder / "prompts.jsonl")
         kube.copy_in(NAMESPACE, {"models/tiny": tiny_folder, "prompts.jsonl": prompts}, "accord/trainer:0.1.0")
-        yield Deployed()
+        yield Deployed(folder)
     finally:
         if not KEEP:
             kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,12 @@ WAIT_SECONDS = 300.0
 ENDED = ("Succeeded", "Failed", "Cancelled")
 
 
+@dataclass(frozen=True)
 class Deployed:
     """One namespace with Accord in it."""
+
+    # The kustomization that was applied.
+    overlay: Path
 
     def kubectl(self, *arguments: str, text: str | None = None, timeout: float = 120) -> str:
         """What kubectl says in the namespace; also written where ACCORD_TRANSCRIPT says."""
