@@ -24,7 +24,7 @@ BEFORE = ("collect", "reward_model", "policy")
 def test_a_run_is_finished_whatever_is_scaled_swapped_deleted_and_drained_meanwhile(deployed: Deployed) -> None:
     name = f"through-{os.getpid()}"  # a name is not done twice: where it stays deployed
     policy = {**tiny(name)["spec"]["policy"], "steps": STEPS, "promptsPerStep": 8}
-    # So slow that it stays random: a policy that always says the same fails the check of newcomers that seeds decide.
+    # So slow that it stays random: at the usual rate so many steps collapse a tiny policy onto one answer.
     policy["options"] = {"learning_rate": 1e-6, "warmup_updates": 1}
     deployed.apply(tiny(name, policy=policy))
     deployed.wait_run(name, "is taken", lambda status: condition(status, "Accepted").get("status") == "True", 60)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from accord.conformance.check import NotApplicable, check, demand
+from accord.conformance.check import NotApplicable, Unmet, check, demand
 from accord.conformance.target import PROMPTS, Target
-from accord.errors import InvalidArgument, Unimplemented
+from accord.errors import FailedPrecondition, InvalidArgument, Unimplemented
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 
@@ -16,18 +16,52 @@ def tokens(samples: dict[int, types_v1.Sample]) -> dict[int, list[int]]:
     return {index: list(sample.response_token_ids) for index, sample in samples.items()}
 
 
+# Draws that come out alike against odds of e to this, nats, are no coincidence.
+COINCIDENCE = math.log(1e-9)
+# Where a policy leaves no choice at one, the next gives it more; at the last none has got an answer that is certain.
+TEMPERATURES = (1.0, 2.0, 1000.0)
+
+
 @check(
-    demands="the same seeds and weights give the same tokens, other seeds others",
-    fix="derive every sample's random numbers from (prompt seed, j) alone",
+    demands="the same seeds and weights give the same tokens, other seeds others, as far as the policy leaves a choice",
+    fix="derive every sample's random numbers from (prompt seed, j) alone, and divide the logits by the temperature",
 )
 async def seeds_decide(target: Target) -> None:
-    first = await target.samples(target.request(n=3))
-    demand(tokens(await target.samples(target.request(n=3))) == tokens(first), "the same seeds gave other tokens")
-    demand(len({sample.seed for sample in first.values()}) == len(first), "two samples report the same seed")
-    others = target.request(n=3)
-    for prompt in others.prompts:
-        prompt.seed += 1000
-    demand(tokens(await target.samples(others)) != tokens(first), "other seeds gave the same tokens")
+    for temperature in TEMPERATURES:
+        request = target.request(n=3, sampling=types_v1.SamplingParams(max_new_tokens=12, temperature=temperature))
+        try:
+            first = await target.samples(request)
+        except (InvalidArgument, FailedPrecondition, Unimplemented) as error:
+            if temperature == 1:
+                raise
+            raise NotApplicable(
+                "the policy gives one answer whatever the seed, its log-probabilities say so too, and the engine "
+                f"refuses the temperature {temperature:g}, at which it would have a choice: {error.message}"
+            ) from error
+        request.request_id = target.request_id()
+        demand(tokens(await target.samples(request)) == tokens(first), "the same seeds gave other tokens")
+        demand(len({sample.seed for sample in first.values()}) == len(first), "two samples report the same seed")
+        request.request_id = target.request_id()
+        for prompt in request.prompts:
+            prompt.seed += 1000
+        if told_apart(first, await target.samples(request), request.n):
+            return
+    raise Unmet(f"other seeds gave the same tokens, also at temperature {temperature:g}")
+
+
+def told_apart(first: dict[int, types_v1.Sample], others: dict[int, types_v1.Sample], n: int) -> bool:
+    """Whether any of the samples differ that differ in their seed alone. Unmet where some are alike that their own
+    log-probabilities call too unlikely for that."""
+    pairs = [(first[index], others[index]) for index in first]
+    pairs += [(first[index], first[index - 1]) for index in first if index % n]
+    alike = [one for one, other in pairs if one.response_token_ids == other.response_token_ids]
+    chance = math.fsum(logprob for one in alike for logprob in one.logprobs)
+    demand(
+        not chance < COINCIDENCE,
+        f"other seeds gave the same tokens in {len(alike)} of {len(pairs)} draws, of which their log-probabilities say "
+        f"that it happens once in e^{-chance:.0f} times",
+    )
+    return len(alike) < len(pairs)
 
 
 @check(
