@@ -35,10 +35,11 @@ class Journal:
         stage_usage: controller_v1.StageUsage,
         told: Callable[[], None],
         check: Callable[[], None],
+        drawing: Callable[[], int] = lambda: 0,
         ticking: bool = True,
     ) -> None:
         """`told` is called after each commit; `check` after each fact, and raises when the run should stop there.
-        `ticking`: whether time spent counts as the stage's."""
+        `drawing`: how many rollout services draw. `ticking`: whether time spent counts as the stage's."""
         self.run_id = run.run_id
         self.ledger = ledger
         self.status = controller_v1.RunStatus()
@@ -53,6 +54,7 @@ class Journal:
         self._store = store
         self._told = told
         self._check = check
+        self._drawing = drawing
         self._earlier_seconds = stage_seconds
         self._since = time.monotonic()
         self._ticking = ticking
@@ -131,6 +133,7 @@ class Journal:
         model: controller_v1.Model | None = None,
         spec: controller_v1.RunSpec | None = None,
     ) -> None:
+        self.status.drawing = self._drawing()
         change = Commit(
             status=self.status,
             spec=spec,

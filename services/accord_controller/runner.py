@@ -198,6 +198,7 @@ class Runner:
                 stage_usage=await self._store.stage_usage(self.run_id),
                 told=self._told,
                 check=self._switch.check,
+                drawing=lambda: len(self._services.rollouts.addresses),
             )
             return self._journal
 

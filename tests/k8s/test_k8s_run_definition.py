@@ -129,6 +129,9 @@ def test_runs_are_scaled_as_anything_else_is() -> None:
     assert scale["specReplicasPath"] == ".spec.rollout.replicas"
     shown = resource.status_of(controller_v1.Run(run_id="tiny"))
     assert shown["selector"] == "accord.dev/run=tiny,app.kubernetes.io/component=rollout"
+    # How many there are, also where autoscaling brought more than were asked for.
+    grown = controller_v1.RunStatus(rollout=controller_v1.RolloutServices(engine="e", replicas=1), drawing=3)
+    assert resource.status_of(controller_v1.Run(run_id="tiny", status=grown))["replicas"] == 3
 
 
 def test_what_was_changed_is_named_as_in_the_file() -> None:

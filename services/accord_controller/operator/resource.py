@@ -105,7 +105,7 @@ def status_of(run: controller_v1.Run) -> Object:
         "message": status.message,
         "simulatedFeedback": status.simulated_feedback,
         "engine": ", ".join(status.rollout.addresses) or status.rollout.engine,
-        "replicas": len(status.rollout.addresses) or status.rollout.replicas,
+        "replicas": status.drawing or len(status.rollout.addresses) or status.rollout.replicas,
         "selector": f"accord.dev/run={run.run_id},app.kubernetes.io/component=rollout",
         "results": [_result(result) for result in status.iterations],
     }

@@ -1064,6 +1064,7 @@ class RunStatus(_message.Message):
     ROLLOUT_FIELD_NUMBER: _builtins.int
     SWAPS_FIELD_NUMBER: _builtins.int
     INTERRUPTED_FIELD_NUMBER: _builtins.int
+    DRAWING_FIELD_NUMBER: _builtins.int
     state: Global___RunState.ValueType
     iteration: _builtins.int
     """From 1; 0 while the base model is measured."""
@@ -1077,6 +1078,8 @@ class RunStatus(_message.Message):
     """Preferences were given by simulated annotators."""
     interrupted: _builtins.bool
     """It is paused because the controller ended, and nobody asked for that."""
+    drawing: _builtins.int
+    """Rollout services that drew when this was written, those that autoscaling brought among them; 0 where none is up."""
     @_builtins.property
     def iterations(self) -> _containers.RepeatedCompositeFieldContainer[Global___IterationResult]:
         """One for each iteration that ended; the first, 0, is the base model."""
@@ -1113,10 +1116,11 @@ class RunStatus(_message.Message):
         rollout: Global___RolloutServices | None = ...,
         swaps: _abc.Iterable[Global___EngineSwap] | None = ...,
         interrupted: _builtins.bool = ...,
+        drawing: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["promoted", b"promoted", "resolved_spec", b"resolved_spec", "rollout", b"rollout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["interrupted", b"interrupted", "iteration", b"iteration", "iterations", b"iterations", "message", b"message", "promoted", b"promoted", "resolved_spec", b"resolved_spec", "rollout", b"rollout", "simulated_feedback", b"simulated_feedback", "stage", b"stage", "state", b"state", "step", b"step", "swaps", b"swaps", "total_steps", b"total_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drawing", b"drawing", "interrupted", b"interrupted", "iteration", b"iteration", "iterations", b"iterations", "message", b"message", "promoted", b"promoted", "resolved_spec", b"resolved_spec", "rollout", b"rollout", "simulated_feedback", b"simulated_feedback", "stage", b"stage", "state", b"state", "step", b"step", "swaps", b"swaps", "total_steps", b"total_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
