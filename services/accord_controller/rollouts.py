@@ -106,6 +106,12 @@ class Rollouts:
         async with self._changing:
             await self._members().update_weights(weights)
             self.weights = weights
+            for address, failed in self._members().failed_sources.items():
+                reasons = "; ".join(f"{one.uri}: {one.failure.reason}" for one in failed)
+                await self._say(
+                    "weights_fallback",
+                    f"the rollout service at {address} took version {weights.version} from another source ({reasons})",
+                )
 
     async def acquire(self) -> None:
         """Takes or renews the lease of every replica. FailedPrecondition, LEASE_HELD."""

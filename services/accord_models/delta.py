@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +30,22 @@ class DeltaSize:
     bytes: int
 
 
-def write_delta(base: Path, new: Path, target: Path) -> DeltaSize:
-    """Writes what turns the model in folder `base` into that in `new` as folder `target`, whole or not at all.
+@dataclass(frozen=True)
+class Delta:
+    """What turns one model into another, found and not written yet. Reads the files of the latter when it is."""
+
+    size: DeltaSize
+    _parts: Mapping[str, tuple[str, Bits]] = field(repr=False)
+
+    def write(self, target: Path) -> None:
+        """As folder `target`, whole or not at all. ResourceExhausted/DISK_FULL before anything is written."""
+        atomic.require_space(target.parent, self.size.bytes)
+        with atomic.folder(target) as part:
+            _write(part / FILE, self._parts)
+
+
+def find_delta(base: Path, new: Path) -> Delta:
+    """What turns the model in folder `base` into that in `new`.
 
     InvalidArgument/OTHER_ARCHITECTURE where the two have not the same tensors.
     """
@@ -46,10 +60,15 @@ def write_delta(base: Path, new: Path, target: Path) -> DeltaSize:
         elements += after.size
         changed += indices.size
         parts |= _parts(tensor, after, indices)
-    with atomic.folder(target) as part:
-        _write(part / FILE, parts)
-        size = (part / FILE).stat().st_size
-    return DeltaSize(elements, changed, size)
+    size = len(_header(parts)) + sum(content.nbytes for _, content in parts.values())
+    return Delta(DeltaSize(elements, changed, size), parts)
+
+
+def write_delta(base: Path, new: Path, target: Path) -> DeltaSize:
+    """`find_delta`, written as folder `target`."""
+    found = find_delta(base, new)
+    found.write(target)
+    return found.size
 
 
 def apply_delta(base: Path, delta: Path, target: Path) -> None:
@@ -94,6 +113,13 @@ def _parts(tensor: StoredTensor, after: Bits, indices: np.ndarray) -> Mapping[st
 
 def _write(path: Path, parts: Mapping[str, tuple[str, Bits]]) -> None:
     """By hand: the library writes no arrays of types that numpy has not (BF16)."""
+    with path.open("wb") as out:
+        out.write(_header(parts))
+        for name in sorted(parts):
+            out.write(np.ascontiguousarray(parts[name][1]).data)
+
+
+def _header(parts: Mapping[str, tuple[str, Bits]]) -> bytes:
     header: dict[str, object] = {"__metadata__": {"format": "accord-delta-1"}}
     at = 0
     for name in sorted(parts):
@@ -102,11 +128,7 @@ def _write(path: Path, parts: Mapping[str, tuple[str, Bits]]) -> None:
         at += parts[name][1].nbytes
     text = json.dumps(header).encode()
     length = (len(text) + 7) // 8 * 8
-    with path.open("wb") as out:
-        out.write(length.to_bytes(8, "little"))
-        out.write(text.ljust(length))
-        for name in sorted(parts):
-            out.write(np.ascontiguousarray(parts[name][1]).data)
+    return length.to_bytes(8, "little") + text.ljust(length)
 
 
 def _indices(tensor: StoredTensor | None, name: str) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,8 @@ from accord_rollout.engine import Activate, Weights
 from accord_runtime import artifacts
 from accord_runtime.digest import weights_digest
 from accord_runtime.transfer import Limits
+
+log = logging.getLogger(__name__)
 
 _KEPT = 2  # versions whose folders in the cache stay: the one in force, and the one before it
 
@@ -59,15 +62,22 @@ class Sources:
                 "weights.format", f"unknown format {ref.format!r}; there is: {', '.join(self.formats)}"
             )
         base = self._base(ref) if ref.format in ("adapter", "delta") else None
+        shorter = ref.HasField("delta")
+        if shorter and base is not None:
+            raise InvalidArgument.at("weights.delta", f"is a way to a whole model, and the format is {ref.format}")
 
         async def attempt(uri: str, limits: Limits) -> Found:
+            if shorter and uri == ref.delta.uri:
+                return Found(*await self._delta(ref, uri, limits, self._base(as_delta(ref))), uri)
             if base is None:
                 return await self._merged(ref, uri, limits, early)
             make = self._delta if ref.format == "delta" else self._adapter
-            folder, digest = await make(ref, uri, limits, base)
-            return Found(folder, digest, uri)
+            return Found(*await make(ref, uri, limits, base), uri)
 
-        fetched = await artifacts.first_of([ref.uri, *ref.fallback_uris], self._limits, attempt)
+        uris = [*([ref.delta.uri] if shorter else []), ref.uri, *ref.fallback_uris]
+        fetched = await artifacts.first_of(uris, self._limits, attempt)
+        for one in fetched.failed:
+            log.warning("version %d: %s did not serve: %s", ref.version, one.uri, one.error.message)
         return replace(fetched.result, failed=[_failed_message(one) for one in fetched.failed])
 
     def keep(self, weights: Weights, folder: Path) -> None:
@@ -159,6 +169,18 @@ class Sources:
             reason="BASE_MISSING",
             metadata={"base_version": str(ref.base_version), "base_digest": ref.base_digest, "kept": known},
         )
+
+
+def as_delta(ref: types_v1.WeightsRef) -> types_v1.WeightsRef:
+    """The same weights, by their delta alone."""
+    return types_v1.WeightsRef(
+        uri=ref.delta.uri,
+        version=ref.version,
+        digest=ref.digest,
+        format="delta",
+        base_version=ref.delta.base_version,
+        base_digest=ref.delta.base_digest,
+    )
 
 
 def _failed_message(failed: artifacts.FailedSource) -> rollout_v1.FailedSource:

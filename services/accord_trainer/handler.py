@@ -16,6 +16,7 @@ from accord_runtime.idempotency import Once
 from accord_runtime.leases import LeaseTable
 from accord_trainer.algorithm import Experience
 from accord_trainer.curves import Curves
+from accord_trainer.publisher import DELTA
 from accord_trainer.record import facts
 from accord_trainer.shelf import Shelf, folder_bytes, needed_digests
 from accord_trainer.training import GROUP
@@ -150,10 +151,14 @@ class TrainerHandler:
             response.freed_bytes += self._shelf.bytes(training_id)
             if not request.dry_run:
                 await self._delete(training_id)
-        root = self._shelf.publisher.root
+        root, kept = self._shelf.publisher.root, set[str]()
         for folder in sorted(root.iterdir()) if root.is_dir() else ():
+            # A delta has no digest of its own that anybody knows: it stays with what it leads to.
+            if folder.suffix == DELTA and folder.stem in kept:
+                continue
             # Folders that begin with a dot are being written, or were when somebody was killed.
             if not folder.name.startswith(".") and await asyncio.to_thread(weights_digest, folder) in keep:
+                kept.add(folder.name)
                 continue
             response.freed.append(str(folder.resolve()))
             response.freed_bytes += folder_bytes(folder)

@@ -122,7 +122,9 @@ def make_bench(settings: TrainerSettings) -> Bench:
     world: World = Alone()
     if started_by_torchrun():
         world = Ranks(sharded=settings.parallel == "fsdp", seconds=settings.collective_seconds)
-    publisher = Publisher(settings.state_dir / "artifacts", settings.scheme, address, world)
+    publisher = Publisher(
+        settings.state_dir / "artifacts", settings.scheme, address, world, delta_below=settings.delta_below
+    )
     limit = int(settings.memory_gib * 2**30) if settings.memory_gib else None
     peak = settings.peak_tflops * 1e12 or None
     return Bench(settings.state_dir / "trainer", publisher, world, device, limit, peak, settings.undo)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from accord_runtime.settings import ServiceSettings, service_config
 
@@ -17,6 +17,13 @@ class TrainerSettings(ServiceSettings):
     threads: int = Field(0, ge=0, description="Threads to compute with; 0 leaves it to OMP_NUM_THREADS and the cores.")
     scheme: Literal["file", "grpc"] = Field(
         "file", description="URI scheme of published weights unless asked otherwise."
+    )
+    delta_below: float = Field(
+        0,
+        ge=0,
+        le=1,
+        description="Publish what a step changed besides the whole, where it comes to less than this part of the "
+        "whole's bytes; 0: never. Needs --scheme grpc.",
     )
     advertise: str = Field("", description="host:port in grpc:// URIs; empty: where this service serves.")
     max_loaded: int = Field(
@@ -48,3 +55,9 @@ class TrainerSettings(ServiceSettings):
         "mlflow; by commas.",
     )
     max_lease_seconds: float = Field(600, gt=0, description="The longest lease given, seconds.")
+
+    @model_validator(mode="after")
+    def _deltas_travel(self) -> TrainerSettings:
+        if self.delta_below and self.scheme != "grpc":
+            raise ValueError("delta_below saves bytes on the way, and files do not travel: give --scheme grpc")
+        return self

@@ -214,7 +214,10 @@ class LiveTraining:
             metrics=metrics,
         )
         if request.publish:
-            result.weights.CopyFrom(self._publish(version, digest, ""))
+            weights = self._publish(version, digest, "")
+            figures = self.publisher.add_delta(weights, self._id, self.record.version, self.record.digest)
+            result.weights.CopyFrom(weights)
+            result.metrics.update(figures)
         result.seconds = time.monotonic() - started
         if "tokens" in metrics:
             result.metrics["tokens_per_second"] = metrics["tokens"] / max(result.seconds, 1e-9)

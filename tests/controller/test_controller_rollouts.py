@@ -150,3 +150,28 @@ def test_what_all_runs_share_has_no_name_and_what_a_swap_brought_in_is_the_runs_
     services.swap = 3
     services.engine_options.update({"kv_cache_gib": 1})
     assert rollout_set(services, "demo") == RolloutSet("vllm", 2, '{"kv_cache_gib": 1.0}', "rollout.demo.3")
+
+
+async def test_weights_that_came_by_another_way_than_the_first_are_told_with_the_reason(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    told: list[tuple[str, str]] = []
+
+    async def tell(kind: str, message: str) -> None:
+        told.append((kind, message))
+
+    weights = weights_ref(make_tiny_model(tmp_path / "other", seed=3), 1)
+    weights.delta.uri, weights.delta.base_digest = "file:///nowhere", "1" * 64
+    async with service(tmp_path / "one") as address:
+        rollouts = Rollouts(Elsewhere([address]), "demo", 60)
+        try:
+            await rollouts.connect(lambda: controller_v1.RolloutServices(engine="transformers", replicas=1), tell)
+            await rollouts.update_weights(weights_ref(tiny_folder, 0))
+            assert told == []
+            await rollouts.update_weights(weights)
+            assert (await status(address)).digest == weights.digest
+        finally:
+            await rollouts.close()
+    ((kind, message),) = told
+    assert kind == "weights_fallback"
+    assert "file:///nowhere: BASE_MISSING" in message

@@ -13,6 +13,7 @@ import grpc.aio
 
 from accord.areas.rollout import Rollout
 from accord.errors import AccordError, AlreadyExists, NotFound, ResourceExhausted, Unimplemented
+from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 
 # Prepared versions that nobody will activate are in the way: another of this number, or too many of them.
@@ -64,6 +65,8 @@ class Replica:
     work: set[asyncio.Task[None]] = field(default_factory=set)
     # Versions whose PrepareWeights the engine does not offer are put in force in one go.
     in_one_go: dict[int, types_v1.WeightsRef] = field(default_factory=dict)
+    # Of the weights that it was given last: where they could not be fetched from, before they could.
+    failed_sources: list[rollout_v1.FailedSource] = field(default_factory=list)
 
     def takes_work(self) -> bool:
         """Whether it may be asked for something now."""
@@ -71,6 +74,7 @@ class Replica:
 
     async def prepare(self, weights: types_v1.WeightsRef, timeout: float) -> None:
         """Fetched and verified, or in force already. Under a lease, what somebody left prepared gives way."""
+        self.failed_sources = []
         if await self._serves(weights):
             return
         try:
@@ -87,7 +91,8 @@ class Replica:
     async def activate(self, weights: types_v1.WeightsRef, timeout: float) -> None:
         """In force: what was prepared, or where the engine has one phase only, all of it now."""
         if self.in_one_go.pop(weights.version, None) is not None:
-            await self.rollout.update_weights(weights, lease_token=self.lease_token, timeout=timeout)
+            updated = await self.rollout.update_weights(weights, lease_token=self.lease_token, timeout=timeout)
+            self.failed_sources = list(updated.failed_sources)
         elif not await self._serves(weights):
             await self.rollout.activate_weights(weights.version, lease_token=self.lease_token, timeout=timeout)
 
@@ -109,7 +114,8 @@ class Replica:
         return status.ready and (status.version, status.digest) == (weights.version, weights.digest)
 
     async def _prepare(self, weights: types_v1.WeightsRef, timeout: float) -> None:
-        await self.rollout.prepare_weights(weights, lease_token=self.lease_token, timeout=timeout)
+        prepared = await self.rollout.prepare_weights(weights, lease_token=self.lease_token, timeout=timeout)
+        self.failed_sources = list(prepared.failed_sources)
 
 
 @dataclass

@@ -79,6 +79,11 @@ class Replicas:
         """Samples that a second replica was asked for, so far."""
         return self._pool.hedged_samples
 
+    @property
+    def failed_sources(self) -> dict[str, list[rollout_v1.FailedSource]]:
+        """Of the weights given last, by address: the sources that did not serve before one did, and why."""
+        return {one.address: one.failed_sources for one in self._pool.members if one.failed_sources}
+
     def add(self, address: str, *, lease_token: str = "") -> None:
         """A further replica; it takes work from now on. Give it the weights first where requests name no version."""
         if address not in self.addresses:

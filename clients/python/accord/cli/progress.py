@@ -24,6 +24,7 @@ SAID = {
     "replayed": "replayed from the ledger",
     "service_restarted": "a service was restarted",
     "retry": "trying again",
+    "weights_fallback": "weights from another source",
     "left_out": "left out",
     "waiting": "waiting",
     "failed": "FAILED",

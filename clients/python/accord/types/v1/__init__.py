@@ -19,6 +19,7 @@ from accord.types.v1.tensor_pb2 import DATA_TYPE_INT64 as DATA_TYPE_INT64
 from accord.types.v1.tensor_pb2 import DATA_TYPE_UNSPECIFIED as DATA_TYPE_UNSPECIFIED
 from accord.types.v1.tensor_pb2 import DataType as DataType
 from accord.types.v1.tensor_pb2 import Tensor as Tensor
+from accord.types.v1.weights_pb2 import WeightsDelta as WeightsDelta
 from accord.types.v1.weights_pb2 import WeightsRef as WeightsRef
 
 __all__ = [
@@ -41,5 +42,6 @@ __all__ = [
     "SamplingParams",
     "Segment",
     "Tensor",
+    "WeightsDelta",
     "WeightsRef",
 ]

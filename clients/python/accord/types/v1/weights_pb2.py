@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61\x63\x63ord/types/v1/weights.proto\x12\x0f\x61\x63\x63ord.types.v1\x1a\x1fgoogle/api/field_behavior.proto\"\xe9\x01\n\nWeightsRef\x12\x11\n\x03uri\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07version\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x14\n\x06\x64igest\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x66ormat\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1f\n\x0c\x62\x61se_version\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x19\n\x0b\x62\x61se_digest\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rmerged_digest\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rfallback_uris\x18\x08 \x03(\tB\x04\xe2\x41\x01\x01\x42\x0f\n\r_base_versionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61\x63\x63ord/types/v1/weights.proto\x12\x0f\x61\x63\x63ord.types.v1\x1a\x1fgoogle/api/field_behavior.proto\"\x9d\x02\n\nWeightsRef\x12\x11\n\x03uri\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07version\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x14\n\x06\x64igest\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x66ormat\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1f\n\x0c\x62\x61se_version\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x19\n\x0b\x62\x61se_digest\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rmerged_digest\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rfallback_uris\x18\x08 \x03(\tB\x04\xe2\x41\x01\x01\x12\x32\n\x05\x64\x65lta\x18\t \x01(\x0b\x32\x1d.accord.types.v1.WeightsDeltaB\x04\xe2\x41\x01\x01\x42\x0f\n\r_base_version\"X\n\x0cWeightsDelta\x12\x11\n\x03uri\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x62\x61se_digest\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x62\x61se_version\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,6 +48,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WEIGHTSREF'].fields_by_name['merged_digest']._serialized_options = b'\342A\001\001'
   _globals['_WEIGHTSREF'].fields_by_name['fallback_uris']._loaded_options = None
   _globals['_WEIGHTSREF'].fields_by_name['fallback_uris']._serialized_options = b'\342A\001\001'
+  _globals['_WEIGHTSREF'].fields_by_name['delta']._loaded_options = None
+  _globals['_WEIGHTSREF'].fields_by_name['delta']._serialized_options = b'\342A\001\001'
+  _globals['_WEIGHTSDELTA'].fields_by_name['uri']._loaded_options = None
+  _globals['_WEIGHTSDELTA'].fields_by_name['uri']._serialized_options = b'\342A\001\002'
+  _globals['_WEIGHTSDELTA'].fields_by_name['base_digest']._loaded_options = None
+  _globals['_WEIGHTSDELTA'].fields_by_name['base_digest']._serialized_options = b'\342A\001\002'
+  _globals['_WEIGHTSDELTA'].fields_by_name['base_version']._loaded_options = None
+  _globals['_WEIGHTSDELTA'].fields_by_name['base_version']._serialized_options = b'\342A\001\001'
   _globals['_WEIGHTSREF']._serialized_start=84
-  _globals['_WEIGHTSREF']._serialized_end=317
+  _globals['_WEIGHTSREF']._serialized_end=369
+  _globals['_WEIGHTSDELTA']._serialized_start=371
+  _globals['_WEIGHTSDELTA']._serialized_end=459
 # @@protoc_insertion_point(module_scope)

@@ -11,10 +11,10 @@ import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -32,6 +32,7 @@ class WeightsRef(_message.Message):
     BASE_DIGEST_FIELD_NUMBER: _builtins.int
     MERGED_DIGEST_FIELD_NUMBER: _builtins.int
     FALLBACK_URIS_FIELD_NUMBER: _builtins.int
+    DELTA_FIELD_NUMBER: _builtins.int
     uri: _builtins.str
     """A folder in Hugging Face layout (config.json, tokenizer, *.safetensors): `file:///path`,
     `grpc://host:port/artifact-id`, served by accord.artifact.v1.ArtifactService of whoever published it, or a prefix in
@@ -59,6 +60,10 @@ class WeightsRef(_message.Message):
     def fallback_uris(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Other places of the same content, tried in order where `uri` does not serve."""
 
+    @_builtins.property
+    def delta(self) -> Global___WeightsDelta:
+        """A smaller way to the same weights, tried before `uri` by a service that can. Others ignore it. With `merged` only."""
+
     def __init__(
         self,
         *,
@@ -70,13 +75,44 @@ class WeightsRef(_message.Message):
         base_digest: _builtins.str = ...,
         merged_digest: _builtins.str = ...,
         fallback_uris: _abc.Iterable[_builtins.str] | None = ...,
+        delta: Global___WeightsDelta | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_version", b"_base_version", "base_version", b"base_version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_version", b"_base_version", "base_version", b"base_version", "delta", b"delta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_version", b"_base_version", "base_digest", b"base_digest", "base_version", b"base_version", "digest", b"digest", "fallback_uris", b"fallback_uris", "format", b"format", "merged_digest", b"merged_digest", "uri", b"uri", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_version", b"_base_version", "base_digest", b"base_digest", "base_version", b"base_version", "delta", b"delta", "digest", b"digest", "fallback_uris", b"fallback_uris", "format", b"format", "merged_digest", b"merged_digest", "uri", b"uri", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__base_version: _TypeAlias = _typing.Literal["base_version"]  # noqa: Y015
     _WhichOneofArgType__base_version: _TypeAlias = _typing.Literal["_base_version", b"_base_version"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__base_version) -> _WhichOneofReturnType__base_version | None: ...
 
 Global___WeightsRef: _TypeAlias = WeightsRef  # noqa: Y015
+
+@_typing.final
+class WeightsDelta(_message.Message):
+    """The elements in which weights differ from others, the base's. What comes of it is held to the digest of the whole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URI_FIELD_NUMBER: _builtins.int
+    BASE_DIGEST_FIELD_NUMBER: _builtins.int
+    BASE_VERSION_FIELD_NUMBER: _builtins.int
+    uri: _builtins.str
+    """A folder with delta.safetensors, by the schemes of WeightsRef.uri."""
+    base_digest: _builtins.str
+    """The digest of the model that it is applied to, which the service must have had."""
+    base_version: _builtins.int
+    """That model's version, for people."""
+    def __init__(
+        self,
+        *,
+        uri: _builtins.str = ...,
+        base_digest: _builtins.str = ...,
+        base_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_digest", b"base_digest", "base_version", b"base_version", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WeightsDelta: _TypeAlias = WeightsDelta  # noqa: Y015
