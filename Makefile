@@ -11,6 +11,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # vLLM pins torch and more in its own way: its engine has an environment of its own.
 VENV_VLLM := .venv-vllm
+# So has the S3 server that tests fetch weights from.
+VENV_S3 := .venv-s3
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 MODEL := .accord/models/smollm2-135m-instruct
 ENCODER := .accord/models/all-minilm-l6-v2
@@ -44,7 +46,7 @@ export GOMP_SPINCOUNT ?= 0
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help install install-dev install-vllm demo model test test-vllm test-console pictures images test-k8s k8s-demo gates lint format generate release-contracts benchmark clean
+.PHONY: help install install-dev install-vllm install-s3-server demo model test test-vllm test-console pictures images test-k8s k8s-demo gates lint format generate release-contracts benchmark clean
 
 help: ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
@@ -67,6 +69,13 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) -e '.[dev]'
+	@touch $@
+
+install-s3-server: $(VENV_S3)/.installed ## Installs a real S3 server for tests (moto) into .venv-s3.
+
+$(VENV_S3)/.installed: constraints-s3.txt $(BIN)/python
+	test -x $(VENV_S3)/bin/python || $(BIN)/python -m venv $(VENV_S3)
+	$(VENV_S3)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps -r constraints-s3.txt
 	@touch $@
 
 install-vllm: $(VENV_VLLM)/.installed ## Installs the vLLM engine (its CPU build) into .venv-vllm.
@@ -97,7 +106,7 @@ demo: $(VENV)/.installed model $(if $(filter vllm,$(ENGINE)),$(VENV_VLLM)/.insta
 		--set rollout.engine=$(ENGINE) --set deterministic=false $(SET)
 endif
 
-test: gates ## All gates and all tests.
+test: gates install-s3-server ## All gates and all tests.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-vllm: $(VENV_VLLM)/.installed $(VENV)/.installed-dev ## The vLLM engine: the engines' conformance suite and its own tests, in .venv-vllm.

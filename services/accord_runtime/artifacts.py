@@ -120,17 +120,21 @@ async def transfer(uri: str, target: Path, limits: Limits) -> Path:
 
 
 async def verify(folder: Path, digest: str, uri: str, ours: Path) -> None:
-    """FailedPrecondition/DIGEST_MISMATCH, where `folder` holds other weights; removed if it is `ours`."""
-    found = await asyncio.to_thread(weights_digest, folder)
-    if found == digest:
-        return
-    if folder == ours:  # our copy; what the publisher holds is not ours to delete
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-    raise FailedPrecondition(
-        f"the weights at {uri} are not the ones meant: digest {found[:12]}, expected {digest[:12]}; publish them again",
-        reason="DIGEST_MISMATCH",
-        metadata={"expected": digest, "found": found, "uri": uri},
-    )
+    """FailedPrecondition/DIGEST_MISMATCH where `folder` holds other weights, DataLoss/WEIGHTS_DAMAGED where none can be
+    read; removed if it is `ours`."""
+    try:
+        found = await asyncio.to_thread(weights_digest, folder)
+        if found != digest:
+            raise FailedPrecondition(
+                f"the weights at {uri} are not the ones meant: digest {found[:12]}, expected {digest[:12]}; publish "
+                "them again",
+                reason="DIGEST_MISMATCH",
+                metadata={"expected": digest, "found": found, "uri": uri},
+            )
+    except AccordError:
+        if folder == ours:  # our copy, which would be found here again; what the publisher holds is not ours to delete
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        raise
 
 
 def check_digest(digest: str, field: str) -> None:

@@ -14,7 +14,7 @@ from tests.support.sdk import serve
 
 from accord.artifact import v1 as artifact_v1
 from accord.digest import weights_digest
-from accord.errors import AccordError, DeadlineExceeded, FailedPrecondition, NotFound, Unavailable
+from accord.errors import AccordError, DeadlineExceeded, NotFound, Unavailable
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 from accord_runtime import artifacts
@@ -143,32 +143,3 @@ async def test_a_broken_stream_goes_on_where_it_stopped(tmp_path: Path) -> None:
         ref = types_v1.WeightsRef(uri=f"grpc://{address}/v1", digest=weights_digest(published))
         folder = await artifacts.fetch(ref, tmp_path / "cache")
     assert (folder / "model.safetensors").read_bytes() == data
-
-
-@pytest.fixture
-def memory_store(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """An object store in this process, reached through fsspec as s3 would be."""
-    import fsspec
-
-    monkeypatch.setattr(artifacts, "_OURS", {**artifacts._OURS, "memory": "object_store"})
-    store = fsspec.filesystem("memory")
-    yield store
-    store.rm("/", recursive=True)
-
-
-async def test_weights_come_from_an_object_store(tmp_path: Path, tiny_folder: Path, memory_store: Any) -> None:
-    memory_store.put(f"{tiny_folder}/", "/bucket/v1/", recursive=True)
-    ref = types_v1.WeightsRef(uri="memory://bucket/v1", digest=weights_digest(tiny_folder))
-    folder = await artifacts.fetch(ref, tmp_path / "cache")
-    assert {file.name: file.read_bytes() for file in folder.iterdir()} == {
-        file.name: file.read_bytes() for file in tiny_folder.iterdir()
-    }
-    with pytest.raises(NotFound):
-        await artifacts.fetch(types_v1.WeightsRef(uri="memory://bucket/none", digest=DIGEST), tmp_path / "cache")
-    memory_store.pipe("/bucket/v1/model.safetensors", memory_store.cat("/bucket/v1/model.safetensors")[:-1] + b"!")
-    (folder / "model.safetensors").unlink()
-    folder.rename(tmp_path / "away")
-    with pytest.raises(FailedPrecondition) as refused:
-        await artifacts.fetch(ref, tmp_path / "cache")
-    assert refused.value.reason == "DIGEST_MISMATCH"
-    assert not list((tmp_path / "cache").iterdir())

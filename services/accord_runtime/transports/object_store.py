@@ -1,22 +1,29 @@
-"""`s3://`, `gs://`, `az://`, ...: a prefix in an object store, through fsspec. Extra: `s3`, or fsspec's own for others.
+"""`s3://`, `gs://`, `az://`: a prefix in an object store, through obstore (Rust's object_store). Extra: `s3`.
 
-Endpoint, credentials and timeouts are fsspec's configuration: FSSPEC_S3_ENDPOINT_URL, FSSPEC_S3='{...}', or the store's
-own environment (AWS_ACCESS_KEY_ID, ...).
+Endpoint and credentials come from the environment by the store's own names: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID,
+AWS_REGION, GOOGLE_SERVICE_ACCOUNT, AZURE_STORAGE_ACCOUNT_NAME, ..., or from the machine's or the pod's role.
 """
 
 from __future__ import annotations
 
-import asyncio
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from accord.errors import AccordError, FailedPrecondition, NotFound, PermissionDenied, Unavailable
 from accord_runtime import atomic
 from accord_runtime.paths import inside
-from accord_runtime.transfer import Progress
+from accord_runtime.transfer import Limits, Progress
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, ObjectStore
 
 # Progress is seen piece by piece: a larger one would make a slow link look stalled.
 CHUNK_BYTES = 4 * 2**20
+_STATUS = re.compile(r"status code: (\d{3})")
 
 
 async def fetch(uri: str, target: Path, progress: Progress) -> Path:
@@ -24,23 +31,42 @@ async def fetch(uri: str, target: Path, progress: Progress) -> Path:
 
     NotFound/WEIGHTS_NOT_FOUND, PermissionDenied, Unavailable/OBJECT_STORE, FailedPrecondition/MISSING_EXTRA.
     """
-    with atomic.folder(target, durable=False) as part:
-        await asyncio.to_thread(_copy, uri, part, progress)
+    with _told(uri):
+        import obstore
+
+        store = _open(uri, progress.limits)
+        files = [one async for batch in obstore.list(store) for one in batch if one["path"]]
+        if not files:
+            raise _nothing(uri)
+        atomic.require_space(target.parent, sum(one["size"] for one in files))
+        with atomic.folder(target, durable=False) as part:
+            for one in files:
+                path = inside(part, one["path"])
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("wb") as out:
+                    async for piece in (await obstore.get_async(store, one["path"])).stream(min_chunk_size=CHUNK_BYTES):
+                        progress.arrived(len(piece))
+                        out.write(piece)
     return target
 
 
-def _copy(uri: str, folder: Path, progress: Progress) -> None:
+def _open(uri: str, limits: Limits) -> ObjectStore:
+    from obstore.store import from_url
+
+    # Its own time limit is for a whole request, its body included; what stalls is ended by `progress`.
+    options: ClientConfig = {
+        "allow_http": True,  # where the endpoint that was named is http
+        "connect_timeout": timedelta(seconds=limits.stall_seconds),
+        "timeout": timedelta(seconds=limits.total_seconds),
+    }
+    return from_url(uri, client_options=options)
+
+
+@contextmanager
+def _told(uri: str) -> Iterator[None]:
+    """The store's errors as ours."""
     try:
-        files, root, store = _list(uri)
-        atomic.require_space(folder, sum(int(info["size"]) for info in files.values()))
-        for name in files:
-            path = inside(folder, name[len(root) :].strip("/"))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Without fsspec's read-ahead: each piece is one request and one copy.
-            with store.open(name, "rb", cache_type="none", block_size=CHUNK_BYTES) as source, path.open("wb") as out:
-                while data := source.read(CHUNK_BYTES):
-                    progress.arrived(len(data))
-                    out.write(data)
+        yield
     except AccordError:
         raise
     except ImportError as error:
@@ -48,26 +74,16 @@ def _copy(uri: str, folder: Path, progress: Progress) -> None:
             f"{uri} needs a package that is not installed: {error}; pip install 'accord-rlhf[s3]'",
             reason="MISSING_EXTRA",
         ) from error
-    except FileNotFoundError as error:
-        raise _nothing(uri) from error
-    except PermissionError as error:
-        raise PermissionDenied(f"{uri} may not be read: {error}", reason="OBJECT_STORE") from error
-    except Exception as error:  # each store's client has errors of its own
-        raise Unavailable(
-            f"{uri} cannot be read: {type(error).__name__}: {error}", reason="OBJECT_STORE", metadata={"uri": uri}
-        ) from error
-
-
-def _list(uri: str) -> tuple[dict[str, Any], str, Any]:
-    """Files below the prefix with what is known of each, the prefix as the store writes it, the store."""
-    import fsspec
-
-    # A listing kept from before would show what was there then.
-    store, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
-    files = store.find(root, detail=True)
-    if not files:
-        raise _nothing(uri)
-    return files, root, store
+    except Exception as error:
+        # What it means comes first, then pages of the store's inner state.
+        said = str(error).partition("\n\nDebug source")[0]
+        # A listing that fails has no class of its own, only the status.
+        kind, status = type(error).__name__, _STATUS.search(said)
+        if kind == "NotFoundError" or (status and status[1] == "404"):
+            raise _nothing(uri) from error
+        if kind in ("PermissionDeniedError", "UnauthenticatedError") or (status and status[1] in ("401", "403")):
+            raise PermissionDenied(f"{uri} may not be read: {said}", reason="OBJECT_STORE") from error
+        raise Unavailable(f"{uri} cannot be read: {said}", reason="OBJECT_STORE", metadata={"uri": uri}) from error
 
 
 def _nothing(uri: str) -> NotFound:
