@@ -111,7 +111,8 @@ test: gates install-s3-server ## All gates and all tests.
 
 test-vllm: $(VENV_VLLM)/.installed $(VENV)/.installed-dev ## The vLLM engine: the engines' conformance suite and its own tests, in .venv-vllm.
 	OMP_NUM_THREADS=1 TORCH_COMPILE_DISABLE=1 $(VENV_VLLM)/bin/python -m pytest --timeout=1200 $(VLLM_TESTS)
-	OMP_NUM_THREADS=1 TORCH_COMPILE_DISABLE=1 $(BIN)/python -m pytest -m vllm tests/system/test_swap_vllm.py tests/system/test_async_vllm.py
+	OMP_NUM_THREADS=1 TORCH_COMPILE_DISABLE=1 $(BIN)/python -m pytest -m vllm tests/system/test_swap_vllm.py tests/system/test_async_vllm.py \
+		tests/rollout/test_openai_on_vllm.py
 
 # Chromium comes from the system: what is there, else Debian's package where this user may install it, else the tests skip.
 test-console: $(VENV)/.installed-dev ## The web console in a real headless Chromium.

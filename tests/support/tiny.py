@@ -17,11 +17,11 @@ CORPUS = (
 PAD, BOS, EOS = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
 
-def make_tiny_model(folder: Path, seed: int = 0, head_dim: int = 8) -> Path:
+def make_tiny_model(folder: Path, seed: int = 0, head_dim: int = 8, *, tied: bool = True) -> Path:
     """Writes a random 2-layer Llama (hidden 32, vocabulary 300) with tokenizer and chat template; returns `folder`.
 
     The same seed gives the same bytes; another seed another model with the same tokenizer. vLLM's attention on the CPU
-    takes heads of 32 and wider.
+    takes heads of 32 and wider. `tied`: the output head is the embeddings.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -37,7 +37,7 @@ def make_tiny_model(folder: Path, seed: int = 0, head_dim: int = 8) -> Path:
         head_dim=head_dim,
         max_position_embeddings=256,
         initializer_range=0.2,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
