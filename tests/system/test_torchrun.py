@@ -17,14 +17,15 @@ from tests.trainer.trainer_bench import pairs, trainer, training
 import accord
 from accord import discovery
 from accord.errors import Unavailable
+from accord_models.delta import apply_delta
 from accord_runtime.artifacts import local_path
 from accord_runtime.digest import weights_digest
 
 STEP_SECONDS = 60.0
 
 
-def start(state_dir: Path, ranks: int) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCORD_TRAINER_PARALLEL": "fsdp"}
+def start(state_dir: Path, ranks: int, **told: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCORD_TRAINER_PARALLEL": "fsdp", **told}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     options = ["--max-restarts", "3", "--monitor-interval", "0.2", "-m", "accord_trainer", "--state-dir"]
     with (state_dir / "log").open("wb") as log:
@@ -98,3 +99,23 @@ async def test_a_killed_rank_fails_the_step_and_the_trainer_comes_back(tiny_fold
         assert (found.version, found.digest) == (2, second.digest)
         alone = await client.trainer.evaluate("t", small.batch_id)
     assert alone == pytest.approx(figures, abs=1e-5)
+
+
+async def test_two_ranks_publish_what_a_step_changed(tiny_folder: Path, tmp_path: Path) -> None:
+    what = training(tiny_folder, algorithm="reward_model", options={"trainable_layers": 1})
+    process = start(tmp_path, 2, ACCORD_TRAINER_SCHEME="grpc", ACCORD_TRAINER_DELTA_BELOW="0.9")
+    try:
+        served = await address(process, tmp_path)
+        async with accord.Client(trainer=served.address) as client:
+            await client.trainer.create_training(what)
+            batch = await client.trainer.put_experience("t", preferences=pairs(4))
+            await client.trainer.step("t", batch.batch_id, parent_version=0, publish=True)
+            second = await client.trainer.step("t", batch.batch_id, parent_version=1, publish=True)
+        assert 0 < second.metrics["delta_changed"] < 0.5
+        base, whole = sorted(path for path in (tmp_path / "artifacts").iterdir() if path.suffix != ".delta")
+        assert (weights_digest(base), weights_digest(whole)) == (second.weights.delta.base_digest, second.digest)
+        apply_delta(base, whole.with_name(f"{whole.name}.delta"), tmp_path / "applied")
+        assert weights_digest(tmp_path / "applied") == second.digest
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(40)
