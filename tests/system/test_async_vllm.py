@@ -25,9 +25,10 @@ async def test_weights_change_in_the_middle_of_responses_and_every_token_says_wh
     run = tiny_run(
         "in-flight", model, write_prompts(tmp_path / "prompts.jsonl"), iterations=1, deterministic=False,
         policy__max_staleness=2, policy__steps=12, policy__checkpoint_every=6, rollout__engine="vllm",
-        rollout__max_new_tokens=48,
+        rollout__max_new_tokens=96,
     )  # fmt: skip
-    run.spec.rollout.engine_options.update({"kv_cache_gib": 0.25, "engine_args": {"max_num_seqs": 64}})
+    # Four at a time, so that drawing takes longer than a step: or no weights would come in the middle of it.
+    run.spec.rollout.engine_options.update({"kv_cache_gib": 0.25, "engine_args": {"max_num_seqs": 4}})
     async with controller(tmp_path / "state", "--start-seconds", "600") as (_, client):
         await client.runs.create(run)
         ended = await finish(client, run.run_id, 800)
