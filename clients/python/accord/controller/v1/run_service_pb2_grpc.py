@@ -184,9 +184,9 @@ class RunServiceServicer:
 
     def UpdateRun(self, request, context):
         """Edits what may change in a run's spec while it goes on: `rollout.engine`, `rollout.replicas`,
-        `rollout.engine_options` and `placement`; other fields are refused by name. Where something else is to draw from then on, it is swapped
-        in as by SwapEngine. The same edit again changes nothing. FAILED_PRECONDITION/RUN_ENDED, SWAP_UNDER_WAY, NO_LAUNCHER;
-        ABORTED/ETAG_MISMATCH.
+        `rollout.engine_options` and `placement`; other fields are refused by name. Where something else is to draw from then
+        on, it is swapped in as by SwapEngine. The same edit again changes nothing. FAILED_PRECONDITION/RUN_ENDED,
+        SWAP_UNDER_WAY, NO_LAUNCHER; ABORTED/ETAG_MISMATCH.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

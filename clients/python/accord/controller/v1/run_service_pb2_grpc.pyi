@@ -46,9 +46,9 @@ class RunServiceStub:
     """
     UpdateRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.UpdateRunRequest, _run_service_pb2.UpdateRunResponse]
     """Edits what may change in a run's spec while it goes on: `rollout.engine`, `rollout.replicas`,
-    `rollout.engine_options` and `placement`; other fields are refused by name. Where something else is to draw from then on, it is swapped
-    in as by SwapEngine. The same edit again changes nothing. FAILED_PRECONDITION/RUN_ENDED, SWAP_UNDER_WAY, NO_LAUNCHER;
-    ABORTED/ETAG_MISMATCH.
+    `rollout.engine_options` and `placement`; other fields are refused by name. Where something else is to draw from then
+    on, it is swapped in as by SwapEngine. The same edit again changes nothing. FAILED_PRECONDITION/RUN_ENDED,
+    SWAP_UNDER_WAY, NO_LAUNCHER; ABORTED/ETAG_MISMATCH.
     """
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -155,9 +155,9 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_run_service_pb2.UpdateRunRequest, _abc.Awaitable[_run_service_pb2.UpdateRunResponse]],
     ) -> _abc.Awaitable[_run_service_pb2.UpdateRunResponse]:
         """Edits what may change in a run's spec while it goes on: `rollout.engine`, `rollout.replicas`,
-        `rollout.engine_options` and `placement`; other fields are refused by name. Where something else is to draw from then on, it is swapped
-        in as by SwapEngine. The same edit again changes nothing. FAILED_PRECONDITION/RUN_ENDED, SWAP_UNDER_WAY, NO_LAUNCHER;
-        ABORTED/ETAG_MISMATCH.
+        `rollout.engine_options` and `placement`; other fields are refused by name. Where something else is to draw from then
+        on, it is swapped in as by SwapEngine. The same edit again changes nothing. FAILED_PRECONDITION/RUN_ENDED,
+        SWAP_UNDER_WAY, NO_LAUNCHER; ABORTED/ETAG_MISMATCH.
         """
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _aio.Server) -> None: ...
