@@ -49,7 +49,6 @@ class Cluster:
         """`namespace`: empty for the pod's own, outside a cluster `default`."""
         self._namespace = namespace
         self._client: DynamicClient | None = None
-        self._serves: dict[str, bool] = {}
         self._connecting = asyncio.Lock()
 
     @property
@@ -74,14 +73,13 @@ class Cluster:
         return [{"kind": kind, **item} for item in found["items"]]
 
     async def serves(self, group: str) -> bool:
-        """Whether the cluster has an API group: what was installed in it is found by that."""
-        if group not in self._serves:
-            try:
-                await self._ask("get", f"/apis/{quote(group)}")
-                self._serves[group] = True
-            except NotFound:
-                self._serves[group] = False
-        return self._serves[group]
+        """Whether the cluster has an API group now: what is installed in it, maybe since the last time, is found by
+        that."""
+        try:
+            await self._ask("get", f"/apis/{quote(group)}")
+        except NotFound:
+            return False
+        return True
 
     async def apply(self, body: Object, *, subresource: str = "") -> Object:
         """Creates or changes an object so that it has what `body` says (server-side apply); what others set stays."""
