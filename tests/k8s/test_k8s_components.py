@@ -7,9 +7,10 @@ import os
 import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from obstore.exceptions import UnknownConfigurationKeyError
 from obstore.store import S3Store
 from prometheus_client.parser import text_string_to_metric_families
 from tests.support.kustomize import ROOT, Object, documents, rendered, resource_files
@@ -22,6 +23,9 @@ from accord_reward.settings import RewardSettings
 from accord_rollout.settings import RolloutSettings
 from accord_runtime.settings import ServiceSettings
 from accord_trainer.settings import TrainerSettings
+
+if TYPE_CHECKING:
+    from obstore.store import S3Config
 
 SETTINGS: dict[str, type[ServiceSettings]] = {
     "controller": ControllerSettings,
@@ -136,8 +140,11 @@ def test_object_store_gives_credentials_to_what_fetches_weights_and_to_nobody_el
         given = [next(iter(each.values()))["name"] for each in pod["containers"][0].get("envFrom", [])]
         assert given == (["object-store", "object-store"] if name in ("rollout", "reward", "trainer") else []), name
     told = {**one(found, "ConfigMap", "object-store")["data"], **one(found, "Secret", "object-store")["stringData"]}
-    # What the store's client does not know by name is an error.
-    S3Store("bucket", config={key.lower(): value for key, value in told.items()})  # type: ignore[misc]
+    # The store's client takes only what it knows by name.
+    known = {key.lower(): value for key, value in told.items()}
+    S3Store("bucket", config=cast("S3Config", known))
+    with pytest.raises(UnknownConfigurationKeyError):
+        S3Store("bucket", config=cast("S3Config", {**known, "fsspec_s3_endpoint_url": "x"}))
     assert told["AWS_ENDPOINT_URL"] == "http://minio.minio:9000"
     assert set(one(found, "Secret", "object-store")["stringData"]) == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
 
