@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from scripts import kube
-from tests.support.deployed import NAMESPACE, Deployed, Object, condition, is_true, tiny
+from tests.support.deployed import NAMESPACE, Deployed, Object, condition, is_true, steady, tiny
 from tests.support.engine_plugin import NAME as OTHER
 
 import accord
@@ -18,15 +18,11 @@ from accord_controller.operator import resource
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
 STEPS = int(os.environ.get("ACCORD_TEST_STEPS", "600"))
-BEFORE = ("collect", "reward_model", "policy")
 
 
 def test_a_run_is_finished_whatever_is_scaled_swapped_deleted_and_drained_meanwhile(deployed: Deployed) -> None:
     name = f"through-{os.getpid()}"  # a name is not done twice: where it stays deployed
-    policy = {**tiny(name)["spec"]["policy"], "steps": STEPS, "promptsPerStep": 8}
-    # So slow that it stays random: at the usual rate so many steps collapse a tiny policy onto one answer.
-    policy["options"] = {"learning_rate": 1e-6, "warmup_updates": 1}
-    deployed.apply(tiny(name, policy=policy))
+    deployed.apply(tiny(name, policy=steady(steps=STEPS, promptsPerStep=8)))
     deployed.wait_run(name, "is taken", lambda status: condition(status, "Accepted").get("status") == "True", 60)
 
     # While it collects: who watches it, and who keeps the preferences.

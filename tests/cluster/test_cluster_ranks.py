@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 
 import pytest
-from tests.support.deployed import Deployed, condition, tiny
+from tests.support.deployed import Deployed, condition, steady, tiny
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 
 def test_two_trainer_pods_make_a_run_together_also_when_one_is_lost(deployed: Deployed) -> None:
     name = f"ranks-{os.getpid()}"
-    policy = {**tiny(name)["spec"]["policy"], "steps": 300}
-    policy["options"] = {"learning_rate": 1e-6, "warmup_updates": 1}
-    deployed.apply(tiny(name, policy=policy, placement={"trainerRanks": 2}))
+    deployed.apply(tiny(name, policy=steady(steps=300), placement={"trainerRanks": 2}))
     deployed.wait_run(
         name, "tunes the policy", lambda status: status.get("stage") == "policy" and status["step"] >= 2, 600
     )

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 
 import pytest
-from tests.support.deployed import Deployed, tiny
+from tests.support.deployed import Deployed, steady, tiny
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 
 def test_a_backlog_brings_another_rollout_pod_which_goes_with_the_run(deployed: Deployed) -> None:
     name = f"backlog-{os.getpid()}"
-    # A step asks for 16 x 4 x 48 = 3,072 tokens. So slow that the policy stays random: newcomers draw as it does.
-    policy = {**tiny(name)["spec"]["policy"], "steps": 300, "promptsPerStep": 16}
-    policy["options"] = {"learning_rate": 1e-6, "warmup_updates": 1}
+    # A step asks for 16 x 4 x 48 = 3,072 tokens.
+    policy = steady(steps=300, promptsPerStep=16)
     autoscale = {"maxReplicas": 2, "tokensPerReplica": 500, "idleSeconds": 60}
     deployed.apply(tiny(name, policy=policy, rollout={"maxNewTokens": 48, "autoscale": autoscale}))
     deployed.wait_run(name, "draws with 2", lambda status: status.get("replicas") == 2, 600)

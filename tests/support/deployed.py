@@ -155,6 +155,13 @@ def tiny(name: str, **spec: Any) -> Object:
     }
 
 
+def steady(**policy: Any) -> Object:
+    """A policy stage of many steps, so slow that the policy stays random: at the usual rate so many collapse a tiny one
+    onto one answer."""
+    options = {"learning_rate": 1e-6, "warmup_updates": 1}
+    return {**tiny("")["spec"]["policy"], "options": options, **policy}
+
+
 def record(arguments: tuple[str, ...], said: str) -> None:
     """Keeps what was typed and what it printed, for the documentation."""
     path = os.environ.get("ACCORD_TRANSCRIPT")
