@@ -115,7 +115,7 @@ async def waiting_engine(state: Path, seconds: float, threads: int) -> AsyncIter
     from accord_rollout.handler import RolloutHandler
     from accord_rollout.service import RolloutService
     from accord_rollout.settings import RolloutSettings
-    from accord_runtime.server import serving
+    from accord_runtime.serving.server import serving
 
     settings = RolloutSettings(state_dir=state / "rollout", threads=threads)
     engine: Engine = Waiting(TransformersEngine(settings), seconds)  # type: ignore[assignment]

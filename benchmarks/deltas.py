@@ -31,7 +31,7 @@ from accord.trainer import v1 as trainer_v1
 from accord.types import v1 as types_v1
 from accord_rollout.service import build as build_rollout
 from accord_rollout.settings import RolloutSettings
-from accord_runtime.server import serving
+from accord_runtime.serving.server import serving
 from accord_trainer.service import build as build_trainer
 from accord_trainer.settings import TrainerSettings
 

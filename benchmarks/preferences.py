@@ -24,6 +24,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -39,7 +40,10 @@ from rich.table import Table
 
 from accord_preference import tables
 from accord_preference.stores import open_store, rows
-from accord_runtime.testing.postgresql import running
+
+# The test server of PostgreSQL lies with the tests.
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+from tests.support.postgresql import running
 
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "shared_buffers": "256MB"}
 

@@ -209,11 +209,11 @@ async def timed(side: Side, draw_all: Callable[[], Awaitable[int]], cpu: Callabl
 
 async def engine(arguments: argparse.Namespace) -> list[Side]:
     """The transformers engine through a service and directly, in turns."""
+    from accord.digest import weights_digest
     from accord_rollout.engine import Drawn, Job, Sampling, Weights
     from accord_rollout.engines.transformers import TransformersEngine
     from accord_rollout.plan import sample_seed
     from accord_rollout.settings import RolloutSettings
-    from accord_runtime.digest import weights_digest
 
     prompts, direct, through = questions(arguments.samples), Side("engine, directly"), Side("through the contract")
     tokens: dict[str, list[list[int]]] = {}

@@ -20,7 +20,7 @@ from accord_rollout.engine import Activate, Drawn, Failed, Finish, Held, Job, Mo
 from accord_rollout.handler import RolloutHandler
 from accord_rollout.service import RolloutService
 from accord_rollout.settings import RolloutSettings
-from accord_runtime.server import serving
+from accord_runtime.serving.server import serving
 
 FINGERPRINT = "simulated"
 

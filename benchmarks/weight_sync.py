@@ -35,10 +35,10 @@ from accord.types import v1 as types_v1
 from accord_models.delta import write_delta
 from accord_rollout.service import build
 from accord_rollout.settings import RolloutSettings
-from accord_runtime.artifact_servicer import ArtifactServicer
-from accord_runtime.artifacts import ArtifactStore
-from accord_runtime.server import serving
-from accord_runtime.settings import ServiceSettings
+from accord_runtime.artifacts.servicer import ArtifactServicer
+from accord_runtime.artifacts.store import ArtifactStore
+from accord_runtime.serving.server import serving
+from accord_runtime.serving.settings import ServiceSettings
 
 HIDDEN = 512
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from accord_runtime.testing.postgresql import Postgres
+    from tests.support.postgresql import Postgres
 
 # Before torch is imported: threads that spin while they wait starve the other services of a test.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -29,7 +29,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A real PostgreSQL server, started when the first test asks for it; tests take databases of their own."""
-    from accord_runtime.testing.postgresql import running
+    from tests.support.postgresql import running
 
     with running() as server:
         yield server

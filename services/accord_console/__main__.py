@@ -7,7 +7,7 @@ import sys
 
 from accord.errors import AccordError
 from accord_console.settings import ConsoleSettings
-from accord_runtime.main import begin
+from accord_runtime.serving.main import begin
 
 
 def main() -> None:

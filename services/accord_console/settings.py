@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from accord_runtime.settings import ServiceSettings, service_config
+from accord_runtime.serving.settings import ServiceSettings, service_config
 
 
 class ConsoleSettings(ServiceSettings):

@@ -1,8 +1,8 @@
 """`python -m accord_controller`: serves until SIGTERM; runs at work are paused at their next durable point then."""
 
 from accord_controller.settings import ControllerSettings
-from accord_runtime.main import run_service
-from accord_runtime.server import Service
+from accord_runtime.serving.main import run_service
+from accord_runtime.serving.server import Service
 
 
 async def build(settings: ControllerSettings) -> Service:

@@ -17,7 +17,7 @@ from accord_controller.runs import AT_WORK, Runs
 from accord_controller.settings import ControllerSettings
 from accord_controller.store.store import Store
 from accord_runtime import plugins
-from accord_runtime.idempotency import Once
+from accord_runtime.serving.idempotency import Once
 
 MOST_A_PAGE = 1000
 DEFAULT_PAGE = 100

@@ -9,10 +9,10 @@ from urllib.parse import unquote, urlsplit
 
 from accord import formats
 from accord.controller import v1 as controller_v1
+from accord.digest import weights_digest
 from accord.errors import AccordError, FieldViolation
 from accord.preference import v1 as preference_v1
 from accord.types import v1 as types_v1
-from accord_runtime.digest import weights_digest
 
 REGISTRY = "models/"
 PYTHON = "python:"

@@ -13,7 +13,7 @@ from accord.controller import v1 as controller_v1
 from accord.errors import AccordError
 from accord_controller.launchers.launcher import SERVICES
 from accord_controller.services import SINGLE, Services
-from accord_runtime import usage
+from accord_runtime.observability import usage
 
 # What a process that is killed used after the last look is not known.
 LOOK_SECONDS = 5.0

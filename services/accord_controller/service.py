@@ -19,15 +19,15 @@ from accord_controller.runs import Runs
 from accord_controller.servicer import ModelServicer, RunServicer
 from accord_controller.settings import ControllerSettings
 from accord_controller.store.store import Store
-from accord_runtime.database import database_url, open_database
-from accord_runtime.metrics import Measure
-from accord_runtime.schema import bring_up
+from accord_runtime.database.connect import database_url, open_database
+from accord_runtime.database.schema import bring_up
+from accord_runtime.observability.metrics import Measure
 
 log = logging.getLogger(__name__)
 
 
 class ControllerService:
-    """What accord_runtime.server serves."""
+    """What accord_runtime.serving.server serves."""
 
     service_names = ("accord.controller.v1.RunService", "accord.controller.v1.ModelService")
 

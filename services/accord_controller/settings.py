@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, FilePath
 
-from accord_runtime.settings import DatabaseSettings, service_config
+from accord_runtime.serving.settings import DatabaseSettings, service_config
 
 
 class ControllerSettings(DatabaseSettings):

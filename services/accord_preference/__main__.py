@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from accord_preference.settings import PreferenceSettings
-from accord_runtime.main import run_service
-from accord_runtime.server import Service
+from accord_runtime.serving.main import run_service
+from accord_runtime.serving.server import Service
 
 
 async def build(settings: PreferenceSettings) -> Service:

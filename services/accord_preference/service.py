@@ -14,8 +14,8 @@ from accord_preference.servicer import AnnotatorServicer, PreferenceServicer
 from accord_preference.settings import PreferenceSettings
 from accord_preference.store import Store
 from accord_preference.stores import open_store
-from accord_runtime.database import database_url
-from accord_runtime.schema import bring_up
+from accord_runtime.database.connect import database_url
+from accord_runtime.database.schema import bring_up
 
 
 class PreferenceService:

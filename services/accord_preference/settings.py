@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from accord_runtime.settings import DatabaseSettings, service_config
+from accord_runtime.serving.settings import DatabaseSettings, service_config
 
 
 class PreferenceSettings(DatabaseSettings):

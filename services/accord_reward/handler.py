@@ -14,7 +14,7 @@ from accord_reward.models import ModelLimits, Models
 from accord_reward.pool import Described, PythonPolicy, ScorerPool, Wanted
 from accord_reward.scorer import Item, ItemFailure
 from accord_reward.settings import RewardSettings
-from accord_runtime.idempotency import Once
+from accord_runtime.serving.idempotency import Once
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from accord.reward import v1 as reward_v1
 from accord_reward import convert
 from accord_reward.handler import RewardHandler
 from accord_reward.settings import RewardSettings
-from accord_runtime.metrics import Measure
+from accord_runtime.observability.metrics import Measure
 
 
 class RewardServicer(reward_v1.RewardServiceServicer):

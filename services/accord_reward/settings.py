@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from accord_runtime.settings import LOOPBACK, ServiceSettings, service_config
+from accord_runtime.serving.settings import LOOPBACK, ServiceSettings, service_config
 
 
 class RewardSettings(ServiceSettings):

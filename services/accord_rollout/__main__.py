@@ -2,7 +2,7 @@
 
 from accord_rollout.service import build
 from accord_rollout.settings import RolloutSettings
-from accord_runtime.main import run_service
+from accord_runtime.serving.main import run_service
 
 if __name__ == "__main__":
     run_service("rollout", RolloutSettings, build)

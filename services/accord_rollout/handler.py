@@ -19,9 +19,9 @@ from accord_rollout.keeper import Keeper
 from accord_rollout.messages import InForce, failure_response, held_message, sample_response
 from accord_rollout.plan import Plan, make_plan
 from accord_rollout.sources import Sources
-from accord_runtime.idempotency import Once
-from accord_runtime.leases import LeaseTable
-from accord_runtime.transfer import Limits
+from accord_runtime.artifacts.transfer import Limits
+from accord_runtime.serving.idempotency import Once
+from accord_runtime.serving.leases import LeaseTable
 
 T = TypeVar("T")
 _Results = asyncio.Queue[rollout_v1.GenerateResponse | None]

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from accord.digest import weights_digest
 from accord.rollout import v1 as rollout_v1
 from accord_rollout.settings import RolloutSettings
 from accord_runtime import plugins
-from accord_runtime.digest import weights_digest
-from accord_runtime.metrics import Measure
-from accord_runtime.transfer import Limits
+from accord_runtime.artifacts.transfer import Limits
+from accord_runtime.observability.metrics import Measure
 
 if TYPE_CHECKING:
     from accord_rollout.engine import Engine, EngineFactory
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class RolloutService:
-    """What accord_runtime.server serves."""
+    """What accord_runtime.serving.server serves."""
 
     service_names = (rollout_v1.ROLLOUT_SERVICE.services_by_name["RolloutService"].full_name,)
 

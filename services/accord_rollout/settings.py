@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from accord_runtime.settings import ServiceSettings, service_config
+from accord_runtime.serving.settings import ServiceSettings, service_config
 
 
 class RolloutSettings(ServiceSettings):

@@ -9,13 +9,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from accord.digest import weights_digest
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 from accord_rollout.engine import Activate, Weights
-from accord_runtime import artifacts
-from accord_runtime.digest import weights_digest
-from accord_runtime.transfer import Limits
+from accord_runtime.artifacts import store
+from accord_runtime.artifacts.transfer import Limits
 
 log = logging.getLogger(__name__)
 
@@ -51,12 +51,12 @@ class Sources:
     @property
     def schemes(self) -> list[str]:
         """What a URI may begin with."""
-        return artifacts.schemes()
+        return store.schemes()
 
     async def fetch(self, ref: types_v1.WeightsRef, early: Read | None = None) -> Found:
         """The model that `ref` means. Errors as artifacts.fetch; FailedPrecondition/BASE_MISSING. A merged one is given
         to `early` as soon as it is there; where it turns out to be another one, that is ended."""
-        artifacts.check_digest(ref.digest, "weights.digest")
+        store.check_digest(ref.digest, "weights.digest")
         if ref.format not in ("", *self.formats):
             raise InvalidArgument.at(
                 "weights.format", f"unknown format {ref.format!r}; there is: {', '.join(self.formats)}"
@@ -75,7 +75,7 @@ class Sources:
             return Found(*await make(ref, uri, limits, base), uri)
 
         uris = [*([ref.delta.uri] if shorter else []), ref.uri, *ref.fallback_uris]
-        fetched = await artifacts.first_of(uris, self._limits, attempt)
+        fetched = await store.first_of(uris, self._limits, attempt)
         for one in fetched.failed:
             log.warning("version %d: %s did not serve: %s", ref.version, one.uri, one.error.message)
         return replace(fetched.result, failed=[_failed_message(one) for one in fetched.failed])
@@ -93,10 +93,10 @@ class Sources:
                 shutil.rmtree(path, ignore_errors=True)
 
     async def _merged(self, ref: types_v1.WeightsRef, uri: str, limits: Limits, early: Read | None) -> Found:
-        folder = await artifacts.transfer(uri, self._cache / ref.digest, limits)
+        folder = await store.transfer(uri, self._cache / ref.digest, limits)
         reading = asyncio.ensure_future(early(folder)) if early is not None else None
         try:
-            await artifacts.verify(folder, ref.digest, uri, ours=self._cache / ref.digest)
+            await store.verify(folder, ref.digest, uri, ours=self._cache / ref.digest)
         except BaseException:
             if reading is not None:
                 reading.cancel()
@@ -113,7 +113,7 @@ class Sources:
         target = self._cache / ref.digest
         if not target.is_dir():
             await self._apply(apply_delta, base, uri, self._cache / f"{ref.digest}.delta", target, limits)
-        await artifacts.verify(target, ref.digest, uri, ours=target)
+        await store.verify(target, ref.digest, uri, ours=target)
         return target, ref.digest
 
     async def _adapter(
@@ -123,8 +123,8 @@ class Sources:
         from accord_models.adapter import merge_adapter
 
         copy = self._cache / f"{ref.digest}.adapter"
-        adapter = await artifacts.transfer(uri, copy, limits)
-        await artifacts.verify(adapter, ref.digest, uri, ours=copy)
+        adapter = await store.transfer(uri, copy, limits)
+        await store.verify(adapter, ref.digest, uri, ours=copy)
         target = self._cache / f"{base[0].digest}+{ref.digest}"
         if not target.is_dir():
             await self._apply(merge_adapter, base, uri, copy, target, limits)
@@ -150,7 +150,7 @@ class Sources:
     ) -> None:
         """Fetches the change, applies it, and removes our copy of it."""
         try:
-            change = await artifacts.transfer(uri, copy, limits)
+            change = await store.transfer(uri, copy, limits)
             await asyncio.to_thread(apply, base[1], change, target)
         finally:
             await asyncio.to_thread(shutil.rmtree, copy, ignore_errors=True)
@@ -183,6 +183,6 @@ def as_delta(ref: types_v1.WeightsRef) -> types_v1.WeightsRef:
     )
 
 
-def _failed_message(failed: artifacts.FailedSource) -> rollout_v1.FailedSource:
+def _failed_message(failed: store.FailedSource) -> rollout_v1.FailedSource:
     failure = types_v1.Failure(reason=failed.error.reason, message=failed.error.message)
     return rollout_v1.FailedSource(uri=failed.uri, failure=failure)

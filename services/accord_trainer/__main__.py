@@ -7,7 +7,7 @@ import sys
 from functools import partial
 
 from accord.errors import AccordError
-from accord_runtime.main import begin, run_service
+from accord_runtime.serving.main import begin, run_service
 from accord_trainer.heap import keep_freed_memory
 from accord_trainer.service import build, follow, make_bench
 from accord_trainer.settings import TrainerSettings

@@ -7,13 +7,13 @@ import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
+from accord.digest import weights_digest
 from accord.errors import InvalidArgument
 from accord.trainer import v1 as trainer_v1
 from accord.types import v1 as types_v1
 from accord_runtime import plugins
-from accord_runtime.digest import weights_digest
-from accord_runtime.idempotency import Once
-from accord_runtime.leases import LeaseTable
+from accord_runtime.serving.idempotency import Once
+from accord_runtime.serving.leases import LeaseTable
 from accord_trainer.algorithm import Experience
 from accord_trainer.curves import Curves
 from accord_trainer.publisher import DELTA

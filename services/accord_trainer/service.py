@@ -13,9 +13,9 @@ from accord import discovery
 from accord.artifact import v1 as artifact_v1
 from accord.errors import FailedPrecondition
 from accord.trainer import v1 as trainer_v1
-from accord_runtime.artifact_servicer import ArtifactServicer
-from accord_runtime.artifacts import ArtifactStore
-from accord_runtime.metrics import Measure
+from accord_runtime.artifacts.servicer import ArtifactServicer
+from accord_runtime.artifacts.store import ArtifactStore
+from accord_runtime.observability.metrics import Measure
 from accord_trainer.settings import TrainerSettings
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class TrainerService:
-    """What accord_runtime.server serves."""
+    """What accord_runtime.serving.server serves."""
 
     service_names = (
         trainer_v1.TRAINER_SERVICE.services_by_name["TrainerService"].full_name,

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from accord_runtime.settings import ServiceSettings, service_config
+from accord_runtime.serving.settings import ServiceSettings, service_config
 
 
 class TrainerSettings(ServiceSettings):

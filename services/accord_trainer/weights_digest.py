@@ -15,7 +15,7 @@ from accord_models.streaming import digest_line, tensor_bytes
 
 
 def published_digest(model: PreTrainedModel, dtype: str) -> str:
-    """Lower-case hex SHA-256, as accord_runtime.digest gives it for the folder that `save_model` would write.
+    """Lower-case hex SHA-256, as accord.digest gives it for the folder that `save_model` would write.
 
     Where the weights are spread over ranks, all ranks call this together."""
     return state_digest(published_state(model), torch_dtype(dtype))

@@ -14,7 +14,7 @@ import accord
 from accord import discovery
 from accord_preference.service import build
 from accord_preference.settings import PreferenceSettings
-from accord_runtime.server import serving
+from accord_runtime.serving.server import serving
 
 COMMAND = (sys.executable, "-m", "accord.cli.main")
 

@@ -18,7 +18,7 @@ from accord_reward import servicer as reward
 from accord_reward.settings import RewardSettings
 from accord_rollout import service as rollout
 from accord_rollout.settings import RolloutSettings
-from accord_runtime.server import serving
+from accord_runtime.serving.server import serving
 from accord_trainer import service as trainer
 from accord_trainer.settings import TrainerSettings
 

@@ -49,8 +49,8 @@ async def test_nothing_is_overwritten_and_freed_weights_are_named(tiny_folder: P
 async def test_weights_are_downloaded_from_whoever_published_them(tiny_folder: Path, tmp_path: Path) -> None:
     import grpc.aio
 
-    from accord_runtime.artifact_servicer import ArtifactServicer
-    from accord_runtime.artifacts import ArtifactStore
+    from accord_runtime.artifacts.servicer import ArtifactServicer
+    from accord_runtime.artifacts.store import ArtifactStore
 
     server = grpc.aio.server()
     artifact_v1.add_ArtifactServiceServicer_to_server(ArtifactServicer(ArtifactStore(tiny_folder.parent)), server)

@@ -22,7 +22,7 @@ from accord.errors import FailedPrecondition, InvalidArgument, Unavailable
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 from accord_rollout.service import build
-from accord_runtime.server import serving
+from accord_runtime.serving.server import serving
 
 # What the transformers engine on a tiny model may be too quick for.
 MAY_SKIP = {"deadlines-are-respected", "overload-is-said", "cancellation-frees-the-work"}

@@ -24,7 +24,7 @@ from accord_controller.trial import newcomers, try_out
 from accord_rollout.engine import Job, Sampling
 from accord_rollout.engines.transformers import TransformersEngine
 from accord_rollout.service import build
-from accord_runtime.server import serving
+from accord_runtime.serving.server import serving
 
 VOCABULARY = 300
 

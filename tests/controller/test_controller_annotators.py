@@ -14,7 +14,7 @@ from accord.preference import v1 as preference_v1
 from accord_controller.annotators import annotate_queue, draw_order, judge
 from accord_preference.service import build
 from accord_preference.settings import PreferenceSettings
-from accord_runtime.server import serving
+from accord_runtime.serving.server import serving
 
 DRAWS = 20_000
 

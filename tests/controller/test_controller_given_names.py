@@ -12,7 +12,7 @@ from accord_controller.launchers.given import GivenAddresses, resolved
 from accord_controller.launchers.launcher import RolloutSet
 from accord_controller.settings import ControllerSettings
 from accord_rollout.service import build
-from accord_runtime.server import serving
+from accord_runtime.serving.server import serving
 
 
 async def test_a_name_stands_for_its_addresses_and_those_that_serve_are_taken(tmp_path: Path) -> None:

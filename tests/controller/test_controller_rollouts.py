@@ -23,7 +23,7 @@ from accord_controller.launchers.local import LocalLauncher
 from accord_controller.rollouts import Rollouts, rollout_set
 from accord_controller.settings import ControllerSettings
 from accord_rollout.service import build
-from accord_runtime.server import serving
+from accord_runtime.serving.server import serving
 
 SAMPLING = types_v1.SamplingParams(max_new_tokens=6)
 

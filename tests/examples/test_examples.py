@@ -17,7 +17,7 @@ from tests.support.judge_peer import peer
 
 import accord
 from accord import discovery, formats
-from accord_runtime.server import RunningServer, start
+from accord_runtime.serving.server import RunningServer, start
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 STEP = re.compile(r"^step +(\d+)  score ([+-]\d\.\d+)  kl ([+-]\d+\.\d+)  samples (\d+)  failed (\d+)  ", re.MULTILINE)

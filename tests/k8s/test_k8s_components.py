@@ -21,7 +21,7 @@ from accord_controller.settings import ControllerSettings
 from accord_preference.settings import PreferenceSettings
 from accord_reward.settings import RewardSettings
 from accord_rollout.settings import RolloutSettings
-from accord_runtime.settings import ServiceSettings
+from accord_runtime.serving.settings import ServiceSettings
 from accord_trainer.settings import TrainerSettings
 
 if TYPE_CHECKING:

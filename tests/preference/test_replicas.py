@@ -11,11 +11,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from preference_desk import Desk
+from tests.support.postgresql import Postgres
 
 from accord.channel import open_channel
 from accord.preference import v1 as preference_v1
 from accord_preference.settings import PreferenceSettings
-from accord_runtime.testing.postgresql import Postgres
 
 Replica = tuple[Desk, asyncio.subprocess.Process]
 

@@ -150,7 +150,7 @@ async def test_weights_that_are_not_the_ones_meant_never_come_into_service(
 async def test_a_language_model_without_a_head_is_no_reward_model(tmp_path: Path) -> None:
     from tests.support.tiny import make_tiny_model
 
-    from accord_runtime.digest import weights_digest
+    from accord.digest import weights_digest
 
     folder = make_tiny_model(tmp_path / "policy")
     async with reward_client(tmp_path) as client:

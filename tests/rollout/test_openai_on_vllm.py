@@ -21,7 +21,7 @@ from accord.conformance.reference import reference_named
 from accord.conformance.suite import conformance
 from accord.rollout import v1 as rollout_v1
 from accord_rollout.service import build
-from accord_runtime.server import serving
+from accord_runtime.serving.server import serving
 
 PYTHON = Path(".venv-vllm/bin/python")
 

@@ -13,9 +13,9 @@ from tests.support.engines import make_engine
 from tests.support.inference_server import inference_server
 from tests.support.tiny import make_tiny_model
 
+from accord.digest import weights_digest
 from accord.errors import AccordError, DeadlineExceeded, FailedPrecondition, InvalidArgument, Unavailable
 from accord_rollout.engine import Drawn, Engine, Failed, Held, Job, Sampling, Weights
-from accord_runtime.digest import weights_digest
 
 ENGINES = ("openai", "sglang")
 JOB = Job(0, (5, 6, 7), 2**63 + 5)

@@ -20,10 +20,10 @@ from accord.channel import open_channel
 from accord.conformance.check import Verdict
 from accord.conformance.reference import reference_named
 from accord.conformance.suite import conformance
+from accord.digest import weights_digest
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord.rollout import v1 as rollout_v1
 from accord_rollout.engine import Drawn, Engine, Failed, Held, Job, Sampling, Weights
-from accord_runtime.digest import weights_digest
 
 pytest.importorskip("vllm", reason="vLLM is not installed here: make test-vllm has an environment for it")
 

@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 from tests.runtime.test_server import Artifacts
 
+from accord.digest import content_digest, weights_digest
 from accord.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
-from accord_runtime import artifacts, atomic, plugins
-from accord_runtime.digest import content_digest, weights_digest
-from accord_runtime.idempotency import Once
-from accord_runtime.leases import LeaseTable
-from accord_runtime.server import serving
-from accord_runtime.settings import ServiceSettings
+from accord_runtime import atomic, plugins
+from accord_runtime.artifacts import store
+from accord_runtime.serving.idempotency import Once
+from accord_runtime.serving.leases import LeaseTable
+from accord_runtime.serving.server import serving
+from accord_runtime.serving.settings import ServiceSettings
 
 
 def _safetensors(path: Path, tensors: dict[str, bytes]) -> None:
@@ -54,24 +55,24 @@ def test_a_cut_weights_file_is_data_loss_and_an_empty_folder_not_found(tmp_path:
 
 async def test_weights_come_over_grpc_verified_and_a_wrong_digest_is_never_kept(tmp_path: Path) -> None:
     published = tmp_path / "published" / "v1"
-    _safetensors(published / "model.safetensors", {"x": bytes(3 * artifacts.CHUNK_BYTES)})
+    _safetensors(published / "model.safetensors", {"x": bytes(3 * store.CHUNK_BYTES)})
     (published / "config.json").write_text("{}")
     digest, cache = weights_digest(published), tmp_path / "cache"
     async with serving(Artifacts(tmp_path / "published"), ServiceSettings()) as address:
         uri = f"grpc://{address}/v1"
-        folder = await artifacts.fetch(types_v1.WeightsRef(uri=uri, digest=digest), cache)
+        folder = await store.fetch(types_v1.WeightsRef(uri=uri, digest=digest), cache)
         assert (folder / "config.json").read_text() == "{}"
         assert weights_digest(folder) == digest
         with pytest.raises(FailedPrecondition) as wrong:
-            await artifacts.fetch(types_v1.WeightsRef(uri=uri, digest="0" * 64), cache)
+            await store.fetch(types_v1.WeightsRef(uri=uri, digest="0" * 64), cache)
         assert wrong.value.reason == "DIGEST_MISMATCH"
         assert not (cache / ("0" * 64)).exists()
         with pytest.raises(NotFound):
-            await artifacts.fetch(types_v1.WeightsRef(uri=f"grpc://{address}/v2", digest="1" * 64), cache)
+            await store.fetch(types_v1.WeightsRef(uri=f"grpc://{address}/v2", digest="1" * 64), cache)
     with pytest.raises(InvalidArgument, match="64 lower-case hex"):
-        await artifacts.fetch(types_v1.WeightsRef(uri="grpc://127.0.0.1:1/x", digest="../../x"), cache)
+        await store.fetch(types_v1.WeightsRef(uri="grpc://127.0.0.1:1/x", digest="../../x"), cache)
     with pytest.raises(InvalidArgument, match="unknown scheme"):
-        await artifacts.fetch(types_v1.WeightsRef(uri="ftp://x/y", digest="1" * 64), cache)
+        await store.fetch(types_v1.WeightsRef(uri="ftp://x/y", digest="1" * 64), cache)
 
 
 def test_a_lease_excludes_others_expires_and_is_taken_over_by_its_own_holder() -> None:

@@ -17,7 +17,7 @@ from accord.rollout import v1 as rollout_v1
 from accord_preference.service import build as build_preference
 from accord_preference.settings import PreferenceSettings
 from accord_rollout.service import build as build_rollout
-from accord_runtime.server import RunningServer, start
+from accord_runtime.serving.server import RunningServer, start
 
 PREFERENCE = "accord.preference.v1.PreferenceService"
 

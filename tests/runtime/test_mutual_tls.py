@@ -21,7 +21,7 @@ from accord.channel import TLS, open_channel
 from accord.controller import v1 as controller_v1
 from accord_preference.service import build
 from accord_preference.settings import PreferenceSettings
-from accord_runtime.server import RunningServer, start
+from accord_runtime.serving.server import RunningServer, start
 
 ONCE = accord.RetryPolicy(attempts=1)
 

@@ -23,8 +23,8 @@ from accord.digest import weights_digest
 from accord.errors import AccordError, FailedPrecondition, NotFound, PermissionDenied, Unavailable
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
-from accord_runtime import artifacts
-from accord_runtime.transfer import Limits
+from accord_runtime.artifacts import store as artifacts
+from accord_runtime.artifacts.transfer import Limits
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-s3" / "bin" / "python"

@@ -14,12 +14,12 @@ import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, text
+from tests.support.postgresql import Postgres
 
 from accord.errors import FailedPrecondition, Unavailable
 from accord_preference.service import build
 from accord_preference.settings import PreferenceSettings
-from accord_runtime import database, schema
-from accord_runtime.testing.postgresql import Postgres
+from accord_runtime.database import connect, schema
 
 SERVICES = ("preference", "controller")
 
@@ -81,7 +81,7 @@ def test_a_service_told_to_wait_serves_once_the_job_is_done_and_never_before(
     name: str, url: str, tmp_path: Path
 ) -> None:
     package = f"accord_{name}"
-    asyncio.run(database.migrate(url, package, revision=revisions(package)[0]))
+    asyncio.run(connect.migrate(url, package, revision=revisions(package)[0]))
     service = subprocess.Popen(
         command(package, url, tmp_path, "--migrations", "awaited"),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -113,7 +113,7 @@ async def test_a_service_that_waited_in_vain_names_both_revisions_and_what_to_ru
 async def test_a_newer_schema_than_this_version_knows_is_refused_by_the_service_and_by_the_job(
     url: str, tmp_path: Path
 ) -> None:
-    await database.migrate(url, "accord_preference")
+    await connect.migrate(url, "accord_preference")
     table = "alembic_version" if url.startswith("sqlite") else "alembic_version_accord_preference"
     engine = create_engine(url)
     with engine.begin() as connection:

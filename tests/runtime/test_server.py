@@ -19,10 +19,10 @@ from pydantic import ValidationError
 
 from accord.artifact import v1 as artifact_v1
 from accord.errors import Unavailable
-from accord_runtime.artifact_servicer import ArtifactServicer
-from accord_runtime.artifacts import ArtifactStore
-from accord_runtime.server import serving, start
-from accord_runtime.settings import ServiceSettings
+from accord_runtime.artifacts.servicer import ArtifactServicer
+from accord_runtime.artifacts.store import ArtifactStore
+from accord_runtime.serving.server import serving, start
+from accord_runtime.serving.settings import ServiceSettings
 
 
 class Artifacts:

@@ -14,8 +14,8 @@ import accord
 from accord.errors import FailedPrecondition
 from accord_preference.service import build
 from accord_preference.settings import PreferenceSettings
-from accord_runtime import usage
-from accord_runtime.server import serving
+from accord_runtime.observability import usage
+from accord_runtime.serving.server import serving
 
 BURN = "import time\nwhile time.process_time() < {seconds}: pass"
 # A process that burns itself, has a child that ended and one that lives, and then says what it has used.

@@ -11,8 +11,8 @@ from tests.support.sdk import Engine, Servicers
 import accord
 from accord import errors
 from accord.rollout import v1 as rollout_v1
-from accord_runtime.server import start
-from accord_runtime.settings import ServiceSettings
+from accord_runtime.serving.server import start
+from accord_runtime.serving.settings import ServiceSettings
 
 ONCE = accord.RetryPolicy(attempts=1)
 

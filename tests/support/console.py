@@ -19,7 +19,7 @@ from accord_console.settings import ConsoleSettings
 from accord_console.web import Console
 from accord_preference.service import build
 from accord_preference.settings import PreferenceSettings
-from accord_runtime.server import serving
+from accord_runtime.serving.server import serving
 
 _numbers = itertools.count()
 

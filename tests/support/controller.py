@@ -15,8 +15,8 @@ from accord_controller.service import build
 from accord_controller.settings import ControllerSettings
 from accord_controller.spec import resolve
 from accord_controller.store.store import Commit, Store
-from accord_runtime.database import migrate, open_database
-from accord_runtime.server import serving
+from accord_runtime.database.connect import migrate, open_database
+from accord_runtime.serving.server import serving
 
 
 def database(state_dir: Path) -> str:

@@ -14,7 +14,7 @@ from accord.reward import v1 as reward_v1
 from accord.types import v1 as types_v1
 from accord_reward.servicer import build
 from accord_reward.settings import RewardSettings
-from accord_runtime.server import serving
+from accord_runtime.serving.server import serving
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 from accord_rollout.service import RolloutService, build
 from accord_rollout.settings import RolloutSettings
-from accord_runtime.server import serving
+from accord_runtime.serving.server import serving
 
 
 def rollout_settings(state_dir: Path, **changes: Any) -> RolloutSettings:

@@ -13,8 +13,8 @@ import grpc.aio
 from accord import RetryPolicy
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
-from accord_runtime.server import start
-from accord_runtime.settings import ServiceSettings
+from accord_runtime.serving.server import start
+from accord_runtime.serving.settings import ServiceSettings
 
 T = TypeVar("T")
 FAST = RetryPolicy(attempts=8, first=0.05, longest=0.3)

@@ -21,8 +21,8 @@ import accord_trainer.service
 from accord_controller.settings import ControllerSettings
 from accord_preference.settings import PreferenceSettings
 from accord_reward.settings import RewardSettings
-from accord_runtime.server import serving, start
-from accord_runtime.settings import ServiceSettings
+from accord_runtime.serving.server import serving, start
+from accord_runtime.serving.settings import ServiceSettings
 from accord_trainer.settings import TrainerSettings
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.support.postgresql import Postgres
 
 from accord_preference.store import (
     PREFERENCES,
@@ -18,7 +19,6 @@ from accord_preference.store import (
     Store,
     TaskRow,
 )
-from accord_runtime.testing.postgresql import Postgres
 
 
 def sqlite(folder: Path, _request: pytest.FixtureRequest) -> str:

@@ -16,12 +16,12 @@ from tests.support.loop import Controller, finish, tiny_run, wait_for, write_pro
 import accord
 from accord import discovery
 from accord.controller import v1 as controller_v1
+from accord.digest import weights_digest
 from accord.preference import v1 as preference_v1
 from accord.trainer import v1 as trainer_v1
 from accord_controller.ledger import Ledger
 from accord_controller.store.store import Store
-from accord_runtime.database import open_database
-from accord_runtime.digest import weights_digest
+from accord_runtime.database.connect import open_database
 
 STEPS = 5
 POLICY = controller_v1.STAGE_POLICY

@@ -16,10 +16,10 @@ from tests.trainer.trainer_bench import pairs, trainer, training
 
 import accord
 from accord import discovery
+from accord.digest import weights_digest
 from accord.errors import Unavailable
 from accord_models.delta import apply_delta
-from accord_runtime.artifacts import local_path
-from accord_runtime.digest import weights_digest
+from accord_runtime.artifacts.store import local_path
 
 STEP_SECONDS = 60.0
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from tests.trainer.trainer_bench import pairs, rollout, training
 
+from accord.digest import weights_digest
 from accord.errors import Aborted, AccordError, InvalidArgument, ResourceExhausted, Unavailable
 from accord.trainer import v1 as trainer_v1
 from accord_models.loading import load_causal_lm
-from accord_runtime.artifacts import local_path
-from accord_runtime.digest import weights_digest
+from accord_runtime.artifacts.store import local_path
 from accord_trainer.algorithm import Experience
 from accord_trainer.leader import Leader
 from accord_trainer.opening import Bench, Opening

@@ -15,11 +15,11 @@ from tests.support.rollout import rollout_service
 from tests.trainer.trainer_bench import rollout, trainer, training
 
 import accord
+from accord.digest import weights_digest
 from accord.errors import InvalidArgument
 from accord.rollout import v1 as rollout_v1
 from accord.trainer import v1 as trainer_v1
 from accord.types import v1 as types_v1
-from accord_runtime.digest import weights_digest
 from accord_trainer.settings import TrainerSettings
 
 # Of the tiny model a third is trained, so that there is something to leave out.

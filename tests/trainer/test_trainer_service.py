@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from tests.trainer.trainer_bench import pairs, request_id, rollout, trainer, training
 
+from accord.digest import weights_digest
 from accord.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from accord.trainer import v1 as trainer_v1
 from accord_models.loading import load_causal_lm, load_reward_model
-from accord_runtime.artifacts import fetch, local_path
-from accord_runtime.digest import weights_digest
+from accord_runtime.artifacts.store import fetch, local_path
 
 METRICS = set(
     "reward score kl_k1 kl_k3 entropy approx_kl clip_fraction ratio_mean ratio_max value_loss policy_loss lr grad_norm "  # noqa: SIM905

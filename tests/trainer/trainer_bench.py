@@ -12,12 +12,12 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Struct
 
 import accord
+from accord.digest import weights_digest
 from accord.trainer import v1 as trainer_v1
 from accord.types import v1 as types_v1
 from accord_models.loading import load_causal_lm
 from accord_models.tokenizer import fingerprint, load_tokenizer
-from accord_runtime.digest import weights_digest
-from accord_runtime.server import serving
+from accord_runtime.serving.server import serving
 from accord_trainer.service import build
 from accord_trainer.settings import TrainerSettings
 

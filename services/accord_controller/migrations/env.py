@@ -1,6 +1,6 @@
-"""Run by alembic; see accord_runtime.migrating."""
+"""Run by alembic; see accord_runtime.database.migrate."""
 
 from accord_controller.store.tables import metadata
-from accord_runtime.migrating import run_migrations
+from accord_runtime.database.migrate import run_migrations
 
 run_migrations(metadata)

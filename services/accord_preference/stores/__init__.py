@@ -11,7 +11,7 @@ async def open_store(url: str, *, up_to_date: bool = False) -> Store:
     from accord_preference.stores.postgresql import PostgresWriter
     from accord_preference.stores.sql import SqlStore
     from accord_preference.stores.sql_write import SqlWriter
-    from accord_runtime.database import migrate, open_database
+    from accord_runtime.database.connect import migrate, open_database
 
     if not up_to_date:
         await migrate(url, "accord_preference")

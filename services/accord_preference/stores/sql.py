@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accord_preference.store import Reader, Writer
 from accord_preference.stores.sql_read import SqlReader
 from accord_preference.stores.sql_write import SqlWriter
-from accord_runtime import database
+from accord_runtime.database import connect
 
 
 class SqlStore:
@@ -23,13 +23,13 @@ class SqlStore:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Reader]:
         """See `Store.reading`."""
-        async with database.reading(self._engine) as connection:
+        async with connect.reading(self._engine) as connection:
             yield SqlReader(connection)
 
     @asynccontextmanager
     async def writing(self, *, steady: bool = False) -> AsyncIterator[Writer]:
         """See `Store.writing`."""
-        async with database.writing(self._engine, steady=steady) as connection:
+        async with connect.writing(self._engine, steady=steady) as connection:
             yield self._writer(connection)
 
     async def close(self) -> None:

@@ -16,13 +16,13 @@ from typing import Any
 
 from pydantic import Field
 
+from accord.digest import weights_digest
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord_rollout.engine import PROBE_TOKENS, Drawn, Failed, Held, Job, Sampling, Weights
 from accord_rollout.engines.http import ServerOptions
 from accord_rollout.engines.options import read_options
 from accord_rollout.engines.served import Loaded, ServedEngine, finished, seed_of
 from accord_rollout.settings import RolloutSettings
-from accord_runtime.digest import weights_digest
 
 _COMPLETIONS = "/v1/completions"
 

@@ -19,7 +19,7 @@ EXAMPLES = "sqlite:///data.db, postgresql://user:password@host/name"
 
 
 class Dialect(Protocol):
-    """One kind of database; a module `accord_runtime.dialects.<name>` has one as `dialect`."""
+    """One kind of database; a module `accord_runtime.database.dialects.<name>` has one as `dialect`."""
 
     # True where one transaction writes at a time, and the others wait in this process for their turn.
     one_writer: bool
@@ -78,5 +78,5 @@ def parse(url: str) -> tuple[URL, Dialect]:
             f"there is no database of kind {scheme!r} here; for instance {EXAMPLES}",
             reason="UNKNOWN_STORE",
         )
-    module = importlib.import_module(f"accord_runtime.dialects.{DIALECTS[scheme]}")
+    module = importlib.import_module(f"accord_runtime.database.dialects.{DIALECTS[scheme]}")
     return parsed, cast(Dialect, module.dialect)

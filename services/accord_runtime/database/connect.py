@@ -1,7 +1,7 @@
 """Databases of services: opening, transactions, migrations, and errors that say what to do.
 
 A service asks for `open_database(url)` and works in `reading(engine)` and `writing(engine)` transactions; what differs
-between databases is in `accord_runtime.dialects`, and nothing of it shows above this file.
+between databases is in `accord_runtime.database.dialects`, and nothing of it shows above this file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from accord.errors import FailedPrecondition, Unavailable
-from accord_runtime.dialects.dialect import Dialect, parse
+from accord_runtime.database.dialects.dialect import Dialect, parse
 
 if TYPE_CHECKING:
     from alembic.config import Config

@@ -15,8 +15,8 @@ from pydantic_settings import CliApp, SettingsError
 
 from accord import discovery
 from accord.errors import AccordError
-from accord_runtime.server import Service, start
-from accord_runtime.settings import ServiceSettings
+from accord_runtime.serving.server import Service, start
+from accord_runtime.serving.settings import ServiceSettings
 
 log = logging.getLogger("accord")
 S = TypeVar("S", bound=ServiceSettings)

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from accord.errors import NotFound
-from accord_runtime.transfer import Progress
+from accord_runtime.artifacts.transfer import Progress
 
 
 def local_path(uri: str) -> Path:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from accord.errors import AccordError, FailedPrecondition, NotFound, PermissionDenied, Unavailable
 from accord_runtime import atomic
-from accord_runtime.paths import inside
-from accord_runtime.transfer import Limits, Progress
+from accord_runtime.artifacts.paths import inside
+from accord_runtime.artifacts.transfer import Limits, Progress
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore

@@ -11,9 +11,9 @@ import grpc
 from google.protobuf.message import Message
 
 from accord.errors import Cancelled, Unavailable
-from accord_runtime import validation
-from accord_runtime.metrics import Call, Metrics
-from accord_runtime.status import as_accord_error, to_status
+from accord_runtime.observability.metrics import Call, Metrics
+from accord_runtime.serving import validation
+from accord_runtime.serving.status import as_accord_error, to_status
 
 log = logging.getLogger(__name__)
 

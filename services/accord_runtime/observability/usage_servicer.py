@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 
 from accord.usage import v1 as usage_v1
-from accord_runtime import usage
+from accord_runtime.observability import usage
 
 
 class UsageServicer(usage_v1.UsageServiceServicer):

@@ -7,7 +7,7 @@ from sqlalchemy import MetaData
 
 
 def run_migrations(metadata: MetaData) -> None:
-    """Runs the asked for migrations over the connection that `accord_runtime.database` opened, in its transaction.
+    """Runs the asked for migrations over the connection that `connect` opened, in its transaction.
 
     `metadata` describes the tables as the code wants them, for comparison by `alembic revision --autogenerate`.
     """

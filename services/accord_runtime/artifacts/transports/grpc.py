@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 
 from accord.artifact import v1 as artifact_v1
 from accord.channel import open_channel
+from accord.digest import file_digest
 from accord.errors import FailedPrecondition, Unavailable
 from accord_runtime import atomic
-from accord_runtime.digest import file_digest
-from accord_runtime.paths import inside
-from accord_runtime.transfer import Progress
+from accord_runtime.artifacts.paths import inside
+from accord_runtime.artifacts.transfer import Progress
 
 _TRIES = 4  # of a stream that breaks before it has brought anything
 

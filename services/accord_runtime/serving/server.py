@@ -15,11 +15,11 @@ from grpc_reflection.v1alpha import reflection
 
 from accord.errors import Unavailable
 from accord.usage import v1 as usage_v1
-from accord_runtime.interceptors import Edge
-from accord_runtime.metrics import Measured, Metrics, MetricsServer
-from accord_runtime.settings import ServiceSettings
-from accord_runtime.tls import server_credentials
-from accord_runtime.usage_servicer import UsageServicer
+from accord_runtime.observability.metrics import Measured, Metrics, MetricsServer
+from accord_runtime.observability.usage_servicer import UsageServicer
+from accord_runtime.serving.interceptors import Edge
+from accord_runtime.serving.settings import ServiceSettings
+from accord_runtime.serving.tls import server_credentials
 
 log = logging.getLogger(__name__)
 

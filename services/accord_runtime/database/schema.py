@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from accord.errors import AccordError, FailedPrecondition, Unavailable
-from accord_runtime.database import Revision, migrate, revision_of
-from accord_runtime.main import begin
-from accord_runtime.settings import DatabaseSettings
+from accord_runtime.database.connect import Revision, migrate, revision_of
+from accord_runtime.serving.main import begin
+from accord_runtime.serving.settings import DatabaseSettings
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 1.0

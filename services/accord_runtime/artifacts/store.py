@@ -1,6 +1,6 @@
 """Weights in transit: published folders, served and fetched by URI scheme, verified before anyone uses them.
 
-The seam is `Transport`: one module of accord_runtime/transports for each way, or an entry point of group
+The seam is `Transport`: one module of accord_runtime/artifacts/transports for each way, or an entry point of group
 `accord.transports` named after its scheme.
 """
 
@@ -17,13 +17,13 @@ from typing import Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from accord.artifact import v1 as artifact_v1
+from accord.digest import file_digest, weights_digest
 from accord.errors import AccordError, FailedPrecondition, InvalidArgument, NotFound
 from accord.types import v1 as types_v1
 from accord_runtime import plugins
-from accord_runtime.digest import file_digest, weights_digest
-from accord_runtime.paths import inside
-from accord_runtime.transfer import Limits, Progress, within
-from accord_runtime.transports.file import local_path as local_path
+from accord_runtime.artifacts.paths import inside
+from accord_runtime.artifacts.transfer import Limits, Progress, within
+from accord_runtime.artifacts.transports.file import local_path as local_path
 
 CHUNK_BYTES = 2**20
 GROUP = "accord.transports"
@@ -109,7 +109,7 @@ async def transfer(uri: str, target: Path, limits: Limits) -> Path:
     if scheme not in schemes():
         raise InvalidArgument.at("weights.uri", f"unknown scheme in {uri}; there is: {', '.join(schemes())}")
     transport: Transport = (
-        import_module(f"accord_runtime.transports.{_OURS[scheme]}").fetch
+        import_module(f"accord_runtime.artifacts.transports.{_OURS[scheme]}").fetch
         if scheme in _OURS
         else plugins.load(GROUP, scheme, field="weights.uri")
     )

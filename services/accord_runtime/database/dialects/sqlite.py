@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from accord.errors import AccordError, DataLoss, FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable
-from accord_runtime.dialects.dialect import WRITER
+from accord_runtime.database.dialects.dialect import WRITER
 
 # How long to wait for a lock that another process holds.
 BUSY_SECONDS = 30.0

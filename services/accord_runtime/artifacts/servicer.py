@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 
 from accord.artifact import v1 as artifact_v1
-from accord_runtime.artifacts import ArtifactStore
+from accord_runtime.artifacts.store import ArtifactStore
 
 
 class ArtifactServicer(artifact_v1.ArtifactServiceServicer):

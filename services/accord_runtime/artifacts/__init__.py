@@ -1,0 +1,1 @@
+"""Weights in transit: published, served, fetched by URI scheme, verified."""

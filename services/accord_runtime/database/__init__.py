@@ -1,0 +1,1 @@
+"""Databases of services: opening, transactions, migrations, what differs between kinds of databases."""

@@ -1,1 +1,0 @@
-"""Real servers for tests and benchmarks, also those of stores and services that others write."""

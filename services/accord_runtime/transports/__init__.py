@@ -1,1 +1,0 @@
-"""How weights travel: one module for each way, chosen by URI scheme in accord_runtime/artifacts.py."""
