@@ -6,7 +6,7 @@
 On a GPU a 0.5B shape (that of Qwen2.5-0.5B, tied embeddings) computes in bfloat16 with torch's own attention kernels;
 without one a tiny shape shows that it runs, and --peak-tflops gives MFU a meaning. Nothing is downloaded: weights are
 random, prompts and answers are random tokens, which cost what real ones cost. Operations are counted as
-services/accord_trainer/flops.py says: pads and recomputation do not count. The first step (warm-up) is left out.
+services/accord_trainer/model/flops.py says: pads and recomputation do not count. The first step (warm-up) is left out.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from accord_models.precision import fastest_dtype
 from accord_trainer.algorithm import Experience, Start, StepContext
 from accord_trainer.algorithms.ppo import PPO
 from accord_trainer.algorithms.ppo_options import PpoOptions
-from accord_trainer.flops import Speed, peak_flops
-from accord_trainer.ranks import Ranks, local_device, started_by_torchrun
-from accord_trainer.world import Alone, World
+from accord_trainer.distributed.process_group import ProcessGroup, local_device, started_by_torchrun
+from accord_trainer.distributed.world import Alone, World
+from accord_trainer.model.flops import Speed, peak_flops
 
 # hidden, intermediate, blocks, heads, key-value heads, vocabulary
 SHAPES = {
@@ -47,7 +47,7 @@ def main() -> None:
     device = local_device("auto")
     world: World = Alone()
     if started_by_torchrun():
-        world = Ranks(sharded=arguments.parallel == "fsdp", seconds=600)
+        world = ProcessGroup(sharded=arguments.parallel == "fsdp", seconds=600)
     shape = arguments.shape or ("0.5b" if device.type == "cuda" else "tiny")
     peak = arguments.peak_tflops * 1e12 or peak_flops(device)
     with tempfile.TemporaryDirectory() as place:

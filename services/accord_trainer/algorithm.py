@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from accord.trainer import v1 as trainer_v1
-from accord_trainer.world import Alone, World
+from accord_trainer.distributed.world import Alone, World
 
 Kind = Literal["samples", "preferences"]
 

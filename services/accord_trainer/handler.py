@@ -15,12 +15,12 @@ from accord_runtime import plugins
 from accord_runtime.serving.idempotency import Once
 from accord_runtime.serving.leases import LeaseTable
 from accord_trainer.algorithm import Experience
-from accord_trainer.curves import Curves
-from accord_trainer.publisher import DELTA
-from accord_trainer.record import facts
-from accord_trainer.shelf import Shelf, folder_bytes, needed_digests
-from accord_trainer.training import GROUP
-from accord_trainer.verification import verify_preference, verify_sample
+from accord_trainer.metrics.log import MetricsLog
+from accord_trainer.trainings.history import facts
+from accord_trainer.trainings.publisher import DELTA
+from accord_trainer.trainings.registry import TrainingRegistry, folder_bytes, needed_digests
+from accord_trainer.trainings.training import GROUP
+from accord_trainer.trainings.verification import verify_preference, verify_sample
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 class TrainerHandler:
     """The service's calls on a shelf of trainings. Errors are accord.errors."""
 
-    def __init__(self, shelf: Shelf, max_lease_seconds: float, curves: Curves) -> None:
+    def __init__(self, shelf: TrainingRegistry, max_lease_seconds: float, curves: MetricsLog) -> None:
         self._shelf = shelf
         self._curves = curves
         self._once = Once()

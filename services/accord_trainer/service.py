@@ -20,7 +20,7 @@ from accord_trainer.settings import TrainerSettings
 
 if TYPE_CHECKING:
     from accord_trainer.handler import TrainerHandler
-    from accord_trainer.opening import Bench
+    from accord_trainer.trainings.loading import TrainingLoader
 
 
 class TrainerService:
@@ -62,24 +62,24 @@ class TrainerService:
         await asyncio.to_thread(self._end)
 
 
-async def build(settings: TrainerSettings, bench: Bench | None = None) -> TrainerService:
+async def build(settings: TrainerSettings, bench: TrainingLoader | None = None) -> TrainerService:
     """Opens what is kept in `settings.state_dir`; models are loaded when they are first needed. `bench`: one that has
     joined other ranks already, of which this is the first."""
-    from accord_trainer.curves import Curves
+    from accord_trainer.distributed.executor import Executor, InProcessExecutor
+    from accord_trainer.distributed.process_group import ProcessGroup
     from accord_trainer.handler import TrainerHandler
-    from accord_trainer.ranks import Ranks
-    from accord_trainer.shelf import Shelf
-    from accord_trainer.team import Solo, Team
+    from accord_trainer.metrics.log import MetricsLog
+    from accord_trainer.trainings.registry import TrainingRegistry
 
     bench = bench or make_bench(settings)
-    team: Team = Solo()
+    team: Executor = InProcessExecutor()
     end: Callable[[], None] = lambda: None  # noqa: E731
-    if isinstance(bench.world, Ranks):
-        from accord_trainer.leader import Leader
+    if isinstance(bench.world, ProcessGroup):
+        from accord_trainer.distributed.driver import DriverExecutor
 
-        team = leader = Leader(bench.world)
+        team = leader = DriverExecutor(bench.world)
         end = leader.close
-    shelf = Shelf(
+    shelf = TrainingRegistry(
         bench,
         team,
         cache=settings.state_dir / "cache",
@@ -87,26 +87,26 @@ async def build(settings: TrainerSettings, bench: Bench | None = None) -> Traine
         max_loaded=settings.max_loaded,
     )
     names = [name.strip() for name in settings.metrics.split(",") if name.strip()]
-    curves = Curves(names, lambda training_id: shelf.root / training_id)
+    curves = MetricsLog(names, lambda training_id: shelf.root / training_id)
     handler = TrainerHandler(shelf, settings.max_lease_seconds, curves)
     return TrainerService(handler, ArtifactStore(settings.state_dir / "artifacts"), end)
 
 
-def follow(settings: TrainerSettings, bench: Bench) -> None:
+def follow(settings: TrainerSettings, bench: TrainingLoader) -> None:
     """What ranks other than 0 do: compute what rank 0 says, until it ends. Unavailable, RANK_LOST."""
-    from accord_trainer.follower import Follower
-    from accord_trainer.ranks import Ranks
+    from accord_trainer.distributed.process_group import ProcessGroup
+    from accord_trainer.trainings.rank_worker import RankWorker
 
-    assert isinstance(bench.world, Ranks)
-    Follower(bench.world, bench, settings.state_dir / "cache").run()
+    assert isinstance(bench.world, ProcessGroup)
+    RankWorker(bench.world, bench, settings.state_dir / "cache").run()
 
 
-def make_bench(settings: TrainerSettings) -> Bench:
+def make_bench(settings: TrainerSettings) -> TrainingLoader:
     """Joins the other ranks, where torchrun started some. Unavailable, RANK_LOST, where one does not come."""
-    from accord_trainer.opening import Bench
-    from accord_trainer.publisher import Publisher
-    from accord_trainer.ranks import Ranks, local_device, started_by_torchrun
-    from accord_trainer.world import Alone, World
+    from accord_trainer.distributed.process_group import ProcessGroup, local_device, started_by_torchrun
+    from accord_trainer.distributed.world import Alone, World
+    from accord_trainer.trainings.loading import TrainingLoader
+    from accord_trainer.trainings.publisher import Publisher
 
     def address() -> str:
         if settings.advertise:
@@ -121,10 +121,10 @@ def make_bench(settings: TrainerSettings) -> Bench:
     device = local_device(settings.device)
     world: World = Alone()
     if started_by_torchrun():
-        world = Ranks(sharded=settings.parallel == "fsdp", seconds=settings.collective_seconds)
+        world = ProcessGroup(sharded=settings.parallel == "fsdp", seconds=settings.collective_seconds)
     publisher = Publisher(
         settings.state_dir / "artifacts", settings.scheme, address, world, delta_below=settings.delta_below
     )
     limit = int(settings.memory_gib * 2**30) if settings.memory_gib else None
     peak = settings.peak_tflops * 1e12 or None
-    return Bench(settings.state_dir / "trainer", publisher, world, device, limit, peak, settings.undo)
+    return TrainingLoader(settings.state_dir / "trainer", publisher, world, device, limit, peak, settings.undo)

@@ -23,7 +23,7 @@ async def turn() -> None:
         await asyncio.sleep(0)
 
 
-class Bench:
+class TrainingLoader:
     """An engine that serves a version, draws what it is asked for when it is let, and writes down what was asked."""
 
     def __init__(self, max_staleness: int, steps: range = range(1, 7), version: int = 0) -> None:
@@ -51,7 +51,7 @@ class Bench:
 
 @pytest.mark.parametrize("staleness", [1, 2, 4])
 async def test_experience_is_begun_as_soon_as_a_version_may_draw_it_and_no_sooner(staleness: int) -> None:
-    bench = Bench(staleness)
+    bench = TrainingLoader(staleness)
     async with bench.overlap.open():
         for step in range(1, 7):
             await turn()
@@ -67,7 +67,7 @@ async def test_experience_is_begun_as_soon_as_a_version_may_draw_it_and_no_soone
 
 async def test_a_step_does_not_wait_for_the_weights_of_the_one_before() -> None:
     """Versions that came while others were being fetched are passed by, except the newest."""
-    bench, go = Bench(3), asyncio.Event()
+    bench, go = TrainingLoader(3), asyncio.Event()
 
     async def slow(_: int) -> None:
         await go.wait()
@@ -98,7 +98,7 @@ async def test_a_step_does_not_wait_for_the_weights_of_the_one_before() -> None:
 async def test_after_an_interruption_it_goes_on_where_the_ledger_ends() -> None:
     """Also where the trainer has made a version whose answer was lost: its step is still to be recorded."""
     for version in (3, 4):
-        bench = Bench(1, range(4, 7), version)
+        bench = TrainingLoader(1, range(4, 7), version)
         async with bench.overlap.open():
             await turn()
             assert [one for one, _, _ in bench.begun] == list(range(4, min(6, version + 2) + 1))
@@ -118,7 +118,7 @@ async def test_what_cannot_be_drawn_or_put_in_force_ends_the_stage_and_everythin
         if step > 1:
             await asyncio.Event().wait()
 
-    async def steps(bench: Bench) -> None:
+    async def steps(bench: TrainingLoader) -> None:
         async with bench.overlap.open():
             await bench.overlap.batch(1)
             await bench.overlap.after(weights(1))
@@ -126,7 +126,7 @@ async def test_what_cannot_be_drawn_or_put_in_force_ends_the_stage_and_everythin
             await bench.overlap.after(weights(2))
 
     for draw, fetch in ((fail, never), (never, fail)):
-        bench = Bench(2)
+        bench = TrainingLoader(2)
         bench.draw, bench.fetch = draw, fetch
         with pytest.raises(Unavailable):
             await steps(bench)
@@ -135,7 +135,7 @@ async def test_what_cannot_be_drawn_or_put_in_force_ends_the_stage_and_everythin
 
 
 async def test_the_time_that_the_trainer_waited_is_told() -> None:
-    bench = Bench(1)
+    bench = TrainingLoader(1)
 
     async def slow(_: int) -> None:
         await asyncio.sleep(0.05)

@@ -10,7 +10,7 @@ import pytest
 from accord_runtime import plugins
 from accord_trainer.algorithms.policy_gradient_options import PolicyGradientOptions
 from accord_trainer.options import AlgorithmOptions
-from accord_trainer.training import GROUP
+from accord_trainer.trainings.training import GROUP
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 INDEX = DOCS / "algorithms.md"

@@ -21,7 +21,7 @@ BURN = "import time\nwhile time.process_time() < {seconds}: pass"
 # A process that burns itself, has a child that ended and one that lives, and then says what it has used.
 FAMILY = f"""
 import subprocess, sys, time
-from accord_runtime import usage
+from accord_runtime.observability import usage
 subprocess.run([sys.executable, "-c", {BURN.format(seconds=0.5)!r}], check=True)
 living = subprocess.Popen([sys.executable, "-c", {BURN.format(seconds=0.5)!r} + "\\nprint(flush=True); input()"],
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -40,7 +40,8 @@ def test_a_process_counts_its_own_time_and_that_of_children_that_ended_and_that_
 
 def test_under_torchrun_the_ranks_beside_it_are_counted_too() -> None:
     rank = f"import os\nif os.environ['N'] == '1':\n    {BURN.format(seconds=0.5).replace(chr(10), chr(10) + '    ')}\n"
-    rank += "else:\n    input()\n    from accord_runtime import usage\n    print(usage.with_children().cpu_seconds)"
+    rank += "else:\n    input()\n"
+    rank += "    from accord_runtime.observability import usage\n    print(usage.with_children().cpu_seconds)"
     starter = f"""
 import os, subprocess, sys
 start = lambda n, **io: subprocess.Popen([sys.executable, "-c", {rank!r}], env={{**os.environ, "N": n}}, **io)

@@ -1,4 +1,4 @@
-"""Ranks for tests: one process that imports torch once and forks a group of ranks for each thing to be tried.
+"""ProcessGroup for tests: one process that imports torch once and forks a group of ranks for each thing to be tried.
 
 `python -m tests.support.ranks SCENARIOS OUT` runs each scenario (a function of a module, by name) with the ranks given
 and writes what rank 0 returned, as JSON. torchrun would import torch anew in every rank, seconds each.
@@ -71,9 +71,9 @@ def _fork(rank: int, scenario: dict[str, Any], function: Any, port: int, answer:
     }
     try:
         from accord.errors import Unavailable
-        from accord_trainer.ranks import Ranks
+        from accord_trainer.distributed.process_group import ProcessGroup
 
-        world = Ranks(sharded=scenario["sharded"], seconds=scenario.get("seconds", 60))
+        world = ProcessGroup(sharded=scenario["sharded"], seconds=scenario.get("seconds", 60))
         result = function(world, **scenario["arguments"])
         if rank == 0:
             answer.write_text(json.dumps(result))

@@ -16,15 +16,15 @@ from accord.trainer import v1 as trainer_v1
 from accord_models.loading import load_causal_lm
 from accord_runtime.artifacts.store import local_path
 from accord_trainer.algorithm import Experience
-from accord_trainer.leader import Leader
-from accord_trainer.opening import Bench, Opening
-from accord_trainer.outcome import Outcome
-from accord_trainer.publisher import Publisher
-from accord_trainer.ranks import Ranks
-from accord_trainer.team import Order
-from accord_trainer.training import LiveTraining
-from accord_trainer.undo import Place
-from accord_trainer.world import World, leads
+from accord_trainer.distributed.driver import DriverExecutor
+from accord_trainer.distributed.executor import Command
+from accord_trainer.distributed.process_group import ProcessGroup
+from accord_trainer.distributed.rank_result import Outcome
+from accord_trainer.distributed.world import World, leads
+from accord_trainer.trainings.loading import LoadRequest, TrainingLoader
+from accord_trainer.trainings.publisher import Publisher
+from accord_trainer.trainings.rollback import Place
+from accord_trainer.trainings.training import LoadedTraining
 
 PROMPTS = ((5, 6, 7), (8, 9), (4,), (10, 11, 12, 13))
 
@@ -41,14 +41,14 @@ def experience(folder: Path, algorithm: str) -> Experience:
 
 def opened(
     world: World, folder: Path, state: Path, algorithm: str, options: dict[str, Any], undo: Place = "memory"
-) -> LiveTraining:
+) -> LoadedTraining:
     """The training of the last checkpoint below `state`, or a new one."""
     publisher = Publisher(state / "artifacts", "file", lambda: "", world)
-    bench = Bench(state / "trainer", publisher, world, torch.device("cpu"), undo=undo)
+    bench = TrainingLoader(state / "trainer", publisher, world, torch.device("cpu"), undo=undo)
     versions = bench.checkpoints("t").versions()
     world.max(0.0)  # all have looked before one of them writes
     wanted = training(folder, algorithm=algorithm, options=options, checkpoint_every=1000)
-    opening = Opening(wanted, None, "float32", 1, versions[-1] if versions else 0)
+    opening = LoadRequest(wanted, None, "float32", 1, versions[-1] if versions else 0)
     return bench.open(opening, {"init": folder}, lambda: None)
 
 
@@ -131,7 +131,7 @@ def helpers(world: World) -> dict[str, Any]:
     }
 
 
-def troubles(world: Ranks) -> dict[str, Any]:
+def troubles(world: ProcessGroup) -> dict[str, Any]:
     """What the leader says of ranks that came to another end, failed together, and at last do not answer."""
     told: list[Outcome] = [
         Outcome(check="x"),
@@ -141,13 +141,13 @@ def troubles(world: Ranks) -> dict[str, Any]:
     ]
     if not leads(world):
         for outcome in told:
-            assert Order.from_bytes(world.order()) == Order("step", "t", {"a": [1]}, (b"\0\1", b"", b"2"))
+            assert Command.from_bytes(world.order()) == Command("step", "t", {"a": [1]}, (b"\0\1", b"", b"2"))
             world.exchange(outcome.to_bytes())
         time.sleep(4)
         return {}
-    order = Order("step", "t", {"a": [1]}, (b"\0\1", b"", b"2"))
+    order = Command("step", "t", {"a": [1]}, (b"\0\1", b"", b"2"))
     ended: list[bool] = []
-    leader = Leader(world, end=lambda: ended.append(True))
+    leader = DriverExecutor(world, end=lambda: ended.append(True))
     found: dict[str, Any] = {"result": leader.together(order, lambda: 7, lambda _: "x")}
 
     def fails(error: AccordError) -> Any:

@@ -11,7 +11,7 @@ from tests.trainer.trainer_bench import pairs, request_id, rollout, trainer, tra
 
 from accord.errors import AccordError, FailedPrecondition, InvalidArgument, ResourceExhausted
 from accord.trainer import v1 as trainer_v1
-from accord_trainer import memory
+from accord_trainer.model import memory_budget
 
 NAN, INFINITY = float("nan"), float("inf")
 Change = Callable[[trainer_v1.ScoredSample], object]
@@ -157,7 +157,7 @@ async def test_a_step_that_cannot_fit_is_refused_before_it_begins(
             await client.trainer.step("t", put.batch_id, parent_version=0)
         assert full.value.reason == "OUT_OF_MEMORY"
         assert int(full.value.metadata[part]) > 0
-        assert memory.ADVICE[part] in full.value.message
+        assert memory_budget.ADVICE[part] in full.value.message
         assert int(full.value.metadata["needed_bytes"]) > int(full.value.metadata["free_bytes"]) == 2**15
         assert await client.trainer.training("t") == made
     async with trainer(tmp_path) as client:

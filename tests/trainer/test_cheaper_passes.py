@@ -21,10 +21,10 @@ from accord_trainer.algorithm import Experience, Start, StepContext
 from accord_trainer.algorithms.ppo import PPO
 from accord_trainer.algorithms.ppo_options import PpoOptions
 from accord_trainer.algorithms.reward_model import RewardModelOptions, RewardModelTraining
-from accord_trainer.forward import token_logprobs
-from accord_trainer.trajectories import trajectories
-from accord_trainer.trunk import Trunk
-from accord_trainer.weights_digest import published_digest
+from accord_trainer.data.trajectories import trajectories
+from accord_trainer.model.logprobs import token_logprobs
+from accord_trainer.model.trunk import Trunk
+from accord_trainer.trainings.weights_digest import published_digest
 
 TOKENS, WIDTH, VOCABULARY = 23, 8, 50
 
@@ -221,7 +221,7 @@ def plain_linear(folder: Path) -> list[torch.nn.Linear]:
 def test_without_a_compiler_the_option_is_refused(tmp_path: Path) -> None:
     code = (
         "from accord.errors import FailedPrecondition\n"
-        "from accord_trainer.blocks import require_compiler\n"
+        "from accord_trainer.model.compiling import require_compiler\n"
         "try:\n    require_compiler('cpu')\n"
         "except FailedPrecondition as error:\n    print(error.reason, error.message)\n"
     )

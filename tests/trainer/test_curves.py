@@ -14,8 +14,8 @@ from tests.trainer.trainer_bench import pairs, request_id, trainer, training
 from accord.errors import InvalidArgument
 from accord.trainer import v1 as trainer_v1
 from accord_runtime import plugins
-from accord_trainer.curves import Curves
-from accord_trainer.metrics_writer import GROUP
+from accord_trainer.metrics.log import MetricsLog
+from accord_trainer.metrics.writer import GROUP
 
 WRITERS = plugins.names(GROUP)
 
@@ -54,7 +54,7 @@ def read_wandb(folder: Path) -> dict[int, float]:
     for file in folder.glob("wandb/offline-run-*/run-*.wandb"):
         first, points = -1, {}
         for data in leveldb_records(file.read_bytes()):
-            record = pb.Record.FromString(data)
+            record = pb.TrainingHistory.FromString(data)
             for update in record.run.config.update:
                 first = int(json.loads(update.value_json)) if update.key == "first_version" else first
             row = {item.key or item.nested_key[0]: item.value_json for item in record.history.item}
@@ -89,11 +89,11 @@ def test_steps_made_again_after_a_restart_replace_the_first(name: str, tmp_path:
     """wandb and mlflow are not in the extra `dev`: they bring 33 packages and 150 MB."""
     if name in ("wandb", "mlflow"):
         pytest.importorskip(name)
-    first = Curves([name], lambda training_id: tmp_path / training_id)
+    first = MetricsLog([name], lambda training_id: tmp_path / training_id)
     for version in range(1, 6):
         first.write(result(version, float(version)))
     first.close()
-    second = Curves([name], lambda training_id: tmp_path / training_id)
+    second = MetricsLog([name], lambda training_id: tmp_path / training_id)
     second.write(result(4, 40.0))
     second.write(result(5, 50.0))
     second.close()
@@ -107,7 +107,7 @@ def test_steps_made_again_after_a_restart_replace_the_first(name: str, tmp_path:
 def test_a_line_that_a_crash_cut_short_is_dropped(tmp_path: Path) -> None:
     (tmp_path / "t").mkdir()
     (tmp_path / "t/metrics.jsonl").write_text('{"version": 1, "loss": 1.0}\n{"version": 2, "lo')
-    curves = Curves(["jsonl"], lambda training_id: tmp_path / training_id)
+    curves = MetricsLog(["jsonl"], lambda training_id: tmp_path / training_id)
     curves.write(result(2, 2.0))
     curves.close()
     assert read("jsonl", tmp_path / "t") == {1: 1.0, 2: 2.0}
@@ -115,7 +115,7 @@ def test_a_line_that_a_crash_cut_short_is_dropped(tmp_path: Path) -> None:
 
 def test_a_writer_that_fails_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "t").write_text("in the way")
-    curves = Curves(["jsonl"], lambda training_id: tmp_path / training_id)
+    curves = MetricsLog(["jsonl"], lambda training_id: tmp_path / training_id)
     curves.write(result(1, 1.0))
     curves.write(result(2, 2.0))
     assert caplog.text.count("metrics could not be handled") == 1
@@ -123,7 +123,7 @@ def test_a_writer_that_fails_stops_nothing(tmp_path: Path, caplog: pytest.LogCap
 
 def test_an_unknown_writer_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InvalidArgument, match="jsonl, mlflow, tensorboard, wandb"):
-        Curves(["pigeon"], Path)
+        MetricsLog(["pigeon"], Path)
 
 
 async def test_the_service_writes_what_it_answers(tiny_folder: Path, tmp_path: Path) -> None:

@@ -17,13 +17,13 @@ from accord_models.loading import load_causal_lm, new_reward_model
 from accord_trainer.algorithm import Experience, Start, StepContext
 from accord_trainer.algorithms.ppo import PPO
 from accord_trainer.algorithms.ppo_options import PpoOptions
-from accord_trainer.algorithms.targets import Draft, Estimate, penalised_score
-from accord_trainer.objectives.mismatch import importance_weights
-from accord_trainer.optimizer import Group, Optimizer
+from accord_trainer.algorithms.step_targets import AdvantageInputs, Advantages, penalised_score
+from accord_trainer.data.trajectories import Trajectories, trajectories
+from accord_trainer.model.optimizer import Group, Optimizer
+from accord_trainer.model.policy import Policy
+from accord_trainer.objectives.off_policy import importance_weights
 from accord_trainer.options import AlgorithmOptions
-from accord_trainer.policy import Policy
-from accord_trainer.trajectories import Trajectories, trajectories
-from accord_trainer.weights_digest import published_digest
+from accord_trainer.trainings.weights_digest import published_digest
 
 NAN = float("nan")
 
@@ -167,7 +167,7 @@ def test_a_truncated_response_ends_with_the_critics_value_where_asked(tiny_folde
     """By hand, with lambda and gamma 1 and no KL: the advantage is score + value at the cut - value before."""
     data = trajectories(rollout(tiny_folder, samples=1))
     data = some(data, truncated_B=torch.tensor([True, False]), score_B=torch.tensor([1.0, 1.0]))
-    found: dict[bool, Estimate] = {}
+    found: dict[bool, Advantages] = {}
     for bootstrap in (False, True):
         ppo = make(
             tiny_folder, bootstrap_truncated=bootstrap, gae_lambda=1.0, kl_coefficient=0.0, whiten_advantages=False,
@@ -176,7 +176,7 @@ def test_a_truncated_response_ends_with_the_critics_value_where_asked(tiny_folde
         targets = ppo._targets(data, ppo._rows(data), {}, context())
         old = targets.old
         assert float(old.final_value_B.abs().min()) > 1e-4
-        found[bootstrap] = ppo.estimate(data, Draft(data.score_B, targets.rewards_BR, old))
+        found[bootstrap] = ppo.estimate(data, AdvantageInputs(data.score_B, targets.rewards_BR, old))
     end_B = torch.where(data.truncated_B, old.final_value_B, 0.0)
     for bootstrap, estimate in found.items():
         ends_B = end_B if bootstrap else torch.zeros(2)
@@ -261,7 +261,7 @@ async def test_a_step_reports_how_old_its_experience_is(tiny_folder: Path, tmp_p
 
 def test_staleness_counts_versions_from_the_oldest_token(tiny_folder: Path) -> None:
     from accord.types import v1 as types_v1
-    from accord_trainer.verification import Facts, staleness
+    from accord_trainer.trainings.verification import Facts, staleness
 
     samples = rollout(tiny_folder, prompts=((5, 6),), samples=2, version=4, digest="d")
     samples[0].sample.segments.insert(0, types_v1.Segment(start=0, version=2, digest="c"))

@@ -20,8 +20,8 @@ from accord_trainer.algorithm import Start
 from accord_trainer.algorithms.ilql import ILQL
 from accord_trainer.algorithms.ppo import PPO
 from accord_trainer.algorithms.reward_model import RewardModelTraining
-from accord_trainer.ranks import local_device
-from accord_trainer.trajectories import trajectories
+from accord_trainer.data.trajectories import trajectories
+from accord_trainer.distributed.process_group import local_device
 
 META = torch.device("meta")
 TRANSFERS = {torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default}

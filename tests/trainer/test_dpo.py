@@ -16,7 +16,7 @@ from accord_models.loading import load_causal_lm
 from accord_models.tokenizer import load_tokenizer
 from accord_trainer.algorithm import Experience, Start, StepContext
 from accord_trainer.algorithms.dpo import DPO, DpoOptions
-from accord_trainer.demonstrated import prompt_and_response
+from accord_trainer.data.demonstrations import prompt_and_response
 from accord_trainer.objectives.dpo import dpo_loss
 
 D_N = torch.tensor([2.0, -1.0], dtype=torch.float64)

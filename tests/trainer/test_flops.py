@@ -12,9 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from accord_trainer.algorithm import Experience, Start, StepContext
 from accord_trainer.algorithms.ppo import PPO
 from accord_trainer.algorithms.ppo_options import PpoOptions
-from accord_trainer.flops import peak_by_name, peak_flops, seen_tokens
-from accord_trainer.prefix import Row
-from accord_trainer.trajectories import trajectories
+from accord_trainer.data.trajectories import trajectories
+from accord_trainer.model.flops import peak_by_name, peak_flops, seen_tokens
+from accord_trainer.model.packing import Row
 
 MATRICES = {torch.ops.aten.mm, torch.ops.aten.addmm}
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from accord_trainer.objectives.aggregation import token_weights
-from accord_trainer.objectives.groups import (
+from accord_trainer.objectives.group_baselines import (
     group_index,
     group_mean,
     group_normalised,

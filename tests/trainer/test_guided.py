@@ -22,8 +22,8 @@ from accord_models.tokenizer import load_tokenizer
 from accord_runtime.artifacts.store import local_path
 from accord_trainer.algorithm import Experience, Start, StepContext
 from accord_trainer.algorithms.ilql import ILQL, IlqlOptions
-from accord_trainer.guided import guided
-from accord_trainer.weights_digest import published_digest
+from accord_trainer.model.ilql_export import guided
+from accord_trainer.trainings.weights_digest import published_digest
 
 IDS = torch.tensor([[5, 6, 7, 8, 100]])
 GOOD, BAD = "good", "bad"

@@ -14,7 +14,7 @@ from accord.trainer import v1 as trainer_v1
 from accord.types import v1 as types_v1
 from accord_trainer.algorithm import Experience, Start, StepContext
 from accord_trainer.algorithms.ilql import ILQL, IlqlOptions, rewards
-from accord_trainer.demonstrated import response_of
+from accord_trainer.data.demonstrations import response_of
 from accord_trainer.objectives.q_learning import bellman_targets, expectile_loss, follow, q_loss_sum, v_loss_sum
 
 NAN = float("nan")

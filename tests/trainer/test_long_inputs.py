@@ -16,8 +16,8 @@ from accord_reward.inference import RewardModel
 from accord_reward.scorer import Item
 from accord_trainer.algorithm import Start
 from accord_trainer.algorithms.reward_model import RewardModelOptions, RewardModelTraining
-from accord_trainer.scoring import score_all
-from accord_trainer.world import Alone
+from accord_trainer.distributed.world import Alone
+from accord_trainer.model.reward_scorer import score_all
 
 
 def test_a_long_conversation_scores_the_same_in_training_and_in_service(tiny_folder: Path, tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from accord.errors import ResourceExhausted
 from accord_trainer.algorithm import Experience, Start, StepContext
 from accord_trainer.algorithms.ppo import PPO
 from accord_trainer.algorithms.ppo_options import PpoOptions
-from accord_trainer.memory import cgroup_free, copy_bytes, require_room
-from accord_trainer.prefix import buckets
-from accord_trainer.trajectories import trajectories
+from accord_trainer.data.trajectories import trajectories
+from accord_trainer.model.memory_budget import cgroup_free, copy_bytes, require_room
+from accord_trainer.model.packing import buckets
 
 PROMPTS = tuple((5, 6, 7, i) for i in range(8, 16))
 

@@ -9,7 +9,7 @@ import torch
 
 from accord_trainer.objectives.advantages import gae, token_rewards
 from accord_trainer.objectives.kl import KlController, k1, k2, k3
-from accord_trainer.objectives.mismatch import importance_weights
+from accord_trainer.objectives.off_policy import importance_weights
 from accord_trainer.objectives.ppo_loss import ppo_policy_terms
 from accord_trainer.objectives.preference import bradley_terry, centring, plackett_luce, rating_loss
 from accord_trainer.objectives.value_loss import explained_variance, value_loss_sum

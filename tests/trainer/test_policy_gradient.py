@@ -21,8 +21,8 @@ from accord_trainer.algorithms.policy_gradient import PolicyGradient
 from accord_trainer.algorithms.ppo import PPO
 from accord_trainer.algorithms.reinforce_plus_plus import ReinforcePlusPlus
 from accord_trainer.algorithms.rloo import RLOO
-from accord_trainer.trajectories import trajectories
-from accord_trainer.weights_digest import published_digest
+from accord_trainer.data.trajectories import trajectories
+from accord_trainer.trainings.weights_digest import published_digest
 
 GROUPED = (GRPO, RLOO, DAPO)
 WITHOUT_CRITIC = (*GROUPED, ReinforcePlusPlus)

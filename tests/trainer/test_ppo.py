@@ -13,8 +13,8 @@ from accord.errors import FailedPrecondition, InvalidArgument
 from accord_trainer.algorithm import Experience, Start, StepContext
 from accord_trainer.algorithms.ppo import PPO
 from accord_trainer.algorithms.ppo_options import PpoOptions
-from accord_trainer.policy import Policy
-from accord_trainer.weights_digest import published_digest
+from accord_trainer.model.policy import Policy
+from accord_trainer.trainings.weights_digest import published_digest
 
 
 def make(folder: Path, reference: Path | None = None, **options: object) -> PPO:

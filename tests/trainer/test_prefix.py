@@ -11,12 +11,12 @@ from transformers import BertConfig, BertModel, PreTrainedModel
 
 from accord_models.loading import load_causal_lm, new_reward_model
 from accord_models.tokenizer import load_tokenizer
-from accord_trainer.forward import response_states, token_logprobs
-from accord_trainer.policy import output_head
-from accord_trainer.prefix import Packed, buckets, collate, make_rows
-from accord_trainer.scoring import Answers, Scorer
-from accord_trainer.selfcheck import can_share, head_gives_logits
-from accord_trainer.trunk import Trunk
+from accord_trainer.model.capabilities import can_share, head_gives_logits
+from accord_trainer.model.logprobs import response_states, token_logprobs
+from accord_trainer.model.packing import Packed, buckets, collate, make_rows
+from accord_trainer.model.policy import output_head
+from accord_trainer.model.reward_scorer import Answers, Scorer
+from accord_trainer.model.trunk import Trunk
 
 PROMPTS = [[5, 6, 7, 8], [9, 10], [5, 6, 7, 8], [9, 10], [5, 6, 7, 8]]
 RESPONSES = [[11, 12, 13], [14], [15, 16], [17, 18, 19, 20, 21], [11, 12, 13]]

@@ -12,8 +12,8 @@ from tests.trainer import ranks_scenarios
 
 from accord.errors import DataLoss
 from accord_trainer.algorithm import AlgorithmState
-from accord_trainer.checkpoints import CheckpointStore
-from accord_trainer.world import Alone
+from accord_trainer.distributed.world import Alone
+from accord_trainer.trainings.checkpoints import CheckpointStore
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for all scenarios
 

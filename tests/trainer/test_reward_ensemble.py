@@ -15,10 +15,10 @@ from accord_models.loading import load_reward_model, reward_head
 from accord_models.publishing import save_model
 from accord_trainer.algorithm import Experience, Start, StepContext
 from accord_trainer.algorithms.reward_model import RewardModelOptions, RewardModelTraining
-from accord_trainer.bootstrap import bootstrap_weights
+from accord_trainer.data.bootstrap import bootstrap_weights
+from accord_trainer.distributed.world import Alone, T, World
+from accord_trainer.metrics.preferences import preference_metrics
 from accord_trainer.objectives.preference import bradley_terry, plackett_luce, rating_loss
-from accord_trainer.preference_metrics import preference_metrics
-from accord_trainer.world import Alone, T, World
 
 
 class OneOf(Alone):

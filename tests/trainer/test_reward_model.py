@@ -18,9 +18,9 @@ from accord_models.publishing import save_model
 from accord_models.tokenizer import load_tokenizer, render_response
 from accord_trainer.algorithm import Experience, Start, StepContext
 from accord_trainer.algorithms.reward_model import RewardModelOptions, RewardModelTraining
-from accord_trainer.bootstrap import bootstrap_weights
-from accord_trainer.preference_metrics import annotator_accuracy, calibration_error, preference_metrics
-from accord_trainer.weights_digest import published_digest
+from accord_trainer.data.bootstrap import bootstrap_weights
+from accord_trainer.metrics.preferences import annotator_accuracy, calibration_error, preference_metrics
+from accord_trainer.trainings.weights_digest import published_digest
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def by_hand(scores_K: list[torch.Tensor], example: trainer_v1.PreferenceExample,
         tied = example.ranks.values[0] == example.ranks.values[1]
         margin, part = (0.0, 0.5) if tied else (example.margin, smoothing)
         return -(1 - part) * torch.log(torch.sigmoid(a - b - margin)) - part * torch.log(torch.sigmoid(b - a + margin))
-    # Ranks 1, 0, 2, 1: the second is taken first, then the two that tie (Efron), then the third alone.
+    # ProcessGroup 1, 0, 2, 1: the second is taken first, then the two that tie (Efron), then the third alone.
     first, best, last, other = (torch.exp(score) for score in scores_K)
     everyone = torch.log(first + best + last + other) - scores_K[1]
     both = torch.log(first + other + last) + torch.log(0.5 * (first + other) + last) - scores_K[0] - scores_K[3]

@@ -20,9 +20,9 @@ from accord_reward.scorer import Item
 from accord_trainer.algorithm import Experience, Start, StepContext
 from accord_trainer.algorithms.reward_model import RewardModelOptions, RewardModelTraining
 from accord_trainer.algorithms.reward_probe import RewardProbe, RewardProbeOptions
+from accord_trainer.model.reward_scorer import Answers
 from accord_trainer.options import parse_options
-from accord_trainer.scoring import Answers
-from accord_trainer.weights_digest import published_digest
+from accord_trainer.trainings.weights_digest import published_digest
 
 
 def start(folder: Path) -> Start:

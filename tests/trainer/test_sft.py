@@ -15,7 +15,7 @@ from accord_models.loading import load_causal_lm
 from accord_models.tokenizer import load_tokenizer, render
 from accord_trainer.algorithm import Experience, Start, StepContext
 from accord_trainer.algorithms.sft import SFT, SftOptions
-from accord_trainer.demonstrated import prompt_and_response
+from accord_trainer.data.demonstrations import prompt_and_response
 
 
 def user(text: str) -> types_v1.Conversation:

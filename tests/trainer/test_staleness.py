@@ -15,8 +15,8 @@ from accord.types import v1 as types_v1
 from accord_trainer.algorithm import Experience, Start, StepContext
 from accord_trainer.algorithms.grpo import GRPO
 from accord_trainer.algorithms.ppo import PPO
-from accord_trainer.objectives.mismatch import Measure, accepted, importance_weights, response_ratio
-from accord_trainer.trajectories import trajectories
+from accord_trainer.data.trajectories import trajectories
+from accord_trainer.objectives.off_policy import Measure, accepted, importance_weights, response_ratio
 
 # Two responses of 3 and 2 tokens; log old - log rollout: .5, -.2, .1 and -1, .6. What a pad says counts nowhere.
 OLD_BR = torch.tensor([[-1.0, -1.2, -0.9], [-3.0, -0.4, 50.0]])

@@ -25,7 +25,7 @@ from accord_runtime.artifacts.store import local_path
 async def test_a_step_that_fails_half_way_leaves_everything_as_it_was(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undo: str
 ) -> None:
-    from accord_trainer.optimizer import Optimizer
+    from accord_trainer.model.optimizer import Optimizer
 
     async with trainer(tmp_path, undo=undo) as client:
         options = {"minibatch_size": 2, "warmup_updates": 10, "kl_target": 1.0}

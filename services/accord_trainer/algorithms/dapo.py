@@ -11,9 +11,9 @@ from torch import Tensor
 
 from accord_trainer.algorithms.policy_gradient import PolicyGradient
 from accord_trainer.algorithms.policy_gradient_options import PolicyGradientOptions
-from accord_trainer.algorithms.targets import Draft, Estimate
-from accord_trainer.objectives.groups import group_index, group_normalised, overlong_penalty, without_signal
-from accord_trainer.trajectories import Trajectories
+from accord_trainer.algorithms.step_targets import AdvantageInputs, Advantages
+from accord_trainer.data.trajectories import Trajectories
+from accord_trainer.objectives.group_baselines import group_index, group_normalised, overlong_penalty, without_signal
 
 
 class DapoOptions(PolicyGradientOptions):
@@ -39,7 +39,7 @@ class DAPO(PolicyGradient):
             return score_B
         return score_B + overlong_penalty(data.mask_BR.sum(1), data.limit_B, self.options.overlong_buffer)
 
-    def estimate(self, data: Trajectories, draft: Draft) -> Estimate:
+    def estimate(self, data: Trajectories, draft: AdvantageInputs) -> Advantages:
         reward_B, group_B = draft.rewards_BR.sum(1), group_index(data.prompts)
         advantage_B = group_normalised(reward_B, group_B)
-        return Estimate(advantage_B[:, None] * data.mask_BR, keep_B=~without_signal(reward_B, group_B))
+        return Advantages(advantage_B[:, None] * data.mask_BR, keep_B=~without_signal(reward_B, group_B))

@@ -20,13 +20,13 @@ from accord.errors import InvalidArgument
 from accord.trainer import v1 as trainer_v1
 from accord_trainer.algorithm import Experience, StepContext
 from accord_trainer.algorithms.policy_training import PolicyTraining
-from accord_trainer.demonstrated import response_of
+from accord_trainer.data.demonstrations import response_of
+from accord_trainer.distributed.rounds import rounds
+from accord_trainer.metrics.preferences import ordered_pairs
+from accord_trainer.model.optimizer import not_finite
+from accord_trainer.model.packing import Row, buckets, make_rows
 from accord_trainer.objectives.dpo import dpo_loss
-from accord_trainer.optimizer import not_finite
 from accord_trainer.options import AlgorithmOptions
-from accord_trainer.preference_metrics import ordered_pairs
-from accord_trainer.prefix import Row, buckets, make_rows
-from accord_trainer.rounds import rounds
 
 Loss = Literal["sigmoid", "ipo", "hinge"]
 

@@ -12,9 +12,9 @@ from pydantic import Field
 
 from accord_trainer.algorithms.policy_gradient import PolicyGradient
 from accord_trainer.algorithms.policy_gradient_options import PolicyGradientOptions
-from accord_trainer.algorithms.targets import Draft, Estimate
-from accord_trainer.objectives.groups import group_index, group_normalised
-from accord_trainer.trajectories import Trajectories
+from accord_trainer.algorithms.step_targets import AdvantageInputs, Advantages
+from accord_trainer.data.trajectories import Trajectories
+from accord_trainer.objectives.group_baselines import group_index, group_normalised
 
 
 class GrpoOptions(PolicyGradientOptions):
@@ -36,7 +36,7 @@ class GRPO(PolicyGradient):
     least_group = 2
     options: GrpoOptions
 
-    def estimate(self, data: Trajectories, draft: Draft) -> Estimate:
+    def estimate(self, data: Trajectories, draft: AdvantageInputs) -> Advantages:
         reward_B, group_B = draft.rewards_BR.sum(1), group_index(data.prompts)
         advantage_B = group_normalised(reward_B, group_B, scale=self.options.scale_advantages)
-        return Estimate(advantage_B[:, None] * data.mask_BR)
+        return Advantages(advantage_B[:, None] * data.mask_BR)

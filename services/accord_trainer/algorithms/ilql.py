@@ -21,17 +21,17 @@ from accord.errors import FailedPrecondition, InvalidArgument
 from accord.trainer import v1 as trainer_v1
 from accord_trainer.algorithm import AlgorithmState, Experience, Start, StepContext
 from accord_trainer.algorithms.policy_training import PolicyTraining
-from accord_trainer.demonstrated import cut_off, response_of
-from accord_trainer.guided import guided
-from accord_trainer.metrics import Means
+from accord_trainer.data.demonstrations import cut_off, response_of
+from accord_trainer.distributed.rounds import rounds
+from accord_trainer.metrics.preferences import pair_accuracy
+from accord_trainer.metrics.running import Means
+from accord_trainer.model.ilql_export import guided
+from accord_trainer.model.optimizer import Group, not_finite
+from accord_trainer.model.packing import Row, buckets, make_rows
+from accord_trainer.model.q_policy import Judged, QPolicy
 from accord_trainer.objectives.q_learning import bellman_targets, q_loss_sum, v_loss_sum
 from accord_trainer.objectives.whitening import masked_sum
-from accord_trainer.optimizer import Group, not_finite
 from accord_trainer.options import AlgorithmOptions
-from accord_trainer.preference_metrics import pair_accuracy
-from accord_trainer.prefix import Row, buckets, make_rows
-from accord_trainer.q_policy import Judged, QPolicy
-from accord_trainer.rounds import rounds
 
 TARGET = "target."
 

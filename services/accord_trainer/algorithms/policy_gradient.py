@@ -15,19 +15,26 @@ from accord.errors import FailedPrecondition, InvalidArgument
 from accord_trainer.algorithm import AlgorithmState, Experience, Start, StepContext
 from accord_trainer.algorithms.policy_gradient_options import PolicyGradientOptions
 from accord_trainer.algorithms.policy_training import PolicyTraining
-from accord_trainer.algorithms.targets import Draft, Estimate, OldPolicy, Targets, penalised_score, target_metrics
-from accord_trainer.metrics import Means
+from accord_trainer.algorithms.step_targets import (
+    AdvantageInputs,
+    Advantages,
+    OldPolicy,
+    StepTargets,
+    penalised_score,
+    target_metrics,
+)
+from accord_trainer.data.trajectories import Trajectories, temperature, trajectories
+from accord_trainer.distributed.rounds import rounds
+from accord_trainer.metrics.running import Means
+from accord_trainer.model.optimizer import not_finite
+from accord_trainer.model.packing import Row, buckets, make_rows
+from accord_trainer.model.policy import Lower, Outputs
 from accord_trainer.objectives.advantages import token_rewards
 from accord_trainer.objectives.aggregation import token_weights
 from accord_trainer.objectives.kl import KlController, k1, k2, k3
-from accord_trainer.objectives.mismatch import accepted, importance_weights
+from accord_trainer.objectives.off_policy import accepted, importance_weights
 from accord_trainer.objectives.ppo_loss import ppo_policy_terms
 from accord_trainer.objectives.whitening import masked_mean, masked_sum
-from accord_trainer.optimizer import not_finite
-from accord_trainer.policy import Lower, Outputs
-from accord_trainer.prefix import Row, buckets, make_rows
-from accord_trainer.rounds import rounds
-from accord_trainer.trajectories import Trajectories, temperature, trajectories
 
 # Float tensors of (B, R) that a step holds: old, reference, entropy, values, rewards, advantages, importance, returns.
 TARGETS = 8
@@ -50,7 +57,7 @@ class PolicyGradient(PolicyTraining):
                 "training.options.importance_cap", "must be above 1 where weights outside 1 / cap .. cap are masked"
             )
 
-    def estimate(self, data: Trajectories, draft: Draft) -> Estimate:
+    def estimate(self, data: Trajectories, draft: AdvantageInputs) -> Advantages:
         """The advantages of a batch."""
         raise NotImplementedError
 
@@ -58,7 +65,7 @@ class PolicyGradient(PolicyTraining):
         """The scores that count, (B,)."""
         return penalised_score(data, self.options.missing_eos_penalty, self.options.missing_eos_score)
 
-    def value_loss(self, out: Outputs, targets: Targets, mask_BR: Tensor) -> Tensor | None:
+    def value_loss(self, out: Outputs, targets: StepTargets, mask_BR: Tensor) -> Tensor | None:
         """The weighted sum of the critic's loss over the tokens of `mask_BR`; None without a critic."""
         return None
 
@@ -161,7 +168,7 @@ class PolicyGradient(PolicyTraining):
             return {}
         return self.policy.lower(rows, self.options.micro_batch_tokens, context.check_stopped)
 
-    def _metrics(self, data: Trajectories, targets: Targets) -> dict[str, float]:
+    def _metrics(self, data: Trajectories, targets: StepTargets) -> dict[str, float]:
         left_out = data.mask_BR.any(1) & ~targets.mask_BR.any(1)
         found = {**target_metrics(data, targets), "samples_dropped": float(left_out.sum())}
         if targets.accepted_B is not None:
@@ -171,13 +178,13 @@ class PolicyGradient(PolicyTraining):
             found["importance_bounded"] = float(masked_mean((targets.importance_BR == bound).float(), data.mask_BR))
         return found
 
-    def _targets(self, data: Trajectories, rows: list[Row], lower: Lower, context: StepContext) -> Targets:
+    def _targets(self, data: Trajectories, rows: list[Row], lower: Lower, context: StepContext) -> StepTargets:
         """Everything that stays frozen over the epochs."""
         old = self._old(data, rows, lower, context)
         score_B, mask_BR = self.score(data), data.mask_BR
         penalty_BR = k1(old.logprobs_BR, old.reference_logprobs_BR)
         rewards_BR = token_rewards(score_B, penalty_BR, mask_BR, kl_coefficient=self.kl.coefficient)
-        found = self.estimate(data, Draft(score_B, rewards_BR, old))
+        found = self.estimate(data, AdvantageInputs(score_B, rewards_BR, old))
         options, importance_BR, accepted_B = self.options, None, None
         both = old.logprobs_BR, data.rollout_logprobs_BR, mask_BR
         if options.importance_cap is not None:
@@ -189,7 +196,7 @@ class PolicyGradient(PolicyTraining):
         for keep_B in (found.keep_B, accepted_B):
             if keep_B is not None:
                 mask_BR = mask_BR & keep_B[:, None]
-        return Targets(old, rewards_BR, found.advantages_BR, found.returns_BR, mask_BR, importance_BR, accepted_B)
+        return StepTargets(old, rewards_BR, found.advantages_BR, found.returns_BR, mask_BR, importance_BR, accepted_B)
 
     @torch.no_grad()
     def _old(self, data: Trajectories, rows: list[Row], lower: Lower, context: StepContext) -> OldPolicy:
@@ -222,7 +229,7 @@ class PolicyGradient(PolicyTraining):
     def _update(
         self,
         data: Trajectories,
-        targets: Targets,
+        targets: StepTargets,
         minibatch: list[Row],
         lower: Lower,
         means: Means,

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from accord_trainer.objectives.mismatch import Bound, Level, Measure
+from accord_trainer.objectives.off_policy import Bound, Level, Measure
 from accord_trainer.options import AlgorithmOptions
 
 

@@ -11,10 +11,10 @@ from transformers import PreTrainedModel
 
 from accord.errors import InvalidArgument
 from accord_trainer.algorithm import AlgorithmState, Experience, Start
-from accord_trainer.memory import activation_bytes, logits_bytes, weights_bytes
-from accord_trainer.optimizer import Group, Optimizer
-from accord_trainer.policy import Policy, ValueHead
-from accord_trainer.prefix import Row, buckets
+from accord_trainer.model.memory_budget import activation_bytes, logits_bytes, weights_bytes
+from accord_trainer.model.optimizer import Group, Optimizer
+from accord_trainer.model.packing import Row, buckets
+from accord_trainer.model.policy import Policy, ValueHead
 
 
 class PolicyTraining:

@@ -11,13 +11,13 @@ from torch import Tensor
 from accord_trainer.algorithm import StepContext
 from accord_trainer.algorithms.policy_gradient import PolicyGradient
 from accord_trainer.algorithms.ppo_options import PpoOptions
-from accord_trainer.algorithms.targets import Draft, Estimate, Targets
+from accord_trainer.algorithms.step_targets import AdvantageInputs, Advantages, StepTargets
+from accord_trainer.data.trajectories import Trajectories
+from accord_trainer.model.optimizer import Group
+from accord_trainer.model.policy import Outputs, ValueHead
 from accord_trainer.objectives.advantages import gae
 from accord_trainer.objectives.value_loss import value_loss_sum
 from accord_trainer.objectives.whitening import whiten
-from accord_trainer.optimizer import Group
-from accord_trainer.policy import Outputs, ValueHead
-from accord_trainer.trajectories import Trajectories
 
 
 class PPO(PolicyGradient):
@@ -27,7 +27,7 @@ class PPO(PolicyGradient):
     critic = True
     options: PpoOptions
 
-    def estimate(self, data: Trajectories, draft: Draft) -> Estimate:
+    def estimate(self, data: Trajectories, draft: AdvantageInputs) -> Advantages:
         options, mask_BR = self.options, data.mask_BR
         rewards_BR = draft.rewards_BR
         if options.whiten_rewards:
@@ -43,9 +43,9 @@ class PPO(PolicyGradient):
             lam=options.gae_lambda,
             bootstrap_B=bootstrap_B,
         )
-        return Estimate(whiten(advantages_BR, mask_BR) if options.whiten_advantages else advantages_BR, returns_BR)
+        return Advantages(whiten(advantages_BR, mask_BR) if options.whiten_advantages else advantages_BR, returns_BR)
 
-    def value_loss(self, out: Outputs, targets: Targets, mask_BR: Tensor) -> Tensor | None:
+    def value_loss(self, out: Outputs, targets: StepTargets, mask_BR: Tensor) -> Tensor | None:
         assert targets.returns_BR is not None
         old_BR, returns_BR = targets.old.values_BR[out.members], targets.returns_BR[out.members]
         return value_loss_sum(out.values_BR, old_BR, returns_BR, mask_BR, clip=self.options.value_clip)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from accord_trainer.algorithms.policy_gradient_options import PolicyGradientOptions
-from accord_trainer.policy import ValueHead
+from accord_trainer.model.policy import ValueHead
 
 
 class PpoOptions(PolicyGradientOptions):

@@ -10,11 +10,11 @@ from pydantic import Field
 
 from accord_trainer.algorithms.policy_gradient import PolicyGradient
 from accord_trainer.algorithms.policy_gradient_options import PolicyGradientOptions
-from accord_trainer.algorithms.targets import Draft, Estimate
+from accord_trainer.algorithms.step_targets import AdvantageInputs, Advantages
+from accord_trainer.data.trajectories import Trajectories
 from accord_trainer.objectives.advantages import last_action_B
-from accord_trainer.objectives.groups import group_index, group_mean, returns_to_go
+from accord_trainer.objectives.group_baselines import group_index, group_mean, returns_to_go
 from accord_trainer.objectives.whitening import whiten
-from accord_trainer.trajectories import Trajectories
 
 
 class ReinforcePlusPlusOptions(PolicyGradientOptions):
@@ -30,11 +30,11 @@ class ReinforcePlusPlus(PolicyGradient):
     options_type = ReinforcePlusPlusOptions
     options: ReinforcePlusPlusOptions
 
-    def estimate(self, data: Trajectories, draft: Draft) -> Estimate:
+    def estimate(self, data: Trajectories, draft: AdvantageInputs) -> Advantages:
         rewards_BR = draft.rewards_BR
         if self.options.group_baseline:
             rewards_BR = rewards_BR.clone()
             baseline_B = group_mean(draft.score_B, group_index(data.prompts))
             rewards_BR[range(len(baseline_B)), last_action_B(data.mask_BR)] -= baseline_B
         returns_BR = returns_to_go(rewards_BR, data.mask_BR, self.options.gamma)
-        return Estimate(whiten(returns_BR, data.mask_BR))
+        return Advantages(whiten(returns_BR, data.mask_BR))

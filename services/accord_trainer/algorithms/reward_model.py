@@ -24,18 +24,18 @@ from accord_models.loading import (
     reward_head,
 )
 from accord_models.tokenizer import load_tokenizer, reading_limit
-from accord_trainer.adapters import Adaptable
 from accord_trainer.algorithm import AlgorithmState, Experience, Start, StepContext
-from accord_trainer.blocks import prepare_blocks
-from accord_trainer.bootstrap import Bootstrap, bootstrap_weights
-from accord_trainer.memory import activation_bytes, weights_bytes
+from accord_trainer.data.bootstrap import Bootstrap, bootstrap_weights
+from accord_trainer.distributed.rounds import rounds
+from accord_trainer.metrics.preferences import annotator_accuracy, preference_metrics
+from accord_trainer.model.compiling import prepare_blocks
+from accord_trainer.model.lora import Adaptable
+from accord_trainer.model.memory_budget import activation_bytes, weights_bytes
+from accord_trainer.model.optimizer import Group, Optimizer, not_finite
+from accord_trainer.model.packing import Row, buckets
+from accord_trainer.model.reward_scorer import Answers, Gathered, Scorer, score_all, tokenize
 from accord_trainer.objectives.preference import bradley_terry, centring, plackett_luce, rating_loss
-from accord_trainer.optimizer import Group, Optimizer, not_finite
 from accord_trainer.options import AlgorithmOptions
-from accord_trainer.preference_metrics import annotator_accuracy, preference_metrics
-from accord_trainer.prefix import Row, buckets
-from accord_trainer.rounds import rounds
-from accord_trainer.scoring import Answers, Gathered, Scorer, score_all, tokenize
 
 
 class RewardModelOptions(AlgorithmOptions):

@@ -18,10 +18,10 @@ from torch import Tensor
 from accord_models.loading import Pooling
 from accord_trainer.algorithm import Experience, StepContext
 from accord_trainer.algorithms.reward_model import RewardModelOptions, RewardModelTraining
+from accord_trainer.distributed.rounds import rounds
+from accord_trainer.model.optimizer import not_finite
+from accord_trainer.model.reward_scorer import Answers, Gathered
 from accord_trainer.objectives.probe import deviations, fit
-from accord_trainer.optimizer import not_finite
-from accord_trainer.rounds import rounds
-from accord_trainer.scoring import Answers, Gathered
 
 # Options of gradient descent through the trunk: here they would do nothing.
 UNUSED = (

@@ -10,9 +10,9 @@ from pydantic import Field
 
 from accord_trainer.algorithms.policy_gradient import PolicyGradient
 from accord_trainer.algorithms.policy_gradient_options import PolicyGradientOptions
-from accord_trainer.algorithms.targets import Draft, Estimate
-from accord_trainer.objectives.groups import group_index, leave_one_out
-from accord_trainer.trajectories import Trajectories
+from accord_trainer.algorithms.step_targets import AdvantageInputs, Advantages
+from accord_trainer.data.trajectories import Trajectories
+from accord_trainer.objectives.group_baselines import group_index, leave_one_out
 
 
 class RlooOptions(PolicyGradientOptions):
@@ -28,6 +28,6 @@ class RLOO(PolicyGradient):
     least_group = 2
     options: RlooOptions
 
-    def estimate(self, data: Trajectories, draft: Draft) -> Estimate:
+    def estimate(self, data: Trajectories, draft: AdvantageInputs) -> Advantages:
         advantage_B = leave_one_out(draft.rewards_BR.sum(1), group_index(data.prompts))
-        return Estimate(advantage_B[:, None] * data.mask_BR)
+        return Advantages(advantage_B[:, None] * data.mask_BR)

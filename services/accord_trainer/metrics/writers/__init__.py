@@ -1,0 +1,1 @@
+"""Implementations of accord_trainer/metrics/writer.py, one a file."""

@@ -1,1 +1,0 @@
-"""Implementations of accord_trainer/metrics_writer.py, one a file."""

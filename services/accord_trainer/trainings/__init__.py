@@ -1,0 +1,1 @@
+"""The trainings of this service: kept, loaded, stepped, checkpointed, published."""
