@@ -1,4 +1,4 @@
-"""ProcessGroup for tests: one process that imports torch once and forks a group of ranks for each thing to be tried.
+"""Ranks for tests: one process that imports torch once and forks a group of ranks for each thing to be tried.
 
 `python -m tests.support.ranks SCENARIOS OUT` runs each scenario (a function of a module, by name) with the ranks given
 and writes what rank 0 returned, as JSON. torchrun would import torch anew in every rank, seconds each.

@@ -141,7 +141,7 @@ def by_hand(scores_K: list[torch.Tensor], example: trainer_v1.PreferenceExample,
         tied = example.ranks.values[0] == example.ranks.values[1]
         margin, part = (0.0, 0.5) if tied else (example.margin, smoothing)
         return -(1 - part) * torch.log(torch.sigmoid(a - b - margin)) - part * torch.log(torch.sigmoid(b - a + margin))
-    # ProcessGroup 1, 0, 2, 1: the second is taken first, then the two that tie (Efron), then the third alone.
+    # Ranks 1, 0, 2, 1: the second is taken first, then the two that tie (Efron), then the third alone.
     first, best, last, other = (torch.exp(score) for score in scores_K)
     everyone = torch.log(first + best + last + other) - scores_K[1]
     both = torch.log(first + other + last) + torch.log(0.5 * (first + other) + last) - scores_K[0] - scores_K[3]

@@ -45,7 +45,7 @@ class TrainingRegistry:
         self._max_loaded = max_loaded
         self._live: OrderedDict[str, LoadedTraining] = OrderedDict()
         self._manifests: dict[str, Manifest] = {}
-        # LoadRequest a training takes several steps; two callers must not open the same one.
+        # Opening a training takes several steps; two callers must not open the same one.
         self._opening = asyncio.Lock()
 
     def ids(self) -> list[str]:
