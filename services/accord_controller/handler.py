@@ -7,14 +7,17 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 from accord.controller import v1 as controller_v1
 from accord.errors import Aborted, InvalidArgument
-from accord_controller import edits, facts, inputs, spec, swaps
-from accord_controller.garbage import Garbage, collect_garbage
+from accord_controller.engine_swap import records
 from accord_controller.launchers.launcher import Launcher
-from accord_controller.ledger import Ledger
-from accord_controller.lineage import Lineage, lineage_of
-from accord_controller.registry import Registry
-from accord_controller.runs import AT_WORK, Runs
+from accord_controller.ledger.ledger import Ledger
+from accord_controller.models.lineage import Lineage, lineage_of
+from accord_controller.models.registry import ModelRegistry
+from accord_controller.runs import spec_edits
+from accord_controller.runs.garbage_collection import Garbage, collect_garbage
+from accord_controller.runs.manager import AT_WORK, RunManager
 from accord_controller.settings import ControllerSettings
+from accord_controller.spec import files, validation
+from accord_controller.stages import facts
 from accord_controller.store.store import Store
 from accord_runtime import plugins
 from accord_runtime.serving.idempotency import Once
@@ -28,12 +31,12 @@ _SERVICE_OF = {"accord.engines": "rollout", "accord.scorers": "reward", "accord.
 class ControllerHandler:
     """Runs and models."""
 
-    def __init__(self, settings: ControllerSettings, store: Store, launcher: Launcher, runs: Runs) -> None:
+    def __init__(self, settings: ControllerSettings, store: Store, launcher: Launcher, runs: RunManager) -> None:
         self._settings = settings
         self._store = store
         self._launcher = launcher
         self._runs = runs
-        self._registry = Registry(store)
+        self._registry = ModelRegistry(store)
         self._once = Once()
 
     async def create_run(self, request: controller_v1.CreateRunRequest) -> controller_v1.Run:
@@ -106,7 +109,7 @@ class ControllerHandler:
             request.request_id,
             request,
             lambda: self._runs.record(
-                request.run_id, lambda journal: swaps.ask(journal, request.request_id, request.services)
+                request.run_id, lambda journal: records.ask(journal, request.request_id, request.services)
             ),
         )
 
@@ -116,7 +119,7 @@ class ControllerHandler:
 
         async def edit() -> None:
             run = await self._as_read(request.run.run_id, request.etag)
-            await self._runs.record(run.run_id, lambda journal: edits.edit(journal, request, self._check_swap))
+            await self._runs.record(run.run_id, lambda journal: spec_edits.edit(journal, request, self._check_swap))
 
         await self._once.run(request.request_id, request, edit)
         return await self._store.get_run(request.run.run_id)
@@ -166,7 +169,7 @@ class ControllerHandler:
         known = await self._lineage()
         match request.WhichOneof("subject"):
             case "name":
-                return known.of_model(request.name.removeprefix(inputs.REGISTRY))
+                return known.of_model(request.name.removeprefix(files.REGISTRY))
             case "weights_digest":
                 return known.of_digest(request.weights_digest)
         raise InvalidArgument.at("subject", "set one of name, weights_digest")
@@ -188,8 +191,8 @@ class ControllerHandler:
 
     def _check_swap(self, services: controller_v1.RolloutServices, spec: controller_v1.RunSpec, at: str) -> None:
         """What is asked to draw, in the field `at`. InvalidArgument; FailedPrecondition, NO_LAUNCHER."""
-        engines = Here(self._settings, {}, everywhere=True).names("accord.engines")
-        swaps.check(services, spec, engines, startable=self._settings.launcher != "none", at=at)
+        engines = SpecCatalog(self._settings, {}, everywhere=True).names("accord.engines")
+        records.check(services, spec, engines, startable=self._settings.launcher != "none", at=at)
 
     async def _lineage(self) -> Lineage:
         """From every run: what its finished iterations recorded, and what the one at work has so far."""
@@ -220,11 +223,11 @@ class ControllerHandler:
 
     async def _create(self, request: controller_v1.CreateRunRequest) -> controller_v1.Run:
         wanted = request.run
-        resolved = spec.resolve(wanted.spec)
+        resolved = validation.resolve(wanted.spec)
         known = await self._known(resolved)
-        await asyncio.to_thread(spec.check, wanted.run_id, resolved, known)
+        await asyncio.to_thread(validation.check, wanted.run_id, resolved, known)
         # What is in force now is what the run has to its end.
-        spec.name_models(resolved, known.models)
+        validation.name_models(resolved, known.models)
         run = controller_v1.Run(run_id=wanted.run_id, spec=wanted.spec)
         run.status.state = controller_v1.RUN_STATE_PENDING
         run.status.resolved_spec.CopyFrom(resolved)
@@ -235,13 +238,13 @@ class ControllerHandler:
             self._runs.start(stored.run_id)
         return stored
 
-    async def _known(self, resolved: controller_v1.RunSpec) -> Here:
-        names = spec.model_names(resolved)
+    async def _known(self, resolved: controller_v1.RunSpec) -> SpecCatalog:
+        names = validation.model_names(resolved)
         found = {name: await self._registry.find(name) for name in names}
-        return Here(self._settings, {name: model for name, model in found.items() if model is not None})
+        return SpecCatalog(self._settings, {name: model for name, model in found.items() if model is not None})
 
 
-class Here:
+class SpecCatalog:
     """What can be named in a spec on this machine."""
 
     def __init__(

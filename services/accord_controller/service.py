@@ -15,7 +15,7 @@ from accord.controller import v1 as controller_v1
 from accord.errors import FailedPrecondition
 from accord_controller.handler import ControllerHandler
 from accord_controller.launchers.launcher import Launcher, make_launcher
-from accord_controller.runs import Runs
+from accord_controller.runs.manager import RunManager
 from accord_controller.servicer import ModelServicer, RunServicer
 from accord_controller.settings import ControllerSettings
 from accord_controller.store.store import Store
@@ -32,7 +32,7 @@ class ControllerService:
     service_names = ("accord.controller.v1.RunService", "accord.controller.v1.ModelService")
 
     def __init__(
-        self, settings: ControllerSettings, store: Store, launcher: Launcher, runs: Runs, lock: IO[str]
+        self, settings: ControllerSettings, store: Store, launcher: Launcher, runs: RunManager, lock: IO[str]
     ) -> None:
         self._settings = settings
         self._store = store
@@ -76,7 +76,7 @@ async def build(settings: ControllerSettings) -> ControllerService:
     await bring_up(url, "accord_controller", settings)
     store = Store(open_database(url))
     launcher = make_launcher(settings)
-    runs = Runs(store, launcher, settings)
+    runs = RunManager(store, launcher, settings)
     await runs.adopt_interrupted()
     return ControllerService(settings, store, launcher, runs, lock)
 

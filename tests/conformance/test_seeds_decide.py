@@ -20,7 +20,7 @@ from accord.conformance.suite import conformance
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
-from accord_controller.trial import newcomers, try_out
+from accord_controller.engine_swap.acceptance import newcomers, try_out
 from accord_rollout.engine import Job, Sampling
 from accord_rollout.engines.transformers import TransformersEngine
 from accord_rollout.service import build

@@ -11,7 +11,7 @@ import pytest
 
 import accord
 from accord.preference import v1 as preference_v1
-from accord_controller.annotators import annotate_queue, draw_order, judge
+from accord_controller.stages.simulated_annotators import annotate_queue, draw_order, judge
 from accord_preference.service import build
 from accord_preference.settings import PreferenceSettings
 from accord_runtime.serving.server import serving

@@ -14,8 +14,8 @@ import accord
 from accord.controller import v1 as controller_v1
 from accord.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from accord.runfile import load_edits
-from accord_controller.facts import first_services
-from accord_controller.spec import resolve
+from accord_controller.spec.validation import resolve
+from accord_controller.stages.facts import first_services
 
 
 @pytest.fixture

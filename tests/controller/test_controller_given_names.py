@@ -8,8 +8,8 @@ import pytest
 from tests.support.rollout import rollout_settings
 
 from accord.errors import Unavailable
-from accord_controller.launchers.given import GivenAddresses, resolved
 from accord_controller.launchers.launcher import RolloutSet
+from accord_controller.launchers.static import StaticAddresses, resolved
 from accord_controller.settings import ControllerSettings
 from accord_rollout.service import build
 from accord_runtime.serving.server import serving
@@ -22,7 +22,7 @@ async def test_a_name_stands_for_its_addresses_and_those_that_serve_are_taken(tm
         assert address in await resolved([name])
         assert await resolved(["10.0.0.1:7001"]) == ["10.0.0.1:7001"]
         controller = ControllerSettings(state_dir=tmp_path, launcher="none", rollout_address=name, start_seconds=2)
-        assert await GivenAddresses(controller).ensure_rollouts(RolloutSet()) == [address]
+        assert await StaticAddresses(controller).ensure_rollouts(RolloutSet()) == [address]
 
 
 @pytest.mark.parametrize("name", ["dns:///no.such.name.invalid:7001", "dns:///localhost"])

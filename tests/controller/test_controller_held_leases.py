@@ -11,7 +11,7 @@ import pytest
 import accord
 from accord.judge.annotating import judge_queue
 from accord.preference import v1 as preference_v1
-from accord_controller import annotators
+from accord_controller.stages import simulated_annotators
 from accord_preference.service import build
 from accord_preference.settings import PreferenceSettings
 from accord_runtime.serving.server import serving
@@ -64,7 +64,7 @@ async def test_a_judge_that_was_killed_takes_up_the_task_that_it_held(tmp_path: 
 async def test_simulated_annotators_wait_for_a_task_that_a_person_holds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(annotators, "STALL_SECONDS", 0.3)
+    monkeypatch.setattr(simulated_annotators, "STALL_SECONDS", 0.3)
     person = preference_v1.Annotator(annotator_id="alice", kind=preference_v1.ANNOTATOR_KIND_HUMAN)
 
     async def ignore(given: int) -> None:
@@ -72,5 +72,7 @@ async def test_simulated_annotators_wait_for_a_task_that_a_person_holds(
 
     async with one_task(tmp_path) as (client, scores):
         assert await client.preferences.lease_task(person, ttl_seconds=2, queue=QUEUE) is not None
-        given = await annotators.annotate_queue(client, QUEUE, scores, annotators=2, noise=0.1, seed=0, progress=ignore)
+        given = await simulated_annotators.annotate_queue(
+            client, QUEUE, scores, annotators=2, noise=0.1, seed=0, progress=ignore
+        )
     assert given == 1

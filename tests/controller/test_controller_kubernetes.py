@@ -9,7 +9,8 @@ import kubernetes_validate
 import pytest
 from tests.support.kustomize import documents, rendered
 
-from accord_controller.launchers import copies, pods
+from accord_controller.launchers.kubernetes import pod_diagnosis
+from accord_controller.launchers.kubernetes import templates as copies
 
 OWNER = copies.owner_of(
     {"apiVersion": "accord.dev/v1", "kind": "Run", "metadata": {"name": "demo", "uid": "1234"}, "spec": {}}
@@ -29,7 +30,7 @@ def test_a_copy_is_valid_and_belongs_to_its_run_alone(templates: dict[str, Any],
     before = copy.deepcopy(template)
     engine = template["metadata"]["labels"].get(copies.ENGINE, "")
     one_of = {"engine": engine, "set": copies.FIRST, "number": 2} if engine else {}
-    mine = copies.Copy("demo", template["metadata"]["labels"][copies.TEMPLATE], **one_of)
+    mine = copies.Workload("demo", template["metadata"]["labels"][copies.TEMPLATE], **one_of)
     made = copies.workload(template, mine, owner=OWNER)
     service = copies.address_of(template, mine, owner=OWNER)
     assert template == before
@@ -49,7 +50,7 @@ def test_a_copy_is_valid_and_belongs_to_its_run_alone(templates: dict[str, Any],
 def test_two_runs_share_no_state_folder(templates: dict[str, Any]) -> None:
     folders = set()
     for run_id in ("one", "two"):
-        made = copies.workload(templates["trainer"], copies.Copy(run_id, "trainer"), owner=())
+        made = copies.workload(templates["trainer"], copies.Workload(run_id, "trainer"), owner=())
         environment = made["spec"]["template"]["spec"]["containers"][0]["env"]
         folders.add(next(one["value"] for one in environment if one["name"] == "ACCORD_TRAINER_STATE_DIR"))
     assert folders == {"/data/trainer/one", "/data/trainer/two"}
@@ -62,7 +63,7 @@ def test_replicas_of_a_run_and_of_its_swaps_are_told_apart_and_have_their_engine
     made = [
         copies.workload(
             templates["rollout-transformers"],
-            copies.Copy("demo", "rollout", "transformers", which, number, '{"a": 1}'),
+            copies.Workload("demo", "rollout", "transformers", which, number, '{"a": 1}'),
             owner=(),
         )
         for which in sets
@@ -106,7 +107,7 @@ def event(reason: str, message: str, kind: str = "Pod") -> dict[str, Any]:
         ([waiting("ErrImagePull", "no such image")], [], "IMAGE_MISSING", "accord/x:1"),
         ([waiting("ErrImageNeverPull", "not present")], [], "IMAGE_MISSING", "Push it"),
         ([waiting("CreateContainerConfigError", 'secret "key" not found')], [], "CONFIG_MISSING", 'secret "key"'),
-        ([waiting("CrashLoopBackOff", "back-off 10s")], [], pods.CRASHING, "keeps ending"),
+        ([waiting("CrashLoopBackOff", "back-off 10s")], [], pod_diagnosis.CRASHING, "keeps ending"),
         ([unscheduled("no GPU.")], [], "UNSCHEDULABLE", "no GPU"),
         ([pod()], [event("FailedMount", 'secret "tls" not found')], "CONFIG_MISSING", 'secret "tls"'),
         ([], [event("FailedCreate", "exceeded quota: small", "ReplicaSet")], "QUOTA_FULL", "kubectl get resourcequota"),
@@ -116,21 +117,21 @@ def event(reason: str, message: str, kind: str = "Pod") -> dict[str, Any]:
 def test_what_keeps_a_pod_from_running_is_named_with_what_to_do(
     found: list[dict[str, Any]], events: list[dict[str, Any]], reason: str, says: str
 ) -> None:
-    trouble = pods.find_trouble(found, events)
+    trouble = pod_diagnosis.find_trouble(found, events)
     assert trouble is not None
     assert trouble.reason == reason
     assert says in trouble.message
 
 
 def test_a_pod_that_is_starting_is_no_trouble() -> None:
-    assert pods.find_trouble([waiting("ContainerCreating", "")], []) is None
+    assert pod_diagnosis.find_trouble([waiting("ContainerCreating", "")], []) is None
     # An old event of a pod that has been made since.
-    assert pods.find_trouble([pod(phase="Running")], [event("FailedCreate", "exceeded quota")]) is None
-    assert pods.find_trouble([pod(phase="Running")], [event("FailedMount", "was late")]) is None
+    assert pod_diagnosis.find_trouble([pod(phase="Running")], [event("FailedCreate", "exceeded quota")]) is None
+    assert pod_diagnosis.find_trouble([pod(phase="Running")], [event("FailedMount", "was late")]) is None
 
 
 def test_a_pod_is_ready_until_it_is_being_deleted() -> None:
     ready = pod(conditions=[{"type": "Ready", "status": "True"}])
-    assert pods.is_ready(ready)
+    assert pod_diagnosis.is_ready(ready)
     ready["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    assert not pods.is_ready(ready)
+    assert not pod_diagnosis.is_ready(ready)

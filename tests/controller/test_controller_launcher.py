@@ -15,9 +15,10 @@ from pydantic import ValidationError
 import accord
 from accord import discovery
 from accord.errors import FailedPrecondition, InvalidArgument, Unavailable
-from accord_controller.launchers import local, process
-from accord_controller.launchers.given import GivenAddresses
-from accord_controller.launchers.local import LocalLauncher
+from accord_controller.launchers.local import launcher as local
+from accord_controller.launchers.local import process
+from accord_controller.launchers.local.launcher import LocalLauncher
+from accord_controller.launchers.static import StaticAddresses
 from accord_controller.settings import ControllerSettings
 
 NAME = "preference"
@@ -116,7 +117,7 @@ async def test_a_service_that_keeps_dying_is_given_up(
 
 
 async def test_a_given_address_is_used_and_one_that_is_down_is_named(tmp_path: Path) -> None:
-    nobody = GivenAddresses(settings(tmp_path, preference_address="127.0.0.1:1", start_seconds=0.3))
+    nobody = StaticAddresses(settings(tmp_path, preference_address="127.0.0.1:1", start_seconds=0.3))
     with pytest.raises(Unavailable, match=r"preference service at 127\.0\.0\.1:1"):
         await nobody.ensure([NAME])
     with pytest.raises(FailedPrecondition, match="--trainer-address"):

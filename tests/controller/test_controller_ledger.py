@@ -11,8 +11,8 @@ from tests.support.controller import add_run, database, open_journal, open_store
 
 from accord.errors import AlreadyExists, DataLoss
 from accord.types import v1 as types_v1
-from accord_controller.journal import Happening
-from accord_controller.ledger import Ledger, parse_messages, serialize_messages, unnamed_files
+from accord_controller.ledger.ledger import Ledger, parse_messages, serialize_messages, unnamed_files
+from accord_controller.ledger.recorder import NewEvent
 from accord_runtime.database.connect import downgrade, migrate
 
 
@@ -48,7 +48,7 @@ async def test_a_fact_is_recorded_once_and_a_refused_commit_changes_nothing(tmp_
         before = await store.get_run("demo")
         entries = [rival.ledger.message_entry(key, types_v1.WeightsRef(digest="second")) for key in ("1/b", "1/a")]
         with pytest.raises(AlreadyExists, match="1/a of run demo is recorded already"):
-            await rival.record_entries(entries, Happening("step", "must not be seen"))
+            await rival.record_entries(entries, NewEvent("step", "must not be seen"))
         ledger = await Ledger.load(store, "demo", tmp_path)
         assert ledger.names() == ["1/a"]
         assert ledger.need("1/a", types_v1.WeightsRef).digest == "first"

@@ -7,7 +7,7 @@ import pytest
 from accord.controller import v1 as controller_v1
 from accord.errors import InvalidArgument, NotFound
 from accord.types import v1 as types_v1
-from accord_controller.lineage import Lineage, lineage_of
+from accord_controller.models.lineage import Lineage, lineage_of
 
 SPEC = controller_v1.RunSpec()
 

@@ -12,9 +12,9 @@ import accord
 from accord import discovery
 from accord.controller import v1 as controller_v1
 from accord.preference import v1 as preference_v1
-from accord_controller.launchers.local import LocalLauncher
-from accord_controller.metering import Look, Meter
-from accord_controller.services import Services
+from accord_controller.clients.service_clients import Services
+from accord_controller.clients.usage_meter import Look, UsageMeter
+from accord_controller.launchers.local.launcher import LocalLauncher
 from accord_controller.settings import ControllerSettings
 
 
@@ -33,7 +33,7 @@ async def test_what_services_use_is_counted_also_of_one_that_was_killed_and_star
     try:
         await services.connect(["preference"])
         used = controller_v1.StageUsage()
-        meter = Meter(services)
+        meter = UsageMeter(services)
         async with meter.at_work(used):
             assert used.cpu_seconds["preference"] == 0  # its start is not this stage's
             await busy(services.client, range(2000))
@@ -74,7 +74,7 @@ async def test_what_a_stage_used_survives_the_controller_and_the_next_stage_begi
 
 
 def test_a_gpu_that_two_services_hold_counts_once_and_none_is_not_zero_seconds() -> None:
-    meter = Meter(Services(LocalLauncher(ControllerSettings()), "demo", 60))
+    meter = UsageMeter(Services(LocalLauncher(ControllerSettings()), "demo", 60))
     used = meter.used
 
     def look(moment: float, **gpus: list[str]) -> None:

@@ -14,7 +14,9 @@ import pytest
 from tests.support.kustomize import documents, rendered
 
 from accord.controller import v1 as controller_v1
-from accord_controller.launchers import copies, health, placement
+from accord_controller.launchers import health
+from accord_controller.launchers.kubernetes import placement
+from accord_controller.launchers.kubernetes import templates as copies
 
 RUN: dict[str, Any] = {
     "spec": {
@@ -37,7 +39,7 @@ def trainer() -> dict[str, Any]:
     """A run's trainer as the templates have it."""
     templates = documents(rendered("overlays/local"))
     template = next(one for one in templates if one["metadata"].get("labels", {}).get(copies.TEMPLATE) == "trainer")
-    return copies.workload(template, copies.Copy("demo", "trainer"), owner=())
+    return copies.workload(template, copies.Workload("demo", "trainer"), owner=())
 
 
 def test_resources_nodes_tolerations_and_priority_are_the_runs(trainer: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from tests.controller.test_controller_steps import at_work
 from tests.trainer.trainer_bench import weights_ref
 
 from accord.errors import InvalidArgument
-from accord_controller import facts
+from accord_controller.stages import facts
 from accord_controller.stages.prepare import _try_trainings
 
 

@@ -9,7 +9,7 @@ from tests.support.controller import add_model, add_run, controller_client, open
 
 from accord.controller import v1 as controller_v1
 from accord.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
-from accord_controller.references import find_needed
+from accord_controller.ledger.retention import find_needed
 from accord_controller.store.changes import one_back
 
 GATE, PROMOTED, BACK = (

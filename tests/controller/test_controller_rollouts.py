@@ -18,9 +18,9 @@ from accord.controller import v1 as controller_v1
 from accord.errors import FailedPrecondition, Unavailable
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
+from accord_controller.clients.replica_set import ReplicaSet, rollout_set
 from accord_controller.launchers.launcher import OnRestart, RolloutSet
-from accord_controller.launchers.local import LocalLauncher
-from accord_controller.rollouts import Rollouts, rollout_set
+from accord_controller.launchers.local.launcher import LocalLauncher
 from accord_controller.settings import ControllerSettings
 from accord_rollout.service import build
 from accord_runtime.serving.server import serving
@@ -66,7 +66,7 @@ def two() -> controller_v1.RolloutServices:
     return controller_v1.RolloutServices(engine="transformers", replicas=2)
 
 
-async def draw(rollouts: Rollouts, version: int, request_id: str = "r") -> dict[int, types_v1.Sample]:
+async def draw(rollouts: ReplicaSet, version: int, request_id: str = "r") -> dict[int, types_v1.Sample]:
     stream = rollouts.generate(["a", "b", "c", "d"], sampling=SAMPLING, n=2, version=version, request_id=request_id)
     return {response.sample.index: response.sample async for response in stream}
 
@@ -82,7 +82,7 @@ async def test_a_lost_replica_comes_back_leased_and_with_the_version_in_force(
 
     other = make_tiny_model(tmp_path / "other", seed=3)
     launcher = LocalLauncher(ControllerSettings(state_dir=tmp_path / "state", rollout_threads=1))
-    rollouts = Rollouts(launcher, "demo", 60)
+    rollouts = ReplicaSet(launcher, "demo", 60)
     try:
         await rollouts.connect(two, tell)
         await rollouts.acquire()
@@ -116,7 +116,7 @@ async def test_a_lost_replica_comes_back_leased_and_with_the_version_in_force(
 
 async def test_a_replica_that_somebody_else_holds_is_waited_for_and_said(tmp_path: Path) -> None:
     async with service(tmp_path / "one") as first, service(tmp_path / "two") as second:
-        mine, theirs = (Rollouts(Elsewhere([first, second]), name, 60) for name in ("mine", "theirs"))
+        mine, theirs = (ReplicaSet(Elsewhere([first, second]), name, 60) for name in ("mine", "theirs"))
         for rollouts in (mine, theirs):
             await rollouts.connect(two)
         await theirs.acquire()
@@ -134,7 +134,7 @@ async def test_where_none_serves_the_stage_is_told_soon_and_not_at_the_deadline(
 ) -> None:
     async with AsyncExitStack() as stack:
         address = await stack.enter_async_context(service(tmp_path / "one"))
-        rollouts = Rollouts(Elsewhere([address]), "demo", 60)
+        rollouts = ReplicaSet(Elsewhere([address]), "demo", 60)
         await rollouts.connect(lambda: controller_v1.RolloutServices(replicas=1))
         await rollouts.update_weights(weights_ref(tiny_folder, 0))
         await stack.aclose()
@@ -163,7 +163,7 @@ async def test_weights_that_came_by_another_way_than_the_first_are_told_with_the
     weights = weights_ref(make_tiny_model(tmp_path / "other", seed=3), 1)
     weights.delta.uri, weights.delta.base_digest = "file:///nowhere", "1" * 64
     async with service(tmp_path / "one") as address:
-        rollouts = Rollouts(Elsewhere([address]), "demo", 60)
+        rollouts = ReplicaSet(Elsewhere([address]), "demo", 60)
         try:
             await rollouts.connect(lambda: controller_v1.RolloutServices(engine="transformers", replicas=1), tell)
             await rollouts.update_weights(weights_ref(tiny_folder, 0))

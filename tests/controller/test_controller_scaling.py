@@ -12,12 +12,12 @@ from tests.support.rollout import weights_ref
 from accord import discovery
 from accord.controller import v1 as controller_v1
 from accord.types import v1 as types_v1
-from accord_controller import rollouts as rollouts_module
-from accord_controller.launchers.local import LocalLauncher
-from accord_controller.rollouts import Rollouts
-from accord_controller.scaling import Scale
+from accord_controller.clients import replica_set as rollouts_module
+from accord_controller.clients.autoscaler import Scale
+from accord_controller.clients.replica_set import ReplicaSet
+from accord_controller.launchers.local.launcher import LocalLauncher
 from accord_controller.settings import ControllerSettings
-from accord_controller.spec import resolve
+from accord_controller.spec.validation import resolve
 
 
 def test_there_are_more_at_once_and_fewer_only_after_a_while() -> None:
@@ -50,7 +50,7 @@ async def test_replicas_come_with_the_weights_in_force_and_go_when_they_are_idle
         told.append((kind, message))
 
     launcher = LocalLauncher(ControllerSettings(state_dir=tmp_path / "state", rollout_threads=1, start_seconds=400))
-    rollouts = Rollouts(launcher, "demo", 60)
+    rollouts = ReplicaSet(launcher, "demo", 60)
     sampling = types_v1.SamplingParams(max_new_tokens=24)
     one = controller_v1.RolloutServices(engine="transformers", replicas=1)
 

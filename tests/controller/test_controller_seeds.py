@@ -7,8 +7,8 @@ import random
 from accord.preference import v1 as preference_v1
 from accord.trainer import v1 as trainer_v1
 from accord.types import v1 as types_v1
-from accord_controller.examples import batches, content, to_examples, to_judged
-from accord_controller.seeds import seed_for, shuffled, turn
+from accord_controller.stages.preference_examples import batches, content, to_examples, to_judged
+from accord_controller.stages.seeds import seed_for, shuffled, turn
 
 NAMES = [f"prompt-{number}" for number in range(10)]
 

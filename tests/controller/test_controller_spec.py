@@ -10,7 +10,7 @@ import pytest
 
 from accord.controller import v1 as controller_v1
 from accord.errors import InvalidArgument
-from accord_controller.spec import check, resolve
+from accord_controller.spec.validation import check, resolve
 from accord_runtime import plugins
 
 

@@ -13,12 +13,12 @@ from tests.trainer.trainer_bench import pairs, trainer, training
 import accord
 from accord.errors import DataLoss, FailedPrecondition
 from accord.trainer import v1 as trainer_v1
-from accord_controller.launchers.given import GivenAddresses
-from accord_controller.metering import Meter
-from accord_controller.services import Services
+from accord_controller.clients.service_clients import Services
+from accord_controller.clients.usage_meter import UsageMeter
+from accord_controller.launchers.static import StaticAddresses
 from accord_controller.settings import ControllerSettings
+from accord_controller.stages.context import StageContext
 from accord_controller.stages.steps import Batch, Plan, catch_up, open_training, recorded_steps, run_steps, step_key
-from accord_controller.work import Work
 
 STEPS = 3
 
@@ -26,16 +26,21 @@ STEPS = 3
 @asynccontextmanager
 async def at_work(
     folder: Path, trainer_name: str = "trainer", *, deterministic: bool = True
-) -> AsyncIterator[tuple[Work, accord.Client]]:
+) -> AsyncIterator[tuple[StageContext, accord.Client]]:
     """A run in the hands of a stage, with a real trainer. Another `trainer_name`: one that has lost everything."""
     async with open_store(folder) as store, trainer(folder / trainer_name) as client:
         await add_run(store, deterministic=deterministic)
         settings = ControllerSettings(
             state_dir=folder, launcher="none", trainer_address=client.addresses["trainer"], start_seconds=10
         )
-        services = Services(GivenAddresses(settings), "demo", 60)
+        services = Services(StaticAddresses(settings), "demo", 60)
         await services.connect(["trainer"])
-        yield Work(await open_journal(store, folder), services, store, folder, lambda: None, Meter(services)), client
+        yield (
+            StageContext(
+                await open_journal(store, folder), services, store, folder, lambda: None, UsageMeter(services)
+            ),
+            client,
+        )
         await services.close()
 
 
@@ -46,14 +51,14 @@ def plan_of(steps: int = STEPS) -> Plan:
     return Plan(1, "reward_model", steps, publish=True, batch=batch)
 
 
-async def digests(work: Work, steps: int = STEPS) -> list[str]:
+async def digests(work: StageContext, steps: int = STEPS) -> list[str]:
     return [
         work.ledger.need(step_key(1, "reward_model", step), trainer_v1.StepResult).digest
         for step in range(1, steps + 1)
     ]
 
 
-async def tamper(work: Work, step: int) -> None:
+async def tamper(work: StageContext, step: int) -> None:
     """The ledger says that a step came out as something else."""
     name = step_key(1, "reward_model", step)
     result = work.ledger.need(name, trainer_v1.StepResult)

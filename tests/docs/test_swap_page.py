@@ -8,7 +8,7 @@ import shlex
 import pytest
 from tests.docs.test_readme import ROOT, check_accord
 
-from accord_controller.trial import CHECKS
+from accord_controller.engine_swap.acceptance import CHECKS
 
 TEXT = (ROOT / "docs" / "swap-an-engine.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"(?s)```sh\n(.*?)```", TEXT) for line in block.splitlines() if line.strip()]

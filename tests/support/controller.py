@@ -9,11 +9,11 @@ from typing import Any
 
 import accord
 from accord.controller import v1 as controller_v1
-from accord_controller.journal import Journal
-from accord_controller.ledger import Ledger
+from accord_controller.ledger.ledger import Ledger
+from accord_controller.ledger.recorder import RunRecorder
 from accord_controller.service import build
 from accord_controller.settings import ControllerSettings
-from accord_controller.spec import resolve
+from accord_controller.spec.validation import resolve
 from accord_controller.store.store import Commit, Store
 from accord_runtime.database.connect import migrate, open_database
 from accord_runtime.serving.server import serving
@@ -54,9 +54,9 @@ async def add_model(store: Store, folder: Path, iteration: int, run_id: str = "d
     await store.commit(run_id, Commit(model=model))
 
 
-async def open_journal(store: Store, state_dir: Path, run_id: str = "demo") -> Journal:
+async def open_journal(store: Store, state_dir: Path, run_id: str = "demo") -> RunRecorder:
     """The journal of a run as the database has it."""
-    return Journal(
+    return RunRecorder(
         store,
         await Ledger.load(store, run_id, state_dir),
         await store.get_run(run_id),

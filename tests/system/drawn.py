@@ -9,7 +9,7 @@ from tests.support.controller import database
 from accord.controller import v1 as controller_v1
 from accord.trainer import v1 as trainer_v1
 from accord.types import v1 as types_v1
-from accord_controller.ledger import Ledger
+from accord_controller.ledger.ledger import Ledger
 from accord_controller.store.store import Store
 from accord_runtime.database.connect import open_database
 

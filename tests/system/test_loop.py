@@ -19,7 +19,7 @@ from accord.controller import v1 as controller_v1
 from accord.digest import weights_digest
 from accord.preference import v1 as preference_v1
 from accord.trainer import v1 as trainer_v1
-from accord_controller.ledger import Ledger
+from accord_controller.ledger.ledger import Ledger
 from accord_controller.store.store import Store
 from accord_runtime.database.connect import open_database
 

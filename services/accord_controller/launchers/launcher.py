@@ -72,13 +72,13 @@ def check_services(services: Iterable[str]) -> list[str]:
 def make_launcher(settings: ControllerSettings) -> Launcher:
     """The launcher that the settings name."""
     if settings.launcher == "local":
-        from accord_controller.launchers.local import LocalLauncher
+        from accord_controller.launchers.local.launcher import LocalLauncher
 
         return LocalLauncher(settings)
     if settings.launcher == "kubernetes":
-        from accord_controller.launchers.kubernetes import KubernetesLauncher
+        from accord_controller.launchers.kubernetes.launcher import KubernetesLauncher
 
         return KubernetesLauncher(settings)
-    from accord_controller.launchers.given import GivenAddresses
+    from accord_controller.launchers.static import StaticAddresses
 
-    return GivenAddresses(settings)
+    return StaticAddresses(settings)

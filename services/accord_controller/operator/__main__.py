@@ -14,12 +14,12 @@ from pydantic_settings import CliApp, SettingsError
 
 import accord
 from accord.errors import AccordError
-from accord_controller.launchers.cluster import Cluster
-from accord_controller.operator.board import Board
-from accord_controller.operator.census import Census
-from accord_controller.operator.desk import Desk, registry
-from accord_controller.operator.roster import Roster
+from accord_controller.launchers.kubernetes.cluster import Cluster
+from accord_controller.operator.manager import OperatorManager, registry
+from accord_controller.operator.resync import Resync
+from accord_controller.operator.seen_runs import SeenRuns
 from accord_controller.operator.settings import OperatorSettings
+from accord_controller.operator.status_writer import StatusWriter
 
 log = logging.getLogger("accord.operator")
 
@@ -34,9 +34,9 @@ async def serve(settings: OperatorSettings) -> None:
     options.scanning.disabled = True  # one namespace, one resource: nothing of the cluster must be readable
     options.posting.enabled = False  # the Board posts, each event once
     async with accord.Client(controller=settings.controller_address) as client:
-        roster = Roster(cluster)
-        desk = Desk(client, Board(cluster), roster, settings.data_dir)
-        census = asyncio.create_task(Census(client, cluster, roster).keep(), name="census")
+        roster = SeenRuns(cluster)
+        desk = OperatorManager(client, StatusWriter(cluster), roster, settings.data_dir)
+        census = asyncio.create_task(Resync(client, cluster, roster).keep(), name="census")
         try:
             await kopf.operator(
                 registry=registry(desk),

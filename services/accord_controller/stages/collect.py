@@ -10,24 +10,24 @@ from accord.errors import FailedPrecondition
 from accord.preference import v1 as preference_v1
 from accord.reward import v1 as reward_v1
 from accord.types import v1 as types_v1
-from accord_controller import facts
-from accord_controller.annotators import annotate_queue
-from accord_controller.sampling import gather_samples
-from accord_controller.scoring import Scored, score_samples
-from accord_controller.seeds import turn
-from accord_controller.stages.engine import check_same_engine
+from accord_controller.stages import facts
+from accord_controller.stages.active_selection import select_samples, selects
+from accord_controller.stages.context import StageContext, key
+from accord_controller.stages.engine_identity import check_same_engine
+from accord_controller.stages.heldout import finish_stage
 from accord_controller.stages.judging import judge_tasks
-from accord_controller.stages.measuring import finish_stage
-from accord_controller.stages.selecting import select_samples, selects
+from accord_controller.stages.sampling import gather_samples
+from accord_controller.stages.scoring import Scored, score_samples
+from accord_controller.stages.seeds import turn
+from accord_controller.stages.simulated_annotators import annotate_queue
 from accord_controller.stages.waiting import wait_for_people
-from accord_controller.work import Work, key
 
 # Of the prompts asked, the part from the held-out side: their feedback measures the reward model, and trains nothing.
 HELDOUT_PART = 5
 SHOWN_EVERY = 8
 
 
-async def collect(work: Work, iteration: int) -> None:
+async def collect(work: StageContext, iteration: int) -> None:
     """Runs the stage; its result names the preference snapshot."""
     feedback = work.spec.feedback
     if feedback.HasField("preferences"):
@@ -67,7 +67,7 @@ def queue_name(run_id: str, iteration: int) -> str:
     return f"{run_id}/iteration-{iteration}"
 
 
-async def collect_prompts(work: Work, iteration: int) -> list[preference_v1.Prompt]:
+async def collect_prompts(work: StageContext, iteration: int) -> list[preference_v1.Prompt]:
     """The prompts asked in this iteration, of both sides of the split; none twice until all were asked. Where a
     selection follows, so many more of the training side as the spec says."""
     chosen: list[preference_v1.Prompt] = []
@@ -81,7 +81,7 @@ async def collect_prompts(work: Work, iteration: int) -> list[preference_v1.Prom
     return list({prompt.prompt_id: prompt for prompt in chosen}.values())
 
 
-def heldout_prompts(work: Work) -> int:
+def heldout_prompts(work: StageContext) -> int:
     """How many of an iteration's prompts are on the held-out side."""
     return max(1, work.spec.feedback.prompts_per_iteration // HELDOUT_PART)
 
@@ -94,7 +94,9 @@ def _kinds(feedback: controller_v1.FeedbackSpec) -> list[preference_v1.Annotator
     return [preference_v1.ANNOTATOR_KIND_MODEL] if feedback.HasField("judges") else []
 
 
-async def _open_tasks(work: Work, iteration: int) -> tuple[list[preference_v1.Task], list[preference_v1.Completion]]:
+async def _open_tasks(
+    work: StageContext, iteration: int
+) -> tuple[list[preference_v1.Task], list[preference_v1.Completion]]:
     """The iteration's tasks and their answers, opened once."""
     completions = await _completions(work, iteration)
     name = key(iteration, "collect", "tasks")
@@ -107,7 +109,9 @@ async def _open_tasks(work: Work, iteration: int) -> tuple[list[preference_v1.Ta
     return tasks, completions
 
 
-async def _create(work: Work, wanted: Sequence[preference_v1.Task], request_id: str) -> list[preference_v1.Task]:
+async def _create(
+    work: StageContext, wanted: Sequence[preference_v1.Task], request_id: str
+) -> list[preference_v1.Task]:
     """Opens tasks; those about prompts that somebody has deleted meanwhile are left out."""
     try:
         return await work.client.preferences.create_tasks(wanted, request_id=request_id)
@@ -121,7 +125,7 @@ async def _create(work: Work, wanted: Sequence[preference_v1.Task], request_id: 
         return await _create(work, rest, request_id)
 
 
-async def _completions(work: Work, iteration: int) -> list[preference_v1.Completion]:
+async def _completions(work: StageContext, iteration: int) -> list[preference_v1.Completion]:
     """The policy's answers as the preference service keeps them."""
     name = key(iteration, "collect", "completions")
     completions = await work.ledger.read(name, preference_v1.Completion)
@@ -152,7 +156,7 @@ async def _completions(work: Work, iteration: int) -> list[preference_v1.Complet
     return completions
 
 
-def _completion(work: Work, iteration: int, sample: types_v1.Sample) -> preference_v1.Completion:
+def _completion(work: StageContext, iteration: int, sample: types_v1.Sample) -> preference_v1.Completion:
     return preference_v1.Completion(
         prompt_id=sample.prompt_id,
         text=sample.text,
@@ -168,7 +172,9 @@ def _completion(work: Work, iteration: int, sample: types_v1.Sample) -> preferen
     )
 
 
-def _tasks_for(work: Work, iteration: int, completions: Sequence[preference_v1.Completion]) -> list[preference_v1.Task]:
+def _tasks_for(
+    work: StageContext, iteration: int, completions: Sequence[preference_v1.Completion]
+) -> list[preference_v1.Task]:
     """One task for each prompt: a comparison of two answers or a ranking of more. Prompts whose answers are all the
     same are left out: there is nothing to judge."""
     feedback = work.spec.feedback
@@ -202,7 +208,7 @@ def _tasks_for(work: Work, iteration: int, completions: Sequence[preference_v1.C
 
 
 async def _simulate(
-    work: Work,
+    work: StageContext,
     iteration: int,
     tasks: Sequence[preference_v1.Task],
     completions: Sequence[preference_v1.Completion],
@@ -231,7 +237,7 @@ async def _simulate(
 
 
 async def _known_scores(
-    work: Work,
+    work: StageContext,
     iteration: int,
     tasks: Sequence[preference_v1.Task],
     completions: Sequence[preference_v1.Completion],

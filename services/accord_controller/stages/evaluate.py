@@ -6,15 +6,14 @@ import math
 
 from accord.controller import v1 as controller_v1
 from accord.trainer import v1 as trainer_v1
-from accord_controller import facts
-from accord_controller.scoring import mean_score, score_samples
-from accord_controller.stages import policy
-from accord_controller.stages.measuring import Measured, earlier_samples, finish_iteration, measure
+from accord_controller.stages import facts, policy
+from accord_controller.stages.context import StageContext
+from accord_controller.stages.heldout import Measured, earlier_samples, finish_iteration, measure
+from accord_controller.stages.scoring import mean_score, score_samples
 from accord_controller.stages.steps import catch_up, open_training
-from accord_controller.work import Work
 
 
-async def evaluate(work: Work, iteration: int) -> None:
+async def evaluate(work: StageContext, iteration: int) -> None:
     """Runs the stage; its result ends the iteration."""
     scorers = facts.known_scorers(work, iteration)
     await work.client.reward.load_model(facts.reward_model(work, iteration))
@@ -45,7 +44,7 @@ def decide(score: float, to_beat: float, kl: float, spec: controller_v1.Evaluate
     return True, f"promoted: score {score:.4f} against {to_beat:.4f}, KL {kl:.2f} nats a response"
 
 
-async def _kl(work: Work, training_id: str, measured: Measured) -> float:
+async def _kl(work: StageContext, training_id: str, measured: Measured) -> float:
     """Nats a response, candidate to reference, on the candidate's own held-out answers.
 
     The estimator is k3, r - 1 - log r with r = reference / policy (Schulman, "Approximating KL divergence", 2020):
@@ -59,7 +58,7 @@ async def _kl(work: Work, training_id: str, measured: Measured) -> float:
     return metrics["kl_k3"]
 
 
-async def _score_to_beat(work: Work, iteration: int) -> float:
+async def _score_to_beat(work: StageContext, iteration: int) -> float:
     """The promoted policy's score by the same scorers: as it was measured, or, where the scorer is this iteration's
     reward model, of the answers that it gave then."""
     of = facts.promoted_iteration(work)

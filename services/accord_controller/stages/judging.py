@@ -13,13 +13,13 @@ from accord.judge.annotating import Verdicts, judge_queue
 from accord.judge.endpoint import Endpoint
 from accord.judge.model import JudgeModel
 from accord.judge.policy import PolicyJudge
-from accord_controller.inputs import REGISTRY
-from accord_controller.work import Work
+from accord_controller.spec.files import REGISTRY
+from accord_controller.stages.context import StageContext
 
 POLL_SECONDS = 1.0
 
 
-async def judge_tasks(work: Work, queue: str, tasks: int) -> None:
+async def judge_tasks(work: StageContext, queue: str, tasks: int) -> None:
     """Every judge answers what it can of `queue`; what none could read a verdict on is withdrawn. FailedPrecondition,
     NO_VERDICTS, where no judge gave any."""
     await _ask_all(work, queue, tasks)
@@ -36,7 +36,7 @@ async def judge_tasks(work: Work, queue: str, tasks: int) -> None:
         )
 
 
-async def _ask_all(work: Work, queue: str, tasks: int) -> None:
+async def _ask_all(work: StageContext, queue: str, tasks: int) -> None:
     """Every judge in turn, until none finds a task that it can answer."""
     spec = work.spec.feedback.judges
     wanted = tasks * spec.redundancy
@@ -62,7 +62,7 @@ async def _ask_all(work: Work, queue: str, tasks: int) -> None:
 
 
 @asynccontextmanager
-async def _model_of(work: Work, judge: controller_v1.Judge) -> AsyncIterator[JudgeModel]:
+async def _model_of(work: StageContext, judge: controller_v1.Judge) -> AsyncIterator[JudgeModel]:
     """The language model behind a judge; a policy holds the engine meanwhile."""
     if judge.WhichOneof("source") == "url":
         key = os.environ.get(judge.key_variable, "") if judge.key_variable else ""

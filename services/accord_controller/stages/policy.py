@@ -15,19 +15,19 @@ from accord.preference import v1 as preference_v1
 from accord.reward import v1 as reward_v1
 from accord.trainer import v1 as trainer_v1
 from accord.types import v1 as types_v1
-from accord_controller import facts
-from accord_controller.sampling import ask_samples, mean_tokens
-from accord_controller.scoring import score_samples
-from accord_controller.seeds import turn
-from accord_controller.stages.engine import check_same_engine
-from accord_controller.stages.freeing import free_old_versions
-from accord_controller.stages.measuring import finish_stage
+from accord_controller.stages import facts
+from accord_controller.stages.context import StageContext, key
+from accord_controller.stages.engine_identity import check_same_engine
+from accord_controller.stages.heldout import finish_stage
 from accord_controller.stages.overlap import Overlap
+from accord_controller.stages.pruning import free_old_versions
+from accord_controller.stages.sampling import ask_samples, mean_tokens
+from accord_controller.stages.scoring import score_samples
+from accord_controller.stages.seeds import turn
 from accord_controller.stages.steps import Batch, Plan, catch_up, experience_key, open_training, run_steps
-from accord_controller.work import Work, key
 
 
-async def policy(work: Work, iteration: int) -> None:
+async def policy(work: StageContext, iteration: int) -> None:
     """Runs the stage; its result names the candidate."""
     await work.client.reward.load_model(facts.reward_model(work, iteration))
     plan = make_plan(work, iteration)
@@ -48,7 +48,7 @@ async def policy(work: Work, iteration: int) -> None:
     await finish_stage(work, controller_v1.STAGE_POLICY, part, f"{plan.total} steps")
 
 
-def training(work: Work, iteration: int) -> trainer_v1.Training:
+def training(work: StageContext, iteration: int) -> trainer_v1.Training:
     """The policy's training, as it is opened and found again."""
     spec = work.spec.policy
     wanted = trainer_v1.Training(
@@ -67,7 +67,7 @@ def training(work: Work, iteration: int) -> trainer_v1.Training:
     return wanted
 
 
-def make_plan(work: Work, iteration: int) -> Plan:
+def make_plan(work: StageContext, iteration: int) -> Plan:
     """The steps of the stage."""
 
     async def batch(step: int) -> Batch:
@@ -76,7 +76,7 @@ def make_plan(work: Work, iteration: int) -> Plan:
     return Plan(iteration, "policy", work.spec.policy.steps, publish=True, batch=batch)
 
 
-async def _in_turn(work: Work, opened: trainer_v1.Training, plan: Plan) -> None:
+async def _in_turn(work: StageContext, opened: trainer_v1.Training, plan: Plan) -> None:
     """Each step on samples of the version that it trains."""
 
     async def after(result: trainer_v1.StepResult) -> None:
@@ -87,7 +87,7 @@ async def _in_turn(work: Work, opened: trainer_v1.Training, plan: Plan) -> None:
 
 
 async def _overlapping(
-    work: Work, opened: trainer_v1.Training, plan: Plan, done: int, in_force: types_v1.WeightsRef
+    work: StageContext, opened: trainer_v1.Training, plan: Plan, done: int, in_force: types_v1.WeightsRef
 ) -> None:
     """Each step on samples of at most `max_staleness` versions before the one that it trains, made meanwhile."""
     staleness = work.spec.policy.max_staleness
@@ -112,11 +112,11 @@ async def _overlapping(
         await run_steps(work, opened, replace(plan, batch=overlap.batch), after)
 
 
-async def _update(work: Work, weights: types_v1.WeightsRef) -> None:
+async def _update(work: StageContext, weights: types_v1.WeightsRef) -> None:
     await work.rollout.update_weights(weights)
 
 
-async def put_into_force(work: Work, opened: trainer_v1.Training) -> types_v1.WeightsRef:
+async def put_into_force(work: StageContext, opened: trainer_v1.Training) -> types_v1.WeightsRef:
     """The rollout engine serves the training's current version, and computes as it always did."""
     await check_same_engine(work)
     weights = opened.init
@@ -127,7 +127,7 @@ async def put_into_force(work: Work, opened: trainer_v1.Training) -> types_v1.We
 
 
 async def _experience(
-    work: Work,
+    work: StageContext,
     iteration: int,
     step: int,
     *,
@@ -181,7 +181,7 @@ async def _experience(
     )
 
 
-def reward_scorers(work: Work, iteration: int) -> list[reward_v1.ScorerSpec]:
+def reward_scorers(work: StageContext, iteration: int) -> list[reward_v1.ScorerSpec]:
     """What the policy is rewarded by: the normalised reward model and the spec's extra scorers."""
     return [facts.reward_scorer(work, iteration), *work.spec.reward_model.extra_scorers]
 

@@ -9,13 +9,13 @@ from accord.errors import FailedPrecondition, InvalidArgument
 from accord.preference import v1 as preference_v1
 from accord.trainer import v1 as trainer_v1
 from accord.types import v1 as types_v1
-from accord_controller import facts, inputs, spec
-from accord_controller.stages import measuring
+from accord_controller.spec import files, validation
+from accord_controller.stages import facts, heldout
+from accord_controller.stages.context import StageContext
 from accord_controller.stages.prompts import import_feedback, pin_prompts
-from accord_controller.work import Work
 
 
-async def prepare(work: Work) -> None:
+async def prepare(work: StageContext) -> None:
     """Runs the stage; its result is iteration 0."""
     await pin_prompts(work)
     await import_feedback(work)
@@ -25,7 +25,7 @@ async def prepare(work: Work) -> None:
         await work.rollout.update_weights(base)
         await _check_engine(work)
         await _try_trainings(work)
-        measured = await measuring.measure(work, 0, version=0, scorers=work.spec.evaluate.scorers)
+        measured = await heldout.measure(work, 0, version=0, scorers=work.spec.evaluate.scorers)
     result = measured.result
     result.promoted = True
     result.policy.CopyFrom(base)
@@ -33,27 +33,27 @@ async def prepare(work: Work) -> None:
     if work.spec.policy.reference == "base":
         result.kl_nats = 0.0
     result.gate_reason = "the base model"
-    await measuring.finish_iteration(work, controller_v1.STAGE_PREPARE, result)
+    await heldout.finish_iteration(work, controller_v1.STAGE_PREPARE, result)
 
 
-async def _pin_models(work: Work) -> None:
+async def _pin_models(work: StageContext) -> None:
     """Records the base models by digest."""
     if facts.REWARD_BASE in work.ledger:
         return
-    names = spec.model_names(work.spec)
+    names = validation.model_names(work.spec)
     models = {name: model for name in names if (model := await work.store.get_model(name)) is not None}
     if missing := names - models.keys():
         raise FailedPrecondition(f"there is no model {sorted(missing)[0]} in the registry any more", reason="NO_MODEL")
-    base = await asyncio.to_thread(inputs.weights_of, work.spec.model, models)
+    base = await asyncio.to_thread(files.weights_of, work.spec.model, models)
     reward = base
     if work.spec.reward_model.model != work.spec.model:
-        reward = await asyncio.to_thread(inputs.weights_of, work.spec.reward_model.model, models)
+        reward = await asyncio.to_thread(files.weights_of, work.spec.reward_model.model, models)
     await work.journal.record_entries(
         [work.ledger.message_entry(facts.BASE, base), work.ledger.message_entry(facts.REWARD_BASE, reward)]
     )
 
 
-async def _check_engine(work: Work) -> None:
+async def _check_engine(work: StageContext) -> None:
     """The engine and the algorithms are the ones asked for. Records what the engine computes with."""
     wanted, said = facts.services_of(work.status).engine, await work.rollout.statuses()
     for address, status in said.items():
@@ -75,7 +75,7 @@ async def _check_engine(work: Work) -> None:
         await work.journal.record(facts.ENGINE, status)
 
 
-async def _try_trainings(work: Work) -> None:
+async def _try_trainings(work: StageContext) -> None:
     """Opens both trainings with their options and closes them again: a wrong option is known now, not in an hour."""
     if facts.TRAINER in work.ledger:
         return
@@ -123,7 +123,7 @@ def _require_kind(field: str, algorithm: str, opened: trainer_v1.Training, wante
         )
 
 
-async def _try(work: Work, field: str, training: trainer_v1.Training) -> trainer_v1.Training:
+async def _try(work: StageContext, field: str, training: trainer_v1.Training) -> trainer_v1.Training:
     """The training as the trainer opened it; it is deleted again. InvalidArgument names `field`."""
     token = work.services.token("trainer")
     try:

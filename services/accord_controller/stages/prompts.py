@@ -8,15 +8,15 @@ from hashlib import sha256
 
 from accord.errors import FailedPrecondition
 from accord.preference import v1 as preference_v1
-from accord_controller import facts
-from accord_controller.inputs import read_feedback, read_prompts
-from accord_controller.ledger import serialize_messages
-from accord_controller.work import Work
+from accord_controller.ledger.ledger import serialize_messages
+from accord_controller.spec.files import read_feedback, read_prompts
+from accord_controller.stages import facts
+from accord_controller.stages.context import StageContext
 
 PROMPTS_PER_REQUEST = 1000
 
 
-async def pin_prompts(work: Work) -> None:
+async def pin_prompts(work: StageContext) -> None:
     """Records the run's prompts and the snapshot that they are in."""
     if facts.PROMPTS in work.ledger:
         return
@@ -54,7 +54,7 @@ async def pin_prompts(work: Work) -> None:
     )
 
 
-async def import_feedback(work: Work) -> None:
+async def import_feedback(work: StageContext) -> None:
     """Brings the preference files in and records which feedback is the run's: a filter by source."""
     if facts.FEEDBACK in work.ledger or not work.spec.feedback.HasField("preferences"):
         return

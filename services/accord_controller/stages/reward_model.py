@@ -9,16 +9,16 @@ from accord.preference import v1 as preference_v1
 from accord.reward import v1 as reward_v1
 from accord.trainer import v1 as trainer_v1
 from accord.types import v1 as types_v1
-from accord_controller import facts
-from accord_controller.examples import batches, to_examples, to_judged
-from accord_controller.scoring import deviation, score_samples
-from accord_controller.spec import RELIABILITY
-from accord_controller.stages.measuring import earlier_samples, finish_stage
+from accord_controller.spec.validation import RELIABILITY
+from accord_controller.stages import facts
+from accord_controller.stages.context import StageContext, key
+from accord_controller.stages.heldout import earlier_samples, finish_stage
+from accord_controller.stages.preference_examples import batches, to_examples, to_judged
+from accord_controller.stages.scoring import deviation, score_samples
 from accord_controller.stages.steps import Batch, Plan, open_training, run_steps
-from accord_controller.work import Work, key
 
 
-async def reward_model(work: Work, iteration: int) -> None:
+async def reward_model(work: StageContext, iteration: int) -> None:
     """Runs the stage; its result names the reward model and its held-out accuracy."""
     part = await _same_as_before(work, iteration)
     metrics: dict[str, float] = {}
@@ -36,19 +36,19 @@ async def reward_model(work: Work, iteration: int) -> None:
     await finish_stage(work, controller_v1.STAGE_REWARD_MODEL, part, accuracy, metrics)
 
 
-def _came_from(work: Work) -> list[types_v1.WeightsRef]:
+def _came_from(work: StageContext) -> list[types_v1.WeightsRef]:
     """The weights that the reward model is trained from, and the reward models that are mixed with it."""
     mixed = [scorer.model_digest for scorer in work.spec.reward_model.extra_scorers if scorer.model_digest]
     base = work.ledger.need(facts.REWARD_BASE, types_v1.WeightsRef)
     return [base, *(types_v1.WeightsRef(digest=digest) for digest in mixed)]
 
 
-def training_id(work: Work, iteration: int) -> str:
+def training_id(work: StageContext, iteration: int) -> str:
     """The reward model's training."""
     return f"{work.run_id}-{iteration}-reward-model"
 
 
-async def _same_as_before(work: Work, iteration: int) -> controller_v1.IterationResult | None:
+async def _same_as_before(work: StageContext, iteration: int) -> controller_v1.IterationResult | None:
     """The earlier reward model when it learnt from the very same preferences (imported ones do not grow)."""
     if iteration == 1:
         return None
@@ -62,7 +62,7 @@ async def _same_as_before(work: Work, iteration: int) -> controller_v1.Iteration
     return part
 
 
-async def _train(work: Work, iteration: int) -> tuple[controller_v1.IterationResult, dict[str, float]]:
+async def _train(work: StageContext, iteration: int) -> tuple[controller_v1.IterationResult, dict[str, float]]:
     """Trains and measures the reward model."""
     digest = facts.iteration_so_far(work.ledger, iteration).preference_snapshot
     train = await _examples(work, digest, preference_v1.SPLIT_TRAIN)
@@ -102,7 +102,7 @@ async def _train(work: Work, iteration: int) -> tuple[controller_v1.IterationRes
 
 
 async def _examples(
-    work: Work, digest: str, split: preference_v1.Split.ValueType
+    work: StageContext, digest: str, split: preference_v1.Split.ValueType
 ) -> list[trainer_v1.PreferenceExample]:
     # Held-out accuracy counts every judgement alike, so that it means the same whatever was trained on.
     weighted = work.spec.reward_model.weighting == RELIABILITY and split == preference_v1.SPLIT_TRAIN
@@ -114,7 +114,7 @@ async def _examples(
     return [example for example in examples if not (example.HasField("weight") and example.weight == 0)]
 
 
-async def _normalised(work: Work, weights: types_v1.WeightsRef) -> reward_v1.ScorerSpec:
+async def _normalised(work: StageContext, weights: types_v1.WeightsRef) -> reward_v1.ScorerSpec:
     """The reward model as a scorer whose scores have mean 0 and variance 1 on answers of the base policy."""
     scorer = reward_v1.ScorerSpec(name="model", model_digest=weights.digest)
     scored = await score_samples(work, await earlier_samples(work, 0), await facts.prompts(work), [scorer])

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from accord.errors import DataLoss, FailedPrecondition
 from accord.trainer import v1 as trainer_v1
-from accord_controller.journal import Happening
-from accord_controller.work import Work, key
+from accord_controller.ledger.recorder import NewEvent
+from accord_controller.stages.context import StageContext, key
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def experience_key(iteration: int, name: str, step: int) -> str:
     return key(iteration, name, step, "experience")
 
 
-def recorded_steps(work: Work, plan: Plan) -> int:
+def recorded_steps(work: StageContext, plan: Plan) -> int:
     """How many steps have a result in the ledger."""
     count = 0
     while count < plan.total and step_key(plan.iteration, plan.name, count + 1) in work.ledger:
@@ -57,7 +57,7 @@ def recorded_steps(work: Work, plan: Plan) -> int:
     return count
 
 
-async def open_training(work: Work, training: trainer_v1.Training) -> trainer_v1.Training:
+async def open_training(work: StageContext, training: trainer_v1.Training) -> trainer_v1.Training:
     """Opens a training, or finds it as the trainer restored it."""
     opened = await work.client.trainer.create_training(training, lease_token=work.services.token("trainer"))
     recorded = work.ledger.get(_threads_key(work, training), trainer_v1.Training)
@@ -72,7 +72,7 @@ async def open_training(work: Work, training: trainer_v1.Training) -> trainer_v1
     return opened
 
 
-async def catch_up(work: Work, opened: trainer_v1.Training, plan: Plan) -> int:
+async def catch_up(work: StageContext, opened: trainer_v1.Training, plan: Plan) -> int:
     """Takes a training that was restored to an earlier version to the front of the ledger; returns the steps that count
     as done. FailedPrecondition, REPLAY_DIVERGED; DataLoss, LEDGER_BEHIND, when the trainer knows steps that the ledger
     does not."""
@@ -101,7 +101,7 @@ async def catch_up(work: Work, opened: trainer_v1.Training, plan: Plan) -> int:
 
 
 async def run_steps(
-    work: Work,
+    work: StageContext,
     opened: trainer_v1.Training,
     plan: Plan,
     after: Callable[[trainer_v1.StepResult], Awaitable[None]] | None = None,
@@ -127,14 +127,14 @@ async def run_steps(
         await work.journal.record(
             step_key(plan.iteration, plan.name, step),
             result,
-            Happening("step", f"step {step} of {plan.total}", metrics),
+            NewEvent("step", f"step {step} of {plan.total}", metrics),
         )
         if after is not None:
             await after(result)
 
 
 async def _take(
-    work: Work, training_id: str, plan: Plan, step: int, batch: Batch, *, last: bool
+    work: StageContext, training_id: str, plan: Plan, step: int, batch: Batch, *, last: bool
 ) -> trainer_v1.StepResult:
     """Puts a batch and takes the step on it. Both may be repeated at will."""
     token = work.services.token("trainer")
@@ -152,7 +152,7 @@ async def _take(
 
 
 async def _diverged(
-    work: Work, plan: Plan, step: int, done: int, recorded: trainer_v1.StepResult, result: trainer_v1.StepResult
+    work: StageContext, plan: Plan, step: int, done: int, recorded: trainer_v1.StepResult, result: trainer_v1.StepResult
 ) -> None:
     """A replayed step came out differently."""
     if work.spec.deterministic:
@@ -174,7 +174,7 @@ async def _diverged(
     ]
     await work.journal.record_entries(
         [work.ledger.message_entry(first, result)],
-        Happening(
+        NewEvent(
             "replayed",
             f"step {step} came out differently when replayed; the {done - step} steps after it are made anew",
             {"forgotten_steps": done - step},
@@ -183,5 +183,5 @@ async def _diverged(
     )
 
 
-def _threads_key(work: Work, training: trainer_v1.Training) -> str:
+def _threads_key(work: StageContext, training: trainer_v1.Training) -> str:
     return key(work.journal.status.iteration, "training", training.training_id.removeprefix(f"{work.run_id}-"))

@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from accord.controller import v1 as controller_v1
 from accord.preference import v1 as preference_v1
-from accord_controller.work import Work, key
+from accord_controller.stages.context import StageContext, key
 
 POLL_SECONDS = 2.0
 # GetQueue counts as recent what came in so many minutes.
@@ -62,7 +62,7 @@ def how_far(
 
 
 async def wait_for_people(
-    work: Work, iteration: int, queue: str, tasks: int, clock: Callable[[], float] = time.time
+    work: StageContext, iteration: int, queue: str, tasks: int, clock: Callable[[], float] = time.time
 ) -> None:
     """Waits until there is enough. What is not answered then stays open for later iterations, unless it is not wanted;
     the run withdraws it at its end."""
@@ -88,7 +88,7 @@ async def wait_for_people(
         await work.client.preferences.cancel_tasks(queue)
 
 
-async def _opened(work: Work, iteration: int, clock: Callable[[], float]) -> float:
+async def _opened(work: StageContext, iteration: int, clock: Callable[[], float]) -> float:
     """When the tasks of this iteration were opened, by the controller's clock; the same after a restart."""
     name = key(iteration, "collect", "opened")
     stamp = work.ledger.get(name, Timestamp)

@@ -1,0 +1,1 @@
+"""Replacing a run's rollout engine while the run is active."""

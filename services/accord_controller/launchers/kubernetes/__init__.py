@@ -1,0 +1,1 @@
+"""Services as workloads of a Kubernetes cluster."""

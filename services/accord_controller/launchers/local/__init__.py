@@ -1,0 +1,1 @@
+"""Services as processes on this machine."""

@@ -1,0 +1,233 @@
+"""The laptop's launcher: each service is a process of its own with a log file of its own.
+
+Live services are found through their discovery files and adopted, whoever started them. Dead ones are started again,
+a bounded number of times. A service survives the death of its controller (SIGKILL); the next controller adopts it, and
+stops at its end what it or a predecessor started, never what somebody else did (`launched.json` keeps count).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import accord
+from accord import discovery
+from accord.errors import Unavailable
+from accord_controller.launchers import health
+from accord_controller.launchers.launcher import OnRestart, OnWaiting, RolloutSet, check_services
+from accord_controller.launchers.local.process import Instance, ServiceProcess, instance_of, start_process
+from accord_controller.launchers.local.process_registry import ProcessRegistry
+from accord_controller.launchers.static import healthy_ones
+from accord_controller.settings import ControllerSettings
+from accord_runtime import atomic
+
+log = logging.getLogger(__name__)
+
+MOST_RESTARTS = 5
+WINDOW_SECONDS = 600.0
+FIRST_DELAY_SECONDS = 0.2
+STOP_SECONDS = 25.0
+# What a service that does not serve yet may take to end.
+STARTING_SECONDS = 5.0
+
+
+class LocalLauncher:
+    """Starts `python -m accord_<service>`, unless the settings give an address of that service."""
+
+    def __init__(self, settings: ControllerSettings) -> None:
+        self._settings = settings
+        self._state_dir: Path = settings.state_dir.absolute()
+        self._launched = ProcessRegistry(self._state_dir / "launched.json")
+        self._processes: dict[str, ServiceProcess] = {}
+        # When each service was started again after a death, monotonic seconds.
+        self._restarts: dict[str, list[float]] = {}
+        self._seen: set[str] = set()
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    def for_run(self, run_id: str, on_waiting: OnWaiting) -> LocalLauncher:
+        """Itself: runs share their services."""
+        return self
+
+    async def ensure(self, services: Iterable[str], on_restart: OnRestart | None = None) -> dict[str, str]:
+        """Healthy addresses, all services at once. Unavailable: SERVICE_DOWN, SERVICE_FAILED, SERVICE_KEEPS_DYING."""
+        names = check_services(services)
+        addresses = await asyncio.gather(*(self._ensure_shared(name, on_restart) for name in names))
+        return dict(zip(names, addresses, strict=True))
+
+    async def ensure_rollouts(self, wanted: RolloutSet, on_restart: OnRestart | None = None) -> list[str]:
+        """Healthy addresses, all at once; where some do not come up, the others'."""
+        if not wanted.name and self._settings.rollout_addresses:
+            return await healthy_ones(self._settings.rollout_addresses, self._settings.start_seconds)
+        instances = self._instances(wanted)
+        return await health.those_up(self._ensure(instance, on_restart) for instance in instances)
+
+    async def end_rollouts(self, ended: RolloutSet, *, keep: int = 0) -> None:
+        """Stops those that a controller of this state folder started."""
+        names = {instance.name for instance in self._instances(ended)[keep:]}
+        await self._launched.stop(names, self._processes, STOP_SECONDS)
+        for name in names:
+            self._processes.pop(name, None)
+            self._seen.discard(name)
+
+    async def release(self) -> None:
+        """Nothing runs for one run alone."""
+
+    async def close(self) -> None:
+        """Stops, gently and then firmly, every service that a controller of this state folder started."""
+        await self._launched.stop_all(self._processes, STOP_SECONDS)
+        self._processes.clear()
+
+    def _instances(self, wanted: RolloutSet) -> list[Instance]:
+        """The processes of a set. The first of the settings' own engine is the service that everybody finds."""
+        engine = wanted.engine or self._settings.engine
+        base = wanted.name
+        if not base and engine == self._settings.engine and not wanted.options:
+            base = "rollout"
+        elif not base:
+            digest = f"-{hashlib.sha256(wanted.options.encode()).hexdigest()[:8]}" if wanted.options else ""
+            base = f"rollout-{engine}{digest}"
+        names = [base, *(f"{base}-{number}" for number in range(2, wanted.replicas + 1))]
+        return [
+            Instance(
+                "rollout",
+                name,
+                self._state_dir if name == "rollout" else self._state_dir / "rollouts" / name,
+                engine,
+                wanted.options,
+            )
+            for name in names
+        ]
+
+    async def _ensure_shared(self, name: str, on_restart: OnRestart | None) -> str:
+        given = self._settings.address(name)
+        if given:
+            await health.wait_healthy(name, given, self._settings.start_seconds)
+            return given
+        return await self._ensure(instance_of(name, self._settings), on_restart)
+
+    async def _ensure(self, instance: Instance, on_restart: OnRestart | None) -> str:
+        name = instance.name
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            address = await self._running(instance)
+            if address:
+                self._seen.add(name)
+                return address
+            died = name in self._seen
+            if died:
+                await self._back_off(name)
+            address = await self._start(instance)
+            self._seen.add(name)
+        if died and on_restart is not None:
+            await on_restart(name, f"the {name} service had died and was started again at {address}")
+        return address
+
+    async def _running(self, instance: Instance) -> str:
+        """The address of a live service, once it is healthy; empty where there is none."""
+        name = instance.name
+        own = self._processes.get(name)
+        if own is not None and own.exit_code() is not None:
+            log.warning("the %s service (pid %s) ended with code %s", name, own.pid, own.exit_code())
+            del self._processes[name]
+        record = discovery.read(instance.state_dir, instance.service)
+        if record is None:
+            return ""
+        deadline = time.monotonic() + self._seconds(instance)
+        while not await health.is_healthy(record.address):
+            if discovery.read(instance.state_dir, instance.service) is None or (
+                own is not None and own.exit_code() is not None
+            ):
+                return ""
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"the {name} service (pid {record.pid}, {record.address}) lives but does not answer within "
+                    f"{self._seconds(instance):g} s; look at {self._log(name)} and end it if it hangs",
+                    reason="SERVICE_DOWN",
+                    metadata={"service": name, "pid": str(record.pid)},
+                )
+            await asyncio.sleep(health.POLL_SECONDS)
+        return record.address
+
+    async def _start(self, instance: Instance) -> str:
+        """Starts a service and waits until it is healthy."""
+        name = instance.name
+        ending = self._processes.get(name)
+        if ending is not None:  # torchrun, whose serving rank is dead already
+            await ending.stop(STOP_SECONDS)
+        # One that a killed controller had begun to start: two would serve one state folder.
+        await self._launched.stop({name}, {}, STARTING_SECONDS)
+        known = self._dtype_file(instance)
+        dtype = known.read_text() if known is not None and known.exists() else ""
+        process = await asyncio.to_thread(start_process, instance, self._settings, self._log(name), dtype=dtype)
+        self._processes[name] = process
+        self._launched.add(name, process.pid)
+        deadline = time.monotonic() + self._seconds(instance)
+        while True:
+            code = process.exit_code()
+            if code is not None:
+                del self._processes[name]
+                raise self._failed(name, f"ended with code {code} while it started", process)
+            record = discovery.read(instance.state_dir, instance.service)
+            if record is not None and process.serves_as(record.pid) and await health.is_healthy(record.address):
+                log.info("started the %s service at %s (pid %s)", name, record.address, process.pid)
+                if known is not None and not known.exists():
+                    await self._remember_dtype(record.address, known)
+                return record.address
+            if time.monotonic() > deadline:
+                await process.stop(1.0)
+                del self._processes[name]
+                raise self._failed(name, f"was not healthy within {self._seconds(instance):g} s", process)
+            await asyncio.sleep(health.POLL_SECONDS)
+
+    def _seconds(self, instance: Instance) -> float:
+        """How long it may take to come up: the engine of a swap may be slow, since a run goes on meanwhile."""
+        own = instance.state_dir != self._state_dir
+        return max(self._settings.start_seconds, self._settings.swap_seconds) if own else self._settings.start_seconds
+
+    def _dtype_file(self, instance: Instance) -> Path | None:
+        return self._state_dir / f"engine-{instance.engine}.dtype" if instance.service == "rollout" else None
+
+    async def _remember_dtype(self, address: str, known: Path) -> None:
+        """The engine measures once what it is fastest with; a restarted one is told, so that it computes the same."""
+        async with accord.Client(rollout=address) as client:
+            found = (await client.rollout.status()).compute_dtype
+        atomic.write_bytes(known, found.encode())
+
+    async def _back_off(self, name: str) -> None:
+        """Waits longer before each further restart; Unavailable when there were too many lately."""
+        now = time.monotonic()
+        recent = [moment for moment in self._restarts.get(name, []) if now - moment < WINDOW_SECONDS]
+        if len(recent) >= MOST_RESTARTS:
+            raise Unavailable(
+                f"the {name} service was started again {len(recent)} times in {WINDOW_SECONDS / 60:g} minutes and "
+                f"keeps dying; {self._log(name)} ends with:\n{_tail(self._log(name))}",
+                reason="SERVICE_KEEPS_DYING",
+                metadata={"service": name},
+            )
+        self._restarts[name] = [*recent, now]
+        await asyncio.sleep(FIRST_DELAY_SECONDS * 2 ** len(recent))
+
+    def _failed(self, name: str, what: str, process: ServiceProcess) -> Unavailable:
+        return Unavailable(
+            f"the {name} service {what}; {process.log} ends with:\n{_tail(process.log, process.log_start)}",
+            reason="SERVICE_FAILED",
+            metadata={"service": name},
+        )
+
+    def _log(self, name: str) -> Path:
+        return self._state_dir / "logs" / f"{name}.log"
+
+
+def _tail(path: Path, start: int = 0, lines: int = 12, most_bytes: int = 8192) -> str:
+    """The last lines of a log, not further back than byte `start`."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(start, size - most_bytes))
+            text = file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return "(nothing)"
+    return "\n".join(text.splitlines()[-lines:]) or "(nothing)"

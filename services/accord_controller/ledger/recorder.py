@@ -1,0 +1,165 @@
+"""How a run's progress becomes durable and visible: facts, status and events are committed together, then told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from google.protobuf.message import Message
+
+from accord.controller import v1 as controller_v1
+from accord_controller.ledger.ledger import Ledger, M
+from accord_controller.store.store import Commit, Entry, Store
+
+
+@dataclass(frozen=True)
+class NewEvent:
+    """What an event says; iteration, stage and step are the run's at that moment."""
+
+    kind: str
+    message: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class RunRecorder:
+    """One run being worked on: its status and ledger, and the only way to change them."""
+
+    def __init__(
+        self,
+        store: Store,
+        ledger: Ledger,
+        run: controller_v1.Run,
+        *,
+        stage_seconds: float,
+        stage_usage: controller_v1.StageUsage,
+        told: Callable[[], None],
+        check: Callable[[], None],
+        drawing: Callable[[], int] = lambda: 0,
+        ticking: bool = True,
+    ) -> None:
+        """`told` is called after each commit; `check` after each fact, and raises when the run should stop there.
+        `drawing`: how many rollout services draw. `ticking`: whether time spent counts as the stage's."""
+        self.run_id = run.run_id
+        self.ledger = ledger
+        self.status = controller_v1.RunStatus()
+        self.status.CopyFrom(run.status)
+        # The spec as it was asked for.
+        self.asked = controller_v1.RunSpec()
+        self.asked.CopyFrom(run.spec)
+        # Facts recorded in this process: how a recovery sees that it got further.
+        self.facts = 0
+        # What was used in the current stage, by all processes that worked on it: whoever measures adds to it.
+        self.stage_usage = stage_usage
+        self._store = store
+        self._told = told
+        self._check = check
+        self._drawing = drawing
+        self._earlier_seconds = stage_seconds
+        self._since = time.monotonic()
+        self._ticking = ticking
+
+    @property
+    def spec(self) -> controller_v1.RunSpec:
+        """The resolved spec."""
+        return self.status.resolved_spec
+
+    def stage_seconds(self) -> float:
+        """Wall-clock spent in the current stage by all processes that worked on it, as far as it was recorded."""
+        return self._earlier_seconds + (time.monotonic() - self._since if self._ticking else 0.0)
+
+    async def enter(self, iteration: int, stage: controller_v1.Stage.ValueType) -> None:
+        """The run is in this stage now. Entered again after an interruption, its clock goes on."""
+        again = (self.status.iteration, self.status.stage) == (iteration, stage)
+        if not again:
+            self._earlier_seconds, self._since = 0.0, time.monotonic()
+            self.stage_usage.Clear()
+            self.status.iteration, self.status.stage = iteration, stage
+            self.status.step = self.status.total_steps = 0
+        self.status.message = ""
+        await self._commit(events=[] if again else [NewEvent("stage_started", _stage_name(stage))])
+
+    async def record(self, key: str, message: Message, *happenings: NewEvent) -> None:
+        """Records a small fact, once."""
+        await self.record_entries([self.ledger.message_entry(key, message)], *happenings)
+
+    async def record_all(self, key: str, kind: type[M], messages: Sequence[M]) -> None:
+        """Records many messages as one fact: a file, written and synced before it is named."""
+        await self.record_entries([await self.ledger.file_entry(key, kind, messages)])
+
+    async def record_entries(
+        self,
+        entries: Sequence[Entry],
+        *happenings: NewEvent,
+        forget: Sequence[str] = (),
+        model: controller_v1.Model | None = None,
+    ) -> None:
+        """Records facts, forgets others, and enters a model, all at once; then stops here if that is wished."""
+        await self._commit(entries, happenings, forget, model)
+        self.facts += len(entries)
+        self._check()
+
+    async def note(
+        self, entries: Sequence[Entry], *happenings: NewEvent, spec: controller_v1.RunSpec | None = None
+    ) -> None:
+        """Records facts, and `spec` as what is asked for from now on, beside the stage's work: they are no progress of
+        it, and do not stop it."""
+        await self._commit(entries, happenings, spec=spec)
+        if spec is not None:
+            self.asked.CopyFrom(spec)
+
+    async def progress(self, step: int, total: int, message: str = "") -> None:
+        """Shows how far the stage is, without an event."""
+        self.status.step, self.status.total_steps, self.status.message = step, total, message
+        await self._commit()
+        self._check()
+
+    async def tell(self, kind: str, message: str = "", metrics: Mapping[str, float] | None = None) -> None:
+        """Appends an event."""
+        await self._commit(events=[NewEvent(kind, message, metrics or {})])
+
+    async def turn(
+        self, state: controller_v1.RunState.ValueType, kind: str, message: str = "", *, interrupted: bool = False
+    ) -> None:
+        """The run's state changes. `interrupted`: it stops, and nobody asked for that."""
+        self.status.state, self.status.message, self.status.interrupted = state, message, interrupted
+        await self._commit(events=[NewEvent(kind, message)])
+
+    async def _commit(
+        self,
+        entries: Sequence[Entry] = (),
+        events: Sequence[NewEvent] = (),
+        forget: Sequence[str] = (),
+        model: controller_v1.Model | None = None,
+        spec: controller_v1.RunSpec | None = None,
+    ) -> None:
+        self.status.drawing = self._drawing()
+        change = Commit(
+            status=self.status,
+            spec=spec,
+            stage_seconds=self.stage_seconds(),
+            stage_usage=self.stage_usage,
+            events=[self._event(happening) for happening in events],
+            entries=entries,
+            forget=forget,
+            model=model,
+        )
+        await self._store.commit(self.run_id, change)
+        self.ledger.added(entries, forget)
+        self._told()
+
+    def _event(self, happening: NewEvent) -> controller_v1.RunEvent:
+        return controller_v1.RunEvent(
+            iteration=self.status.iteration,
+            stage=self.status.stage,
+            step=self.status.step,
+            total_steps=self.status.total_steps,
+            kind=happening.kind,
+            message=happening.message,
+            metrics=dict(happening.metrics),
+        )
+
+
+def _stage_name(stage: controller_v1.Stage.ValueType) -> str:
+    """`reward_model` of STAGE_REWARD_MODEL."""
+    return controller_v1.Stage.Name(stage).removeprefix("STAGE_").lower()

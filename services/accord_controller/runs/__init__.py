@@ -1,0 +1,1 @@
+"""Runs: managed, driven by a pure reconcile, edited, stopped."""

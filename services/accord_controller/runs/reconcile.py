@@ -1,0 +1,128 @@
+"""What to do next in a run: a pure function of what is wanted, how it stands, and what is observed.
+
+The same function serves every launcher: it knows no process, no clock and no network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from accord.controller import v1 as controller_v1
+
+MOST_RECOVERIES = 6
+FIRST_DELAY_SECONDS = 0.5
+LONGEST_DELAY_SECONDS = 15.0
+ENDED = frozenset(
+    {controller_v1.RUN_STATE_SUCCEEDED, controller_v1.RUN_STATE_FAILED, controller_v1.RUN_STATE_CANCELLED}
+)
+
+
+class DesiredState(Enum):
+    """What the user wants of a run now."""
+
+    RUN = "run"
+    PAUSE = "pause"
+    CANCEL = "cancel"
+
+
+@dataclass(frozen=True)
+class StageFailure:
+    """What stopped the last stage: whether trying again can help, and how often that was tried without progress."""
+
+    message: str
+    recoverable: bool
+    recoveries: int
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What is the case: which stages are recorded as finished, what the user wants, what went wrong."""
+
+    # By iteration (0: preparation) the stages whose result the ledger has.
+    finished: Mapping[int, frozenset[controller_v1.Stage.ValueType]] = field(default_factory=dict)
+    wish: DesiredState = DesiredState.RUN
+    trouble: StageFailure | None = None
+
+
+@dataclass(frozen=True)
+class RunStage:
+    """Work on a stage, from where the ledger says it is."""
+
+    iteration: int
+    stage: controller_v1.Stage.ValueType
+
+
+@dataclass(frozen=True)
+class Recover:
+    """Wait, bring dead services back, then observe again."""
+
+    delay_seconds: float
+    message: str
+
+
+@dataclass(frozen=True)
+class Fail:
+    """End the run as failed."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Stop here; ResumeRun goes on."""
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """End the run for good."""
+
+
+@dataclass(frozen=True)
+class Succeed:
+    """Everything is done."""
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """The run has ended."""
+
+
+Action = RunStage | Recover | Fail | Pause | Cancel | Succeed | Nothing
+
+STAGES = (
+    controller_v1.STAGE_COLLECT,
+    controller_v1.STAGE_REWARD_MODEL,
+    controller_v1.STAGE_POLICY,
+    controller_v1.STAGE_EVALUATE,
+)
+
+
+def reconcile(spec: controller_v1.RunSpec, status: controller_v1.RunStatus, observation: Observation) -> Action:
+    """The next action. `spec` is the resolved one."""
+    if status.state in ENDED:
+        return Nothing()
+    if observation.wish is DesiredState.CANCEL:
+        return Cancel()
+    if observation.wish is DesiredState.PAUSE:
+        return Pause()
+    if observation.trouble is not None:
+        return _answer(observation.trouble)
+    if controller_v1.STAGE_PREPARE not in observation.finished.get(0, frozenset()):
+        return RunStage(0, controller_v1.STAGE_PREPARE)
+    for iteration in range(1, spec.iterations + 1):
+        done = observation.finished.get(iteration, frozenset())
+        for stage in STAGES:
+            if stage not in done:
+                return RunStage(iteration, stage)
+    return Succeed()
+
+
+def _answer(trouble: StageFailure) -> Action:
+    if not trouble.recoverable:
+        return Fail(trouble.message)
+    if trouble.recoveries >= MOST_RECOVERIES:
+        return Fail(f"{trouble.message} (tried {trouble.recoveries} times without getting further)")
+    delay = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2**trouble.recoveries)
+    return Recover(delay, trouble.message)

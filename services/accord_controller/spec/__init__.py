@@ -1,0 +1,1 @@
+"""The spec of a run: defaults, validation, and the files that it names."""

@@ -1,0 +1,144 @@
+"""Measuring a policy on held-out prompts: the same prompts with the same seeds in every iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from accord.controller import v1 as controller_v1
+from accord.preference import v1 as preference_v1
+from accord.reward import v1 as reward_v1
+from accord.types import v1 as types_v1
+from accord_controller.ledger.recorder import NewEvent
+from accord_controller.stages import facts
+from accord_controller.stages.context import StageContext, key
+from accord_controller.stages.sampling import gather_samples, mean_tokens
+from accord_controller.stages.scoring import Scored, mean_score, score_samples
+from accord_controller.stages.seeds import shuffled
+
+SHOWN_SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A policy's answers to the held-out prompts, and the part of the iteration's result that they make."""
+
+    samples: Sequence[types_v1.Sample]
+    scored: Sequence[Scored]
+    result: controller_v1.IterationResult
+
+
+async def heldout_prompts(work: StageContext) -> list[preference_v1.Prompt]:
+    """The prompts that every iteration is measured on."""
+    heldout = await facts.prompts_of(work, preference_v1.SPLIT_HELDOUT)
+    chosen = shuffled(heldout, lambda prompt: prompt.prompt_id, work.spec.seed, "evaluate")
+    return chosen[: work.spec.evaluate.prompts]
+
+
+async def measure(
+    work: StageContext, iteration: int, *, version: int, scorers: Sequence[reward_v1.ScorerSpec]
+) -> Measured:
+    """Samples answers to each held-out prompt from the weights in force, which are `version`, and scores them.
+
+    Without scorers (a run that knows no score before its first reward model) nothing is scored.
+    """
+    prompts = await heldout_prompts(work)
+    samples = await gather_samples(
+        work, iteration, "evaluate", prompts,
+        n=work.spec.evaluate.samples_per_prompt, version=version, seed_parts=("evaluate",),
+    )  # fmt: skip
+    by_id = {prompt.prompt_id: prompt for prompt in prompts}
+    scored = await score_samples(work, samples, by_id, scorers) if scorers else []
+    result = controller_v1.IterationResult(iteration=iteration, response_tokens=mean_tokens(samples))
+    scores = {(each.sample.request_id, each.sample.index): each.score.value for each in scored}
+    if scored:
+        result.heldout_score = mean_score(scored)
+    first = {sample.prompt_id: sample for sample in reversed(samples)}
+    for sample in [first[prompt.prompt_id] for prompt in prompts if prompt.prompt_id in first][:SHOWN_SAMPLES]:
+        result.samples.add(
+            prompt_id=sample.prompt_id,
+            prompt=last_user_turn(by_id[sample.prompt_id]),
+            response=sample.text,
+            score=scores.get((sample.request_id, sample.index)),
+            engine=sample.engine,
+        )
+    return Measured(samples, scored, result)
+
+
+async def earlier_samples(work: StageContext, iteration: int) -> list[types_v1.Sample]:
+    """The held-out answers recorded when `iteration` was measured."""
+    samples: list[types_v1.Sample] = []
+    number = 0
+    while True:
+        part = await work.ledger.read(key(iteration, "evaluate", "samples", number), types_v1.Sample)
+        if part is None:
+            return samples
+        samples.extend(part)
+        number += 1
+
+
+async def finish_stage(
+    work: StageContext,
+    stage: controller_v1.Stage.ValueType,
+    part: controller_v1.IterationResult,
+    message: str = "",
+    metrics: dict[str, float] | None = None,
+) -> None:
+    """Records a stage's part of the iteration's result, with what it took."""
+    status = work.journal.status
+    name = facts.stage_name(stage)
+    took = await _put_what_it_took(work, name, part)
+    status.step = status.total_steps
+    await work.journal.record(
+        facts.result_key(status.iteration, stage),
+        part,
+        NewEvent("stage_finished", message or name, {**took, **(metrics or {})}),
+    )
+
+
+async def finish_iteration(
+    work: StageContext, stage: controller_v1.Stage.ValueType, part: controller_v1.IterationResult
+) -> None:
+    """Records the last stage of an iteration, the iteration's result and, when promoted, its model: all at once."""
+    journal = work.journal
+    iteration = part.iteration
+    took = await _put_what_it_took(work, facts.stage_name(stage), part)
+    whole = facts.iteration_so_far(work.ledger, iteration)
+    whole.MergeFrom(part)
+    whole.seconds = sum(whole.stage_seconds.values())
+    journal.status.iterations.append(whole)
+    journal.status.step = journal.status.total_steps
+    model = None
+    if whole.promoted:
+        journal.status.promoted.CopyFrom(whole.policy)
+        model = controller_v1.Model(
+            name=f"{work.run_id}-{iteration}", weights=whole.policy, run_id=work.run_id, iteration=iteration
+        )
+        if whole.HasField("heldout_score"):
+            model.heldout_score = whole.heldout_score
+        model.create_time.GetCurrentTime()
+    metrics = {"seconds": whole.seconds, "response_tokens": whole.response_tokens, "promoted": float(whole.promoted)}
+    for field in ("heldout_score", "kl_nats", "rm_accuracy"):
+        if whole.HasField(field):
+            metrics[field] = getattr(whole, field)
+    await journal.record_entries(
+        [work.ledger.message_entry(facts.result_key(iteration, stage), part)],
+        NewEvent("stage_finished", facts.stage_name(stage), took),
+        NewEvent("iteration_finished", whole.gate_reason, metrics),
+        model=model,
+    )
+
+
+async def _put_what_it_took(work: StageContext, stage: str, part: controller_v1.IterationResult) -> dict[str, float]:
+    """Puts time and use of the stage into its result; the same as metrics of its event."""
+    await work.meter.look()
+    used = work.journal.stage_usage
+    part.stage_seconds[stage] = work.journal.stage_seconds()
+    part.stage_usage[stage].CopyFrom(used)
+    took = {"seconds": part.stage_seconds[stage], "cpu_seconds": sum(used.cpu_seconds.values())}
+    return {**took, "gpu_seconds": used.gpu_seconds} if used.HasField("gpu_seconds") else took
+
+
+def last_user_turn(prompt: preference_v1.Prompt) -> str:
+    """What was asked last."""
+    return next((turn.content for turn in reversed(prompt.conversation.messages) if turn.role == "user"), "")

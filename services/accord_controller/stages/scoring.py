@@ -1,0 +1,90 @@
+"""Scores for samples. A score that fails is tried again, then its sample is dropped and counted: it never becomes 0."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from accord.errors import Unavailable
+from accord.preference import v1 as preference_v1
+from accord.reward import v1 as reward_v1
+from accord.types import v1 as types_v1
+from accord_controller.stages.context import StageContext
+
+ITEMS_PER_REQUEST = 64
+TRIES = 3
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A sample and what it was given."""
+
+    sample: types_v1.Sample
+    score: reward_v1.Score
+
+
+async def score_samples(
+    work: StageContext,
+    samples: Sequence[types_v1.Sample],
+    prompts: Mapping[str, preference_v1.Prompt],
+    scorers: Sequence[reward_v1.ScorerSpec],
+) -> list[Scored]:
+    """Those samples that could be scored, in order. The scorers see the prompt as it was imported, without the run's
+    system turn. Unavailable, NO_SCORES, when none could be."""
+    items = [
+        reward_v1.ScoreItem(
+            item_id=str(position),
+            prompt=prompts[sample.prompt_id].conversation,
+            response=sample.text,
+            truncated=sample.finish_reason == types_v1.FINISH_REASON_LENGTH,
+        )
+        for position, sample in enumerate(samples)
+    ]
+    scores = await _score(work, items, scorers)
+    if not scores:
+        raise Unavailable("no answer could be scored; see the events before this", reason="NO_SCORES")
+    return [Scored(sample, scores[position]) for position, sample in enumerate(samples) if position in scores]
+
+
+async def _score(
+    work: StageContext, items: Sequence[reward_v1.ScoreItem], scorers: Sequence[reward_v1.ScorerSpec]
+) -> dict[int, reward_v1.Score]:
+    """Scores by position."""
+    scores: dict[int, reward_v1.Score] = {}
+    waiting = list(items)
+    for attempt in range(TRIES):
+        failures: list[tuple[reward_v1.ScoreItem, types_v1.Failure]] = []
+        for start in range(0, len(waiting), ITEMS_PER_REQUEST):
+            chunk = waiting[start : start + ITEMS_PER_REQUEST]
+            results = await work.client.reward.score(chunk, scorers=scorers, isolated=work.spec.deterministic)
+            for item, result in zip(chunk, results, strict=True):
+                if result.WhichOneof("result") == "score":
+                    scores[int(item.item_id)] = result.score
+                else:
+                    failures.append((item, result.failure))
+        if not failures:
+            break
+        waiting = [item for item, failure in failures if failure.retryable]
+        again = bool(waiting) and attempt + 1 < TRIES
+        first = failures[0][1]
+        await work.journal.tell(
+            "retry",
+            f"{len(failures)} of {len(items)} scores failed ({first.reason}: {first.message}); "
+            + (f"asking again for {len(waiting)}" if again else "their samples are dropped"),
+            {"failed_scores": len(failures)},
+        )
+        if not again:
+            break
+    return scores
+
+
+def mean_score(scored: Sequence[Scored]) -> float:
+    """Mean of the mixed score."""
+    return statistics.fmean(each.score.value for each in scored)
+
+
+def deviation(values: Sequence[float]) -> float:
+    """Standard deviation, or 1 where values do not differ: what to divide by."""
+    spread = statistics.pstdev(values)
+    return spread if spread > 1e-6 else 1.0
