@@ -31,7 +31,7 @@ from rich.table import Table
 
 import accord
 from accord.controller import v1 as controller_v1
-from accord_rollout.engine import Drawn, Engine, Failed, Job, Sampling
+from accord_rollout.engine import Completion, Engine, Failed, Job, Sampling
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / ".accord" / "models"
@@ -99,7 +99,7 @@ class Waiting:
     def __getattr__(self, name: str) -> object:
         return getattr(self._engine, name)
 
-    async def generate(self, jobs: Sequence[Job], sampling: Sampling) -> AsyncGenerator[Drawn | Failed, None]:
+    async def generate(self, jobs: Sequence[Job], sampling: Sampling) -> AsyncGenerator[Completion | Failed, None]:
         """Everything at the end of the time."""
         over = time.monotonic() + self._seconds
         drawn = [one async for one in self._engine.generate(jobs, sampling)]
@@ -111,7 +111,7 @@ class Waiting:
 @asynccontextmanager
 async def waiting_engine(state: Path, seconds: float, threads: int) -> AsyncIterator[str]:
     """The address of a rollout service on a Waiting engine, in this process."""
-    from accord_rollout.engines.transformers import TransformersEngine
+    from accord_rollout.engines.transformers.engine import TransformersEngine
     from accord_rollout.handler import RolloutHandler
     from accord_rollout.service import RolloutService
     from accord_rollout.settings import RolloutSettings

@@ -26,7 +26,7 @@ from rich.table import Table
 
 from accord.digest import weights_digest
 from accord.types import v1 as types_v1
-from accord_rollout.engine import Drawn, Engine, Job, Sampling, Weights
+from accord_rollout.engine import Completion, Engine, Job, Sampling, Weights
 from accord_rollout.settings import RolloutSettings
 from accord_runtime import plugins
 
@@ -74,7 +74,7 @@ async def draw(engine: Engine, prompts: int, tokens: int, seed: int) -> int:
     drawn = 0
     async with aclosing(engine.generate(jobs, Sampling(max_new_tokens=tokens))) as results:
         async for result in results:
-            assert isinstance(result, Drawn), result
+            assert isinstance(result, Completion), result
             drawn += len(result.response_token_ids)
     return drawn
 

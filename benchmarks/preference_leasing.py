@@ -17,9 +17,9 @@ from preference_service import HUMAN, Measured, service
 
 from accord.errors import AccordError
 from accord.preference import v1 as preference_v1
-from accord_preference import canonical
-from accord_preference.store import CompletionRow, PromptRow, TaskRow, Writer
-from accord_preference.stores import open_store
+from accord_preference.domain import canonical
+from accord_preference.storage.opening import open_store
+from accord_preference.storage.store import CompletionRow, PromptRow, TaskRow, Writer
 
 T = TypeVar("T")
 

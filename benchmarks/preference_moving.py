@@ -11,11 +11,11 @@ from preference_service import HUMAN, Measured, service
 
 from accord.preference import v1 as preference_v1
 from accord.types import v1 as types_v1
-from accord_preference import messages
-from accord_preference.judgement import read_judgement
-from accord_preference.store import PREFERENCES, CompletionRow, FeedbackRow, Filter, PromptRow
-from accord_preference.stores import open_store
-from accord_preference.verdict import Verdict, feedback_row
+from accord_preference import converters
+from accord_preference.domain.judgement import read_judgement
+from accord_preference.feedback.feedback_record import Verdict, feedback_row
+from accord_preference.storage.opening import open_store
+from accord_preference.storage.store import PREFERENCES, CompletionRow, FeedbackRow, Filter, PromptRow
 
 WORDS = [
     *("the", "quick", "brown", "fox", "jumps", "over", "my", "lazy", "dog", "and"),
@@ -51,8 +51,8 @@ def rows_of(records: list[preference_v1.ImportRecord]) -> Rows:
     """What the service writes for these records."""
     found: Rows = ([], [], [])
     for record in records:
-        prompt = messages.prompt_row(record.prompt, record.source, "", 0.1, "accord")
-        answers = {one.local_id: messages.completion_row(prompt.prompt_id, one, "") for one in record.completions}
+        prompt = converters.prompt_row(record.prompt, record.source, "", 0.1, "accord")
+        answers = {one.local_id: converters.completion_row(prompt.prompt_id, one, "") for one in record.completions}
         judgement = read_judgement(record, "", lambda _, name, known=answers: known[name].completion_id)
         verdict = Verdict(record.annotator.annotator_id, HUMAN, judgement, record.source)
         found[0].append(prompt)

@@ -10,7 +10,7 @@ measured, one after the other. A database that is named must be empty.
 
 Ingest and export move the same records three ways: `bare`, the rows that the service would write, by COPY (PostgreSQL)
 or executemany (SQLite) into the same tables with the same indexes, and back by COPY or SELECT in the same order;
-`store`, through the seam (`accord_preference.store`), which skips what exists and pages; `service`, ImportRecords and
+`store`, through the seam (accord_preference.storage.store), which skips what exists and pages; `service`, ImportRecords and
 ExportSnapshot of a service process, which checks, hashes and moves messages besides. Ratios are to bare, of the best
 of `--rounds` in which all take their turn.
 
@@ -38,8 +38,8 @@ from preference_service import Measured
 from rich.console import Console
 from rich.table import Table
 
-from accord_preference import tables
-from accord_preference.stores import open_store, rows
+from accord_preference.storage.opening import open_store
+from accord_preference.storage.sql import mapping, tables
 
 # The test server of PostgreSQL lies with the tests.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
@@ -94,7 +94,7 @@ async def measure(kind: str, urls: Iterator[str], folder: Path, arguments: argpa
         moved = rows_of(records)
         bare = bare_database(kind)
         named = [
-            (table, [rows.values(row) for row in part])
+            (table, [mapping.values(row) for row in part])
             for table, part in zip((tables.prompts, tables.completions, tables.feedback), moved, strict=True)
         ]
         # In turn, so that what else the machine does falls on all of them.

@@ -210,9 +210,9 @@ async def timed(side: Side, draw_all: Callable[[], Awaitable[int]], cpu: Callabl
 async def engine(arguments: argparse.Namespace) -> list[Side]:
     """The transformers engine through a service and directly, in turns."""
     from accord.digest import weights_digest
-    from accord_rollout.engine import Drawn, Job, Sampling, Weights
-    from accord_rollout.engines.transformers import TransformersEngine
-    from accord_rollout.plan import sample_seed
+    from accord_rollout.engine import Completion, Job, Sampling, Weights
+    from accord_rollout.engines.transformers.engine import TransformersEngine
+    from accord_rollout.requests.plan import sample_seed
     from accord_rollout.settings import RolloutSettings
 
     prompts, direct, through = questions(arguments.samples), Side("engine, directly"), Side("through the contract")
@@ -227,7 +227,7 @@ async def engine(arguments: argparse.Namespace) -> list[Side]:
             found: dict[int, list[int]] = {}
             async with aclosing(own.generate(jobs, Sampling(max_new_tokens=arguments.tokens))) as results:
                 async for result in results:
-                    assert isinstance(result, Drawn), result
+                    assert isinstance(result, Completion), result
                     found[result.index] = list(result.response_token_ids)
                     own.decode(result.response_token_ids)
             tokens["directly"] = [found[index] for index in sorted(found)]

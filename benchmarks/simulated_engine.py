@@ -16,7 +16,17 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from accord.types import v1 as types_v1
-from accord_rollout.engine import Activate, Drawn, Failed, Finish, Held, Job, ModelInfo, Sampling, Weights
+from accord_rollout.engine import (
+    Activate,
+    Completion,
+    Failed,
+    Finish,
+    Job,
+    ModelInfo,
+    ResidentWeights,
+    Sampling,
+    Weights,
+)
 from accord_rollout.handler import RolloutHandler
 from accord_rollout.service import RolloutService
 from accord_rollout.settings import RolloutSettings
@@ -45,9 +55,9 @@ class SimulatedEngine:
 
         return activate
 
-    async def held(self) -> Held:
+    async def held(self) -> ResidentWeights:
         """Nothing is."""
-        return Held()
+        return ResidentWeights()
 
     def render(self, conversation: types_v1.Conversation) -> list[int]:
         """Thirty tokens."""
@@ -57,7 +67,7 @@ class SimulatedEngine:
         """As long as a text of so many tokens."""
         return "word " * len(token_ids)
 
-    async def generate(self, jobs: Sequence[Job], sampling: Sampling) -> AsyncGenerator[Drawn | Failed, None]:
+    async def generate(self, jobs: Sequence[Job], sampling: Sampling) -> AsyncGenerator[Completion | Failed, None]:
         """Batch after batch, each at once when its time is over."""
         tokens = tuple(range(1000, 1000 + sampling.max_new_tokens))
         logprobs = (-1.25,) * sampling.max_new_tokens
@@ -67,7 +77,7 @@ class SimulatedEngine:
             over += self._seconds
             await asyncio.sleep(max(0.0, over - loop.time()))
             for job in jobs[start : start + self._batch]:
-                yield Drawn(job.index, tokens, logprobs, Finish.LENGTH)
+                yield Completion(job.index, tokens, logprobs, Finish.LENGTH)
 
     async def close(self) -> None:
         """Nothing to end."""

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from accord.errors import FailedPrecondition
 from accord.preference import v1 as preference_v1
-from accord_preference import messages
+from accord_preference import converters
 from accord_preference.context import Context, check_annotator, unknown
-from accord_preference.judgement import read_text
-from accord_preference.once import content_of, once
+from accord_preference.domain.judgement import read_text
+from accord_preference.idempotency import content_of, once
 from accord_preference.paging import page_size, page_token, read_token
-from accord_preference.store import AnnotatorRow, Reader, Writer
+from accord_preference.storage.store import AnnotatorRow, Reader, Writer
 
 ACTIVE = preference_v1.ANNOTATOR_STATE_ACTIVE
 EXCLUDED = preference_v1.ANNOTATOR_STATE_EXCLUDED
@@ -58,7 +58,7 @@ class Annotators:
             counts = await tx.counts([row.annotator_id for row in found[:size]])
         last = found[size - 1] if len(found) > size else None
         return preference_v1.ListAnnotatorsResponse(
-            profiles=[messages.profile(row, counts.get((row.annotator_id, row.kind), 0)) for row in found[:size]],
+            profiles=[converters.profile(row, counts.get((row.annotator_id, row.kind), 0)) for row in found[:size]],
             next_page_token=page_token([last.annotator_id, last.kind], *query) if last else "",
         )
 
@@ -100,7 +100,7 @@ class Annotators:
             await self._turn(tx, who, WITHDRAWN, reason)
             uses = await tx.snapshot_uses(annotator=(who.annotator_id, who.kind))
             return preference_v1.WithdrawAnnotatorResponse(
-                profile=await _profile(tx, who), snapshots=[messages.snapshot_use(*use) for use in uses]
+                profile=await _profile(tx, who), snapshots=[converters.snapshot_use(*use) for use in uses]
             )
 
         return await once(
@@ -126,7 +126,7 @@ async def _find(tx: Reader, who: preference_v1.Annotator) -> AnnotatorRow:
 
 async def _profile(tx: Reader, who: preference_v1.Annotator) -> preference_v1.AnnotatorProfile:
     counts = await tx.counts([who.annotator_id])
-    return messages.profile(await _find(tx, who), counts.get((who.annotator_id, who.kind), 0))
+    return converters.profile(await _find(tx, who), counts.get((who.annotator_id, who.kind), 0))
 
 
 def _named(who: preference_v1.Annotator) -> dict[str, str]:

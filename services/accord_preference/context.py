@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from accord.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 from accord.preference import v1 as preference_v1
 from accord_preference.settings import PreferenceSettings
-from accord_preference.store import CompletionRow, PromptRow, Reader, Store, Writer
+from accord_preference.storage.store import CompletionRow, PromptRow, Reader, Store, Writer
 
 SPLITS = (preference_v1.SPLIT_UNSPECIFIED, preference_v1.SPLIT_TRAIN, preference_v1.SPLIT_HELDOUT)
 

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from accord.errors import InvalidArgument
-from accord_preference.canonical import canonical_json, digest
+from accord_preference.domain.canonical import canonical_json, digest
 
 
 def page_size(asked: int, default: int, most: int) -> int:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 import grpc
 
 from accord.preference import v1 as preference_v1
-from accord_preference.handler import PreferenceHandler
-from accord_preference.once import retrying
+from accord_preference.idempotency import retrying
+from accord_preference.prompts import Prompts
 from accord_preference.servicer import AnnotatorServicer, PreferenceServicer
 from accord_preference.settings import PreferenceSettings
-from accord_preference.store import Store
-from accord_preference.stores import open_store
+from accord_preference.storage.opening import open_store
+from accord_preference.storage.store import Store
 from accord_runtime.database.connect import database_url
 from accord_runtime.database.schema import bring_up
 
@@ -23,7 +23,7 @@ class PreferenceService:
 
     def __init__(self, store: Store, settings: PreferenceSettings, clock: Callable[[], float] = time.time):
         self._store = store
-        handler = PreferenceHandler(store, settings, clock)
+        handler = Prompts(store, settings, clock)
         self._servicer, self._annotators = PreferenceServicer(handler), AnnotatorServicer(handler)
 
     @property

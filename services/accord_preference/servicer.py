@@ -10,15 +10,15 @@ import grpc
 
 from accord.errors import Cancelled
 from accord.preference import v1 as preference_v1
-from accord_preference.handler import PreferenceHandler
+from accord_preference.prompts import Prompts
 
 Call = grpc.aio.ServicerContext[Any, Any]
 
 
 class PreferenceServicer(preference_v1.PreferenceServiceServicer):
-    """accord.preference.v1.PreferenceService over a `PreferenceHandler`."""
+    """accord.preference.v1.PreferenceService over a `Prompts`."""
 
-    def __init__(self, handler: PreferenceHandler):
+    def __init__(self, handler: Prompts):
         self._handler = handler
 
     async def CreatePrompts(
@@ -175,9 +175,9 @@ class PreferenceServicer(preference_v1.PreferenceServiceServicer):
 
 
 class AnnotatorServicer(preference_v1.AnnotatorServiceServicer):
-    """accord.preference.v1.AnnotatorService over a `PreferenceHandler`."""
+    """accord.preference.v1.AnnotatorService over a `Prompts`."""
 
-    def __init__(self, handler: PreferenceHandler):
+    def __init__(self, handler: Prompts):
         self._handler = handler
 
     async def RegisterAnnotator(

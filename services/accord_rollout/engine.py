@@ -56,7 +56,7 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Span:
+class WeightSpan:
     """Tokens from `start` (an index into the response) up to the next span were drawn with `weights`."""
 
     start: int
@@ -64,7 +64,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Completion:
     """One finished response, at least one token; logprobs: nats, under the sampled distribution, one a token.
 
     `spans`: which weights drew what, the first from 0. Empty: all by those in force when `generate` was called; an
@@ -75,7 +75,7 @@ class Drawn:
     response_token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish: Finish
-    spans: tuple[Span, ...] = ()
+    spans: tuple[WeightSpan, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Failed:
 
 
 @dataclass(frozen=True)
-class Held:
+class ResidentWeights:
     """What an engine found in its own memory after activation; what it cannot tell is empty.
 
     digest: recomputed over the tensors it computes with, so equal to the published one; empty where it fuses, repacks
@@ -136,7 +136,7 @@ class Engine(Protocol):
     @property
     def updates_in_flight(self) -> bool:
         """Whether an Activate may come while samples are being drawn: they wait, and go on with the new weights;
-        `Drawn.spans` tells. False: the handler waits until no `generate` runs."""
+        `Completion.spans` tells. False: the handler waits until no `generate` runs."""
 
     async def prepare(self, folder: Path, weights: Weights) -> Activate:
         """Reads and checks the model folder while the old model goes on generating; the result puts it in force.
@@ -147,7 +147,7 @@ class Engine(Protocol):
         it may be called while the folder is still being verified, and what it read is dropped where that fails.
         """
 
-    async def held(self) -> Held:
+    async def held(self) -> ResidentWeights:
         """What it finds in its memory; called once after each activation, while `generate` may run already. No sample
         leaves the service before the answer."""
 
@@ -160,7 +160,7 @@ class Engine(Protocol):
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of a response, special tokens left out."""
 
-    def generate(self, jobs: Sequence[Job], sampling: Sampling) -> AsyncGenerator[Drawn | Failed, None]:
+    def generate(self, jobs: Sequence[Job], sampling: Sampling) -> AsyncGenerator[Completion | Failed, None]:
         """One result for each job, in any order, as they finish. Closing the iterator stops the work soon.
 
         The same jobs, sampling and weights give the same results.

@@ -12,13 +12,13 @@ from typing import TypeVar
 from accord.errors import Internal, InvalidArgument
 from accord.rollout import v1 as rollout_v1
 from accord_models.gpus import held_gpus
-from accord_rollout.backlog import Backlog, Ticket
 from accord_rollout.engine import Engine, Failed, HoldingGpus, Job, ModelInfo
-from accord_rollout.gate import Gate
-from accord_rollout.keeper import Keeper
-from accord_rollout.messages import InForce, failure_response, held_message, sample_response
-from accord_rollout.plan import Plan, make_plan
-from accord_rollout.sources import Sources
+from accord_rollout.requests.admission import Admission, Ticket
+from accord_rollout.requests.converters import InForce, failure_response, held_message, sample_response
+from accord_rollout.requests.plan import Plan, make_plan
+from accord_rollout.weights.fetching import Sources
+from accord_rollout.weights.manager import WeightManager
+from accord_rollout.weights.shared_lock import SharedLock
 from accord_runtime.artifacts.transfer import Limits
 from accord_runtime.serving.idempotency import Once
 from accord_runtime.serving.leases import LeaseTable
@@ -49,11 +49,11 @@ class RolloutHandler:
     ) -> None:
         self._engine = engine
         self._engine_name = engine_name
-        self._backlog = Backlog(max_pending_samples)
+        self._backlog = Admission(max_pending_samples)
         self._max_pending_samples = max_pending_samples
-        self._gate = Gate(engine.max_concurrent_requests)
+        self._gate = SharedLock(engine.max_concurrent_requests)
         self._sources = Sources(cache, limits)
-        self._keeper = Keeper(engine, self._gate, self._sources, max_prepared=max_prepared_versions)
+        self._keeper = WeightManager(engine, self._gate, self._sources, max_prepared=max_prepared_versions)
         self._once = Once()
         self.leases = LeaseTable(max_lease_seconds)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from tests.support.stores import STORES
 
-from accord_preference.store import (
+from accord_preference.storage.opening import open_store
+from accord_preference.storage.store import (
     Store,
 )
-from accord_preference.stores import open_store
 
 
 @pytest.fixture(params=STORES)

@@ -16,7 +16,7 @@ from tests.support.tiny import make_tiny_model
 
 from accord.digest import weights_digest
 from accord.errors import FailedPrecondition, InvalidArgument
-from accord_rollout.engine import PROBE_TOKENS, Drawn, Engine, Failed, Finish, Job, ModelInfo, Sampling, Weights
+from accord_rollout.engine import PROBE_TOKENS, Completion, Engine, Failed, Finish, Job, ModelInfo, Sampling, Weights
 from accord_runtime import plugins
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -68,17 +68,17 @@ def jobs(engine: Engine, count: int, first_seed: int = 0) -> list[Job]:
     ]
 
 
-async def drawn(engine: Engine, work: list[Job], sampling: Sampling) -> dict[int, Drawn]:
-    results: dict[int, Drawn] = {}
+async def drawn(engine: Engine, work: list[Job], sampling: Sampling) -> dict[int, Completion]:
+    results: dict[int, Completion] = {}
     async with aclosing(engine.generate(work, sampling)) as stream:
         async for result in stream:
-            assert isinstance(result, Drawn), result
+            assert isinstance(result, Completion), result
             assert result.index not in results
             results[result.index] = result
     return results
 
 
-def assert_same(engine: Engine, first: dict[int, Drawn], second: dict[int, Drawn]) -> None:
+def assert_same(engine: Engine, first: dict[int, Completion], second: dict[int, Completion]) -> None:
     """Bit for bit where a request is never mixed with another, else up to what other neighbours do to rounding."""
     if engine.max_concurrent_requests == 1:
         assert first == second
@@ -88,7 +88,7 @@ def assert_same(engine: Engine, first: dict[int, Drawn], second: dict[int, Drawn
         assert one.logprobs == pytest.approx(second[index].logprobs, abs=1e-4)
 
 
-async def truncated(engine: Engine, work: list[Job], sampling: Sampling) -> dict[int, Drawn]:
+async def truncated(engine: Engine, work: list[Job], sampling: Sampling) -> dict[int, Completion]:
     """Samples with top_k or top_p. Skips where the engine refuses them rather than give other logprobs."""
     try:
         return await drawn(engine, work, sampling)

@@ -22,7 +22,7 @@ from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 from accord_controller.engine_swap.acceptance import newcomers, try_out
 from accord_rollout.engine import Job, Sampling
-from accord_rollout.engines.transformers import TransformersEngine
+from accord_rollout.engines.transformers.engine import TransformersEngine
 from accord_rollout.service import build
 from accord_runtime.serving.server import serving
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.support.stores import HELDOUT, OPEN, TRAIN, a_judgement, a_prompt, a_task, fill, live, name
 
-from accord_preference.store import (
+from accord_preference.storage.store import (
     PREFERENCES,
     PROMPTS,
     RETRACTED,

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from tests.support.stores import DONE, FLAGGED_STATE, a_judgement, a_task, fill, live, name
 
-from accord_preference.once import retrying
-from accord_preference.store import CANCELLED as CANCELLED_LEASE
-from accord_preference.store import (
+from accord_preference.idempotency import retrying
+from accord_preference.storage.store import CANCELLED as CANCELLED_LEASE
+from accord_preference.storage.store import (
     SKIPPED,
     Filter,
     FlagRow,

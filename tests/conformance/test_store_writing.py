@@ -8,12 +8,12 @@ import pytest
 from tests.support.stores import HELDOUT, TRAIN, a_judgement, a_prompt, a_task, an_answer, fill, name
 
 from accord.errors import FailedPrecondition
-from accord_preference.once import retrying
-from accord_preference.store import (
+from accord_preference.idempotency import retrying
+from accord_preference.storage.opening import open_store
+from accord_preference.storage.store import (
     RequestRow,
     Store,
 )
-from accord_preference.stores import open_store
 
 
 async def test_rows_come_back_as_they_went_in(store: Store) -> None:

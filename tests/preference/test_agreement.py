@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from accord_preference import krippendorff
-from accord_preference.choices import FIRST, SECOND, TIE, choices, is_right
-from accord_preference.reliability import estimate, normalised, weights
+from accord_preference.domain.pairwise import FIRST, SECOND, TIE, choices, is_right
+from accord_preference.quality import krippendorff
+from accord_preference.quality.dawid_skene import estimate, normalised, weights
 
 # K. Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011), example C: four observers, twelve units.
 OBSERVED = [

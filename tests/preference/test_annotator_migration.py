@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from accord_preference.store import Filter
-from accord_preference.stores import open_store
+from accord_preference.storage.opening import open_store
+from accord_preference.storage.store import Filter
 from accord_runtime.database import connect
 
 PACKAGE = "accord_preference"

@@ -10,10 +10,10 @@ import pytest
 from preference_desk import pair
 
 from accord.preference import v1 as preference_v1
-from accord_preference.handler import PreferenceHandler
+from accord_preference.prompts import Prompts
 from accord_preference.settings import PreferenceSettings
-from accord_preference.store import Filter, Store
-from accord_preference.stores import open_store
+from accord_preference.storage.opening import open_store
+from accord_preference.storage.store import Filter, Store
 
 PREFERENCES = preference_v1.SNAPSHOT_KIND_PREFERENCES
 
@@ -24,7 +24,7 @@ def url_of(kind: str, folder: Path, request: pytest.FixtureRequest) -> str:
     return f"sqlite:///{folder}/store.db"
 
 
-async def load(handler: PreferenceHandler, name: str, numbers: range) -> None:
+async def load(handler: Prompts, name: str, numbers: range) -> None:
     """Imports pairs."""
 
     async def stream() -> AsyncIterator[preference_v1.ImportRecordsRequest]:
@@ -43,7 +43,7 @@ async def test_what_is_written_taken_back_and_deleted_meanwhile_changes_no_expor
     tmp_path: Path, request: pytest.FixtureRequest, kind: str
 ) -> None:
     store = await open_store(url_of(kind, tmp_path, request))
-    handler = PreferenceHandler(store, PreferenceSettings(state_dir=tmp_path, page_records=4), lambda: 1e6)
+    handler = Prompts(store, PreferenceSettings(state_dir=tmp_path, page_records=4), lambda: 1e6)
     try:
         await load(handler, "first", range(40))
         before = [record async for record in exported(handler)]
@@ -71,7 +71,7 @@ async def test_what_commits_while_an_export_runs_is_not_in_it_though_its_numbers
 ) -> None:
     """In PostgreSQL rows are numbered before they are committed: a newest number bounds nothing."""
     store = await open_store(url_of("postgresql", tmp_path, request))
-    handler = PreferenceHandler(store, PreferenceSettings(state_dir=tmp_path, page_records=2), lambda: 1e6)
+    handler = Prompts(store, PreferenceSettings(state_dir=tmp_path, page_records=2), lambda: 1e6)
     go_on, stored = asyncio.Event(), asyncio.Event()
     try:
         await load(handler, "known", range(1))
@@ -107,7 +107,7 @@ async def test_what_commits_while_an_export_runs_is_not_in_it_though_its_numbers
         await store.close()
 
 
-async def exported(handler: PreferenceHandler) -> AsyncIterator[preference_v1.Record]:
+async def exported(handler: Prompts) -> AsyncIterator[preference_v1.Record]:
     """Every preference that matches now, one by one."""
     async for page in handler.snapshots.export_records(preference_v1.ExportRecordsRequest(kind=PREFERENCES)):
         for record in page.records:

@@ -10,7 +10,7 @@ from preference_desk import Desk, conversation, pair, person
 from accord.errors import AccordError, AlreadyExists, InvalidArgument, NotFound
 from accord.preference import v1 as preference_v1
 from accord.types import v1 as types_v1
-from accord_preference import canonical
+from accord_preference.domain import canonical
 
 
 async def test_same_conversation_is_same_prompt_and_first_source_stays(desk: Desk) -> None:

@@ -21,7 +21,7 @@ from tests.support.postgresql import Postgres
 import accord_preference
 from accord.preference import v1 as preference_v1
 from accord_preference.settings import PreferenceSettings
-from accord_preference.tables import metadata
+from accord_preference.storage.sql.tables import metadata
 from accord_runtime.database import connect
 
 FOLDER = Path(__file__).parent / "released"

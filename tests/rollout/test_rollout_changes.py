@@ -18,7 +18,7 @@ from accord.types import v1 as types_v1
 from accord_models.adapter import merge_adapter
 from accord_models.delta import apply_delta, write_delta
 from accord_rollout.engine import Weights
-from accord_rollout.sources import Sources
+from accord_rollout.weights.fetching import Sources
 
 
 def changed_model(base: Path, folder: Path, dtype: torch.dtype | None = None) -> Path:

@@ -12,7 +12,18 @@ from tests.support.rollout import generate_request
 from accord.errors import DataLoss, FailedPrecondition, Internal
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
-from accord_rollout.engine import Activate, Drawn, Failed, Finish, Held, Job, ModelInfo, Sampling, Span, Weights
+from accord_rollout.engine import (
+    Activate,
+    Completion,
+    Failed,
+    Finish,
+    Job,
+    ModelInfo,
+    ResidentWeights,
+    Sampling,
+    Weights,
+    WeightSpan,
+)
 from accord_rollout.handler import RolloutHandler
 
 
@@ -28,7 +39,7 @@ class HeldEngine:
         self.lost = lost
         self.updates_in_flight = updates_in_flight
         self.model = 0
-        self.look, self.found = asyncio.Event(), Held()
+        self.look, self.found = asyncio.Event(), ResidentWeights()
         self.look.set()
         self.weights: list[Weights] = []
 
@@ -42,7 +53,7 @@ class HeldEngine:
 
         return activate
 
-    async def held(self) -> Held:
+    async def held(self) -> ResidentWeights:
         await self.look.wait()
         return self.found
 
@@ -52,16 +63,16 @@ class HeldEngine:
     def decode(self, token_ids: Sequence[int]) -> str:
         return str(token_ids)
 
-    async def generate(self, jobs: Sequence[Job], sampling: Sampling) -> AsyncGenerator[Drawn | Failed, None]:
+    async def generate(self, jobs: Sequence[Job], sampling: Sampling) -> AsyncGenerator[Completion | Failed, None]:
         for job in jobs:
             first, before = self.model, self.weights[-1]
             self.drawing.set()
             await self.go.wait()
             if self.model != first:
-                spans = (Span(0, before), Span(1, self.weights[-1]))
-                yield Drawn(job.index, (first, self.model), (0.0, 0.0), Finish.LENGTH, spans)
+                spans = (WeightSpan(0, before), WeightSpan(1, self.weights[-1]))
+                yield Completion(job.index, (first, self.model), (0.0, 0.0), Finish.LENGTH, spans)
             elif job.index not in self.lost:
-                yield Drawn(job.index, (self.model,), (0.0,), Finish.LENGTH, (Span(0, before),))
+                yield Completion(job.index, (self.model,), (0.0,), Finish.LENGTH, (WeightSpan(0, before),))
 
     async def close(self) -> None:
         self.go.set()
@@ -138,13 +149,13 @@ async def test_an_engine_that_holds_other_weights_than_were_meant_serves_nothing
     engine = HeldEngine()
     engine.go.set()
     handler = await served(engine, tmp_path)
-    engine.found = Held(digest="another")
+    engine.found = ResidentWeights(digest="another")
     with pytest.raises(DataLoss) as found:
         await handler.install(tmp_path, version=2, digest="second")
     assert found.value.reason == "HELD_WEIGHTS_DIFFER"
     with pytest.raises(FailedPrecondition, match="no weights"):
         await collect(handler, generate_request(["a"]))
-    engine.found = Held(digest="third")
+    engine.found = ResidentWeights(digest="third")
     await handler.install(tmp_path, version=3, digest="third")
     assert len(await collect(handler, generate_request(["a"]))) == 1
 
@@ -198,7 +209,7 @@ async def test_no_sample_leaves_before_what_the_engine_holds_has_been_looked_at(
     await engine.drawing.wait()
     await asyncio.sleep(0.05)
     assert not early.done(), "the sample left unseen"
-    engine.found = Held(digest="third")
+    engine.found = ResidentWeights(digest="third")
     engine.look.set()
     for task in (early, update):
         with pytest.raises(DataLoss) as refused:

@@ -15,18 +15,18 @@ from tests.support.tiny import make_tiny_model
 
 from accord.digest import weights_digest
 from accord.errors import AccordError, DeadlineExceeded, FailedPrecondition, InvalidArgument, Unavailable
-from accord_rollout.engine import Drawn, Engine, Failed, Held, Job, Sampling, Weights
+from accord_rollout.engine import Completion, Engine, Failed, Job, ResidentWeights, Sampling, Weights
 
 ENGINES = ("openai", "sglang")
 JOB = Job(0, (5, 6, 7), 2**63 + 5)
 
 
-async def put_in_force(engine: Engine, folder: Path, version: int = 1) -> Held:
+async def put_in_force(engine: Engine, folder: Path, version: int = 1) -> ResidentWeights:
     await (await engine.prepare(folder, Weights(version, weights_digest(folder))))()
     return await engine.held()
 
 
-async def draw(engine: Engine, sampling: Sampling | None = None) -> Drawn | Failed:
+async def draw(engine: Engine, sampling: Sampling | None = None) -> Completion | Failed:
     stream = engine.generate([JOB], sampling or Sampling(max_new_tokens=3))
     result = await anext(stream)
     await stream.aclose()
@@ -86,11 +86,11 @@ async def test_a_server_that_cannot_change_weights_serves_the_folder_it_was_star
     with inference_server("openai", tiny_folder, "updates") as url:
         async with make_engine("openai", tmp_path, url=url) as engine:
             await put_in_force(engine, tiny_folder)
-            assert isinstance(await draw(engine), Drawn)
+            assert isinstance(await draw(engine), Completion)
             with pytest.raises(FailedPrecondition, match="VLLM_SERVER_DEV_MODE") as refused:
                 await put_in_force(engine, other)
             assert refused.value.reason == "SERVER_WEIGHTS_FIXED"
-            assert isinstance(await draw(engine), Drawn), "the refusal took the old weights away"
+            assert isinstance(await draw(engine), Completion), "the refusal took the old weights away"
 
 
 async def test_logprobs_before_temperature_are_refused_for_any_other_temperature(
@@ -99,7 +99,7 @@ async def test_logprobs_before_temperature_are_refused_for_any_other_temperature
     with inference_server("openai", tiny_folder, "processed_logprobs") as url:
         async with make_engine("openai", tmp_path, url=url) as engine:
             await put_in_force(engine, tiny_folder)
-            assert isinstance(await draw(engine), Drawn)
+            assert isinstance(await draw(engine), Completion)
             with pytest.raises(FailedPrecondition, match="processed_logprobs") as refused:
                 await draw(engine, Sampling(max_new_tokens=3, temperature=0.7))
             assert refused.value.reason == "SERVER_LOGPROBS_RAW"
@@ -160,7 +160,7 @@ async def test_a_server_that_dies_between_samples_gives_failures_that_may_be_ret
     with inference_server("openai", tiny_folder) as url:
         async with make_engine("openai", tmp_path, url=url) as engine:
             await put_in_force(engine, tiny_folder)
-            assert isinstance(await draw(engine), Drawn)
+            assert isinstance(await draw(engine), Completion)
             engine.server._client = type(engine.server._client)(base_url="http://127.0.0.1:1")  # type: ignore[attr-defined]
             lost = await draw(engine)
             assert isinstance(lost, Failed)

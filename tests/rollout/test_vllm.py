@@ -23,12 +23,12 @@ from accord.conformance.suite import conformance
 from accord.digest import weights_digest
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord.rollout import v1 as rollout_v1
-from accord_rollout.engine import Drawn, Engine, Failed, Held, Job, Sampling, Weights
+from accord_rollout.engine import Completion, Engine, Failed, Job, ResidentWeights, Sampling, Weights
 
 pytest.importorskip("vllm", reason="vLLM is not installed here: make test-vllm has an environment for it")
 
-from accord_rollout.engines.vllm import VllmEngine
-from accord_rollout.engines.vllm_transfer import FolderSource
+from accord_rollout.engines.vllm.engine import VllmEngine
+from accord_rollout.engines.vllm.weight_transfer import FolderSource
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model", head_dim=32)
 
 
-async def put_in_force(engine: Engine, folder: Path, version: int = 0) -> Held:
+async def put_in_force(engine: Engine, folder: Path, version: int = 0) -> ResidentWeights:
     await (await engine.prepare(folder, Weights(version, weights_digest(folder))))()
     return await engine.held()
 
@@ -54,7 +54,7 @@ async def test_more_prompts_than_fit_into_one_pass_are_drawn_each_by_its_seed(fo
         await put_in_force(engine, folder)
         jobs = [Job(index, tuple(range(3, 100)), seed=index) for index in range(9)]
         drawn = [one async for one in engine.generate(jobs, Sampling(max_new_tokens=4))]
-        assert sorted(one.index for one in drawn if isinstance(one, Drawn)) == list(range(9)), drawn
+        assert sorted(one.index for one in drawn if isinstance(one, Completion)) == list(range(9)), drawn
 
 
 async def test_reloaded_weights_are_bit_for_bit_a_fresh_loads_and_a_dead_engine_starts_anew(
@@ -80,7 +80,7 @@ async def test_reloaded_weights_are_bit_for_bit_a_fresh_loads_and_a_dead_engine_
         fresh = await put_in_force(engine, other, 1)
         assert fresh.checksum == reloaded.checksum, "what a reload leaves in memory is not what a fresh load puts there"
         assert fresh.probe_logprobs == pytest.approx(reloaded.probe_logprobs, abs=1e-5)
-        assert isinstance(await anext(engine.generate([job], Sampling(max_new_tokens=1))), Drawn)
+        assert isinstance(await anext(engine.generate([job], Sampling(max_new_tokens=1))), Completion)
 
 
 async def test_a_service_on_vllm_keeps_the_contract_and_killed_leaves_no_process_behind(
@@ -163,7 +163,7 @@ async def test_weights_that_do_not_fit_their_config_are_refused_while_the_old_se
     from safetensors.torch import load_file, save_file
 
     from accord_models.loading import load_config
-    from accord_rollout.engines.weights import stored_shapes
+    from accord_rollout.engines.transformers.resident_weights import stored_shapes
 
     short = make_tiny_model(tmp_path / "short", head_dim=32)
     state = load_file(short / "model.safetensors")

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from accord.errors import DataLoss, FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable
-from accord_preference.tables import metadata
+from accord_preference.storage.sql.tables import metadata
 from accord_runtime.database import connect
 from accord_runtime.database.dialects import sqlite
 

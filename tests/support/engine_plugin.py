@@ -12,7 +12,7 @@ NAME = "other"
 FOLDER = "/plugins"
 FILES = {
     "METADATA": "Metadata-Version: 2.1\nName: other-engine\nVersion: 1\n",
-    "entry_points.txt": f"[accord.engines]\n{NAME} = accord_rollout.engines.transformers:TransformersEngine\n",
+    "entry_points.txt": f"[accord.engines]\n{NAME} = accord_rollout.engines.transformers.engine:TransformersEngine\n",
 }
 
 

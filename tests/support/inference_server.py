@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from accord_rollout.engine import Drawn, Failed, Finish, Job, Sampling
-from accord_rollout.engines.generation import draw_batch
+from accord_rollout.engine import Completion, Failed, Finish, Job, Sampling
+from accord_rollout.engines.transformers.generation import draw_batch
 
 Answer = tuple[int, dict[str, Any]]
 
@@ -33,7 +33,9 @@ class Model:
         self.folder = folder
         self.module = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
-    def draw(self, ids: list[int], stop: list[int], sampling: Sampling, seed: int, gone: Any) -> Drawn | Failed | None:
+    def draw(
+        self, ids: list[int], stop: list[int], sampling: Sampling, seed: int, gone: Any
+    ) -> Completion | Failed | None:
         """A sample; None when the caller has gone."""
         with self.lock:
             job = Job(0, tuple(ids), seed)
@@ -95,7 +97,7 @@ class CompletionsServer:
             return 499, {}
         choice: dict[str, Any] = {"index": 0, "text": ""}
         if isinstance(drawn, Failed):  # as vLLM writes what is not a number
-            drawn = Drawn(0, (0,), (-9999.0,), Finish.LENGTH)
+            drawn = Completion(0, (0,), (-9999.0,), Finish.LENGTH)
         logprobs = list(drawn.logprobs)
         if "processed_logprobs" in self.lacks and sampling.top_k:
             logprobs = [min(value, -0.5) for value in logprobs]
@@ -150,7 +152,7 @@ class SGLangServer:
         if drawn is None:
             return 499, {}
         if isinstance(drawn, Failed):
-            drawn = Drawn(0, (0,), (float("nan"),), Finish.LENGTH)
+            drawn = Completion(0, (0,), (float("nan"),), Finish.LENGTH)
         meta: dict[str, Any] = {"finish_reason": {"type": drawn.finish.value}}
         if "logprobs" not in self.lacks:
             pairs = zip(drawn.logprobs, drawn.response_token_ids, strict=True)

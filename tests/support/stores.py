@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.support.postgresql import Postgres
 
-from accord_preference.store import (
+from accord_preference.storage.store import (
     PREFERENCES,
     CompletionRow,
     FeedbackRow,

@@ -1,6 +1,6 @@
 """Run by alembic, see accord_runtime.database.connect.migrate."""
 
-from accord_preference.tables import metadata
+from accord_preference.storage.sql.tables import metadata
 from accord_runtime.database.migrate import run_migrations
 
 run_migrations(metadata)

@@ -6,22 +6,22 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 
-from accord_rollout.engine import Drawn, Failed, Job
+from accord_rollout.engine import Completion, Failed, Job
 
 
 async def as_finished(
-    jobs: Sequence[Job], draw: Callable[[Job], Awaitable[Drawn | Failed]], among: set[asyncio.Task[Any]]
-) -> AsyncGenerator[Drawn | Failed, None]:
+    jobs: Sequence[Job], draw: Callable[[Job], Awaitable[Completion | Failed]], among: set[asyncio.Task[Any]]
+) -> AsyncGenerator[Completion | Failed, None]:
     """Draws all jobs at once. Closing it, and an error of one of them, cancels the rest.
 
     Its tasks are in `among` meanwhile: one that somebody else cancels is a sample whose engine has died.
     """
-    finished: asyncio.Queue[tuple[Job, asyncio.Task[Drawn | Failed]]] = asyncio.Queue()
+    finished: asyncio.Queue[tuple[Job, asyncio.Task[Completion | Failed]]] = asyncio.Queue()
 
-    async def run(job: Job) -> Drawn | Failed:
+    async def run(job: Job) -> Completion | Failed:
         return await draw(job)
 
-    def start(job: Job) -> asyncio.Task[Drawn | Failed]:
+    def start(job: Job) -> asyncio.Task[Completion | Failed]:
         task = asyncio.create_task(run(job))
         task.add_done_callback(lambda done: finished.put_nowait((job, done)))
         return task

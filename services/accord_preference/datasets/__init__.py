@@ -1,0 +1,1 @@
+"""Immutable snapshots of prompts and feedback, and the weights of their records."""

@@ -1,0 +1,200 @@
+"""Snapshots and exports.
+
+The digest of a snapshot is SHA-256 over a header line `accord.snapshot.v1 KIND` and one line a record: the record's own
+digest (`canonical.prompt_record_digest`, `canonical.feedback_record_digest`), in hex, lines ending in LF. Records are
+in the order of these digests, so neither the order of insertion nor the database plays a part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+from accord.errors import FailedPrecondition, InvalidArgument
+from accord.preference import v1 as preference_v1
+from accord_preference import converters
+from accord_preference.context import Context, check_annotator, check_split, unknown
+from accord_preference.datasets.weighting import Weighting
+from accord_preference.idempotency import content_of, once
+from accord_preference.paging import page_size, page_token, read_token
+from accord_preference.storage.store import PREFERENCES, RecordRow, SnapshotRow, Writer
+
+# A message of an export ends with the record that takes it above this size.
+MESSAGE_BYTES = 2**19
+R = TypeVar("R", preference_v1.ExportSnapshotResponse, preference_v1.ExportRecordsResponse)
+
+
+class Snapshots:
+    """The part of the service that freezes and exports."""
+
+    def __init__(self, context: Context):
+        self._context = context
+        self._weighing = Weighting(context)
+
+    async def create(self, request: preference_v1.CreateSnapshotRequest) -> preference_v1.CreateSnapshotResponse:
+        """Freezes what matches now. FailedPrecondition, EMPTY_SNAPSHOT, where nothing does."""
+        filter_ = converters.filter_of(request.kind, request.filter)
+
+        async def change(tx: Writer) -> preference_v1.CreateSnapshotResponse:
+            hashed = hashlib.sha256(f"accord.snapshot.v1 {request.kind}\n".encode())
+            counts: Counter[int] = Counter()
+            async for digest, split in tx.record_digests(request.kind, filter_):
+                hashed.update(digest.encode() + b"\n")
+                counts[split] += 1
+            if not counts:
+                raise FailedPrecondition(
+                    "nothing matches the filter, and an empty snapshot is of no use; GetStats tells what there is",
+                    reason="EMPTY_SNAPSHOT",
+                )
+            name = hashed.hexdigest()
+            known = await tx.snapshot(name)
+            if known is None:
+                known = SnapshotRow(
+                    digest=name,
+                    kind=request.kind,
+                    train_records=counts[preference_v1.SPLIT_TRAIN],
+                    heldout_records=counts[preference_v1.SPLIT_HELDOUT],
+                    created_us=self._context.now_us(),
+                    filter=request.filter.SerializeToString(deterministic=True),
+                )
+                await tx.add_snapshot(known, filter_)
+            return preference_v1.CreateSnapshotResponse(snapshot=converters.snapshot(known))
+
+        # What is hashed and what is kept must be one state, and others write meanwhile.
+        return await once(
+            self._context,
+            request.request_id,
+            content_of(request),
+            preference_v1.CreateSnapshotResponse,
+            change,
+            steady=True,
+        )
+
+    async def get(self, request: preference_v1.GetSnapshotRequest) -> preference_v1.GetSnapshotResponse:
+        """One snapshot by digest."""
+        return preference_v1.GetSnapshotResponse(snapshot=converters.snapshot(await self._find(request.digest)))
+
+    async def page(self, request: preference_v1.ListSnapshotsRequest) -> preference_v1.ListSnapshotsResponse:
+        """One page of snapshots, newest first."""
+        size = page_size(request.page_size, 100, 1000)
+        before = read_token(request.page_token, 0, "snapshots")
+        async with self._context.store.reading() as tx:
+            found = await tx.list_snapshots(before, size + 1)
+        page = found[:size]
+        return preference_v1.ListSnapshotsResponse(
+            snapshots=[converters.snapshot(row) for row in page],
+            next_page_token=page_token(page[-1].number, "snapshots") if len(found) > size else "",
+        )
+
+    async def origins(
+        self, request: preference_v1.GetSnapshotOriginsRequest
+    ) -> preference_v1.GetSnapshotOriginsResponse:
+        """Who and what a snapshot's records come from."""
+        snapshot = await self._find(request.digest)
+        async with self._context.store.reading() as tx:
+            return converters.origins(snapshot, await tx.snapshot_origins(snapshot))
+
+    async def uses(self, request: preference_v1.ListSnapshotUsesRequest) -> preference_v1.ListSnapshotUsesResponse:
+        """The snapshots that hold feedback of somebody or on something."""
+        which = request.WhichOneof("subject")
+        async with self._context.store.reading() as tx:
+            if which == "annotator":
+                check_annotator(request.annotator, "annotator")
+                who = (request.annotator.annotator_id, int(request.annotator.kind))
+                found = await tx.snapshot_uses(annotator=who)
+            elif which == "prompt_id" and request.prompt_id:
+                found = await tx.snapshot_uses(prompt_id=request.prompt_id)
+            elif which == "completion_id" and request.completion_id:
+                found = await tx.snapshot_uses(completion_id=request.completion_id)
+            else:
+                raise InvalidArgument.at("subject", "set one of annotator, prompt_id, completion_id")
+        return preference_v1.ListSnapshotUsesResponse(uses=[converters.snapshot_use(*use) for use in found])
+
+    async def export_snapshot(
+        self, request: preference_v1.ExportSnapshotRequest
+    ) -> AsyncIterator[preference_v1.ExportSnapshotResponse]:
+        """Streams a snapshot's records in canonical order: the same bytes for ever, and, where asked, with weights that
+        follow from the snapshot alone."""
+        split = check_split(request.split)
+        snapshot = await self._find(request.digest)
+        weights = await self._weights(request, snapshot)
+
+        async def read(after: tuple[int | str, ...], limit: int) -> list[RecordRow]:
+            async with self._context.store.reading() as tx:
+                return await tx.snapshot_page(snapshot, after, limit, split)
+
+        async for response in self._stream(preference_v1.ExportSnapshotResponse, read, weights):
+            yield response
+
+    async def export_records(
+        self, request: preference_v1.ExportRecordsRequest
+    ) -> AsyncIterator[preference_v1.ExportRecordsResponse]:
+        """Streams what matched when the call came, in canonical order: one state of the database, whatever is written
+        and taken back meanwhile."""
+        filter_ = converters.filter_of(request.kind, request.filter, check_split(request.split))
+        async with self._context.store.reading() as tx:
+            numbers = await tx.record_numbers(request.kind, filter_)
+        done = 0
+
+        async def read(_: tuple[int | str, ...], limit: int) -> list[RecordRow]:
+            nonlocal done
+            wanted = numbers[done : done + limit]
+            done += len(wanted)
+            if not wanted:
+                return []
+            async with self._context.store.reading() as tx:
+                return await tx.records(request.kind, wanted)
+
+        async for response in self._stream(preference_v1.ExportRecordsResponse, read):
+            yield response
+
+    async def _weights(
+        self, request: preference_v1.ExportSnapshotRequest, snapshot: SnapshotRow
+    ) -> Sequence[float] | None:
+        if request.weighting == preference_v1.WEIGHTING_UNSPECIFIED:
+            return None
+        if request.weighting != preference_v1.WEIGHTING_RELIABILITY:
+            raise InvalidArgument.at("weighting", f"is {request.weighting}; must be unset or WEIGHTING_RELIABILITY")
+        if snapshot.kind != PREFERENCES:
+            raise InvalidArgument.at("weighting", "is for judgements; this is a snapshot of prompts")
+        return [float(weight) for weight in await self._weighing.of(snapshot)]
+
+    async def _stream(
+        self,
+        response_type: type[R],
+        page: Callable[[tuple[int | str, ...], int], Coroutine[Any, Any, list[RecordRow]]],
+        weights: Sequence[float] | None = None,
+    ) -> AsyncIterator[R]:
+        """Reads page by page, each in a transaction of its own: a slow reader holds no lock and little memory. While
+        one is sent the next is read.
+
+        `weights`: by position in a snapshot.
+        """
+        limit = self._context.settings.page_records
+        coming = asyncio.ensure_future(page((), limit))
+        try:
+            while rows := await coming:
+                coming = asyncio.ensure_future(page(rows[-1].position, limit))
+                response, size = response_type(), 0
+                for row in rows:
+                    if size > MESSAGE_BYTES:
+                        yield response
+                        response, size = response_type(), 0
+                    record = response.records.add()
+                    converters.put_record(record, row)
+                    if weights is not None:
+                        record.weight = weights[int(row.position[0])]
+                    size += record.ByteSize()
+                yield response
+        finally:
+            coming.cancel()
+
+    async def _find(self, digest: str) -> SnapshotRow:
+        async with self._context.store.reading() as tx:
+            found = await tx.snapshot(digest)
+        if found is None:
+            raise unknown("snapshot", digest, "digest")
+        return found

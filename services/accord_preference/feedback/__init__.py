@@ -1,0 +1,1 @@
+"""Feedback: submitted, corrected, retracted, imported."""

@@ -1,0 +1,174 @@
+"""Feedback as it is given: on its own, or as the answer to a leased task; corrected, and taken back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from accord.errors import FailedPrecondition, InvalidArgument, PermissionDenied
+from accord.preference import v1 as preference_v1
+from accord_preference import converters
+from accord_preference.context import Context, admit, check_annotator, judged_of, unknown
+from accord_preference.domain.judgement import read_criteria, read_judgement, read_text
+from accord_preference.feedback.feedback_record import Verdict, feedback_row
+from accord_preference.feedback.task_answers import answer, check_answers, check_criteria, put_out_of_force
+from accord_preference.idempotency import content_of, once
+from accord_preference.paging import page_size, page_token, read_token
+from accord_preference.storage.store import RETRACTED, FeedbackRow, History, PromptRow, Writer
+from accord_preference.tasks.tasks import lease_message, new_lease, read_ttl
+
+
+class Feedback:
+    """The part of the service that takes feedback."""
+
+    def __init__(self, context: Context):
+        self._context = context
+
+    async def submit(self, request: preference_v1.SubmitFeedbackRequest) -> preference_v1.SubmitFeedbackResponse:
+        """Stores a judgement. The same one again is the same feedback; another one for the same task is refused, unless
+        it says that it corrects the first."""
+        message = request.feedback
+        check_annotator(message.annotator, "feedback.annotator")
+        judgement = read_judgement(message, "feedback.")
+        who = message.annotator
+        verdict = Verdict(
+            who.annotator_id,
+            who.kind,
+            judgement,
+            message.source,
+            criteria=read_criteria(message.criteria, "feedback.", judgement.fields),
+            comment=read_text(message.comment, "feedback.comment"),
+            supersedes=message.supersedes,
+        )
+        if message.supersedes and request.lease_id:
+            raise InvalidArgument.at("lease_id", "is not needed to correct feedback; leave it out")
+        if not message.supersedes and bool(message.task_id) != bool(request.lease_id):
+            raise InvalidArgument.at(
+                "lease_id", "goes together with feedback.task_id: give both for a leased task, none for other feedback"
+            )
+
+        async def change(tx: Writer) -> preference_v1.SubmitFeedbackResponse:
+            now_us = self._context.now_us()
+            await admit(tx, who, now_us)
+            prompt, _ = await judged_of(tx, message.prompt_id, judgement.fields, "feedback.prompt_id")
+            if message.supersedes:
+                stored = await _correct(tx, message, verdict, prompt, now_us)
+            elif message.task_id:
+                stored = await answer(tx, request, verdict, prompt, now_us)
+            else:
+                stored = await _keep(tx, feedback_row(verdict, prompt, now_us))
+            return preference_v1.SubmitFeedbackResponse(feedback=converters.feedback(stored))
+
+        return await once(
+            self._context, request.request_id, content_of(request), preference_v1.SubmitFeedbackResponse, change
+        )
+
+    async def retract(self, request: preference_v1.RetractFeedbackRequest) -> preference_v1.RetractFeedbackResponse:
+        """Takes feedback back; its task is wanted again, and leased to its annotator where that is asked for."""
+        check_annotator(request.annotator, "annotator")
+        ttl_us = read_ttl(self._context, request)
+
+        async def change(tx: Writer) -> preference_v1.RetractFeedbackResponse:
+            now_us = self._context.now_us()
+            known = await _own(tx, request.feedback_id, request.annotator, "feedback_id")
+            if known.superseded_by:
+                raise _superseded(known, "feedback_id")
+            task = await tx.task(known.task_id) if known.task_id else None
+            if known.superseded_by is None:
+                await put_out_of_force(tx, known, RETRACTED)
+                if task is not None:
+                    await tx.uncount_answer(task.task_id)
+                    task = await tx.task(task.task_id)
+            response = preference_v1.RetractFeedbackResponse(
+                feedback=converters.feedback(known._replace(superseded_by=RETRACTED))
+            )
+            if request.lease_again and task is not None and task.state == preference_v1.TASK_STATE_OPEN:
+                await admit(tx, request.annotator, now_us)
+                lease = new_lease(task, request.annotator, now_us, ttl_us)
+                await tx.add_lease(lease)
+                response.lease.CopyFrom(await lease_message(tx, lease, now_us))
+            return response
+
+        return await once(
+            self._context, request.request_id, content_of(request), preference_v1.RetractFeedbackResponse, change
+        )
+
+    async def page(self, request: preference_v1.ListFeedbackRequest) -> preference_v1.ListFeedbackResponse:
+        """One page of feedback, newest first, whatever became of it."""
+        size = page_size(request.page_size, 100, 1000)
+        who = None
+        if request.HasField("annotator"):
+            check_annotator(request.annotator, "annotator")
+            who = (request.annotator.annotator_id, int(request.annotator.kind))
+        history = History(who, request.prompt_id, request.task_id, request.queue)
+        query = ("feedback", *vars(history).values())
+        before = read_token(request.page_token, 0, *query)
+        async with self._context.store.reading() as tx:
+            found = await tx.list_feedback(history, before, size + 1)
+        more = len(found) > size
+        return preference_v1.ListFeedbackResponse(
+            feedback=[converters.feedback(row) for _, row in found[:size]],
+            next_page_token=page_token(found[size - 1][0], *query) if more else "",
+        )
+
+
+async def _keep(tx: Writer, row: FeedbackRow) -> FeedbackRow:
+    """Stores a judgement, or finds it stored."""
+    known = await tx.feedback(row.feedback_id)
+    if known is None:
+        await tx.add_feedback([row])
+    return known or row
+
+
+async def _correct(
+    tx: Writer, message: preference_v1.Feedback, verdict: Verdict, prompt: PromptRow, now_us: int
+) -> FeedbackRow:
+    """Puts a judgement in the place of an earlier one of the same annotator."""
+    earlier = await _own(tx, message.supersedes, message.annotator, "feedback.supersedes")
+    if earlier.prompt_id != prompt.prompt_id:
+        raise InvalidArgument.at("feedback.prompt_id", f"the corrected feedback is about prompt {earlier.prompt_id}")
+    if message.task_id not in ("", earlier.task_id):
+        raise InvalidArgument.at("feedback.task_id", "is not the task of the corrected feedback; leave it out")
+    if earlier.task_id is not None:
+        task = await tx.task(earlier.task_id)
+        assert task is not None  # feedback names its task by a foreign key
+        check_answers(task, verdict.judgement)
+        check_criteria(task, verdict)
+    verdict = replace(
+        verdict,
+        task_id=earlier.task_id or "",
+        queue=earlier.queue,
+        late=earlier.late,
+        gold=earlier.gold,
+        elapsed_us=earlier.elapsed_us,
+    )
+    row = feedback_row(verdict, prompt, now_us)
+    if earlier.superseded_by == row.feedback_id:
+        return await tx.feedback(row.feedback_id) or row
+    if earlier.superseded_by is not None:
+        raise _superseded(earlier, "feedback.supersedes")
+    # First the old one: of an annotator's answers to a task one is in force at any time.
+    await put_out_of_force(tx, earlier, row.feedback_id)
+    return await _keep(tx, row)
+
+
+async def _own(tx: Writer, feedback_id: str, annotator: preference_v1.Annotator, path: str) -> FeedbackRow:
+    """An annotator's own feedback. NotFound; PermissionDenied for that of somebody else."""
+    known = await tx.feedback(feedback_id)
+    if known is None:
+        raise unknown("feedback", feedback_id, path)
+    if (known.annotator_id, known.annotator_kind) != (annotator.annotator_id, annotator.kind):
+        raise PermissionDenied(
+            f"{path}: {feedback_id} was not given by {annotator.annotator_id}; annotators change their own only",
+            reason="NOT_YOUR_FEEDBACK",
+            metadata={"feedback_id": feedback_id},
+        )
+    return known
+
+
+def _superseded(row: FeedbackRow, path: str) -> FailedPrecondition:
+    became = f"corrected by {row.superseded_by}: change that one" if row.superseded_by else "taken back"
+    return FailedPrecondition(
+        f"{path}: {row.feedback_id} was {became}",
+        reason="FEEDBACK_SUPERSEDED",
+        metadata={"feedback_id": row.feedback_id, "superseded_by": row.superseded_by or ""},
+    )

@@ -1,0 +1,186 @@
+"""Import of complete records: checked as they arrive, stored in one transaction when the stream has ended.
+
+What arrives waits in a spool (memory, then a nameless temporary file), so that a slow sender holds up nobody: the
+database is locked only while the rows go in. A broken stream, a wrong record or a killed process leaves nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import marshal
+import struct
+from collections.abc import AsyncIterator, Iterator
+from tempfile import SpooledTemporaryFile
+from typing import IO
+
+from accord.errors import FieldViolation, InvalidArgument
+from accord.preference import v1 as preference_v1
+from accord_preference import converters
+from accord_preference.context import Context, check_annotator, check_size
+from accord_preference.domain.judgement import read_criteria, read_judgement, read_text
+from accord_preference.feedback.feedback_record import Verdict, feedback_row
+from accord_preference.idempotency import once
+from accord_preference.storage.store import CompletionRow, FeedbackRow, PromptRow, Writer
+
+SPOOL_BYTES = 16 * 2**20
+_LENGTH = struct.Struct("<I")
+# What is stored at once: so many records, or, of long ones, so many bytes.
+CHUNK_RECORDS = 2000
+CHUNK_BYTES = 8 * 2**20
+# Of one record, as they will be stored.
+Rows = tuple[PromptRow, list[CompletionRow], FeedbackRow | None]
+
+
+class Imports:
+    """The part of the service that takes records from elsewhere."""
+
+    def __init__(self, context: Context):
+        self._context = context
+
+    async def import_records(
+        self, requests: AsyncIterator[preference_v1.ImportRecordsRequest]
+    ) -> preference_v1.ImportRecordsResponse:
+        """Stores all records of the stream, or none. InvalidArgument names the record (counted from 0) and field."""
+        with SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
+            request_id, content = await self._receive(requests, spool)
+
+            async def change(tx: Writer) -> preference_v1.ImportRecordsResponse:
+                total = preference_v1.ImportRecordsResponse()
+                for chunk in _spooled(spool):
+                    await self._store(tx, chunk, total)
+                return total
+
+            return await once(self._context, request_id, content, preference_v1.ImportRecordsResponse, change)
+
+    async def _receive(
+        self, requests: AsyncIterator[preference_v1.ImportRecordsRequest], spool: IO[bytes]
+    ) -> tuple[str, str]:
+        """Checks and spools the whole stream: (request_id, digest of the records)."""
+        request_id, count, first = "", 0, True
+        content = hashlib.sha256(b"accord.preference.v1.ImportRecords\n")
+        now_us = self._context.now_us()
+        try:
+            async for request in requests:
+                if first:
+                    request_id = request.request_id
+                    if not request_id:
+                        raise InvalidArgument.at("request_id", "must be set in the first message of the stream")
+                elif request.request_id not in ("", request_id):
+                    raise InvalidArgument.at("request_id", "differs from that of the first message; send it once")
+                first = False
+                for record in request.records:
+                    rows = self._rows(record, f"records[{count}].", now_us)
+                    data = record.SerializeToString(deterministic=True)
+                    content.update(_LENGTH.pack(len(data)) + data)
+                    # What was made of a record need not be made again: plain tuples, of which nothing can run.
+                    spool.write(_packed(rows))
+                    count += 1
+        except InvalidArgument as error:
+            raise _counted(error, count) from error
+        return request_id, content.hexdigest()
+
+    def _rows(self, record: preference_v1.ImportRecord, path: str, now_us: int) -> Rows:
+        """The rows of one record that came at `now_us`. InvalidArgument names what is wrong in it."""
+        settings = self._context.settings
+        for index, turn in enumerate(record.prompt.messages):
+            check_size(turn.content, settings.max_text_bytes, f"{path}prompt.messages[{index}].content")
+        prompt = converters.prompt_row(
+            record.prompt, record.source, f"{path}prompt", settings.heldout_fraction, settings.split_salt
+        )
+        answers: dict[str, CompletionRow] = {}
+        for index, answer in enumerate(record.completions):
+            if not answer.local_id or answer.local_id in answers:
+                problem = "is used twice in this record" if answer.local_id else "must be set"
+                raise InvalidArgument.at(f"{path}completions[{index}].local_id", problem)
+            check_size(answer.text, settings.max_text_bytes, f"{path}completions[{index}].text")
+            answers[answer.local_id] = converters.completion_row(
+                prompt.prompt_id, answer, f"{path}completions[{index}]"
+            )
+
+        def resolve(field: str, name: str) -> str:
+            if name not in answers:
+                raise InvalidArgument.at(field, f"names no completion of this record: {name!r}")
+            return answers[name].completion_id
+
+        judged = None
+        if record.WhichOneof("judgement") is not None:
+            check_annotator(record.annotator, f"{path}annotator")
+            judgement = read_judgement(record, path, resolve)
+            who = record.annotator
+            verdict = Verdict(
+                who.annotator_id,
+                who.kind,
+                judgement,
+                record.source,
+                criteria=read_criteria(record.criteria, path, judgement.fields, resolve),
+                comment=read_text(record.comment, f"{path}comment"),
+            )
+            judged = feedback_row(verdict, prompt, now_us)
+        elif record.criteria:
+            raise InvalidArgument.at(f"{path}criteria", "go beside a judgement, and this record has none")
+        return prompt, list(answers.values()), judged
+
+    async def _store(self, tx: Writer, chunk: list[Rows], total: preference_v1.ImportRecordsResponse) -> None:
+        """Stores a chunk and counts what was new into `total`."""
+        total.prompts += await tx.add_prompts([prompt for prompt, _, _ in chunk])
+        total.completions += await tx.add_completions([answer for _, answers, _ in chunk for answer in answers])
+        judged = [feedback for _, _, feedback in chunk if feedback is not None]
+        # A prompt keeps the source under which it came first, and feedback without one goes by that.
+        unlabelled = [feedback.prompt_id for feedback in judged if not feedback.source]
+        if unlabelled:
+            kept = await tx.prompts(unlabelled)
+            judged = [row if row.source else row._replace(label=kept[row.prompt_id].source) for row in judged]
+        await tx.meet([(row.annotator_id, row.annotator_kind) for row in judged], self._context.now_us())
+        new = await tx.add_feedback(judged)
+        total.feedback += new
+        total.duplicates += len(judged) - new
+
+
+def _packed(rows: Rows) -> bytes:
+    """The rows of one record, and before them how long that is."""
+    prompt, answers, feedback = rows
+    # By hand, since marshal takes plain tuples only.
+    data = marshal.dumps((tuple(prompt), [tuple(answer) for answer in answers], feedback and tuple(feedback)))
+    return _LENGTH.pack(len(data)) + data
+
+
+def _spooled(spool: IO[bytes]) -> Iterator[list[Rows]]:
+    """What waited, in chunks."""
+    spool.seek(0)
+    chunk: list[Rows] = []
+    size = 0
+    while head := spool.read(_LENGTH.size):
+        data = spool.read(_LENGTH.unpack(head)[0])
+        prompt, answers, feedback = marshal.loads(data)  # noqa: S302  written by this process, seen by nobody else
+        judged = None if feedback is None else FeedbackRow._make(feedback)
+        chunk.append((PromptRow._make(prompt), [CompletionRow._make(answer) for answer in answers], judged))
+        size += len(data)
+        if len(chunk) == CHUNK_RECORDS or size > CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _counted(error: InvalidArgument, received: int) -> InvalidArgument:
+    """The same error with the record's number in the metadata.
+
+    Checks before this handler see one message of the stream and count its records from 0; `received` records came in
+    messages before it.
+    """
+    numbers = []
+    violations = []
+    for violation in error.violations:
+        field, number = _renumbered(violation.field, received if error.reason == "REQUIRED_FIELD_MISSING" else 0)
+        violations.append(FieldViolation(field, violation.description))
+        numbers += [number] if number is not None else []
+    message = "; ".join(f"{one.field}: {one.description}" for one in violations) or error.message
+    metadata = {**error.metadata, "record": str(min(numbers))} if numbers else error.metadata
+    return InvalidArgument(message, reason=error.reason, metadata=metadata, violations=violations)
+
+
+def _renumbered(field: str, received: int) -> tuple[str, int | None]:
+    if not field.startswith("records["):
+        return field, None
+    index, _, rest = field.removeprefix("records[").partition("]")
+    return f"records[{int(index) + received}]{rest}", int(index) + received

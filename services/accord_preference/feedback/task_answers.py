@@ -1,0 +1,111 @@
+"""Feedback as the answer to a leased task: checked against task and lease, counted, kept also when it comes late."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from accord.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument
+from accord.preference import v1 as preference_v1
+from accord_preference.context import unknown
+from accord_preference.domain.judgement import KIND_NAMES, Judgement
+from accord_preference.feedback.feedback_record import Verdict, feedback_row
+from accord_preference.storage.store import ANSWERED, FeedbackRow, LeaseRow, PromptRow, TaskRow, Writer
+from accord_preference.tasks.forms import criteria_of
+from accord_preference.tasks.tasks import find_lease
+
+
+async def answer(
+    tx: Writer, request: preference_v1.SubmitFeedbackRequest, verdict: Verdict, prompt: PromptRow, now_us: int
+) -> FeedbackRow:
+    """The answer to a leased task. After the lease's end, by this service's clock, it is kept and marked late."""
+    task, lease = await _leased(tx, request, verdict.judgement)
+    check_criteria(task, verdict)
+    before = await tx.answer(task.task_id, lease.annotator_id)
+    taken_back = await tx.retracted(task.task_id, lease.annotator_id) if before is None else None
+    verdict = replace(
+        verdict,
+        task_id=task.task_id,
+        queue=task.queue,
+        late=lease.ended or lease.expire_us <= now_us,
+        gold=task.gold is not None,
+        # A clock that was set back has taken no time.
+        elapsed_us=max(0, now_us - lease.leased_us) if lease.leased_us else None,
+        supersedes=taken_back.feedback_id if taken_back is not None else before.supersedes or "" if before else "",
+    )
+    row = feedback_row(verdict, prompt, now_us)
+    if before is not None:
+        if before.feedback_id == row.feedback_id:
+            return before
+        raise AlreadyExists(
+            f"{lease.annotator_id} has answered task {task.task_id} already, and otherwise; the first is kept. To "
+            "correct it, name it in feedback.supersedes",
+            reason="TASK_ANSWERED",
+            metadata={"task_id": task.task_id, "feedback_id": before.feedback_id},
+        )
+    if lease.outcome == ANSWERED:
+        raise FailedPrecondition(
+            "the answer given under this lease was taken back; lease the task again",
+            reason="LEASE_USED",
+            metadata={"lease_id": lease.lease_id},
+        )
+    await tx.end_lease(lease.lease_id, ANSWERED)
+    await tx.count_answer(task.task_id)
+    await tx.add_feedback([row])
+    if taken_back is not None:
+        await put_out_of_force(tx, taken_back, row.feedback_id, retracted=True)
+    return row
+
+
+async def put_out_of_force(tx: Writer, row: FeedbackRow, by: str, *, retracted: bool = False) -> None:
+    """Takes feedback out of force. Aborted, so that the transaction runs again, where another was faster."""
+    if not await tx.supersede(row.feedback_id, by, retracted=retracted):
+        raise Aborted(
+            f"{row.feedback_id} was changed by another call meanwhile; repeat this one", reason="DATABASE_CONFLICT"
+        )
+
+
+async def _leased(
+    tx: Writer, request: preference_v1.SubmitFeedbackRequest, judgement: Judgement
+) -> tuple[TaskRow, LeaseRow]:
+    message = request.feedback
+    task = await tx.task(message.task_id)
+    if task is None:
+        raise unknown("task", message.task_id, "feedback.task_id")
+    lease = await find_lease(tx, request.lease_id)
+    # Leases of the first schema know no kind.
+    same_kind = lease.annotator_kind in (0, message.annotator.kind)
+    if lease.task_id != task.task_id or lease.annotator_id != message.annotator.annotator_id or not same_kind:
+        raise FailedPrecondition(
+            f"lease {lease.lease_id} is for {lease.annotator_id} on task {lease.task_id}, not for "
+            f"{message.annotator.annotator_id} on {task.task_id}",
+            reason="LEASE_MISMATCH",
+            metadata={"annotator_id": lease.annotator_id, "task_id": lease.task_id},
+        )
+    if message.prompt_id != task.prompt_id:
+        raise InvalidArgument.at("feedback.prompt_id", f"the task is about prompt {task.prompt_id}")
+    check_answers(task, judgement)
+    return task, lease
+
+
+def check_answers(task: TaskRow, judgement: Judgement) -> None:
+    """InvalidArgument where a judgement is of another kind than asked, or not of exactly the task's completions."""
+    name = KIND_NAMES[preference_v1.TaskKind.ValueType(task.kind)]
+    if judgement.kind != task.kind:
+        raise InvalidArgument.at("feedback.judgement", f"the task asks for a {name}")
+    missing = [one for one in task.completion_ids if one not in judgement.fields]
+    if missing:
+        raise InvalidArgument.at(f"feedback.{name}", f"does not judge the task's completion {missing[0]}")
+    for one, where in judgement.fields.items():
+        if one not in task.completion_ids:
+            raise InvalidArgument.at(where, f"{one} is not in the task")
+
+
+def check_criteria(task: TaskRow, verdict: Verdict) -> None:
+    """InvalidArgument for a criterion that a task with criteria does not ask for."""
+    asked = criteria_of(task)
+    for number, rating in enumerate(verdict.criteria):
+        if asked and rating["criterion"] not in asked:
+            raise InvalidArgument.at(
+                f"feedback.criteria[{number}].criterion",
+                f"is {rating['criterion']!r}; the task asks for {', '.join(asked)}",
+            )

@@ -1,0 +1,1 @@
+"""Agreement, reliability and drift of annotators."""

@@ -1,0 +1,187 @@
+"""Reading the records of snapshots and exports from an SQL database: millions of them, a page at a time."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import ARRAY, BigInteger, ColumnElement, Row, Select, Table, Text, any_, bindparam, func, select
+from sqlalchemy.types import TypeEngine
+
+from accord_preference.storage.sql import mapping, tables
+from accord_preference.storage.sql.column_types import escape
+from accord_preference.storage.sql.history import SqlHistory, counts_now
+from accord_preference.storage.store import (
+    PROMPTS,
+    CompletionRow,
+    FeedbackRow,
+    Filter,
+    PromptRow,
+    RecordRow,
+    SnapshotRow,
+)
+
+K = TypeVar("K", PromptRow, CompletionRow)
+# What of an answer its feedback does not say already.
+_ANSWER = CompletionRow._fields[2:]
+# Where the parts of a record begin in a row of `_records`: its feedback, and the answers that are there already.
+_FEEDBACK = 1 + len(PromptRow._fields)
+_ANSWERS = _FEEDBACK + len(FeedbackRow._fields)
+_JOINED = (_ANSWERS, _ANSWERS + len(_ANSWER))
+# A list of ids is kept as ["ID","ID",...], and an id has 64 characters.
+_ID, _FIRST_ID, _NEXT_ID = 64, 3, 67
+_BY_INDEX = "SELECT " + ", ".join(
+    f"set_config('enable_{way}', 'off', true)" for way in ("hashjoin", "mergejoin", "seqscan", "bitmapscan")
+)
+
+
+class SqlRecords(SqlHistory):
+    """The part of `Reader` that is about records and rows by id."""
+
+    async def prompts(self, ids: Sequence[str]) -> dict[str, PromptRow]:
+        """See `Reader`."""
+        return {row.prompt_id: row for row in await self._by_ids(tables.prompts, ids, PromptRow)}
+
+    async def completions(self, ids: Sequence[str]) -> dict[str, CompletionRow]:
+        """See `Reader`."""
+        return {row.completion_id: row for row in await self._by_ids(tables.completions, ids, CompletionRow)}
+
+    async def snapshot_page(
+        self, snapshot: SnapshotRow, after: tuple[int | str, ...], limit: int, split: int
+    ) -> list[RecordRow]:
+        """See `Reader`."""
+        members, number = tables.snapshot_members, _table(snapshot.kind).c.number
+        wanted = select(members).where(members.c.snapshot == snapshot.number).order_by(members.c.position).limit(limit)
+        if after:
+            wanted = wanted.where(members.c.position > after[0])
+        if split:
+            wanted = wanted.where(members.c.split == split)
+        # First the page and then its records: a planner that thinks little of the rest would join all of it.
+        page = wanted.subquery()
+        query = _records(snapshot.kind, page.c.position).join(page, number == page.c.member).order_by(page.c.position)
+        await self._by_index()
+        return await self._read(snapshot.kind, (await self._connection.execute(query)).all())
+
+    async def record_numbers(self, kind: int, filter_: Filter) -> array[int]:
+        """See `Reader`."""
+        table = _table(kind)
+        query = select(table.c.number).where(*conditions(kind, filter_)).order_by(table.c.record_digest, table.c.number)
+        found = array("q")
+        async for part in (await self._connection.stream(query)).scalars().partitions(10_000):
+            found.extend(part)
+        return found
+
+    async def records(self, kind: int, numbers: Sequence[int]) -> list[RecordRow]:
+        """See `Reader`."""
+        number = _table(kind).c.number
+        query = _records(kind, number).where(self._among(number, BigInteger))
+        await self._by_index()
+        found = (await self._connection.execute(query, {"wanted": self._wanted_keys(numbers)})).all()
+        by_number = {row[0]: row for row in found}
+        return await self._read(kind, [by_number[one] for one in numbers])
+
+    async def record_digests(self, kind: int, filter_: Filter) -> AsyncIterator[tuple[str, int]]:
+        """See `Reader`."""
+        table = _table(kind)
+        query = select(table.c.record_digest, table.c.split).where(*conditions(kind, filter_))
+        query = query.order_by(table.c.record_digest, table.c.number)
+        async for part in (await self._connection.stream(query)).partitions(10_000):
+            for digest, split in part:
+                yield digest, split
+
+    async def _by_index(self) -> None:
+        """From here on this transaction looks rows up one by one: of a page that is right however small the tables are,
+        and PostgreSQL would rather read all of them for each page."""
+        if self._connection.dialect.name == "postgresql":
+            await self._connection.exec_driver_sql(_BY_INDEX)
+
+    async def _read(self, kind: int, found: Sequence[Row[Any]]) -> list[RecordRow]:
+        """What a query of `_records` found."""
+        if kind == PROMPTS:
+            return [RecordRow((row[0],), PromptRow._make(row[1:])) for row in found]
+        made, more = [], list[str]()
+        for row in found:
+            prompt = PromptRow._make(row[1:_FEEDBACK])
+            feedback = mapping.feedback_of(row[_FEEDBACK:_ANSWERS])
+            # What is judged is an answer to the prompt that it is judged for.
+            answers = [
+                CompletionRow(name, prompt.prompt_id, *row[place : place + len(_ANSWER)])
+                for name, place in zip(feedback.completion_ids, _JOINED, strict=False)
+            ]
+            more += feedback.completion_ids[len(_JOINED) :]
+            made.append(RecordRow((row[0],), prompt, tuple(answers), feedback))
+        return await self._completed(made, more) if more else made
+
+    async def _completed(self, found: list[RecordRow], more: Sequence[str]) -> list[RecordRow]:
+        """The same with the answers that were not read with them."""
+        known = await self.completions(more)
+        return [
+            row._replace(
+                completions=(*row.completions, *[known[name] for name in row.feedback.completion_ids[len(_JOINED) :]])
+            )
+            for row in found
+            if row.feedback is not None
+        ]
+
+    async def _by_ids(self, table: Table, ids: Sequence[str], carrier: type[K]) -> list[K]:
+        """The carriers of those rows of `table` that exist."""
+        query = select(*mapping.columns_of(table, carrier)).where(self._among(table.c[mapping.key_of(table)], Text))
+        wanted = {"wanted": self._wanted_keys(list(dict.fromkeys(ids)))}
+        return [carrier(*row) for row in await self._connection.execute(query, wanted)]
+
+    def _among(self, key: ColumnElement[Any], kind: type[TypeEngine[Any]]) -> ColumnElement[bool]:
+        """Whether `key` is in the parameter `wanted`: one parameter for any number, and one statement to prepare."""
+        if self._connection.dialect.name == "postgresql":
+            return key == any_(bindparam("wanted", type_=ARRAY(kind)))
+        wanted = func.json_each(bindparam("wanted", type_=Text)).table_valued("value")
+        return key.in_(select(wanted.c.value))
+
+    def _wanted_keys(self, keys: Sequence[Any]) -> Any:
+        if self._connection.dialect.name == "postgresql":
+            return [escape(key) if isinstance(key, str) else key for key in keys]
+        return json.dumps(list(keys))
+
+
+def conditions(kind: int, filter_: Filter) -> list[ColumnElement[bool]]:
+    """The filter as conditions on the table of the records of this kind."""
+    table = _table(kind)
+    label = table.c.source if kind == PROMPTS else table.c.label
+    found: list[ColumnElement[bool]] = []
+    if filter_.sources:
+        found.append(label.in_(filter_.sources))
+    if filter_.split:
+        found.append(table.c.split == filter_.split)
+    if kind == PROMPTS:
+        return [*found, table.c.prompt_id.not_in(select(tables.deleted_prompts.c.prompt_id))]
+    if filter_.annotator_kinds:
+        found.append(table.c.annotator_kind.in_(filter_.annotator_kinds))
+    if filter_.queues:
+        found.append(table.c.queue.in_(filter_.queues))
+    if not filter_.include_gold:
+        found.append(table.c.gold.is_(False))
+    if filter_.exclude_late:
+        found.append(table.c.late.is_(False))
+    return [*found, *counts_now(table)]
+
+
+def _table(kind: int) -> Table:
+    return tables.prompts if kind == PROMPTS else tables.feedback
+
+
+def _records(kind: int, position: ColumnElement[int]) -> Select[Any]:
+    """Records of this kind: the position, the columns of a PromptRow, those of a FeedbackRow, and of as many answers
+    as a comparison has what `_ANSWER` names."""
+    prompt = mapping.columns_of(tables.prompts, PromptRow)
+    if kind == PROMPTS:
+        return select(position, *prompt).select_from(tables.prompts)
+    feedback = tables.feedback
+    source: Any = feedback.join(tables.prompts, tables.prompts.c.prompt_id == feedback.c.prompt_id)
+    columns = [*prompt, *mapping.columns_of(feedback, FeedbackRow)]
+    for place in range(len(_JOINED)):
+        answer = tables.completions.alias(f"answer_{place}")
+        name = func.substr(feedback.c.completion_ids, _FIRST_ID + place * _NEXT_ID, _ID)
+        source = source.outerjoin(answer, answer.c.completion_id == name)
+        columns += [answer.c[field] for field in _ANSWER]
+    return select(position, *columns).select_from(source)

@@ -1,0 +1,1 @@
+"""Annotation tasks: created, leased, flagged."""

@@ -1,0 +1,90 @@
+"""Flags: what annotators find wrong with a task, and what becomes of it."""
+
+from __future__ import annotations
+
+from accord.errors import FailedPrecondition, InvalidArgument
+from accord.preference import v1 as preference_v1
+from accord_preference import converters
+from accord_preference.context import Context, unknown
+from accord_preference.domain.judgement import read_text
+from accord_preference.idempotency import content_of, once
+from accord_preference.paging import page_size, page_token, read_token
+from accord_preference.storage.store import FLAGGED, FlagRow, Reader, TaskRow, Writer
+from accord_preference.tasks.tasks import find_lease
+
+STATES = {
+    preference_v1.TASK_RESOLUTION_REOPEN: preference_v1.TASK_STATE_OPEN,
+    preference_v1.TASK_RESOLUTION_CANCEL: preference_v1.TASK_STATE_CANCELLED,
+}
+
+
+class Flags:
+    """The part of the service that takes flags."""
+
+    def __init__(self, context: Context):
+        self._context = context
+
+    async def flag(self, request: preference_v1.FlagTaskRequest) -> preference_v1.FlagTaskResponse:
+        """Gives the task back; as many flags as the settings say suspend it."""
+        comment = read_text(request.comment, "comment")
+        if request.reason not in preference_v1.FlagReason.values():
+            raise InvalidArgument.at("reason", f"is {request.reason}; must be one of the contract's")
+        if request.reason == preference_v1.FLAG_REASON_OTHER and not comment.strip():
+            raise InvalidArgument.at("comment", "must say what is wrong where the reason is another than those listed")
+
+        async def change(tx: Writer) -> preference_v1.FlagTaskResponse:
+            now_us = self._context.now_us()
+            lease = await find_lease(tx, request.lease_id)
+            await self._task(tx, lease.task_id)  # where several write at once: its flags are counted one by one
+            await tx.end_lease(lease.lease_id, FLAGGED)
+            who = (lease.annotator_id, lease.annotator_kind)
+            count = await tx.add_flag(FlagRow(lease.task_id, *who, request.reason, comment, now_us))
+            task = await self._task(tx, lease.task_id)
+            if count >= self._context.settings.flags_to_suspend and task.state == preference_v1.TASK_STATE_OPEN:
+                await tx.set_task(task.task_id, preference_v1.TASK_STATE_FLAGGED)
+            return preference_v1.FlagTaskResponse(task=converters.task(await self._task(tx, lease.task_id)))
+
+        return await once(
+            self._context, request.request_id, content_of(request), preference_v1.FlagTaskResponse, change
+        )
+
+    async def page(self, request: preference_v1.ListFlagsRequest) -> preference_v1.ListFlagsResponse:
+        """One page of flags, newest first."""
+        size = page_size(request.page_size, 100, 1000)
+        before = read_token(request.page_token, 0, "flags", request.queue)
+        async with self._context.store.reading() as tx:
+            found = await tx.list_flags(request.queue, before, size + 1)
+        more = len(found) > size
+        return preference_v1.ListFlagsResponse(
+            flags=[converters.flag(row, task) for row, task in found[:size]],
+            next_page_token=page_token(found[size - 1][0].number, "flags", request.queue) if more else "",
+        )
+
+    async def resolve(self, request: preference_v1.ResolveTaskRequest) -> preference_v1.ResolveTaskResponse:
+        """Opens a flagged task again or withdraws it."""
+        state = STATES.get(request.resolution)
+        if state is None:
+            raise InvalidArgument.at("resolution", "must be TASK_RESOLUTION_REOPEN or TASK_RESOLUTION_CANCEL")
+
+        async def change(tx: Writer) -> preference_v1.ResolveTaskResponse:
+            task = await self._task(tx, request.task_id)
+            if not task.flags or task.state not in (preference_v1.TASK_STATE_OPEN, preference_v1.TASK_STATE_FLAGGED):
+                name = preference_v1.TaskState.Name(preference_v1.TaskState.ValueType(task.state))
+                raise FailedPrecondition(
+                    f"task {task.task_id} has {task.flags} flags and is {name.removeprefix('TASK_STATE_').lower()}: "
+                    "there is nothing to resolve",
+                    reason="TASK_NOT_FLAGGED",
+                    metadata={"task_id": task.task_id},
+                )
+            await tx.set_task(task.task_id, state)
+            return preference_v1.ResolveTaskResponse(task=converters.whole_task(await self._task(tx, task.task_id)))
+
+        return await once(
+            self._context, request.request_id, content_of(request), preference_v1.ResolveTaskResponse, change
+        )
+
+    async def _task(self, tx: Reader, task_id: str) -> TaskRow:
+        task = await tx.task(task_id)
+        if task is None:
+            raise unknown("task", task_id, "task_id")
+        return task

@@ -1,0 +1,100 @@
+"""One batch through `generate`: padding, stopping, reading out what was drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
+
+from accord_rollout.engine import Completion, Failed, Finish, Job, Sampling
+from accord_rollout.engines.transformers.sampling import TokenSampler
+
+
+def stop_tokens(folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Ids that end a response: of generation_config.json, else of the config, else of the tokenizer."""
+    named: Any = None
+    if (folder / "generation_config.json").is_file():
+        named = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id
+    for other in (getattr(config, "eos_token_id", None), tokenizer.eos_token_id):
+        named = other if named is None else named
+    ids = named if isinstance(named, list) else [] if named is None else [named]
+    return tuple(sorted(set(ids)))
+
+
+@torch.inference_mode()
+def draw_batch(
+    model: PreTrainedModel,
+    stop_ids: Sequence[int],
+    pad_id: int,
+    batch: Sequence[Job],
+    sampling: Sampling,
+    cancelled: Callable[[], bool],
+) -> list[Completion | Failed]:
+    """The responses to a batch, in its order; empty when it was cancelled, which is looked at before each token."""
+    if cancelled():
+        return []
+    ids_BT, mask_BT = _left_padded(batch, pad_id, model.device)
+    draw = TokenSampler(sampling, [job.seed for job in batch], stop_ids, pad_id, model.device)
+    generate: Any = model.generate  # typed as a tensor by torch's Module
+    generate(
+        inputs=ids_BT,
+        attention_mask=mask_BT,
+        generation_config=GenerationConfig(  # type: ignore[no-untyped-call]
+            do_sample=False,  # greedy over what Draw has chosen
+            max_new_tokens=sampling.max_new_tokens,
+            eos_token_id=list(stop_ids) or None,
+            pad_token_id=pad_id,
+        ),
+        logits_processor=LogitsProcessorList([draw]),
+        stopping_criteria=StoppingCriteriaList([_Cancelled(cancelled)]),
+    )
+    if cancelled():
+        return []
+    tokens_BT = torch.stack(draw.tokens_TB, dim=1).tolist()
+    logprobs_BT = torch.stack(draw.logprobs_TB, dim=1).tolist()
+    return [
+        _result(job, tokens_T, logprobs_T, stop_ids)
+        for job, tokens_T, logprobs_T in zip(batch, tokens_BT, logprobs_BT, strict=True)
+    ]
+
+
+class _Cancelled(StoppingCriteria):
+    """Ends every row between two tokens when the caller has gone."""
+
+    def __init__(self, cancelled: Callable[[], bool]) -> None:
+        self._cancelled = cancelled
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        return torch.full((input_ids.shape[0],), self._cancelled(), dtype=torch.bool, device=input_ids.device)
+
+
+def _left_padded(batch: Sequence[Job], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    longest = max(len(job.prompt_token_ids) for job in batch)
+    ids_BT = torch.full((len(batch), longest), pad_id, dtype=torch.long)
+    mask_BT = torch.zeros((len(batch), longest), dtype=torch.long)
+    for row, job in enumerate(batch):
+        ids_BT[row, longest - len(job.prompt_token_ids) :] = torch.tensor(job.prompt_token_ids)
+        mask_BT[row, longest - len(job.prompt_token_ids) :] = 1
+    return ids_BT.to(device), mask_BT.to(device)
+
+
+def _result(job: Job, tokens_T: list[int], logprobs_T: list[float], stop_ids: Sequence[int]) -> Completion | Failed:
+    """A row up to and including its first stop token."""
+    end = next((step + 1 for step, token in enumerate(tokens_T) if token in stop_ids), None)
+    tokens, logprobs = tuple(tokens_T[:end]), tuple(logprobs_T[:end])
+    if not all(math.isfinite(logprob) for logprob in logprobs):
+        return Failed(
+            job.index, "NON_FINITE_LOGITS", "the model's logits are not finite numbers: its weights are broken"
+        )
+    return Completion(job.index, tokens, logprobs, Finish.LENGTH if end is None else Finish.STOP)

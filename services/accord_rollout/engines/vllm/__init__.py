@@ -1,0 +1,1 @@
+"""vLLM, in processes that this service starts."""

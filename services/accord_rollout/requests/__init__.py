@@ -1,0 +1,1 @@
+"""A Generate request: checked, planned, admitted, answered."""

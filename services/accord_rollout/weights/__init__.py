@@ -1,0 +1,1 @@
+"""The weights that an engine serves: fetched, verified, prepared, activated."""
