@@ -10,7 +10,7 @@ measured, one after the other. A database that is named must be empty.
 
 Ingest and export move the same records three ways: `bare`, the rows that the service would write, by COPY (PostgreSQL)
 or executemany (SQLite) into the same tables with the same indexes, and back by COPY or SELECT in the same order;
-`store`, through the seam (accord_preference.storage.store), which skips what exists and pages; `service`, ImportRecords and
+`store`, through the seam (accord_preference.storage), which skips what exists and pages; `service`, ImportRecords and
 ExportSnapshot of a service process, which checks, hashes and moves messages besides. Ratios are to bare, of the best
 of `--rounds` in which all take their turn.
 

@@ -18,18 +18,18 @@ from starlette.staticfiles import StaticFiles
 
 from accord.errors import AccordError
 from accord.report import text
-from accord_console.asking import Asking
-from accord_console.comparisons import Comparisons
+from accord_console.annotation.desk import Desk
+from accord_console.annotation.presentation_log import PresentationLog
+from accord_console.annotation.task_page import TaskPages
+from accord_console.auth.headers import SecurityHeaders
+from accord_console.auth.invites import Invites
+from accord_console.auth.secret import load_secret
+from accord_console.auth.sessions import Sessions
+from accord_console.comparisons.comparisons import Comparisons
+from accord_console.comparisons.runner import ComparisonRunner
 from accord_console.connections import Connections
-from accord_console.desk import Desk
-from accord_console.headers import SecurityHeaders
-from accord_console.invites import Invites
-from accord_console.orders import Orders
 from accord_console.pages import annotate, entering, models, people, quality, runs
-from accord_console.secret import load_secret
-from accord_console.sessions import Sessions
 from accord_console.settings import ConsoleSettings
-from accord_console.sheets import Sheets
 from accord_console.web import Console, on_error
 
 HERE = Path(__file__).parent
@@ -40,7 +40,7 @@ def build(settings: ConsoleSettings) -> Console:
     secret = load_secret(settings.folder)
     invites = Invites(settings.folder / "invites.json")
     connections = Connections(settings)
-    sheets = Sheets(secret)
+    sheets = TaskPages(secret)
     comparisons = Comparisons(settings.folder / "comparisons")
     comparisons.interrupt()
     return Console(
@@ -53,12 +53,12 @@ def build(settings: ConsoleSettings) -> Console:
         desk=Desk(
             partial(connections.client, "preference"),
             sheets,
-            Orders(settings.folder / "orders.jsonl"),
+            PresentationLog(settings.folder / "orders.jsonl"),
             settings.lease_seconds,
             settings.call_seconds,
         ),
         comparisons=comparisons,
-        asking=Asking(connections.client, comparisons),
+        asking=ComparisonRunner(connections.client, comparisons),
         draining=asyncio.Event(),
     )
 

@@ -13,14 +13,14 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from accord import errors
-from accord_console.asking import Asking
-from accord_console.comparisons import Comparisons
+from accord_console.annotation.desk import Desk
+from accord_console.annotation.task_page import TaskPages
+from accord_console.auth.invites import Invite, Invites
+from accord_console.auth.sessions import ANNOTATOR_COOKIE, OPERATOR_COOKIE, AnnotatorSession, Sessions
+from accord_console.comparisons.comparisons import Comparisons
+from accord_console.comparisons.runner import ComparisonRunner
 from accord_console.connections import Connections
-from accord_console.desk import Desk
-from accord_console.invites import Invite, Invites
-from accord_console.sessions import ANNOTATOR_COOKIE, OPERATOR_COOKIE, AnnotatorSession, Sessions
 from accord_console.settings import ConsoleSettings
-from accord_console.sheets import Sheets
 
 MOST_FORM_BYTES = 256 * 1024
 
@@ -47,10 +47,10 @@ class Console:
     connections: Connections
     invites: Invites
     sessions: Sessions
-    sheets: Sheets
+    sheets: TaskPages
     desk: Desk
     comparisons: Comparisons
-    asking: Asking
+    asking: ComparisonRunner
     draining: asyncio.Event
 
     def page(self, name: str, status: int = 200, /, **values: Any) -> HTMLResponse:

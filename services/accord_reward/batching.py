@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from accord.errors import InvalidArgument, ResourceExhausted, Unavailable
-from accord_reward.checked import score_checked
+from accord_reward.guarded import score_checked
 from accord_reward.scorer import Item, Outcome, Scorer
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from accord.reward import v1 as reward_v1
 from accord_reward.batching import Admission, BatchLimits
 from accord_reward.mixture import Mixed, Part, mix
 from accord_reward.models import ModelLimits, Models
-from accord_reward.pool import Described, PythonPolicy, ScorerPool, Wanted
 from accord_reward.scorer import Item, ItemFailure
+from accord_reward.scorer_pool import Described, PythonPolicy, ScorerPool, Wanted
 from accord_reward.settings import RewardSettings
 from accord_runtime.serving.idempotency import Once
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Iterable, Sequence
 import grpc
 
 from accord.reward import v1 as reward_v1
-from accord_reward import convert
+from accord_reward import converters
 from accord_reward.handler import RewardHandler
 from accord_reward.settings import RewardSettings
 from accord_runtime.observability.metrics import Measure
@@ -26,9 +26,11 @@ class RewardServicer(reward_v1.RewardServiceServicer):
         context: grpc.aio.ServicerContext[reward_v1.ScoreRequest, Awaitable[reward_v1.ScoreResponse]],
     ) -> reward_v1.ScoreResponse:
         """Scores every item, each with a score or a failure of its own."""
-        mixture, items = convert.mixture(request.scorers), convert.items(request.items)
+        mixture, items = converters.mixture(request.scorers), converters.items(request.items)
         outcomes = await self._handler.score(mixture, items, request.isolated)
-        results = [convert.result(item.item_id, outcome) for item, outcome in zip(request.items, outcomes, strict=True)]
+        results = [
+            converters.result(item.item_id, outcome) for item, outcome in zip(request.items, outcomes, strict=True)
+        ]
         return reward_v1.ScoreResponse(results=results)
 
     async def LoadModel(
@@ -56,7 +58,7 @@ class RewardServicer(reward_v1.RewardServiceServicer):
         """The scorers that can be named here, and the loaded models."""
         scorers, digests = self._handler.list_scorers()
         return reward_v1.ListScorersResponse(
-            scorers=[convert.info(scorer) for scorer in scorers], loaded_model_digests=digests
+            scorers=[converters.info(scorer) for scorer in scorers], loaded_model_digests=digests
         )
 
 

@@ -12,7 +12,7 @@ from tests.support.console import Site, console_site
 
 from accord.errors import DataLoss, InvalidArgument
 from accord_console.app import build
-from accord_console.invites import Invites
+from accord_console.auth.invites import Invites
 from accord_console.settings import ConsoleSettings
 
 

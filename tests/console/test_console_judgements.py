@@ -6,52 +6,52 @@ import pytest
 
 from accord.errors import InvalidArgument
 from accord.preference import v1 as preference_v1
-from accord_console import judgements
-from accord_console.comparisons import Comparison, standing
-from accord_console.intervals import wilson
-from accord_console.sheets import Slip
+from accord_console.annotation import form_parsing
+from accord_console.annotation.task_page import Slip
+from accord_console.comparisons.comparisons import Comparison, standing
+from accord_console.comparisons.statistics import wilson
 
 SHOWN = ("a", "b", "c", "d")
 
 
 @pytest.mark.parametrize(("choice", "chosen", "tie"), [("0", "a", False), ("1", "b", False), ("tie", "a", True)])
 def test_a_choice_is_by_the_place_on_the_page(choice: str, chosen: str, tie: bool) -> None:
-    found = judgements.comparison(("a", "b"), choice)
+    found = form_parsing.comparison(("a", "b"), choice)
     assert (found.chosen_id, found.tie) == (chosen, tie)
 
 
 @pytest.mark.parametrize("choice", ["", "2", "-1", "a", "b"])
 def test_no_choice_is_refused(choice: str) -> None:
     with pytest.raises(InvalidArgument, match="choose an answer"):
-        judgements.comparison(("a", "b"), choice)
+        form_parsing.comparison(("a", "b"), choice)
 
 
 def test_a_ranking_keeps_order_and_ties() -> None:
-    found = judgements.ranking(SHOWN, "2 0=1 3")
+    found = form_parsing.ranking(SHOWN, "2 0=1 3")
     assert [list(rank.completion_ids) for rank in found.ranks] == [["c"], ["a", "b"], ["d"]]
 
 
 @pytest.mark.parametrize("ranks", ["", "0 1 2", "0 1 2 2", "0 1 2 3 4", "0 1 2 x", "0==1 2 3", "0 1 2 -1"])
 def test_half_a_ranking_is_refused(ranks: str) -> None:
     with pytest.raises(InvalidArgument, match="every answer in its place"):
-        judgements.ranking(SHOWN, ranks)
+        form_parsing.ranking(SHOWN, ranks)
 
 
 @pytest.mark.parametrize("value", ["", "0", "6", "nan", "inf", "x"])
 def test_a_rating_off_the_scale_is_refused(value: str) -> None:
     with pytest.raises(InvalidArgument, match="from 1 to 5"):
-        judgements.rating("a", value)
+        form_parsing.rating("a", value)
 
 
 def test_criteria_are_rated_answer_by_answer_and_may_stay_open() -> None:
     slip = Slip("i", "l", "t", "p", "comparison", ["a", "b"], [("helpful", 1, 5), ("harmless", 0, 1)])
-    found = judgements.criteria(slip, {"rate-0-0": "4", "rate-1-1": "0.5", "rate-0-1": ""})
+    found = form_parsing.criteria(slip, {"rate-0-0": "4", "rate-1-1": "0.5", "rate-0-1": ""})
     assert [(one.completion_id, one.criterion, one.value, one.max) for one in found] == [
         ("a", "helpful", 4, 5),
         ("b", "harmless", 0.5, 1),
     ]
     with pytest.raises(InvalidArgument, match="from 0 to 1"):
-        judgements.criteria(slip, {"rate-0-1": "2"})
+        form_parsing.criteria(slip, {"rate-0-1": "2"})
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from accord_console.rendering import MOST_COLOURED, markdown, plain
+from accord_console.annotation.rendering import MOST_COLOURED, markdown, plain
 
 SAFE_TAGS = {
     "p", "br", "em", "strong", "code", "pre", "span", "a", "ul", "ol", "li", "blockquote", "h1", "h2", "h3", "h4", "h5",

@@ -10,9 +10,9 @@ from starlette.routing import Route
 
 from accord.errors import AlreadyExists, NotFound
 from accord.types import v1 as types_v1
-from accord_console import judgements, rendering
-from accord_console.invites import Invite
-from accord_console.sessions import ANNOTATOR_COOKIE, AnnotatorSession
+from accord_console.annotation import form_parsing, rendering
+from accord_console.auth.invites import Invite
+from accord_console.auth.sessions import ANNOTATOR_COOKIE, AnnotatorSession
 from accord_console.web import Console, annotator_of, console_of, form_of, go, set_cookie
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -41,7 +41,7 @@ async def show(request: Request) -> Response:
         slip=console.sheets.write(sheet, invite.invite_id),
         lease_seconds=round(console.settings.lease_seconds),
         instructions=rendering.markdown(lease.task.instructions),
-        flags=judgements.FLAGS,
+        flags=form_parsing.FLAGS,
         turns=[
             (ROLES.get(turn.role, turn.role), _text(request, turn.content, f"{lease.lease_id}/prompt/{place}"))
             for place, turn in enumerate(lease.prompt.conversation.messages)

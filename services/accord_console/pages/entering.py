@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from accord.errors import AccordError
-from accord_console.sessions import ANNOTATOR_COOKIE, OPERATOR_COOKIE
+from accord_console.auth.sessions import ANNOTATOR_COOKIE, OPERATOR_COOKIE
 from accord_console.web import annotator_of, console_of, form_of, operator_of, set_cookie
 
 

@@ -13,7 +13,7 @@ import accord
 from accord.controller import v1 as controller_v1
 from accord.errors import AccordError, InvalidArgument, NotFound
 from accord.preference import v1 as preference_v1
-from accord_console.comparisons import Comparison, standing
+from accord_console.comparisons.comparisons import Comparison, standing
 from accord_console.pages.operating import page, posted, services
 from accord_console.web import console_of, go
 

@@ -11,7 +11,7 @@ from starlette.responses import Response as Reply
 from starlette.routing import Route
 
 from accord.errors import Unauthenticated
-from accord_console.invites import Invite
+from accord_console.auth.invites import Invite
 from accord_console.pages.operating import page, posted
 from accord_console.web import Console, console_of, fields_of, go, operator_of
 

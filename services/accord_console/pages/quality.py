@@ -11,7 +11,7 @@ from starlette.routing import Route
 from accord.controller import v1 as controller_v1
 from accord.errors import AccordError, InvalidArgument, NotFound
 from accord.preference import v1 as preference_v1
-from accord_console.judgements import FLAGS
+from accord_console.annotation.form_parsing import FLAGS
 from accord_console.pages.operating import page, posted, services
 from accord_console.web import console_of, go
 

@@ -19,7 +19,7 @@ from accord.report.json_form import report_json
 from accord.report.names import stage_name, stage_title, state_name
 from accord.report.report import build_report
 from accord.report.text import STAGE_ORDER, stage_order
-from accord_console import rendering
+from accord_console.annotation import rendering
 from accord_console.pages.operating import page, posted, services
 from accord_console.web import console_of, go, operator_of
 

@@ -14,7 +14,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord_rollout.engines.vllm.options import VllmOptions
-from accord_rollout.engines.vllm.worker import SERVICE_PID
+from accord_rollout.engines.vllm.worker import SERVICE_PID, WeightsChecksum
 
 _GIB = 2**30
 

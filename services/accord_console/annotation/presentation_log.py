@@ -6,10 +6,10 @@ import json
 import os
 from pathlib import Path
 
-from accord_console.sheets import Slip
+from accord_console.annotation.task_page import Slip
 
 
-class Orders:
+class PresentationLog:
     """A file of one JSON object for each saved answer: `feedback_id`, `task_id`, `shown` (completion ids, first to
     last). An answer that was sent twice may be there twice, the same both times."""
 

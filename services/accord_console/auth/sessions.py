@@ -10,7 +10,7 @@ from typing import Any
 from itsdangerous import BadData, URLSafeSerializer, URLSafeTimedSerializer
 
 from accord.errors import PermissionDenied, Unauthenticated
-from accord_console.invites import Invite, Invites
+from accord_console.auth.invites import Invite, Invites
 
 ANNOTATOR_COOKIE = "accord_annotator"
 OPERATOR_COOKIE = "accord_operator"

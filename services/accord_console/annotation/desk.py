@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import accord
 from accord.preference import v1 as preference_v1
-from accord_console import judgements
-from accord_console.invites import Invite
-from accord_console.orders import Orders
-from accord_console.sheets import Sheet, Sheets, Slip
+from accord_console.annotation import form_parsing
+from accord_console.annotation.presentation_log import PresentationLog
+from accord_console.annotation.task_page import Slip, TaskPage, TaskPages
+from accord_console.auth.invites import Invite
 
 # For how long a computed agreement is shown.
 AGREEMENT_SECONDS = 60.0
@@ -41,8 +41,8 @@ class Desk:
     def __init__(
         self,
         services: Callable[[], Awaitable[accord.Client]],
-        sheets: Sheets,
-        orders: Orders,
+        sheets: TaskPages,
+        orders: PresentationLog,
         lease_seconds: float,
         call_seconds: float,
     ) -> None:
@@ -53,7 +53,7 @@ class Desk:
         self._lease_seconds = lease_seconds
         self._timeout = call_seconds
 
-    async def take(self, invite: Invite) -> Sheet | None:
+    async def take(self, invite: Invite) -> TaskPage | None:
         """The task that the annotator holds, else the next one for them, else None."""
         lease = await (await self._services()).preferences.lease_task(
             annotator(invite), ttl_seconds=self._lease_seconds, queue=invite.queue, resume=True, timeout=self._timeout
@@ -104,7 +104,7 @@ class Desk:
         slip = self._sheets.read(form.get("slip", ""), invite.invite_id)
         await (await self._services()).preferences.flag_task(
             slip.lease_id,
-            judgements.flag_reason(form.get("reason", "")),
+            form_parsing.flag_reason(form.get("reason", "")),
             comment=form.get("comment", "").strip(),
             request_id=f"console-flag-{slip.lease_id}",
             timeout=self._timeout,
@@ -136,14 +136,14 @@ def feedback_of(invite: Invite, slip: Slip, form: Mapping[str, str]) -> preferen
         annotator=annotator(invite),
         task_id=slip.task_id,
         comment=form.get("comment", "").strip(),
-        criteria=judgements.criteria(slip, form),
+        criteria=form_parsing.criteria(slip, form),
     )
     if slip.kind == "comparison":
-        feedback.comparison.CopyFrom(judgements.comparison(slip.shown, form.get("choice", "")))
+        feedback.comparison.CopyFrom(form_parsing.comparison(slip.shown, form.get("choice", "")))
     elif slip.kind == "ranking":
-        feedback.ranking.CopyFrom(judgements.ranking(slip.shown, form.get("ranks", "")))
+        feedback.ranking.CopyFrom(form_parsing.ranking(slip.shown, form.get("ranks", "")))
     else:
-        feedback.rating.CopyFrom(judgements.rating(slip.shown[0], form.get("value", "")))
+        feedback.rating.CopyFrom(form_parsing.rating(slip.shown[0], form.get("value", "")))
     return feedback
 
 

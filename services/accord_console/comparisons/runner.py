@@ -16,7 +16,7 @@ from accord.errors import AccordError, FailedPrecondition, InvalidArgument
 from accord.preference import v1 as preference_v1
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
-from accord_console.comparisons import Comparison, Comparisons
+from accord_console.comparisons.comparisons import Comparison, Comparisons
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ MOST_PROMPTS = 1000
 Services = Callable[..., Awaitable[accord.Client]]
 
 
-class Asking:
+class ComparisonRunner:
     """Starts comparisons and runs them in the background, one after another: the engine serves one policy at a time."""
 
     def __init__(self, services: Services, comparisons: Comparisons) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from accord.errors import InvalidArgument
 from accord.preference import v1 as preference_v1
-from accord_console.sheets import Slip
+from accord_console.annotation.task_page import Slip
 
 WORST, BEST = 1, 5
 

@@ -11,8 +11,8 @@ from accord.reward import v1 as reward_v1
 from accord.types import v1 as types_v1
 from accord_reward.handler import MixturePart
 from accord_reward.mixture import Mixed, Part
-from accord_reward.pool import Described, Wanted
 from accord_reward.scorer import Item, ItemFailure
+from accord_reward.scorer_pool import Described, Wanted
 
 ROLES = ("system", "user", "assistant")
 

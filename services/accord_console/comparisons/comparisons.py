@@ -10,7 +10,7 @@ from pathlib import Path
 
 from accord.errors import DataLoss, NotFound
 from accord.preference import v1 as preference_v1
-from accord_console.intervals import wilson
+from accord_console.comparisons.statistics import wilson
 from accord_runtime import atomic
 
 

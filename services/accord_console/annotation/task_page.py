@@ -56,7 +56,7 @@ class Slip:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class TaskPage:
     """A leased task. `shown`: its completions in the order of the page."""
 
     lease: preference_v1.TaskLease
@@ -100,14 +100,14 @@ class Sheet:
         )
 
 
-class Sheets:
+class TaskPages:
     """Lays tasks out, blind, and reads slips."""
 
     def __init__(self, secret: str) -> None:
         self._secret = secret.encode()
         self._slips = URLSafeSerializer(secret, salt="accord.slip.v1")
 
-    def lay(self, lease: preference_v1.TaskLease) -> Sheet:
+    def lay(self, lease: preference_v1.TaskLease) -> TaskPage:
         """The completions in an order that the lease alone decides: the same at every reload, and for two people, or
         for one person twice, not the same."""
 
@@ -115,9 +115,9 @@ class Sheets:
             name = f"{lease.lease_id}\n{completion.completion_id}".encode()
             return hmac.new(self._secret, name, hashlib.sha256).digest()
 
-        return Sheet(lease, sorted(lease.completions, key=place))
+        return TaskPage(lease, sorted(lease.completions, key=place))
 
-    def write(self, sheet: Sheet, invite_id: str) -> str:
+    def write(self, sheet: TaskPage, invite_id: str) -> str:
         """The slip of a sheet, signed."""
         return str(self._slips.dumps(asdict(sheet.slip(invite_id))))
 

@@ -1,0 +1,1 @@
+"""Annotating in the browser: a task as a page, a form as feedback."""

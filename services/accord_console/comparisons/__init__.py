@@ -1,0 +1,1 @@
+"""Blind comparisons of two policies by people."""
