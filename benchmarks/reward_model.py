@@ -27,8 +27,8 @@ from rich.table import Table
 from training import Recipe, differences, example, scorer, train
 
 import accord
+from accord.cli.local.session import open_session
 from accord.cli.options import Interrupted, run_async
-from accord.cli.session import open_session
 from accord.errors import AccordError
 from accord.preference import v1 as preference_v1
 from accord.reward import v1 as reward_v1

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from accord import discovery
-from accord.cli.web import _call
+from accord.cli.commands.console import _call
 from accord.errors import Unavailable
 
 

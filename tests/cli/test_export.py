@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from accord.artifact import v1 as artifact_v1
-from accord.cli.export import export_model
+from accord.cli.local.model_export import export_model
 from accord.digest import weights_digest
 from accord.errors import AlreadyExists, FailedPrecondition, NotFound
 from accord.types import v1 as types_v1

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from accord.cli import judging
+from accord.cli.annotate import answers
 
 SHOWN = ["x", "y", "z", "w"]
 
 
 def test_the_key_names_the_answer_as_shown() -> None:
-    first, second = judging.comparison(["x", "y"], "1"), judging.comparison(["x", "y"], "2")
+    first, second = answers.comparison(["x", "y"], "1"), answers.comparison(["x", "y"], "2")
     assert (first.chosen_id, first.rejected_id, first.tie) == ("x", "y", False)
     assert (second.chosen_id, second.rejected_id, second.tie) == ("y", "x", False)
-    assert judging.comparison(["x", "y"], "t").tie
+    assert answers.comparison(["x", "y"], "t").tie
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_the_key_names_the_answer_as_shown() -> None:
     ],
 )
 def test_a_line_ranks_the_answers_as_shown(line: str, ranks: list[list[str]]) -> None:
-    assert [list(rank.completion_ids) for rank in judging.ranking(SHOWN, line).ranks] == ranks
+    assert [list(rank.completion_ids) for rank in answers.ranking(SHOWN, line).ranks] == ranks
 
 
 @pytest.mark.parametrize(
@@ -41,12 +41,12 @@ def test_a_line_ranks_the_answers_as_shown(line: str, ranks: list[list[str]]) ->
 )
 def test_a_wrong_ranking_is_explained(line: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        judging.ranking(SHOWN, line)
+        answers.ranking(SHOWN, line)
 
 
 def test_a_rating_is_kept_with_its_scale() -> None:
-    rating = judging.rating("x", "4,5")
+    rating = answers.rating("x", "4,5")
     assert (rating.completion_id, rating.value, rating.min, rating.max) == ("x", 4.5, 1, 5)
     for line in ("0", "6", "nan", "good", ""):
         with pytest.raises(ValueError, match="number"):
-            judging.rating("x", line)
+            answers.rating("x", line)

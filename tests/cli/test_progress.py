@@ -8,9 +8,9 @@ from collections import deque
 from rich.console import Console
 from tests.cli.example_run import events
 
-from accord.cli.console import clean
-from accord.cli.gc import size
-from accord.cli.progress import Progress, render, said, spark
+from accord.cli.commands.gc import size
+from accord.cli.render.output import clean
+from accord.cli.render.progress import Progress, render, said, spark
 from accord.controller import v1 as controller_v1
 from accord.report.text import clock, duration
 

@@ -12,8 +12,8 @@ from tests.support.sdk import FAST, PATIENT, Engine, port_of, serve
 import accord
 from accord import errors
 from accord._calls import Attempts
-from accord.areas import models, preferences, reward, rollout, runs, trainer
 from accord.preference import v1 as preference_v1
+from accord.resources import models, preferences, reward, rollout, runs, trainer
 from accord.rollout import v1 as rollout_v1
 from accord.trainer import v1 as trainer_v1
 from accord.types import v1 as types_v1

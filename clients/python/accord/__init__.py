@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from accord.client import Client as Client
     from accord.conversations import conversation as conversation
     from accord.errors import AccordError as AccordError
-    from accord.replicas import Replicas as Replicas
+    from accord.replicas.client import Replicas as Replicas
     from accord.runfile import load_run as load_run
     from accord.sync import SyncClient as SyncClient
 
 _WHERE = {
     "AccordError": "accord.errors",
     "Client": "accord.client",
-    "Replicas": "accord.replicas",
+    "Replicas": "accord.replicas.client",
     "RetryPolicy": "accord._calls",
     "SyncClient": "accord.sync",
     "TLS": "accord.channel",

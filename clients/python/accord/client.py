@@ -10,16 +10,16 @@ from typing import Self
 import grpc.aio
 
 from accord import _calls, discovery
-from accord.areas.annotators import Annotators
-from accord.areas.models import Models
-from accord.areas.preferences import Preferences
-from accord.areas.reward import Reward
-from accord.areas.rollout import Rollout
-from accord.areas.runs import Runs
-from accord.areas.trainer import Trainer
-from accord.areas.usage import Usage
 from accord.channel import TLS, open_channel
 from accord.errors import FailedPrecondition
+from accord.resources.annotators import Annotators
+from accord.resources.models import Models
+from accord.resources.preferences import Preferences
+from accord.resources.reward import Reward
+from accord.resources.rollout import Rollout
+from accord.resources.runs import Runs
+from accord.resources.trainer import Trainer
+from accord.resources.usage import Usage
 
 
 class Client:

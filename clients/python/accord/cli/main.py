@@ -9,10 +9,11 @@ from typing import Annotated
 
 import typer
 
-from accord.cli import (
+from accord.cli.commands import (
     annotate,
     annotators,
     conformance,
+    console,
     gc,
     models,
     preferences,
@@ -22,7 +23,6 @@ from accord.cli import (
     sample,
     trace,
     up,
-    web,
 )
 from accord.cli.options import Interrupted, Options
 
@@ -38,7 +38,7 @@ app.command("run")(run.run)
 app.add_typer(runs.app, name="runs")
 app.add_typer(preferences.app, name="preferences")
 app.command("annotate")(annotate.annotate)
-app.add_typer(web.app, name="console")
+app.add_typer(console.app, name="console")
 app.add_typer(annotators.app, name="annotators")
 app.command("sample")(sample.sample)
 app.add_typer(models.app, name="models")
@@ -97,7 +97,7 @@ def invoke(arguments: Sequence[str]) -> int:
     except Exception as error:  # the outermost frame: every error becomes one line and an exit code
         if "--debug" in arguments:
             raise
-        from accord.cli.failures import explain
+        from accord.cli.render.failures import explain
 
         print(f"accord: {explain(error)}", file=sys.stderr)
         return 1

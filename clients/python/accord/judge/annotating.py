@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from accord.areas.preferences import Preferences
 from accord.judge.model import JudgeModel
 from accord.judge.verdict import Unreadable, compare, rank
 from accord.preference import v1 as preference_v1
+from accord.resources.preferences import Preferences
 
 LEASE_SECONDS = 600.0
 

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
-from accord.areas.rollout import Rollout
 from accord.conversations import conversation
 from accord.errors import Unavailable
+from accord.resources.rollout import Rollout
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from accord.controller import v1 as controller_v1
-from accord.report.model import Drawing
+from accord.report.model import Dispatch
 from accord.report.names import stage_name
 
 _TAKEN = (controller_v1.SWAP_STATE_SHIFTED, controller_v1.SWAP_STATE_DONE)
 
 
-def drawings(run: controller_v1.Run, events: Iterable[controller_v1.RunEvent]) -> tuple[Drawing, ...]:
+def drawings(run: controller_v1.Run, events: Iterable[controller_v1.RunEvent]) -> tuple[Dispatch, ...]:
     """What the run began with, then each that was to take over, in order. Where in the run that was is known from its
     events."""
     status = run.status
     decided = {int(e.metrics.get("swap", 0)): e for e in events if e.kind in ("swap_shifted", "swap_refused")}
-    found = [Drawing(_described(_first(status)))]
+    found = [Dispatch(_described(_first(status)))]
     for swap in status.swaps:
         event = decided.get(swap.number)
         found.append(
-            Drawing(
+            Dispatch(
                 _described(swap.services),
                 taken=swap.state in _TAKEN,
                 reason=(swap.reason or "REFUSED") if swap.state == controller_v1.SWAP_STATE_REFUSED else "",

@@ -18,7 +18,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class Dispatch:
     """What drew the run's samples (`vllm`, `2 x transformers`) from a point on; the first from the beginning.
 
     Not `taken`: it was refused for `reason`, or is not in yet. `iteration`: None where the events were not asked for.
@@ -122,7 +122,7 @@ class Report:
     steps: tuple[Step, ...]
     promoted_uri: str
     promoted_digest: str
-    drawings: tuple[Drawing, ...] = ()
+    drawings: tuple[Dispatch, ...] = ()
 
     @property
     def base(self) -> Iteration | None:

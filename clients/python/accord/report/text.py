@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from accord.report.model import Drawing
+from accord.report.model import Dispatch
 
 NOT_MEASURED = "–"
 STAGE_ORDER = ("prepare", "collect", "reward_model", "policy", "evaluate")
@@ -51,12 +51,12 @@ def clock(seconds: float | None) -> str:
     return f"{f'{whole // 3600}:' if whole >= 3600 else ''}{minutes}:{whole % 60:02d}"
 
 
-def drawn_by(drawings: Sequence[Drawing]) -> str:
+def drawn_by(drawings: Sequence[Dispatch]) -> str:
     """`transformers; from iteration 1, policy, step 12: vllm; sglang refused (NOT_CONFORMING)`."""
     return "; ".join(_drawing(drawing, first=not index) for index, drawing in enumerate(drawings))
 
 
-def _drawing(drawing: Drawing, *, first: bool) -> str:
+def _drawing(drawing: Dispatch, *, first: bool) -> str:
     where = f"iteration {drawing.iteration}" if drawing.iteration is not None else ""
     where += f", {drawing.stage.replace('_', ' ')}" if where and drawing.stage else ""
     where += f", step {drawing.step}" if where and drawing.step else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from accord.cli.people import kind_name
+from accord.cli.render.people import kind_name
 from accord.client import Client
 from accord.controller import v1 as controller_v1
 from accord.preference import v1 as preference_v1
@@ -126,7 +126,7 @@ def people_table(origins: dict[str, Any]) -> Table:
     """Who a snapshot's records come from."""
     from rich.table import Table
 
-    from accord.cli.console import clean
+    from accord.cli.render.output import clean
 
     table = Table(f"annotators of {short(origins['digest'])}", "kind")
     table.add_column("records", justify="right")

@@ -68,7 +68,7 @@ def revoke(
     context: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", help="Who was invited.")]
 ) -> None:
     """End every link of NAME, and the sessions that they opened."""
-    from accord.cli.console import note
+    from accord.cli.render.output import note
 
     ended = _call(options(context).state_dir, "/api/revoke", {"name": name})["revoked"]
     note(f"{ended} {'link' if ended == 1 else 'links'} of {name} ended.")
@@ -79,7 +79,7 @@ def invites(context: typer.Context, format: Annotated[Format, typer.Option("--fo
     """List who was invited."""
     from rich.table import Table
 
-    from accord.cli.console import out, print_json
+    from accord.cli.render.output import out, print_json
 
     found = _call(options(context).state_dir, "/api/invites")["invites"]
     if format is Format.json:
@@ -144,7 +144,7 @@ def _running(state_dir: Path) -> ServiceRecord:
 async def _serve(state_dir: Path, flags: list[str]) -> int:
     """The services that the console needs, and the console in front of them, until Ctrl-C."""
     from accord import discovery
-    from accord.cli.session import open_session
+    from accord.cli.local.session import open_session
     from accord.errors import FailedPrecondition
 
     found = discovery.read(state_dir, "console")

@@ -13,7 +13,7 @@ from accord.cli.options import options, run_async
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from accord.cli.session import Session
+    from accord.cli.local.session import Session
     from accord.discovery import ServiceRecord
 
 REFRESH_SECONDS = 1.0
@@ -33,15 +33,15 @@ def up(
 
 async def _up(state_dir: Path, names: list[str], console: bool) -> int:
     from accord import discovery
-    from accord.cli import process
-    from accord.cli.console import err, note, out
-    from accord.cli.session import open_session
+    from accord.cli.local import controller_process
+    from accord.cli.local.session import open_session
+    from accord.cli.render.output import err, note, out
 
     unknown = [name for name in names if name not in discovery.SERVICES or name == "controller"]
     if unknown:
         known = ", ".join(name for name in discovery.SERVICES if name != "controller")
         raise typer.BadParameter(f"there is no service {unknown[0]}; there is: {known}", param_hint="SERVICE")
-    running = process.find(state_dir)
+    running = controller_process.find(state_dir)
     async with open_session(state_dir) as session:
         if running is not None:
             with err().status("Starting what is not up ..."):
@@ -56,8 +56,8 @@ async def _keep_up(session: Session, names: list[str], console: bool) -> int:
     """Shows the services until Ctrl-C (0) or until the controller dies (1)."""
     from rich.live import Live
 
-    from accord.cli.console import err, note
-    from accord.cli.follow import interrupts
+    from accord.cli.render.follow import interrupts
+    from accord.cli.render.output import err, note
 
     live_view = err().is_terminal
     seen: dict[str, str] = {}
@@ -100,8 +100,8 @@ def _has_console() -> bool:
 async def _console(state_dir: Path) -> None:
     """Keeps the web console up until cancelled, says how to enter, and why where it does not come up."""
     from accord import discovery
-    from accord.cli.console import note
-    from accord.cli.web import keep_console
+    from accord.cli.commands.console import keep_console
+    from accord.cli.render.output import note
 
     log = state_dir / "logs" / "console.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -131,7 +131,7 @@ async def _pause(stop: asyncio.Queue[int]) -> None:
 
 
 def _announce_changes(records: dict[str, ServiceRecord | None], seen: dict[str, str]) -> None:
-    from accord.cli.console import note
+    from accord.cli.render.output import note
 
     for name, record in records.items():
         state = f"up at {record.address}, process {record.pid}" if record else "down"
@@ -169,7 +169,7 @@ def _table(records: dict[str, ServiceRecord | None]) -> Table:
 def _memory(pid: int) -> str:
     import psutil
 
-    from accord.cli.gc import size
+    from accord.cli.commands.gc import size
 
     try:
         return size(psutil.Process(pid).memory_info().rss)

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from accord.areas.preferences import Preferences
-from accord.cli import judging
-from accord.cli.annotation_view import show_task
-from accord.cli.console import note
-from accord.cli.keys import END, Keys
+from accord.cli.annotate import answers
+from accord.cli.annotate.keys import END, Keys
+from accord.cli.annotate.view import show_task
 from accord.cli.options import Interrupted
+from accord.cli.render.output import note
 from accord.errors import FailedPrecondition, NotFound
 from accord.preference import v1 as preference_v1
+from accord.resources.preferences import Preferences
 
 LEASE_SECONDS = 600.0
 T = TypeVar("T")
@@ -98,10 +98,10 @@ async def _one(
         question = (
             f"Best first, = for ties, such as {' '.join(str(n + 1) for n in range(len(shown)))}   (s skip, q quit): "
         )
-        feedback.ranking.CopyFrom(await _ask(keys, question, lambda line: judging.ranking(shown, line)))
+        feedback.ranking.CopyFrom(await _ask(keys, question, lambda line: answers.ranking(shown, line)))
     else:
-        question = f"From {judging.WORST}, the worst, to {judging.BEST}   (s skip, q quit): "
-        feedback.rating.CopyFrom(await _ask(keys, question, lambda line: judging.rating(shown[0], line)))
+        question = f"From {answers.WORST}, the worst, to {answers.BEST}   (s skip, q quit): "
+        feedback.rating.CopyFrom(await _ask(keys, question, lambda line: answers.rating(shown[0], line)))
     try:
         await service.submit(feedback, lease_id=lease.lease_id)
         tally.answered += 1
@@ -119,7 +119,7 @@ async def _compare(keys: Keys, shown: list[str]) -> preference_v1.Comparison:
         if key == "s":
             raise Skip
         if key in ("1", "2", "t"):
-            return judging.comparison(shown, key)
+            return answers.comparison(shown, key)
         note("Press 1, 2, t, s or q.")
 
 

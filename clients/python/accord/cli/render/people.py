@@ -70,7 +70,7 @@ def quality_tables(kind: dict[str, Any]) -> list[Table]:
     """The tables of one kind: totals, annotators, windows."""
     from rich.table import Table
 
-    from accord.cli.console import clean
+    from accord.cli.render.output import clean
 
     totals = Table(f"{kind['kind']} annotators", show_header=True)
     totals.add_column(justify="right")

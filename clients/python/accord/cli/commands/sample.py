@@ -50,8 +50,8 @@ def sample(
 async def _sample(
     state_dir: Path, name: str, prompt: rollout_v1.Prompt, count: int, sampling: types_v1.SamplingParams, format: Format
 ) -> None:
-    from accord.cli.console import clean, err, print_json
-    from accord.cli.session import open_session
+    from accord.cli.local.session import open_session
+    from accord.cli.render.output import clean, err, print_json
 
     async with open_session(state_dir) as session:
         model = await session.client.models.get(name)

@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from accord import discovery
-from accord.cli import process
-from accord.cli.process import Controller
+from accord.cli.local import controller_process
+from accord.cli.local.controller_process import Controller
 from accord.client import Client
 
 
@@ -37,7 +37,7 @@ class Session:
 @asynccontextmanager
 async def open_session(state_dir: Path) -> AsyncIterator[Session]:
     """The controller of `state_dir`: the one that runs, else one that is started and at the end stopped again."""
-    controller = process.find(state_dir) or await process.start(state_dir)
+    controller = controller_process.find(state_dir) or await controller_process.start(state_dir)
     async with AsyncExitStack() as stack:
         session: Session | None = None
 

@@ -10,7 +10,7 @@ import typer
 from accord.cli.options import Interrupted, options, run_async
 
 if TYPE_CHECKING:
-    from accord.cli.session import Session
+    from accord.cli.local.session import Session
     from accord.controller import v1 as controller_v1
 
 
@@ -46,8 +46,8 @@ def run(
 async def _run(
     state_dir: Path, target: str | None, overrides: list[str], resume: bool, detach: bool, report_file: Path | None
 ) -> int:
-    from accord.cli.console import note
-    from accord.cli.session import open_session
+    from accord.cli.local.session import open_session
+    from accord.cli.render.output import note
     from accord.runfile import load_run
 
     # A wrong file is told before anything is started.
@@ -103,9 +103,9 @@ async def _resume(session: Session, target: str | None) -> tuple[str, int]:
 
 
 async def _follow(session: Session, run_id: str, after: int, report_file: Path | None) -> int:
-    from accord.cli.console import note
-    from accord.cli.follow import Ending, follow, interrupts
-    from accord.cli.progress import Progress
+    from accord.cli.render.follow import Ending, follow, interrupts
+    from accord.cli.render.output import note
+    from accord.cli.render.progress import Progress
 
     resume = f"accord run --resume {run_id}"
     run = await session.client.runs.get(run_id)
@@ -140,8 +140,8 @@ async def _state(session: Session, run_id: str) -> str:
 
 async def _finish(session: Session, run_id: str, report_file: Path | None) -> int:
     """Prints what the run came to; 0 only where it succeeded."""
-    from accord.cli.console import note, out
-    from accord.cli.report import collect, write_html
+    from accord.cli.commands.report import collect, write_html
+    from accord.cli.render.output import note, out
     from accord.report.table import report_table
 
     report = await collect(session, run_id)

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from accord.cli.editing import edit
+from accord.cli.commands.edit import edit
+from accord.cli.commands.swap_engine import swap_engine
 from accord.cli.options import Format, Interrupted, options, run_async
-from accord.cli.swapping import swap_engine
 
 app = typer.Typer(help="Runs of this state folder.", no_args_is_help=True)
 app.command("swap-engine")(swap_engine)
@@ -26,9 +26,9 @@ def list_runs(context: typer.Context, format: FormatOption = Format.table) -> No
 
 
 async def _list(state_dir: Path, format: Format) -> None:
-    from accord.cli.console import out, print_json
-    from accord.cli.session import open_session
-    from accord.cli.shapes import run_summary
+    from accord.cli.local.session import open_session
+    from accord.cli.render.output import out, print_json
+    from accord.cli.render.shapes import run_summary
 
     async with open_session(state_dir) as session:
         rows = [run_summary(run) async for run in session.client.runs.list()]
@@ -58,9 +58,9 @@ def get(context: typer.Context, run: RunArgument, format: FormatOption = Format.
 
 
 async def _get(state_dir: Path, run_id: str, format: Format) -> None:
-    from accord.cli.console import out, print_json
-    from accord.cli.session import open_session
-    from accord.cli.shapes import run_full
+    from accord.cli.local.session import open_session
+    from accord.cli.render.output import out, print_json
+    from accord.cli.render.shapes import run_full
     from accord.report.report import build_report
     from accord.report.table import report_table
 
@@ -79,11 +79,11 @@ def watch(context: typer.Context, run: RunArgument, format: FormatOption = Forma
 
 
 async def _watch(state_dir: Path, run_id: str, format: Format) -> int:
-    from accord.cli.console import note, out
-    from accord.cli.follow import Ending, follow, interrupts
-    from accord.cli.progress import Progress
-    from accord.cli.session import open_session
-    from accord.cli.shapes import event_shape
+    from accord.cli.local.session import open_session
+    from accord.cli.render.follow import Ending, follow, interrupts
+    from accord.cli.render.output import note, out
+    from accord.cli.render.progress import Progress
+    from accord.cli.render.shapes import event_shape
     from accord.controller import v1 as controller_v1
     from accord.report.report import build_report
     from accord.report.table import report_table
@@ -126,9 +126,9 @@ def resume(context: typer.Context, run: RunArgument, format: FormatOption = Form
 
 
 async def _change(state_dir: Path, run_id: str, what: str, format: Format) -> None:
-    from accord.cli.console import note, print_json
-    from accord.cli.session import open_session
-    from accord.cli.shapes import run_summary
+    from accord.cli.local.session import open_session
+    from accord.cli.render.output import note, print_json
+    from accord.cli.render.shapes import run_summary
 
     async with open_session(state_dir) as session:
         runs = session.client.runs

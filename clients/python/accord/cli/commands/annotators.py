@@ -51,9 +51,9 @@ def withdraw(
 
 
 async def _list(state_dir: Path, format: Format) -> None:
-    from accord.cli.console import clean, out, print_json
-    from accord.cli.people import profile_shape
-    from accord.cli.session import service_client
+    from accord.cli.local.session import service_client
+    from accord.cli.render.output import clean, out, print_json
+    from accord.cli.render.people import profile_shape
 
     async with service_client(state_dir, "preference") as client:
         rows = [profile_shape(profile) async for profile in client.annotators.list()]
@@ -74,9 +74,9 @@ async def _list(state_dir: Path, format: Format) -> None:
 
 
 async def _change(state_dir: Path, how: str, name: str, kind: AnnotatorKind, reason: str) -> None:
-    from accord.cli.console import note
-    from accord.cli.people import annotator_of
-    from accord.cli.session import service_client
+    from accord.cli.local.session import service_client
+    from accord.cli.render.output import note
+    from accord.cli.render.people import annotator_of
 
     who = annotator_of(name, kind)
     async with service_client(state_dir, "preference") as client:
@@ -88,10 +88,10 @@ async def _change(state_dir: Path, how: str, name: str, kind: AnnotatorKind, rea
 
 
 async def _withdraw(state_dir: Path, name: str, kind: AnnotatorKind, reason: str, format: Format) -> None:
-    from accord.cli.console import note, out, print_json
-    from accord.cli.people import annotator_of, profile_shape
-    from accord.cli.session import open_session
-    from accord.cli.tracing import learnt, trained_shape, trained_table, use_shape
+    from accord.cli.local.session import open_session
+    from accord.cli.render.lineage import learnt, trained_shape, trained_table, use_shape
+    from accord.cli.render.output import note, out, print_json
+    from accord.cli.render.people import annotator_of, profile_shape
 
     async with open_session(state_dir) as session:
         client = await session.services("preference")

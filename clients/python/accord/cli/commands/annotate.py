@@ -63,17 +63,17 @@ def _login() -> str:
 
 
 async def _annotate(state_dir: Path, name: str, queue: str, count: int | None) -> None:
-    from accord.cli.annotation import annotate_tasks
-    from accord.cli.keys import Keys
-    from accord.cli.session import service_client
+    from accord.cli.annotate.keys import Keys
+    from accord.cli.annotate.session import annotate_tasks
+    from accord.cli.local.session import service_client
 
     async with service_client(state_dir, "preference") as client, Keys() as keys:
         await annotate_tasks(client.preferences, keys, name, queue, count)
 
 
 async def _judge(state_dir: Path, asked: Asked, name: str, queue: str, count: int | None) -> None:
-    from accord.cli.console import note
-    from accord.cli.session import open_session, service_client
+    from accord.cli.local.session import open_session, service_client
+    from accord.cli.render.output import note
     from accord.judge.annotating import Verdicts, judge_queue
     from accord.judge.endpoint import Endpoint
     from accord.judge.policy import policy_judge

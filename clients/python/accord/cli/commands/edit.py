@@ -32,10 +32,10 @@ def edit(
 
 
 async def _edit(state_dir: Path, target: str, overrides: list[str], wait: bool, format: Format) -> int:
-    from accord.cli.console import note, print_json
-    from accord.cli.session import open_session
-    from accord.cli.shapes import run_full
-    from accord.cli.swapping import STATES, until_over
+    from accord.cli.commands.swap_engine import STATES, until_over
+    from accord.cli.local.session import open_session
+    from accord.cli.render.output import note, print_json
+    from accord.cli.render.shapes import run_full
     from accord.runfile import load_edits, load_run
 
     whole = Path(target).is_file()

@@ -20,11 +20,11 @@ from types import TracebackType
 from typing import Self
 
 from accord import _calls
-from accord._drawing import Drawing, Prompts
-from accord._replica import OnLost, Pool, Replica, find
-from accord.areas.rollout import Rollout
 from accord.channel import TLS, open_channel
 from accord.errors import AccordError, FailedPrecondition, InvalidArgument
+from accord.replicas.dispatch import Dispatch, Prompts
+from accord.replicas.replica import OnLost, Pool, Replica, find
+from accord.resources.rollout import Rollout
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 
@@ -165,7 +165,7 @@ class Replicas:
         if sessions and len(sessions) != len(prompts):
             raise InvalidArgument.at("sessions", f"are {len(sessions)} for {len(prompts)} prompts")
         end = time.monotonic() + timeout
-        drawing = Drawing(
+        drawing = Dispatch(
             self._pool,
             prompts,
             options,

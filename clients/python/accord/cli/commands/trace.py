@@ -69,9 +69,9 @@ def snapshot(
 
 
 async def _model(state_dir: Path, name: str, format: Format) -> None:
-    from accord.cli.console import out, print_json
-    from accord.cli.session import open_session
-    from accord.cli.tracing import answers_table, people_table, steps_table
+    from accord.cli.local.session import open_session
+    from accord.cli.render.lineage import answers_table, people_table, steps_table
+    from accord.cli.render.output import out, print_json
 
     async with open_session(state_dir) as session:
         client = await session.services("preference")
@@ -91,7 +91,7 @@ async def _model(state_dir: Path, name: str, format: Format) -> None:
 
 async def _lineage(client: Any, name: str) -> dict[str, Any]:
     """`steps`, `base`, and the origins of the preference snapshots on the way."""
-    from accord.cli.tracing import origins_shape, step_shape
+    from accord.cli.render.lineage import origins_shape, step_shape
     from accord.errors import InvalidArgument, NotFound
 
     try:
@@ -108,9 +108,9 @@ async def _lineage(client: Any, name: str) -> dict[str, Any]:
 
 
 async def _answer(state_dir: Path, completion_id: str, format: Format) -> None:
-    from accord.cli.console import clean, out, print_json
-    from accord.cli.session import open_session
-    from accord.cli.tracing import learnt, steps_table, trained_shape, trained_table, use_shape
+    from accord.cli.local.session import open_session
+    from accord.cli.render.lineage import learnt, steps_table, trained_shape, trained_table, use_shape
+    from accord.cli.render.output import clean, out, print_json
     from accord.errors import NotFound
 
     async with open_session(state_dir) as session:
@@ -154,10 +154,10 @@ async def _answer(state_dir: Path, completion_id: str, format: Format) -> None:
 
 
 async def _uses(state_dir: Path, subject: dict[str, Any], format: Format) -> None:
-    from accord.cli.console import out, print_json
-    from accord.cli.people import annotator_of, profile_shape
-    from accord.cli.session import open_session
-    from accord.cli.tracing import learnt, trained_shape, trained_table, use_shape
+    from accord.cli.local.session import open_session
+    from accord.cli.render.lineage import learnt, trained_shape, trained_table, use_shape
+    from accord.cli.render.output import out, print_json
+    from accord.cli.render.people import annotator_of, profile_shape
 
     async with open_session(state_dir) as session:
         client = await session.services("preference")
@@ -179,9 +179,9 @@ async def _uses(state_dir: Path, subject: dict[str, Any], format: Format) -> Non
 
 
 async def _snapshot(state_dir: Path, digest: str, format: Format) -> None:
-    from accord.cli.console import out, print_json
-    from accord.cli.session import open_session
-    from accord.cli.tracing import answers_table, origins_shape, people_table, trained_shape, trained_table
+    from accord.cli.local.session import open_session
+    from accord.cli.render.lineage import answers_table, origins_shape, people_table, trained_shape, trained_table
+    from accord.cli.render.output import out, print_json
 
     async with open_session(state_dir) as session:
         client = await session.services("preference")

@@ -87,9 +87,9 @@ def import_(
 
 async def _import(state_dir: Path, files: list[Path], given: dict[str, str], as_json: bool) -> None:
     from accord import formats
-    from accord.cli.console import err, note, out, print_json
-    from accord.cli.exporting import located
-    from accord.cli.session import service_client
+    from accord.cli.local.session import service_client
+    from accord.cli.render.output import err, note, out, print_json
+    from accord.cli.render.records import located
 
     # Everything is read and checked before anything is started or sent.
     parsed = []
@@ -161,9 +161,9 @@ async def _export(
     import sys
 
     from accord import formats
-    from accord.cli.console import err, note
-    from accord.cli.exporting import chosen, records_of
-    from accord.cli.session import service_client
+    from accord.cli.local.session import service_client
+    from accord.cli.render.output import err, note
+    from accord.cli.render.records import chosen, records_of
 
     async with service_client(state_dir, "preference") as client:
         with err().status("Reading ..."):
@@ -194,9 +194,9 @@ def stats(
 
 
 async def _stats(state_dir: Path, format: Format) -> None:
-    from accord.cli.console import out, print_json
-    from accord.cli.exporting import stats_shape
-    from accord.cli.session import service_client
+    from accord.cli.local.session import service_client
+    from accord.cli.render.output import out, print_json
+    from accord.cli.render.records import stats_shape
 
     async with service_client(state_dir, "preference") as client:
         shape = stats_shape(await client.preferences.stats())
@@ -237,9 +237,9 @@ def quality(
 
 
 async def _quality(state_dir: Path, queues: list[str], sources: list[str], window: float, format: Format) -> None:
-    from accord.cli.console import out, print_json
-    from accord.cli.people import quality_shape, quality_tables
-    from accord.cli.session import service_client
+    from accord.cli.local.session import service_client
+    from accord.cli.render.output import out, print_json
+    from accord.cli.render.people import quality_shape, quality_tables
 
     async with service_client(state_dir, "preference") as client:
         found = await client.annotators.quality(queues=queues, sources=sources, window_seconds=window * 60)

@@ -23,9 +23,9 @@ def list_models(
 
 
 async def _list(state_dir: Path, format: Format) -> None:
-    from accord.cli.console import out, print_json
-    from accord.cli.session import open_session
-    from accord.cli.shapes import model_shape
+    from accord.cli.local.session import open_session
+    from accord.cli.render.output import out, print_json
+    from accord.cli.render.shapes import model_shape
     from accord.report.text import number
 
     async with open_session(state_dir) as session:
@@ -80,8 +80,8 @@ def _login() -> str:
 
 
 async def _put_in_force(state_dir: Path, name: str, reason: str, *, back: bool) -> None:
-    from accord.cli.console import note
-    from accord.cli.session import open_session
+    from accord.cli.local.session import open_session
+    from accord.cli.render.output import note
     from accord.errors import NotFound
 
     async with open_session(state_dir) as session:
@@ -107,9 +107,9 @@ def export(
 
 
 async def _export(state_dir: Path, name: str, destination: Path) -> None:
-    from accord.cli.console import note
-    from accord.cli.export import export_model, refuse_existing
-    from accord.cli.session import open_session
+    from accord.cli.local.model_export import export_model, refuse_existing
+    from accord.cli.local.session import open_session
+    from accord.cli.render.output import note
 
     refuse_existing(destination)
     async with open_session(state_dir) as session:

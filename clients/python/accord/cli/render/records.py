@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from accord.areas.preferences import Preferences
 from accord.errors import FailedPrecondition, InvalidArgument, NotFound
 from accord.formats.lines import at
 from accord.formats.reading import ParsedFile
 from accord.preference import v1 as preference_v1
+from accord.resources.preferences import Preferences
 
 FORMS = {"comparison": "pairs", "ranking": "rankings", "rating": "ratings", None: "prompts"}
 SPLITS = {"train": preference_v1.SPLIT_TRAIN, "heldout": preference_v1.SPLIT_HELDOUT}

@@ -9,7 +9,7 @@ from rich.columns import Columns
 from rich.panel import Panel
 from rich.text import Text
 
-from accord.cli.console import clean, err
+from accord.cli.render.output import clean, err
 from accord.preference import v1 as preference_v1
 from accord.types import v1 as types_v1
 

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from enum import Enum
 
-from accord.cli.console import err, note
+from accord.cli.local.session import Session
 from accord.cli.options import receiving
-from accord.cli.progress import Progress, render, said
-from accord.cli.session import Session
+from accord.cli.render.output import err, note
+from accord.cli.render.progress import Progress, render, said
 from accord.controller import v1 as controller_v1
 from accord.errors import Unavailable
 

@@ -10,7 +10,6 @@ from contextlib import aclosing
 from functools import partial
 from itertools import groupby
 
-from accord._replica import Pool, Replica, Share, choose
 from accord.errors import (
     AccordError,
     DeadlineExceeded,
@@ -18,6 +17,7 @@ from accord.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from accord.replicas.replica import Assignment, Pool, Replica, choose
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 
@@ -26,7 +26,7 @@ _ELSEWHERE = ("NO_WEIGHTS", "VERSION_MISMATCH", "LEASE_HELD", "OVERLOADED")
 Prompts = Sequence[rollout_v1.Prompt | types_v1.Conversation | str]
 
 
-class Drawing:
+class Dispatch:
     """The samples of one call. Whatever happens on the way, each index is yielded once."""
 
     def __init__(
@@ -54,9 +54,9 @@ class Drawing:
         # Whether some index may be owed by two.
         self._hedged = False
         # Those that are being drawn now, and the tasks that do.
-        self._shares: list[Share] = []
+        self._shares: list[Assignment] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._arrived: asyncio.Queue[rollout_v1.GenerateResponse | Share | BaseException] = asyncio.Queue()
+        self._arrived: asyncio.Queue[rollout_v1.GenerateResponse | Assignment | BaseException] = asyncio.Queue()
 
     async def responses(self, missing: set[int]) -> AsyncGenerator[rollout_v1.GenerateResponse, None]:
         """One for each index of `missing`; closing it ends what is being drawn."""
@@ -69,7 +69,7 @@ class Drawing:
                     continue
                 if isinstance(event, BaseException):
                     raise event
-                if isinstance(event, Share):
+                if isinstance(event, Assignment):
                     drawn = {index for share in self._shares for index in share.left}
                     if owed := (event.left & missing) - drawn:
                         await self._hand_out(owed, event.error)
@@ -106,10 +106,10 @@ class Drawing:
 
     def _begin(self, indices: set[int], able: Sequence[Replica]) -> None:
         """Asks replicas of `able` for the indices."""
-        shares: dict[str, Share] = {}
+        shares: dict[str, Assignment] = {}
         for prompt, mine in groupby(sorted(indices), lambda index: index // self._n):
             replica = choose(able, self._sessions[prompt] if self._sessions else "")
-            shares.setdefault(replica.address, Share(replica, set(), self._tokens)).add(mine)
+            shares.setdefault(replica.address, Assignment(replica, set(), self._tokens)).add(mine)
         for share in shares.values():
             self._shares.append(share)
             task = share.task = asyncio.create_task(self._draw(share))
@@ -136,7 +136,7 @@ class Drawing:
                 self._pool.hedged_samples += len(share.left)
                 self._begin(set(share.left), able)
 
-    def _due(self, share: Share) -> float:
+    def _due(self, share: Assignment) -> float:
         """When a share has been silent for too long."""
         return share.heard + (self._pool.hedge_seconds if self._pool.hedge_seconds is not None else math.inf)
 
@@ -148,7 +148,7 @@ class Drawing:
             self._troubled_since = time.monotonic()
         return min(self._end, self._troubled_since + self._pool.patience_seconds)
 
-    async def _draw(self, share: Share) -> None:
+    async def _draw(self, share: Assignment) -> None:
         """Asks a replica for its share; tells the error that ends the call."""
         replica, asked = share.replica, sorted(share.left)
         everything = len(asked) == len(self._prompts) * self._n
@@ -173,7 +173,7 @@ class Drawing:
         except AccordError as error:
             self._arrived.put_nowait(error)
 
-    def _ended(self, share: Share, _task: asyncio.Task[None]) -> None:
+    def _ended(self, share: Assignment, _task: asyncio.Task[None]) -> None:
         """However it ended, also before it began: tells what is still owed."""
         replica = share.replica
         self._shares.remove(share)
@@ -183,7 +183,7 @@ class Drawing:
         if share.error is not None:
             self._arrived.put_nowait(share)
 
-    async def _next(self) -> rollout_v1.GenerateResponse | Share | BaseException | None:
+    async def _next(self) -> rollout_v1.GenerateResponse | Assignment | BaseException | None:
         """What happens next; None: a share has been silent for too long."""
         if not self._arrived.empty():
             return self._arrived.get_nowait()

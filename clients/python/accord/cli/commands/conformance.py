@@ -54,7 +54,7 @@ async def _conformance(
     format: Format,
 ) -> int:
     """How many checks were not met."""
-    from accord.cli.console import note, out, print_json
+    from accord.cli.render.output import note, out, print_json
     from accord.conformance.check import Outcome, Verdict
     from accord.conformance.reference import reference_named
     from accord.conformance.suite import conformance as suite

@@ -20,8 +20,8 @@ def gc(
 
 
 async def _gc(state_dir: Path, dry_run: bool, format: Format) -> None:
-    from accord.cli.console import out, print_json
-    from accord.cli.session import open_session
+    from accord.cli.local.session import open_session
+    from accord.cli.render.output import out, print_json
 
     async with open_session(state_dir) as session:
         answer = await session.client.runs.collect_garbage(dry_run)

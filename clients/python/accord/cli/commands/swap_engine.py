@@ -11,7 +11,7 @@ import typer
 from accord.cli.options import Format, options, run_async
 
 if TYPE_CHECKING:
-    from accord.cli.session import Session
+    from accord.cli.local.session import Session
     from accord.controller import v1 as controller_v1
 
 # What a swap comes to, by state.
@@ -67,8 +67,8 @@ async def _swap(
     wait: bool,
     format: Format,
 ) -> int:
-    from accord.cli.console import note, print_json
-    from accord.cli.session import open_session
+    from accord.cli.local.session import open_session
+    from accord.cli.render.output import note, print_json
 
     async with open_session(state_dir) as session:
         after = max([event.sequence async for event in session.client.runs.events(run_id)], default=0)
@@ -88,7 +88,7 @@ async def until_over(
     session: Session, run_id: str, number: int, after: int, *, quiet: bool
 ) -> controller_v1.EngineSwap:
     """The swap when it is over, or when the run is not at work any more. Tells what happens to it."""
-    from accord.cli.console import note
+    from accord.cli.render.output import note
 
     async for event in session.client.runs.watch(run_id, after_sequence=after):
         if event.kind.startswith("swap_"):

@@ -13,7 +13,7 @@ import typer
 from accord.cli.options import options, run_async
 
 if TYPE_CHECKING:
-    from accord.cli.session import Session
+    from accord.cli.local.session import Session
     from accord.report.model import Report
 
 
@@ -41,9 +41,9 @@ def report(
 
 
 async def _report(state_dir: Path, run_id: str, format: ReportFormat, output: Path | None) -> None:
-    from accord.cli.console import note, out, print_json
-    from accord.cli.files import write_text
-    from accord.cli.session import open_session
+    from accord.cli.local.files import write_text
+    from accord.cli.local.session import open_session
+    from accord.cli.render.output import note, out, print_json
     from accord.report.json_form import report_json
     from accord.report.table import report_table
 
@@ -80,7 +80,7 @@ async def collect(session: Session, run_id: str) -> Report:
 
 def write_html(found: Report, output: Path | None) -> Path | None:
     """Writes the HTML report and returns its path; None where the plotting libraries are not installed."""
-    from accord.cli.files import write_text
+    from accord.cli.local.files import write_text
 
     if not _plots_installed():
         return None

@@ -11,8 +11,8 @@ from hashlib import sha256
 
 import grpc.aio
 
-from accord.areas.rollout import Rollout
 from accord.errors import AccordError, AlreadyExists, NotFound, ResourceExhausted, Unimplemented
+from accord.resources.rollout import Rollout
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 
@@ -23,7 +23,7 @@ OnLost = Callable[[str, AccordError], None]
 
 
 @dataclass
-class Share:
+class Assignment:
     """What one replica was asked for: `left` are the indices that it still owes, each `tokens` at most; `heard` is when
     it was begun or brought something last, seconds of the monotonic clock."""
 

@@ -1,0 +1,1 @@
+"""What the command line does on this machine: the controller's process, files."""

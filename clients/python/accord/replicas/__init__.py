@@ -1,0 +1,1 @@
+"""Several rollout services used as one."""
