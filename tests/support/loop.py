@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -62,9 +62,10 @@ def tiny_run(run_id: str, model: Path, prompts: Path, **changes: object) -> cont
 class Controller:
     """`python -m accord_controller` on a state folder; it starts the services that it needs."""
 
-    def __init__(self, state_dir: Path, *flags: str) -> None:
+    def __init__(self, state_dir: Path, *flags: str, environment: Mapping[str, str] | None = None) -> None:
         self.state_dir = state_dir
         self._flags = flags
+        self._environment = {**QUIET, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> str:
@@ -86,7 +87,7 @@ class Controller:
                 [sys.executable, "-m", "accord_controller", "--state-dir", str(self.state_dir), *self._flags],
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **QUIET},
+                env={**os.environ, **self._environment},
                 start_new_session=True,
             )
 
