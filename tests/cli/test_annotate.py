@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from tests.cli.command import accord_command, lines, preference_service
-from tests.cli.terminal import Terminal, terminal
+from tests.support.command import accord_command, lines, preference_service
+from tests.support.terminal import Terminal, terminal
 
 import accord
 from accord.preference import v1 as preference_v1

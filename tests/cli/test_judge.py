@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.cli.command import accord_command, preference_service
 from tests.cli.test_annotate import add_tasks, stored
+from tests.support.command import accord_command, preference_service
 from tests.support.judge_peer import peer
 
 from accord.conversations import conversation

@@ -6,7 +6,7 @@ import getpass
 import json
 from pathlib import Path
 
-from tests.cli.command import accord_command
+from tests.support.command import accord_command
 from tests.support.controller import add_model, add_run, controller_client, open_store
 
 

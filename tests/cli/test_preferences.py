@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.cli.command import accord_command, lines, preference_service
+from tests.support.command import accord_command, lines, preference_service
 
 PAIRS = [
     {"prompt": "How are you?", "chosen": "Fine, thanks.", "rejected": "Go away.", "source": "test"},

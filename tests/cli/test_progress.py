@@ -6,7 +6,7 @@ import io
 from collections import deque
 
 from rich.console import Console
-from tests.cli.example_run import events
+from tests.support.example_run import events
 
 from accord.cli.commands.gc import size
 from accord.cli.render.output import clean

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.cli.command import accord_command, preference_service
-from tests.cli.loop_services import controller_here
+from tests.support.command import accord_command, preference_service
+from tests.support.loop_services import controller_here
 
 import accord
 from accord.preference import v1 as preference_v1

@@ -9,7 +9,7 @@ import re
 from html.parser import HTMLParser
 
 from rich.console import Console
-from tests.cli.example_run import HOSTILE, events, finished_run
+from tests.support.example_run import HOSTILE, events, finished_run
 
 from accord.controller import v1 as controller_v1
 from accord.report.figures import figures

@@ -9,9 +9,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from tests.cli.command import Ran, accord_command
-from tests.cli.loop_services import controller_here, loop_services, write_run
-from tests.cli.terminal import terminal
+from tests.support.command import Ran, accord_command
+from tests.support.loop_services import controller_here, loop_services, write_run
+from tests.support.terminal import terminal
 
 from accord import discovery
 from accord.digest import weights_digest

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.cli.command import accord_command
+from tests.support.command import accord_command
 
 from accord.cli.main import app, invoke
 

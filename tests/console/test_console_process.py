@@ -16,8 +16,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx2
-from tests.cli.command import accord_command, preference_service
 from tests.support.certificates import make_certificate
+from tests.support.command import accord_command, preference_service
 
 from accord import discovery
 

@@ -16,7 +16,7 @@ import pytest
 from google.api import field_behavior_pb2
 from google.protobuf.descriptor import FieldDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from reflected import Reflected, details, reflecting
+from tests.support.reflected import Reflected, details, reflecting
 
 USAGE = "accord.usage.v1.UsageService"
 HEALTH, REFLECTION = "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"

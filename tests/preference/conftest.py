@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from preference_desk import Desk
+from tests.support.preference_service import Desk
 
 from accord_preference.settings import PreferenceSettings
 

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 
 import pytest
-from preference_desk import Desk, person, request_id
+from tests.support.preference_service import Desk, person, request_id
 
 from accord.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from accord.preference import v1 as preference_v1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from preference_desk import Desk, pair, person, request_id
+from tests.support.preference_service import Desk, pair, person, request_id
 
 from accord.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 from accord.preference import v1 as preference_v1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from preference_desk import Desk, pair, request_id
+from tests.support.preference_service import Desk, pair, request_id
 
 from accord.errors import InvalidArgument
 from accord.formats import from_record

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from preference_desk import pair
+from tests.support.preference_service import pair
 
 from accord.preference import v1 as preference_v1
 from accord_preference.prompts import Prompts

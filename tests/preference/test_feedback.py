@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from preference_desk import Desk, conversation, pair, person
+from tests.support.preference_service import Desk, conversation, pair, person
 
 from accord.errors import AccordError, AlreadyExists, InvalidArgument, NotFound
 from accord.preference import v1 as preference_v1

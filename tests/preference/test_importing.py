@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from preference_desk import Desk, pair, person
+from tests.support.preference_service import Desk, pair, person
 
 from accord.channel import open_channel
 from accord.errors import AccordError, InvalidArgument
@@ -87,7 +87,7 @@ async def test_broken_stream_keeps_nothing(desk: Desk) -> None:
 SENDER = """
 import asyncio, os, sys
 sys.path.insert(0, sys.argv[2])
-from preference_desk import pair
+from tests.support.preference_service import pair
 from accord.channel import open_channel
 from accord.preference import v1 as preference_v1
 

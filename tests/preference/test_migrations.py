@@ -13,10 +13,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from preference_desk import Desk, pair, person
 from sqlalchemy import create_engine, inspect
 from sqlalchemy.engine import Connection
 from tests.support.postgresql import Postgres
+from tests.support.preference_service import Desk, pair, person
 
 import accord_preference
 from accord.preference import v1 as preference_v1

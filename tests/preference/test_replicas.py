@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from preference_desk import Desk
 from tests.support.postgresql import Postgres
+from tests.support.preference_service import Desk
 
 from accord.channel import open_channel
 from accord.preference import v1 as preference_v1

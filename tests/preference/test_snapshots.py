@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from preference_desk import Desk, pair, person
+from tests.support.preference_service import Desk, pair, person
 
 from accord.errors import FailedPrecondition, InvalidArgument, NotFound
 from accord.preference import v1 as preference_v1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from preference_desk import Desk, pair
+from tests.support.preference_service import Desk, pair
 
 from accord.errors import InvalidArgument
 from accord.preference import v1 as preference_v1

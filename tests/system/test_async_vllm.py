@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.support.generated import assert_none_too_stale, drawn_by_step
 from tests.support.loop import controller, finish, tiny_run, write_prompts
 from tests.support.tiny import make_tiny_model
-from tests.system.drawn import assert_none_too_stale, drawn_by_step
 
 from accord.controller import v1 as controller_v1
 

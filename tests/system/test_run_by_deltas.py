@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.support.generated import assert_whole
 from tests.support.loop import controller, finish, tiny_run, wait_for, write_prompts
-from tests.system.drawn import assert_whole
 
 from accord.controller import v1 as controller_v1
 

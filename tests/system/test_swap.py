@@ -6,9 +6,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.support.generated import assert_whole
 from tests.support.loop import controller, finish, tiny_run, wait_for, write_prompts
 from tests.support.sdk import Engine, serve
-from tests.system.drawn import assert_whole
 
 import accord
 from accord import discovery

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.support.generated import assert_whole
 from tests.support.loop import controller, finish, tiny_run, wait_for, write_prompts
 from tests.support.tiny import make_tiny_model
-from tests.system.drawn import assert_whole
 
 from accord.controller import v1 as controller_v1
 

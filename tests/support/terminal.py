@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.cli.command import COMMAND, environment
+from tests.support.command import COMMAND, environment
 
 _STYLES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
