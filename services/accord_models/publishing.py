@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from accord import atomic
 from accord.digest import weights_digest
 from accord_models.loading import torch_dtype
-from accord_runtime import atomic
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: str) -> str:

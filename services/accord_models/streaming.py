@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from accord import atomic
 from accord_models.loading import torch_dtype
 from accord_models.publishing import record_dtype
-from accord_runtime import atomic
 
 # Types as the safetensors format names them.
 NAMES = {

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from tests.runtime.test_server import Artifacts
 
+from accord import atomic
 from accord.digest import content_digest, weights_digest
 from accord.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
-from accord_runtime import atomic, plugins
+from accord_runtime import plugins
 from accord_runtime.artifacts import store
 from accord_runtime.serving.idempotency import Once
 from accord_runtime.serving.leases import LeaseTable

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from google.protobuf.message import Message
 
 from accord.controller import v1 as controller_v1
+from accord.names import stage_name
 from accord_controller.ledger.ledger import Ledger, M
 from accord_controller.store.store import Commit, Entry, Store
 
@@ -77,7 +78,7 @@ class RunRecorder:
             self.status.iteration, self.status.stage = iteration, stage
             self.status.step = self.status.total_steps = 0
         self.status.message = ""
-        await self._commit(events=[] if again else [NewEvent("stage_started", _stage_name(stage))])
+        await self._commit(events=[] if again else [NewEvent("stage_started", stage_name(stage))])
 
     async def record(self, key: str, message: Message, *happenings: NewEvent) -> None:
         """Records a small fact, once."""
@@ -158,8 +159,3 @@ class RunRecorder:
             message=happening.message,
             metrics=dict(happening.metrics),
         )
-
-
-def _stage_name(stage: controller_v1.Stage.ValueType) -> str:
-    """`reward_model` of STAGE_REWARD_MODEL."""
-    return controller_v1.Stage.Name(stage).removeprefix("STAGE_").lower()

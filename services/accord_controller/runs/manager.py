@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from accord.controller import v1 as controller_v1
 from accord.errors import FailedPrecondition
+from accord.names import state_name
 from accord_controller.launchers.launcher import Launcher
 from accord_controller.ledger.ledger import Ledger
 from accord_controller.ledger.recorder import RunRecorder
@@ -168,7 +169,7 @@ class RunManager:
 
 def ended(run: controller_v1.Run) -> FailedPrecondition:
     """The error for a run that is over."""
-    state = controller_v1.RunState.Name(run.status.state).removeprefix("RUN_STATE_").lower()
+    state = state_name(run.status.state)
     return FailedPrecondition(
         f"run {run.run_id} has {state}: it cannot go on or be stopped", reason="RUN_ENDED", metadata={"state": state}
     )

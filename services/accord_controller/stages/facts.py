@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from accord.controller import v1 as controller_v1
+from accord.names import stage_name
 from accord.preference import v1 as preference_v1
 from accord.reward import v1 as reward_v1
 from accord.trainer import v1 as trainer_v1
@@ -20,19 +21,6 @@ PROMPT_SNAPSHOT = key(0, "prepare", "prompt_snapshot")
 FEEDBACK = key(0, "prepare", "imported_feedback")
 ENGINE = key(0, "prepare", "engine")
 TRAINER = key(0, "prepare", "trainer")
-
-_NAMES = {
-    controller_v1.STAGE_PREPARE: "prepare",
-    controller_v1.STAGE_COLLECT: "collect",
-    controller_v1.STAGE_REWARD_MODEL: "reward_model",
-    controller_v1.STAGE_POLICY: "policy",
-    controller_v1.STAGE_EVALUATE: "evaluate",
-}
-
-
-def stage_name(stage: controller_v1.Stage.ValueType) -> str:
-    """As in keys and in `stage_seconds`."""
-    return _NAMES[stage]
 
 
 def result_key(iteration: int, stage: controller_v1.Stage.ValueType) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from accord.controller import v1 as controller_v1
+from accord.names import stage_name
 from accord.preference import v1 as preference_v1
 from accord.reward import v1 as reward_v1
 from accord.types import v1 as types_v1
@@ -86,7 +87,7 @@ async def finish_stage(
 ) -> None:
     """Records a stage's part of the iteration's result, with what it took."""
     status = work.journal.status
-    name = facts.stage_name(stage)
+    name = stage_name(stage)
     took = await _put_what_it_took(work, name, part)
     status.step = status.total_steps
     await work.journal.record(
@@ -102,7 +103,7 @@ async def finish_iteration(
     """Records the last stage of an iteration, the iteration's result and, when promoted, its model: all at once."""
     journal = work.journal
     iteration = part.iteration
-    took = await _put_what_it_took(work, facts.stage_name(stage), part)
+    took = await _put_what_it_took(work, stage_name(stage), part)
     whole = facts.iteration_so_far(work.ledger, iteration)
     whole.MergeFrom(part)
     whole.seconds = sum(whole.stage_seconds.values())
@@ -123,7 +124,7 @@ async def finish_iteration(
             metrics[field] = getattr(whole, field)
     await journal.record_entries(
         [work.ledger.message_entry(facts.result_key(iteration, stage), part)],
-        NewEvent("stage_finished", facts.stage_name(stage), took),
+        NewEvent("stage_finished", stage_name(stage), took),
         NewEvent("iteration_finished", whole.gate_reason, metrics),
         model=model,
     )

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import accord
-from accord import discovery
+from accord import atomic, discovery
 from accord.errors import Unavailable
 from accord_controller.launchers import health
 from accord_controller.launchers.launcher import OnRestart, OnWaiting, RolloutSet, check_services
@@ -23,7 +23,6 @@ from accord_controller.launchers.local.process import Instance, ServiceProcess, 
 from accord_controller.launchers.local.process_registry import ProcessRegistry
 from accord_controller.launchers.static import healthy_ones
 from accord_controller.settings import ControllerSettings
-from accord_runtime import atomic
 
 log = logging.getLogger(__name__)
 

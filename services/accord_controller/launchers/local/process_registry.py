@@ -10,11 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from accord import atomic, discovery
 from accord_controller.launchers.local.process import ServiceProcess
-from accord_runtime import atomic
-
-# The start time is computed from the boot time, which moves when the clock is set.
-SAME_START_SECONDS = 2.0
 
 
 class ProcessRegistry:
@@ -37,12 +34,7 @@ class ProcessRegistry:
         """The remembered processes that still live, by service."""
         found = {}
         for service, (pid, started) in self._read().items():
-            try:
-                process = psutil.Process(pid)
-                alive = process.status() != psutil.STATUS_ZOMBIE
-            except psutil.NoSuchProcess:
-                continue
-            if alive and abs(process.create_time() - started) < SAME_START_SECONDS:
+            if (process := discovery.running_process(pid, started)) is not None:
                 found[service] = process
         return found
 

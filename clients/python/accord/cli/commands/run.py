@@ -132,7 +132,7 @@ async def _follow(session: Session, run_id: str, after: int, report_file: Path |
 
 
 async def _state(session: Session, run_id: str) -> str:
-    from accord.report.names import state_name
+    from accord.names import state_name
 
     state = state_name((await session.client.runs.get(run_id)).status.state)
     return "being paused" if state == "running" else state

@@ -10,9 +10,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from accord import atomic
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord.formats.lines import at, open_file
-from accord.formats.writing import line_of, replacing
+from accord.formats.writing import line_of
 from accord.preference import v1 as preference_v1
 
 ROWS = 5000
@@ -46,7 +47,7 @@ class ParquetLayout:
         arrow = _arrow()
         rows, count = (line_of(record, style="conversational") for record in records), 0
         writer = None
-        with replacing(path) as temporary:
+        with atomic.file(path) as temporary:
             try:
                 while chunk := list(islice(rows, ROWS)):
                     schema = _schema(arrow, chunk[0])
