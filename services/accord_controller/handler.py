@@ -20,7 +20,7 @@ from accord_controller.spec import files, validation
 from accord_controller.stages import facts
 from accord_controller.store.store import Store
 from accord_runtime import plugins
-from accord_runtime.serving.idempotency import Once
+from accord_runtime.serving.idempotency import OnceInMemory
 
 MOST_A_PAGE = 1000
 DEFAULT_PAGE = 100
@@ -37,7 +37,7 @@ class ControllerHandler:
         self._launcher = launcher
         self._runs = runs
         self._registry = ModelRegistry(store)
-        self._once = Once()
+        self._once = OnceInMemory()
 
     async def create_run(self, request: controller_v1.CreateRunRequest) -> controller_v1.Run:
         """Checks everything that can be checked now, then starts the run. InvalidArgument; AlreadyExists."""

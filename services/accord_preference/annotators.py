@@ -9,7 +9,6 @@ from accord.preference import v1 as preference_v1
 from accord_preference import converters
 from accord_preference.context import Context, check_annotator, unknown
 from accord_preference.domain.judgement import read_text
-from accord_preference.idempotency import content_of, once
 from accord_preference.paging import page_size, page_token, read_token
 from accord_preference.storage.store import AnnotatorRow, Reader, Writer
 
@@ -39,8 +38,8 @@ class Annotators:
             await tx.put_annotator(replace(known, display_name=name))
             return preference_v1.RegisterAnnotatorResponse(profile=await _profile(tx, who))
 
-        return await once(
-            self._context, request.request_id, content_of(request), preference_v1.RegisterAnnotatorResponse, change
+        return await self._context.once.run(
+            request.request_id, request, preference_v1.RegisterAnnotatorResponse, change
         )
 
     async def get(self, request: preference_v1.GetAnnotatorRequest) -> preference_v1.GetAnnotatorResponse:
@@ -71,9 +70,7 @@ class Annotators:
             return preference_v1.ExcludeAnnotatorResponse(profile=await _profile(tx, request.annotator))
 
         check_annotator(request.annotator, "annotator")
-        return await once(
-            self._context, request.request_id, content_of(request), preference_v1.ExcludeAnnotatorResponse, change
-        )
+        return await self._context.once.run(request.request_id, request, preference_v1.ExcludeAnnotatorResponse, change)
 
     async def reinstate(
         self, request: preference_v1.ReinstateAnnotatorRequest
@@ -85,8 +82,8 @@ class Annotators:
             return preference_v1.ReinstateAnnotatorResponse(profile=await _profile(tx, request.annotator))
 
         check_annotator(request.annotator, "annotator")
-        return await once(
-            self._context, request.request_id, content_of(request), preference_v1.ReinstateAnnotatorResponse, change
+        return await self._context.once.run(
+            request.request_id, request, preference_v1.ReinstateAnnotatorResponse, change
         )
 
     async def withdraw(
@@ -103,8 +100,8 @@ class Annotators:
                 profile=await _profile(tx, who), snapshots=[converters.snapshot_use(*use) for use in uses]
             )
 
-        return await once(
-            self._context, request.request_id, content_of(request), preference_v1.WithdrawAnnotatorResponse, change
+        return await self._context.once.run(
+            request.request_id, request, preference_v1.WithdrawAnnotatorResponse, change
         )
 
     async def _turn(self, tx: Writer, who: preference_v1.Annotator, state: int, reason: str) -> None:

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from accord.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 from accord.preference import v1 as preference_v1
 from accord_preference.settings import PreferenceSettings
 from accord_preference.storage.store import CompletionRow, PromptRow, Reader, Store, Writer
+from accord_runtime.serving.idempotency import OnceInTransaction
 
 SPLITS = (preference_v1.SPLIT_UNSPECIFIED, preference_v1.SPLIT_TRAIN, preference_v1.SPLIT_HELDOUT)
 
 
-@dataclass(frozen=True)
 class Context:
-    """Store, settings, and `clock`: seconds since 1970; the only clock there is."""
+    """What all parts share: the store, the settings, the clock, and the responses that were given before (`once`)."""
 
-    store: Store
-    settings: PreferenceSettings
-    clock: Callable[[], float]
+    def __init__(self, store: Store, settings: PreferenceSettings, clock: Callable[[], float]):
+        """`clock`: seconds since 1970; the service uses no other."""
+        self.store = store
+        self.settings = settings
+        self.once: OnceInTransaction[Writer] = OnceInTransaction(store, self.now_us)
+        self._clock = clock
 
     def now_us(self) -> int:
         """Now, in microseconds since 1970."""
-        return int(self.clock() * 1_000_000)
+        return int(self._clock() * 1_000_000)
 
 
 def check_split(split: int) -> int:

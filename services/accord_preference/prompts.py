@@ -11,7 +11,6 @@ from accord_preference.context import Context, check_size, check_split, unknown
 from accord_preference.datasets.snapshots import Snapshots
 from accord_preference.feedback.feedback import Feedback
 from accord_preference.feedback.imports import Imports
-from accord_preference.idempotency import content_of, once
 from accord_preference.paging import page_size, page_token, read_token
 from accord_preference.quality.quality import Quality
 from accord_preference.settings import PreferenceSettings
@@ -57,9 +56,7 @@ class Prompts:
             kept = await tx.prompts([row.prompt_id for row in new])
             return preference_v1.CreatePromptsResponse(prompts=[converters.prompt(kept[row.prompt_id]) for row in new])
 
-        return await once(
-            self._context, request.request_id, content_of(request), preference_v1.CreatePromptsResponse, change
-        )
+        return await self._context.once.run(request.request_id, request, preference_v1.CreatePromptsResponse, change)
 
     async def list_prompts(self, request: preference_v1.ListPromptsRequest) -> preference_v1.ListPromptsResponse:
         """One page of prompts, by id."""
@@ -94,8 +91,8 @@ class Prompts:
             await tx.add_completions(new)
             return preference_v1.CreateCompletionsResponse(completions=[converters.completion(row) for row in new])
 
-        return await once(
-            self._context, request.request_id, content_of(request), preference_v1.CreateCompletionsResponse, change
+        return await self._context.once.run(
+            request.request_id, request, preference_v1.CreateCompletionsResponse, change
         )
 
     async def get_completion(self, request: preference_v1.GetCompletionRequest) -> preference_v1.GetCompletionResponse:
@@ -120,9 +117,7 @@ class Prompts:
             deleted, cancelled = await tx.delete_prompts(request.prompt_ids, self._context.now_us())
             return preference_v1.DeletePromptsResponse(deleted=deleted, cancelled_tasks=cancelled)
 
-        return await once(
-            self._context, request.request_id, content_of(request), preference_v1.DeletePromptsResponse, change
-        )
+        return await self._context.once.run(request.request_id, request, preference_v1.DeletePromptsResponse, change)
 
     async def get_queue(self, request: preference_v1.GetQueueRequest) -> preference_v1.GetQueueResponse:
         """How far a queue is, and, where asked, how well people agree in it."""

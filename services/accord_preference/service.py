@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 import grpc
 
 from accord.preference import v1 as preference_v1
-from accord_preference.idempotency import retrying
 from accord_preference.prompts import Prompts
 from accord_preference.servicer import AnnotatorServicer, PreferenceServicer
 from accord_preference.settings import PreferenceSettings
@@ -16,6 +15,7 @@ from accord_preference.storage.opening import open_store
 from accord_preference.storage.store import Store
 from accord_runtime.database.connect import database_url
 from accord_runtime.database.schema import bring_up
+from accord_runtime.serving.idempotency import retrying
 
 
 class PreferenceService:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 from accord.errors import Internal, InvalidArgument
 from accord.rollout import v1 as rollout_v1
@@ -20,17 +19,10 @@ from accord_rollout.weights.fetching import Sources
 from accord_rollout.weights.manager import WeightManager
 from accord_rollout.weights.shared_lock import SharedLock
 from accord_runtime.artifacts.transfer import Limits
-from accord_runtime.serving.idempotency import Once
+from accord_runtime.serving.idempotency import OnceUnderLease
 from accord_runtime.serving.leases import LeaseTable
 
-T = TypeVar("T")
 _Results = asyncio.Queue[rollout_v1.GenerateResponse | None]
-_Mutation = (
-    rollout_v1.UpdateWeightsRequest
-    | rollout_v1.PrepareWeightsRequest
-    | rollout_v1.ActivateWeightsRequest
-    | rollout_v1.DiscardWeightsRequest
-)
 
 
 class RolloutHandler:
@@ -54,8 +46,8 @@ class RolloutHandler:
         self._gate = SharedLock(engine.max_concurrent_requests)
         self._sources = Sources(cache, limits)
         self._keeper = WeightManager(engine, self._gate, self._sources, max_prepared=max_prepared_versions)
-        self._once = Once()
         self.leases = LeaseTable(max_lease_seconds)
+        self._mutate = OnceUnderLease(self.leases).run
 
     async def generate(self, request: rollout_v1.GenerateRequest) -> AsyncGenerator[rollout_v1.GenerateResponse, None]:
         """The samples and failures of a request, as they finish; closing the iterator frees its work and its place.
@@ -137,13 +129,6 @@ class RolloutHandler:
     async def close(self) -> None:
         """Ends the engine."""
         await self._engine.close()
-
-    async def _mutate(self, request: _Mutation, make: Callable[[], Awaitable[T]]) -> T:
-        """`make` under the lease, once for each request_id."""
-        self.leases.check(request.lease_token)
-        content = type(request).FromString(request.SerializeToString())
-        content.ClearField("lease_token")  # a repeated call may carry a renewed lease
-        return await self._once.run(request.request_id, content, make)
 
     @asynccontextmanager
     async def _turn(self, request: rollout_v1.GenerateRequest) -> AsyncIterator[None]:

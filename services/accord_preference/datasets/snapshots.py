@@ -18,7 +18,6 @@ from accord.preference import v1 as preference_v1
 from accord_preference import converters
 from accord_preference.context import Context, check_annotator, check_split, unknown
 from accord_preference.datasets.weighting import Weighting
-from accord_preference.idempotency import content_of, once
 from accord_preference.paging import page_size, page_token, read_token
 from accord_preference.storage.store import PREFERENCES, RecordRow, SnapshotRow, Writer
 
@@ -64,10 +63,9 @@ class Snapshots:
             return preference_v1.CreateSnapshotResponse(snapshot=converters.snapshot(known))
 
         # What is hashed and what is kept must be one state, and others write meanwhile.
-        return await once(
-            self._context,
+        return await self._context.once.run(
             request.request_id,
-            content_of(request),
+            request,
             preference_v1.CreateSnapshotResponse,
             change,
             steady=True,

@@ -11,7 +11,6 @@ from accord_preference.context import Context, admit, check_annotator, judged_of
 from accord_preference.domain.judgement import read_criteria, read_judgement, read_text
 from accord_preference.feedback.feedback_record import Verdict, feedback_row
 from accord_preference.feedback.task_answers import answer, check_answers, check_criteria, put_out_of_force
-from accord_preference.idempotency import content_of, once
 from accord_preference.paging import page_size, page_token, read_token
 from accord_preference.storage.store import RETRACTED, FeedbackRow, History, PromptRow, Writer
 from accord_preference.tasks.tasks import lease_message, new_lease, read_ttl
@@ -58,9 +57,7 @@ class Feedback:
                 stored = await _keep(tx, feedback_row(verdict, prompt, now_us))
             return preference_v1.SubmitFeedbackResponse(feedback=converters.feedback(stored))
 
-        return await once(
-            self._context, request.request_id, content_of(request), preference_v1.SubmitFeedbackResponse, change
-        )
+        return await self._context.once.run(request.request_id, request, preference_v1.SubmitFeedbackResponse, change)
 
     async def retract(self, request: preference_v1.RetractFeedbackRequest) -> preference_v1.RetractFeedbackResponse:
         """Takes feedback back; its task is wanted again, and leased to its annotator where that is asked for."""
@@ -88,9 +85,7 @@ class Feedback:
                 response.lease.CopyFrom(await lease_message(tx, lease, now_us))
             return response
 
-        return await once(
-            self._context, request.request_id, content_of(request), preference_v1.RetractFeedbackResponse, change
-        )
+        return await self._context.once.run(request.request_id, request, preference_v1.RetractFeedbackResponse, change)
 
     async def page(self, request: preference_v1.ListFeedbackRequest) -> preference_v1.ListFeedbackResponse:
         """One page of feedback, newest first, whatever became of it."""

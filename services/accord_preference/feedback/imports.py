@@ -19,7 +19,6 @@ from accord_preference import converters
 from accord_preference.context import Context, check_annotator, check_size
 from accord_preference.domain.judgement import read_criteria, read_judgement, read_text
 from accord_preference.feedback.feedback_record import Verdict, feedback_row
-from accord_preference.idempotency import once
 from accord_preference.storage.store import CompletionRow, FeedbackRow, PromptRow, Writer
 
 SPOOL_BYTES = 16 * 2**20
@@ -50,7 +49,7 @@ class Imports:
                     await self._store(tx, chunk, total)
                 return total
 
-            return await once(self._context, request_id, content, preference_v1.ImportRecordsResponse, change)
+            return await self._context.once.run(request_id, content, preference_v1.ImportRecordsResponse, change)
 
     async def _receive(
         self, requests: AsyncIterator[preference_v1.ImportRecordsRequest], spool: IO[bytes]

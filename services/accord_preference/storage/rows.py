@@ -196,15 +196,6 @@ class RecordRow(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RequestRow:
-    """What was answered to a request_id: the digest of the request, and the serialised response."""
-
-    request_id: str
-    content: str
-    response: bytes
-
-
-@dataclass(frozen=True)
 class QueueCounts:
     """How far a queue is."""
 

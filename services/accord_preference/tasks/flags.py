@@ -7,7 +7,6 @@ from accord.preference import v1 as preference_v1
 from accord_preference import converters
 from accord_preference.context import Context, unknown
 from accord_preference.domain.judgement import read_text
-from accord_preference.idempotency import content_of, once
 from accord_preference.paging import page_size, page_token, read_token
 from accord_preference.storage.store import FLAGGED, FlagRow, Reader, TaskRow, Writer
 from accord_preference.tasks.tasks import find_lease
@@ -44,9 +43,7 @@ class Flags:
                 await tx.set_task(task.task_id, preference_v1.TASK_STATE_FLAGGED)
             return preference_v1.FlagTaskResponse(task=converters.task(await self._task(tx, lease.task_id)))
 
-        return await once(
-            self._context, request.request_id, content_of(request), preference_v1.FlagTaskResponse, change
-        )
+        return await self._context.once.run(request.request_id, request, preference_v1.FlagTaskResponse, change)
 
     async def page(self, request: preference_v1.ListFlagsRequest) -> preference_v1.ListFlagsResponse:
         """One page of flags, newest first."""
@@ -79,9 +76,7 @@ class Flags:
             await tx.set_task(task.task_id, state)
             return preference_v1.ResolveTaskResponse(task=converters.whole_task(await self._task(tx, task.task_id)))
 
-        return await once(
-            self._context, request.request_id, content_of(request), preference_v1.ResolveTaskResponse, change
-        )
+        return await self._context.once.run(request.request_id, request, preference_v1.ResolveTaskResponse, change)
 
     async def _task(self, tx: Reader, task_id: str) -> TaskRow:
         task = await tx.task(task_id)

@@ -11,7 +11,6 @@ from accord.errors import FailedPrecondition, InvalidArgument
 from accord.preference import v1 as preference_v1
 from accord_preference import converters
 from accord_preference.context import Context, admit, check_annotator, judged_of, unknown
-from accord_preference.idempotency import content_of, once
 from accord_preference.storage.store import SKIPPED, LeaseRow, Reader, TaskRow, Writer
 from accord_preference.tasks.forms import read_form, read_gold
 
@@ -48,9 +47,7 @@ class Tasks:
             await tx.add_tasks(new)
             return preference_v1.CreateTasksResponse(tasks=[converters.whole_task(row) for row in new])
 
-        return await once(
-            self._context, request.request_id, content_of(request), preference_v1.CreateTasksResponse, change
-        )
+        return await self._context.once.run(request.request_id, request, preference_v1.CreateTasksResponse, change)
 
     async def lease(self, request: preference_v1.LeaseTaskRequest) -> preference_v1.LeaseTaskResponse:
         """Hands an open task to an annotator, or nothing when there is none for them."""
@@ -73,10 +70,9 @@ class Tasks:
                     return preference_v1.LeaseTaskResponse(lease=await lease_message(tx, lease, now_us))
             return preference_v1.LeaseTaskResponse()
 
-        return await once(
-            self._context,
+        return await self._context.once.run(
             request.request_id,
-            content_of(request),
+            request,
             preference_v1.LeaseTaskResponse,
             change,
             keep=lambda response: response.HasField("lease"),
@@ -99,9 +95,7 @@ class Tasks:
             await tx.renew_lease(lease.lease_id, renewed.expire_us)
             return preference_v1.RenewLeaseResponse(lease=await lease_message(tx, renewed, now_us))
 
-        return await once(
-            self._context, request.request_id, content_of(request), preference_v1.RenewLeaseResponse, change
-        )
+        return await self._context.once.run(request.request_id, request, preference_v1.RenewLeaseResponse, change)
 
     async def release(self, request: preference_v1.ReleaseTaskRequest) -> preference_v1.ReleaseTaskResponse:
         """Gives a task back; one whose lease has ended already is back."""
@@ -111,9 +105,7 @@ class Tasks:
             await tx.end_lease(request.lease_id, SKIPPED)
             return preference_v1.ReleaseTaskResponse()
 
-        return await once(
-            self._context, request.request_id, content_of(request), preference_v1.ReleaseTaskResponse, change
-        )
+        return await self._context.once.run(request.request_id, request, preference_v1.ReleaseTaskResponse, change)
 
     async def cancel(self, request: preference_v1.CancelTasksRequest) -> preference_v1.CancelTasksResponse:
         """Withdraws a queue's open tasks; their leases end, answers are kept."""
@@ -123,9 +115,7 @@ class Tasks:
         async def change(tx: Writer) -> preference_v1.CancelTasksResponse:
             return preference_v1.CancelTasksResponse(cancelled=await tx.cancel_tasks(request.queue))
 
-        return await once(
-            self._context, request.request_id, content_of(request), preference_v1.CancelTasksResponse, change
-        )
+        return await self._context.once.run(request.request_id, request, preference_v1.CancelTasksResponse, change)
 
     async def queue(self, request: preference_v1.GetQueueRequest) -> preference_v1.GetQueueResponse:
         """How far a queue is; one that nobody used is empty."""
