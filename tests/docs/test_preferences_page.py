@@ -26,7 +26,7 @@ def test_settings_that_are_named_exist() -> None:
 
 @pytest.mark.parametrize("command", ["import", "export"])
 def test_options_that_are_shown_exist(command: str) -> None:
-    shown = re.findall(rf"^\.venv/bin/accord preferences {command} (.*)$", PAGE, re.MULTILINE)
+    shown = re.findall(rf"^accord preferences {command} (.*)$", PAGE, re.MULTILINE)
     assert shown
     told = CliRunner().invoke(app, ["preferences", command, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).output
     for line in shown:
