@@ -163,7 +163,7 @@ def test_the_status_that_is_written_is_one_that_the_definition_takes() -> None:
 
 def test_a_condition_names_what_is_missing_and_goes_when_the_run_goes_on() -> None:
     waiting = controller_v1.RunEvent(
-        kind="waiting", message="waiting: the image x of pod y cannot be had: ... Push it [IMAGE_MISSING]"
+        kind="waiting", message="waiting: the image x of pod y is not available: ... Push it [IMAGE_MISSING]"
     )
     first = conditions.merged([], conditions.of_event(waiting), generation=1)
     assert [(one["type"], one["status"], one["reason"]) for one in first] == [

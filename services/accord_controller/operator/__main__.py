@@ -14,7 +14,7 @@ from pydantic_settings import CliApp, SettingsError
 
 import accord
 from accord.errors import AccordError
-from accord_controller.launchers.kubernetes.cluster import Cluster
+from accord_controller.cluster import Cluster
 from accord_controller.operator.manager import OperatorManager, registry
 from accord_controller.operator.resync import Resync
 from accord_controller.operator.seen_runs import SeenRuns

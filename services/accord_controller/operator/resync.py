@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 import accord
 from accord.controller import v1 as controller_v1
 from accord.errors import Aborted, AccordError, FailedPrecondition
-from accord_controller.launchers.kubernetes.cluster import Cluster
+from accord_controller.cluster import Cluster
 from accord_controller.operator import resource
 from accord_controller.operator.seen_runs import SeenRuns
 

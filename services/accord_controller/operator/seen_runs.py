@@ -6,7 +6,7 @@ whatever of Accord was deleted before.
 
 from __future__ import annotations
 
-from accord_controller.launchers.kubernetes.cluster import Cluster
+from accord_controller.cluster import Cluster
 
 NAME = "operator-roster"
 

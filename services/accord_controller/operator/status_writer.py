@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from accord.controller import v1 as controller_v1
 from accord.errors import Aborted, InvalidArgument, NotFound
-from accord_controller.launchers.kubernetes.cluster import Cluster
+from accord_controller.cluster import Cluster
 from accord_controller.operator import conditions
 from accord_controller.operator.resource import Object
 
