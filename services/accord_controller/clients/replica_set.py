@@ -21,8 +21,8 @@ from accord.errors import AccordError, FailedPrecondition
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 from accord_controller.clients.autoscaler import Scale
+from accord_controller.launchers.health import healthy_ones
 from accord_controller.launchers.launcher import Launcher, OnRestart, RolloutSet
-from accord_controller.launchers.static import healthy_ones
 
 log = logging.getLogger(__name__)
 
