@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from accord.errors import FailedPrecondition
 from accord.preference import v1 as preference_v1
 from accord_preference import converters
 from accord_preference.context import Context, check_annotator, unknown
 from accord_preference.domain.judgement import read_text
-from accord_preference.paging import page_size, page_token, read_token
 from accord_preference.storage.store import AnnotatorRow, Reader, Writer
+from accord_runtime.serving.paging import read_page
 
 ACTIVE = preference_v1.ANNOTATOR_STATE_ACTIVE
 EXCLUDED = preference_v1.ANNOTATOR_STATE_EXCLUDED
@@ -50,15 +51,16 @@ class Annotators:
 
     async def page(self, request: preference_v1.ListAnnotatorsRequest) -> preference_v1.ListAnnotatorsResponse:
         """One page of annotators, by id."""
-        size, query = page_size(request.page_size, 100, 1000), ("annotators", request.kind, request.state)
-        after = read_token(request.page_token, ["", 0], *query)
+        start: list[Any] = ["", 0]
+        page = read_page(request, start, "annotators", request.kind, request.state)
+        name, kind = page.after
         async with self._context.store.reading() as tx:
-            found = await tx.list_annotators((after[0], after[1]), size + 1, request.kind, request.state)
-            counts = await tx.counts([row.annotator_id for row in found[:size]])
-        last = found[size - 1] if len(found) > size else None
+            found = await tx.list_annotators((name, kind), page.size + 1, request.kind, request.state)
+            rows, token = page.cut(found, lambda row: [row.annotator_id, row.kind])
+            counts = await tx.counts([row.annotator_id for row in rows])
         return preference_v1.ListAnnotatorsResponse(
-            profiles=[converters.profile(row, counts.get((row.annotator_id, row.kind), 0)) for row in found[:size]],
-            next_page_token=page_token([last.annotator_id, last.kind], *query) if last else "",
+            profiles=[converters.profile(row, counts.get((row.annotator_id, row.kind), 0)) for row in rows],
+            next_page_token=token,
         )
 
     async def exclude(self, request: preference_v1.ExcludeAnnotatorRequest) -> preference_v1.ExcludeAnnotatorResponse:

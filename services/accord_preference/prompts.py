@@ -11,12 +11,12 @@ from accord_preference.context import Context, check_size, check_split, unknown
 from accord_preference.datasets.snapshots import Snapshots
 from accord_preference.feedback.feedback import Feedback
 from accord_preference.feedback.imports import Imports
-from accord_preference.paging import page_size, page_token, read_token
 from accord_preference.quality.quality import Quality
 from accord_preference.settings import PreferenceSettings
 from accord_preference.storage.store import Store, Writer
 from accord_preference.tasks.flags import Flags
 from accord_preference.tasks.tasks import Tasks
+from accord_runtime.serving.paging import read_page
 
 
 class Prompts:
@@ -60,16 +60,13 @@ class Prompts:
 
     async def list_prompts(self, request: preference_v1.ListPromptsRequest) -> preference_v1.ListPromptsResponse:
         """One page of prompts, by id."""
-        size = page_size(request.page_size, 1000, 1000)
         split, source = check_split(request.split), request.source
-        after = read_token(request.page_token, "", "prompts", split, source)
+        page = read_page(request, "", "prompts", split, source, default=1000)
         async with self._context.store.reading() as tx:
-            found = await tx.list_prompts(after, size + 1, split, source)
-        page = found[:size]
-        more = len(found) > size
+            found = await tx.list_prompts(page.after, page.size + 1, split, source)
+        rows, token = page.cut(found, lambda row: row.prompt_id)
         return preference_v1.ListPromptsResponse(
-            prompts=[converters.prompt(row) for row in page],
-            next_page_token=page_token(page[-1].prompt_id, "prompts", split, source) if more else "",
+            prompts=[converters.prompt(row) for row in rows], next_page_token=token
         )
 
     async def create_completions(

@@ -11,9 +11,9 @@ from accord_preference.context import Context, admit, check_annotator, judged_of
 from accord_preference.domain.judgement import read_criteria, read_judgement, read_text
 from accord_preference.feedback.feedback_record import Verdict, feedback_row
 from accord_preference.feedback.task_answers import answer, check_answers, check_criteria, put_out_of_force
-from accord_preference.paging import page_size, page_token, read_token
 from accord_preference.storage.store import RETRACTED, FeedbackRow, History, PromptRow, Writer
 from accord_preference.tasks.tasks import lease_message, new_lease, read_ttl
+from accord_runtime.serving.paging import read_page
 
 
 class Feedback:
@@ -89,20 +89,17 @@ class Feedback:
 
     async def page(self, request: preference_v1.ListFeedbackRequest) -> preference_v1.ListFeedbackResponse:
         """One page of feedback, newest first, whatever became of it."""
-        size = page_size(request.page_size, 100, 1000)
         who = None
         if request.HasField("annotator"):
             check_annotator(request.annotator, "annotator")
             who = (request.annotator.annotator_id, int(request.annotator.kind))
         history = History(who, request.prompt_id, request.task_id, request.queue)
-        query = ("feedback", *vars(history).values())
-        before = read_token(request.page_token, 0, *query)
+        page = read_page(request, 0, "feedback", *vars(history).values())
         async with self._context.store.reading() as tx:
-            found = await tx.list_feedback(history, before, size + 1)
-        more = len(found) > size
+            found = await tx.list_feedback(history, page.after, page.size + 1)
+        rows, token = page.cut(found, lambda numbered: numbered[0])
         return preference_v1.ListFeedbackResponse(
-            feedback=[converters.feedback(row) for _, row in found[:size]],
-            next_page_token=page_token(found[size - 1][0], *query) if more else "",
+            feedback=[converters.feedback(row) for _, row in rows], next_page_token=token
         )
 
 
