@@ -16,8 +16,10 @@ from typing import Any, TypeVar
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord.preference import v1 as preference_v1
 from accord_preference import converters
-from accord_preference.context import Context, check_annotator, check_split, unknown
+from accord_preference.annotators import check_annotator
+from accord_preference.context import Context, not_found
 from accord_preference.datasets.weighting import Weighting
+from accord_preference.prompts import check_split
 from accord_preference.storage.store import PREFERENCES, RecordRow, SnapshotRow, Writer
 from accord_runtime.serving.paging import read_page
 
@@ -192,5 +194,5 @@ class Snapshots:
         async with self._context.store.reading() as tx:
             found = await tx.snapshot(digest)
         if found is None:
-            raise unknown("snapshot", digest, "digest")
+            raise not_found("snapshot", digest, "digest")
         return found

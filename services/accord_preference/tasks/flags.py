@@ -5,7 +5,7 @@ from __future__ import annotations
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord.preference import v1 as preference_v1
 from accord_preference import converters
-from accord_preference.context import Context, unknown
+from accord_preference.context import Context, not_found
 from accord_preference.domain.judgement import read_text
 from accord_preference.storage.store import FLAGGED, FlagRow, Reader, TaskRow, Writer
 from accord_preference.tasks.tasks import find_lease
@@ -79,5 +79,5 @@ class Flags:
     async def _task(self, tx: Reader, task_id: str) -> TaskRow:
         task = await tx.task(task_id)
         if task is None:
-            raise unknown("task", task_id, "task_id")
+            raise not_found("task", task_id, "task_id")
         return task
