@@ -10,13 +10,13 @@ from dataclasses import replace
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord.preference import v1 as preference_v1
 from accord_preference import converters
-from accord_preference.context import Context, admit, check_annotator, judged_of, unknown
+from accord_preference.annotators import admit, check_annotator
+from accord_preference.context import Context, not_found
+from accord_preference.prompts import find_judged
 from accord_preference.storage.store import SKIPPED, LeaseRow, Reader, TaskRow, Writer
 from accord_preference.tasks.forms import read_form, read_gold
 
 Timed = preference_v1.LeaseTaskRequest | preference_v1.RenewLeaseRequest | preference_v1.RetractFeedbackRequest
-# What GetQueue calls recent.
-RECENT_US = 600 * 1_000_000
 
 # How many completions a task of each kind may have.
 SIZES = {
@@ -42,7 +42,7 @@ class Tasks:
             for index, task in enumerate(request.tasks):
                 path = f"tasks[{index}]"
                 fields = {name: f"{path}.completion_ids[{place}]" for place, name in enumerate(task.completion_ids)}
-                await judged_of(tx, task.prompt_id, fields, f"{path}.prompt_id")
+                await find_judged(tx, task.prompt_id, fields, f"{path}.prompt_id")
                 new.append(_row(task, request.request_id, index))
             await tx.add_tasks(new)
             return preference_v1.CreateTasksResponse(tasks=[converters.whole_task(row) for row in new])
@@ -85,7 +85,7 @@ class Tasks:
         async def change(tx: Writer) -> preference_v1.RenewLeaseResponse:
             now_us = self._context.now_us()
             lease = await find_lease(tx, request.lease_id)
-            if lease.ended or lease.expire_us <= now_us:
+            if not lease.is_active(now_us):
                 raise FailedPrecondition(
                     "the lease has ended; lease a task again, or submit what there is: it is kept and marked late",
                     reason="LEASE_ENDED",
@@ -117,15 +117,6 @@ class Tasks:
 
         return await self._context.once.run(request.request_id, request, preference_v1.CancelTasksResponse, change)
 
-    async def queue(self, request: preference_v1.GetQueueRequest) -> preference_v1.GetQueueResponse:
-        """How far a queue is; one that nobody used is empty."""
-        if not request.queue:
-            raise InvalidArgument.at("queue", "must be set")
-        now_us = self._context.now_us()
-        async with self._context.store.reading() as tx:
-            found = await tx.queue(request.queue, now_us, now_us - RECENT_US)
-        return preference_v1.GetQueueResponse(**vars(found))
-
     def _order(self, request_id: str) -> tuple[bool, bool]:
         """Whether a gold task is looked for first, drawn from the request's own id: nobody can tell beforehand."""
         drawn = int.from_bytes(hashlib.sha256(f"accord.gold.v1\n{request_id}".encode()).digest()[:8], "big") / 2**64
@@ -148,7 +139,7 @@ async def find_lease(tx: Reader, lease_id: str) -> LeaseRow:
     """A lease. NotFound, LEASE_NOT_FOUND."""
     lease = await tx.lease(lease_id)
     if lease is None:
-        raise unknown("lease", lease_id, "lease_id")
+        raise not_found("lease", lease_id, "lease_id")
     return lease
 
 
