@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 
+from accord import plugins
 from accord.controller import v1 as controller_v1
 from accord.errors import Aborted, InvalidArgument
 from accord_controller.engine_swap import records
@@ -19,7 +20,6 @@ from accord_controller.settings import ControllerSettings
 from accord_controller.spec import files, validation
 from accord_controller.stages import facts
 from accord_controller.store.store import Store
-from accord_runtime import plugins
 from accord_runtime.serving.idempotency import OnceInMemory
 from accord_runtime.serving.paging import page_size, read_page
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from accord import plugins
 from accord.digest import weights_digest
 from accord.rollout import v1 as rollout_v1
 from accord_rollout.settings import RolloutSettings
-from accord_runtime import plugins
 from accord_runtime.artifacts.transfer import Limits
 from accord_runtime.observability.metrics import Measure
 

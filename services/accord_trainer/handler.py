@@ -6,11 +6,11 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator
 
+from accord import plugins
 from accord.digest import weights_digest
 from accord.errors import InvalidArgument
 from accord.trainer import v1 as trainer_v1
 from accord.types import v1 as types_v1
-from accord_runtime import plugins
 from accord_runtime.serving.idempotency import OnceUnderLease
 from accord_runtime.serving.leases import LeaseTable
 from accord_trainer.algorithm import Experience

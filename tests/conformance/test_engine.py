@@ -14,10 +14,10 @@ from tests.support.recompute import recomputed_logprobs
 from tests.support.rollout import user
 from tests.support.tiny import make_tiny_model
 
+from accord import plugins
 from accord.digest import weights_digest
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord_rollout.engine import PROBE_TOKENS, Completion, Engine, Failed, Finish, Job, ModelInfo, Sampling, Weights
-from accord_runtime import plugins
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

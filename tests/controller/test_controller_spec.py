@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from accord import plugins
 from accord.controller import v1 as controller_v1
 from accord.errors import InvalidArgument
 from accord_controller.spec.validation import check, resolve
-from accord_runtime import plugins
 
 
 class Everything:

@@ -16,9 +16,9 @@ from tests.support.rollout import generate, generate_request, rollout_settings, 
 from tests.support.tiny import make_tiny_model
 
 from accord.channel import open_channel
-from accord.conformance.check import Verdict
 from accord.conformance.reference import reference_named
 from accord.conformance.suite import conformance
+from accord.conformance.verdict import Verdict
 from accord.rollout import v1 as rollout_v1
 from accord_rollout.service import build
 from accord_runtime.serving.server import serving

@@ -17,9 +17,9 @@ from tests.support.rollout import generate_request, rollout_settings, samples
 from tests.support.tiny import make_tiny_model
 
 from accord.channel import open_channel
-from accord.conformance.check import Verdict
 from accord.conformance.reference import reference_named
 from accord.conformance.suite import conformance
+from accord.conformance.verdict import Verdict
 from accord.digest import weights_digest
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord.rollout import v1 as rollout_v1

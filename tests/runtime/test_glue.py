@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 from tests.runtime.test_server import Artifacts
 
-from accord import atomic
+from accord import atomic, plugins
 from accord.digest import content_digest, weights_digest
 from accord.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from accord.types import v1 as types_v1
-from accord_runtime import plugins
 from accord_runtime.artifacts import store
 from accord_runtime.serving.leases import LeaseTable
 from accord_runtime.serving.server import serving

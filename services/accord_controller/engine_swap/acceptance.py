@@ -8,29 +8,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from accord import Replicas
-from accord.conformance.check import Verdict
-from accord.conformance.suite import conformance
+from accord.conformance.suite import acceptance, conformance
+from accord.conformance.verdict import Verdict
 from accord.errors import AccordError, FailedPrecondition
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 
-# What an engine in service owes at least. Left out is what fills the engine for minutes (overload, deadlines), what
-# needs another model, and what the steps of a run show by themselves.
-CHECKS = (
-    "status",
-    "samples-are-whole",
-    "length-is-kept",
-    "stop-ends-the-response",
-    "token-ids-are-taken-as-they-are",
-    "missing-fields-are-named",
-    "bad-values-are-named",
-    "another-version-is-refused",
-    "another-tokenizer-is-refused",
-    "seeds-decide",
-    "missing-indices-can-be-asked-for",
-    "greedy-is-greedy",
-    "a-bad-prompt-loses-no-other",
-)
 CHECK_SECONDS = 120.0
 # Mean difference of two engines' logprobs of the same weights, nats a token: rounding stays far below, other weights do
 # not.
@@ -92,7 +75,7 @@ async def try_out(
         if now is not None:
             _check_probe(address, status, now)
     for address, token in replicas.lease_tokens.items():
-        async for outcome in conformance(address, seconds=CHECK_SECONDS, only=CHECKS, lease_token=token):
+        async for outcome in conformance(address, seconds=CHECK_SECONDS, only=acceptance(), lease_token=token):
             if outcome.verdict is Verdict.unmet:
                 raise FailedPrecondition(
                     f"the service at {address} does not keep the contract, {outcome.check.name}: {outcome.detail}. The "

@@ -12,13 +12,14 @@ import logging
 from collections.abc import Callable
 
 from accord import Replicas
+from accord.conformance.suite import acceptance
 from accord.controller import v1 as controller_v1
 from accord.errors import AccordError, FailedPrecondition
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 from accord_controller.clients.replica_set import ReplicaSet, find, rollout_set
 from accord_controller.engine_swap import records
-from accord_controller.engine_swap.acceptance import CHECKS, newcomers, try_out
+from accord_controller.engine_swap.acceptance import newcomers, try_out
 from accord_controller.launchers.launcher import Launcher
 from accord_controller.ledger.recorder import RunRecorder
 from accord_controller.stages import facts
@@ -101,7 +102,7 @@ class SwapExecutor:
             raise FailedPrecondition(f"the service at {taken[0]} draws for this run already", reason="IN_USE")
         async with newcomers(addresses, holder, self._lease_seconds) as replicas:
             weights = await self._try_out(swap, replicas)
-            swap.checks[:] = CHECKS
+            swap.checks[:] = acceptance()
 
             async def commit() -> None:
                 swap.state = controller_v1.SWAP_STATE_SHIFTED

@@ -44,8 +44,8 @@ async def _report(state_dir: Path, run_id: str, format: ReportFormat, output: Pa
     from accord import atomic
     from accord.cli.local.session import open_session
     from accord.cli.render.output import note, out, print_json
+    from accord.cli.render.report_table import report_table
     from accord.report.json_form import report_json
-    from accord.report.table import report_table
 
     if format is ReportFormat.html:
         _need_plots()
