@@ -1,7 +1,7 @@
 """Generate the table of checks in docs/engine-contract.md from the conformance suite.
 
-    python scripts/generate_engine_checks.py            rewrite the table in the page
-    python scripts/generate_engine_checks.py --check    exit 1 when the page differs from the suite
+python scripts/generate_engine_checks.py            rewrite the table in the page
+python scripts/generate_engine_checks.py --check    exit 1 when the page differs from the suite
 """
 
 from __future__ import annotations

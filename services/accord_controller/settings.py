@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import Field, FilePath, field_validator
 
-from accord_runtime import plugins
+from accord import plugins
 from accord_runtime.serving.settings import DatabaseSettings, service_config
 
 # The group of entry points that launchers plug in by.

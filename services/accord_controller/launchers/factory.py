@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from accord import plugins
 from accord_controller.launchers.launcher import Launcher, LauncherFactory
 from accord_controller.settings import LAUNCHERS, ControllerSettings
-from accord_runtime import plugins
 
 
 def make_launcher(settings: ControllerSettings) -> Launcher:
