@@ -161,9 +161,10 @@ generate: $(VENV)/.installed-dev ## Regenerate the generated files: contracts, t
 	$(BIN)/python scripts/generate_sync.py
 	$(BIN)/python scripts/generate_crd.py
 	$(BIN)/python scripts/generate_engine_checks.py
+	$(BIN)/python scripts/generate_reference.py
 
 docs: $(VENV)/.installed-docs ## Build the documentation site into build/site and check its links. Works offline.
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	$(BIN)/python scripts/check_links.py --site build/site
 
 $(VENV)/.installed-docs: $(BIN)/python pyproject.toml constraints.txt

@@ -121,7 +121,9 @@ def main() -> None:
         faults += site_faults(site)
     if faults:
         sys.exit("\n".join([*faults, f"{len(faults)} broken links"]))
-    print(f"{len(checked)} links in {len(documents())} documents are valid{'' if site is None else f', and those of {site}'}")
+    print(f"{len(checked)} links in {len(documents())} documents are valid", end="\n" if site is None else "; ")
+    if site is not None:
+        print(f"so are those of {site}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Hooks of the documentation site (mkdocs.yml): pages from the repository's root, globs in the navigation, links to sources.
+"""Hooks of the documentation site (mkdocs.yml): pages from the repository's root, globs in the navigation, links to
+sources.
 
-Documents link to repository files (`../examples/demo.yaml`), which the site does not contain. The site shows such a link
-as the path of the file. A page of the root (ARCHITECTURE.md, ...) becomes a page of the site when it exists.
+Documents link to repository files (`../examples/demo.yaml`), which the site does not contain. The site shows such a
+link as the path of the file. A page of the root (ARCHITECTURE.md, ...) becomes a page of the site when it exists.
 """
 
 from __future__ import annotations
