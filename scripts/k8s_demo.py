@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from accord.report.table import report_table
 from rich.console import Console
 
 import accord
 from accord.controller import v1 as controller_v1
 from accord.report.report import build_report
-from accord.report.table import report_table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from scripts import kube
