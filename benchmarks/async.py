@@ -1,14 +1,14 @@
-"""What generation beside training gains and costs: runs with `max_staleness` 0 and above, everything else equal.
+"""The gain and the cost of simultaneous generation and training: runs with `max_staleness` 0 and above, all else equal.
 
     make model
     python benchmarks/async.py [--steps 16] [--staleness 0 1 2] [--json FILE]
 
 One controller runs the whole loop once for each staleness, with the same seeds, prompts, reward model and number of
-samples. Engine and trainer compute with one thread each (`--threads`), so that on two cores each has its own. Of the
-steps of the policy stage, the first left out, it shows the seconds from one to the next beside those of generation and
-of training in the same run: the aim is 1.1 times the larger of the two. Besides, the reward curve of each run and the
-held-out score of what it made. `--engine-waits SECONDS` simulates an engine on a machine of its own: it draws with the
-model as always, and then waits until so many seconds are over. A quick look: `--steps 3 --tokens 8 --prompts 4`.
+samples. Engine and trainer compute with one thread each (`--threads`), so that on two cores each has its own. For the
+steps of the policy stage except the first, it shows the seconds between steps, compared with those of generation and of
+training in the same run: the target is 1.1 times the larger of the two. It also shows the reward curve and the held-out
+score of each run. `--engine-waits SECONDS` simulates an engine on a separate machine: it generates with the model as
+usual, and then waits until SECONDS have passed. A quick look: `--steps 3 --tokens 8 --prompts 4`.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Side:
 
 
 class Waiting:
-    """An engine that takes a fixed time for each request, whatever the machine does: it draws, then waits."""
+    """An engine that takes a fixed time for each request, whatever the load: it generates, then waits."""
 
     def __init__(self, engine: Engine, seconds: float) -> None:
         self._engine = engine
@@ -254,7 +254,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of the engine, and of the trainer")
     parser.add_argument("--engine-waits", type=float, default=0.0, help="seconds a request of a simulated engine")
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--json", type=Path, help="where the figures go for programs")
+    parser.add_argument("--json", type=Path, help="write the figures to this file as JSON")
     arguments = parser.parse_args()
     if arguments.steps < 2:
         parser.error("--steps: at least 2, of which the first is left out of the times")

@@ -2,18 +2,18 @@
 
     python benchmarks/ppo_vs_trl.py [--only ppo grpo rm curve soak] [--steps N] [--json FILE]
 
-Both sides run in turn, never together, below this process: Accord as its services with the SDK (`accord_side.py`), TRL
-1.12.0 (PPO, its last release with a PPOTrainer) and 1.16.0 (GRPO, RewardTrainer) in environments that are made on first
-use below .accord/benchmark-envs (`trl_side.py`). Model, prompts in their order, samples, lengths, epochs, minibatches,
-learning rate, KL coefficient, clipping, Adam's epsilon and temperature are equal (`workload.py`), and so is the score:
-VADER's sentiment of the answer.
+The sides run one after the other, never together, as children of this process: Accord as its services with the SDK
+(`accord_side.py`), TRL 1.12.0 (PPO, its last release with a PPOTrainer) and 1.16.0 (GRPO, RewardTrainer) in
+environments that are created on first use below .accord/benchmark-envs (`trl_side.py`). Model, prompts in their order,
+samples, lengths, epochs, minibatches, learning rate, KL coefficient, clipping, Adam's epsilon and temperature are equal
+(`workload.py`), and so is the score: VADER's sentiment of the answer.
 
-What is not equal, because a user of each would have it so:
+The differences are those that a user of each would have:
 
-- TRL's PPO trains a value model of its own; Accord's default is a value head on the policy's trunk.
-- Accord computes a prompt once for all its samples and gives to the vocabulary only the states before response tokens.
+- TRL's PPO trains a separate value model; Accord's default is a value head on the policy's trunk.
+- Accord computes a prompt once for all its samples and computes logits only for the states before response tokens.
 - TRL runs in one process. Of Accord's three, all CPU time counts, and gRPC, digests and published weights with it.
-- TRL's gradient checkpointing, on unless told otherwise, is off: CPU-seconds are what is compared.
+- TRL's gradient checkpointing, on by default, is off: the comparison is in CPU-seconds.
 - TRL runs in float32 (its PPO's examples) and in `bf16`: autocast over float32 weights, as Accord's bfloat16 is.
 
 Parts: `ppo` and `grpo` give costs, of the steps after `--warm`; `rm` the cost of reward-model steps; `curve` the score

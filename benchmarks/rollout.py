@@ -1,4 +1,5 @@
-"""What the rollout contract costs: beside the engine driven directly, beside vLLM's HTTP server, over many replicas.
+"""The cost of the rollout contract: compared with the engine in process, with vLLM's HTTP server, and over many
+replicas.
 
     make model
     python benchmarks/rollout.py [--only contract replicas engine vllm] [--json FILE]
@@ -48,7 +49,7 @@ QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "HF_HUB_OFFLINE": 
 
 @dataclass
 class Side:
-    """One way to draw; a number for each round."""
+    """One way to generate; a number for each round."""
 
     name: str
     tokens: list[int] = field(default_factory=list)
@@ -190,7 +191,7 @@ async def replicas(arguments: argparse.Namespace) -> list[dict[str, float]]:
                         "replicas": count,
                         "samples": drawn,
                         "samples_a_second": drawn / seconds,
-                        # What so many engines can do that never wait.
+                        # The throughput of that many engines without any waiting.
                         "linear": drawn / seconds / (count * 32 / arguments.batch_seconds),
                         "client_us": 1e6 * (time.process_time() - ours) / drawn,
                         "service_us": 1e6 * (cpu_of(pid) - theirs) / drawn,
@@ -315,7 +316,7 @@ async def vllm(arguments: argparse.Namespace, python: Path) -> list[Side]:
 
 
 def free_port() -> int:
-    """One that nobody listens on."""
+    """A free port."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
 
@@ -351,7 +352,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
     parser.add_argument("--model", type=Path, default=ROOT / ".accord" / "models" / "smollm2-135m-instruct")
     parser.add_argument("--vllm-python", type=Path, default=ROOT / ".venv-vllm" / "bin" / "python")
-    parser.add_argument("--samples", type=int, default=64, help="drawn at once by an engine")
+    parser.add_argument("--samples", type=int, default=64, help="samples that an engine generates at once")
     parser.add_argument("--tokens", type=int, default=64, help="new tokens for each, at most")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
@@ -360,7 +361,7 @@ def main() -> None:
     parser.add_argument("--replicas", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
     parser.add_argument("--batches", type=int, default=4, help="batches of 32 samples for each replica")
     parser.add_argument("--batch-seconds", type=float, default=2.0, help="what a simulated engine takes for one")
-    parser.add_argument("--json", type=Path, help="where the figures go for programs")
+    parser.add_argument("--json", type=Path, help="write the figures to this file as JSON")
     arguments = parser.parse_args()
     os.environ.update(QUIET)  # the engine in this process computes as the one in the service does
     console, figures = Console(), {}
