@@ -145,7 +145,7 @@ def test_object_store_gives_credentials_only_to_services_that_fetch_weights(rend
     S3Store("bucket", config=cast("S3Config", known))
     with pytest.raises(UnknownConfigurationKeyError):
         S3Store("bucket", config=cast("S3Config", {**known, "fsspec_s3_endpoint_url": "x"}))
-    assert variables["AWS_ENDPOINT_URL"] == "http://minio.minio:9000"
+    assert values["AWS_ENDPOINT_URL"] == "http://minio.minio:9000"
     assert set(one(found, "Secret", "object-store")["stringData"]) == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
 
 
