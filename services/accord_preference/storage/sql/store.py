@@ -22,16 +22,13 @@ class SqlStore:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Reader]:
-        """See `Store.reading`."""
         async with connect.reading(self._engine) as connection:
             yield SqlReader(connection)
 
     @asynccontextmanager
     async def writing(self, *, steady: bool = False) -> AsyncIterator[Writer]:
-        """See `Store.writing`."""
         async with connect.writing(self._engine, steady=steady) as connection:
             yield self._writer(connection)
 
     async def close(self) -> None:
-        """See `Store.close`."""
         await self._engine.dispose()
