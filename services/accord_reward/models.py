@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from accord.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
 from accord.types import v1 as types_v1
-from accord_runtime.artifacts.store import fetch
+from accord_runtime.artifacts.fetch import fetch
 
 if TYPE_CHECKING:
     from accord_reward.inference import RewardModel
