@@ -14,7 +14,7 @@ from pathlib import Path
 from accord.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
 from accord.types import v1 as types_v1
 from accord_reward.scorer import RewardModelHandle
-from accord_runtime.artifacts.store import fetch
+from accord_runtime.artifacts.fetch import fetch
 
 log = logging.getLogger(__name__)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
