@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 from accord.controller import v1 as controller_v1
 from accord.errors import Aborted, InvalidArgument
+from accord_controller.clients.rollout_services import initial_services
 from accord_controller.engine_swap import records
 from accord_controller.launchers.launcher import Launcher
+from accord_controller.ledger import keys
 from accord_controller.ledger.ledger import Ledger
 from accord_controller.models.lineage import Lineage, lineage_of
 from accord_controller.models.registry import ModelRegistry
@@ -17,7 +19,6 @@ from accord_controller.runs.garbage_collection import Garbage, collect_garbage
 from accord_controller.runs.manager import AT_WORK, RunManager
 from accord_controller.settings import ControllerSettings
 from accord_controller.spec import files, validation
-from accord_controller.stages import facts
 from accord_controller.store.store import Store
 from accord_runtime import plugins
 from accord_runtime.serving.idempotency import Once
@@ -109,7 +110,7 @@ class ControllerHandler:
             request.request_id,
             request,
             lambda: self._runs.record(
-                request.run_id, lambda journal: records.ask(journal, request.request_id, request.services)
+                request.run_id, lambda recorder: records.ask(recorder, request.request_id, request.services)
             ),
         )
 
@@ -119,7 +120,7 @@ class ControllerHandler:
 
         async def edit() -> None:
             run = await self._as_read(request.run.run_id, request.etag)
-            await self._runs.record(run.run_id, lambda journal: spec_edits.edit(journal, request, self._check_swap))
+            await self._runs.record(run.run_id, lambda recorder: spec_edits.edit(recorder, request, self._check_swap))
 
         await self._once.run(request.request_id, request, edit)
         return await self._store.get_run(request.run.run_id)
@@ -218,7 +219,7 @@ class ControllerHandler:
         at_work = run.status.iteration
         if at_work and all(result.iteration != at_work for result in results):
             ledger = await Ledger.load(self._store, run.run_id, self._settings.state_dir.absolute())
-            results.append(facts.iteration_so_far(ledger, at_work))
+            results.append(keys.iteration_so_far(ledger, at_work))
         return results
 
     async def _create(self, request: controller_v1.CreateRunRequest) -> controller_v1.Run:
@@ -231,7 +232,7 @@ class ControllerHandler:
         run = controller_v1.Run(run_id=wanted.run_id, spec=wanted.spec)
         run.status.state = controller_v1.RUN_STATE_PENDING
         run.status.resolved_spec.CopyFrom(resolved)
-        run.status.rollout.CopyFrom(facts.first_services(resolved))
+        run.status.rollout.CopyFrom(initial_services(resolved))
         run.status.simulated_feedback = resolved.feedback.HasField("simulated")
         stored, new = await self._store.create_run(request.request_id, run)
         if new:

@@ -117,10 +117,10 @@ def event(reason: str, message: str, kind: str = "Pod") -> dict[str, Any]:
 def test_what_keeps_a_pod_from_running_is_named_with_what_to_do(
     found: list[dict[str, Any]], events: list[dict[str, Any]], reason: str, says: str
 ) -> None:
-    trouble = pod_diagnosis.find_trouble(found, events)
-    assert trouble is not None
-    assert trouble.reason == reason
-    assert says in trouble.message
+    failure = pod_diagnosis.find_trouble(found, events)
+    assert failure is not None
+    assert failure.reason == reason
+    assert says in failure.message
 
 
 def test_a_pod_that_is_starting_is_no_trouble() -> None:

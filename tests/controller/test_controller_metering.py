@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.support.controller import add_run, open_journal, open_store
+from tests.support.controller import add_run, open_recorder, open_store
 
 import accord
 from accord import discovery
@@ -61,11 +61,11 @@ async def test_what_services_use_is_counted_also_of_one_that_was_killed_and_star
 async def test_what_a_stage_used_survives_the_controller_and_the_next_stage_begins_at_nothing(tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
         await add_run(store)
-        journal = await open_journal(store, tmp_path)
-        await journal.enter(1, controller_v1.STAGE_COLLECT)
-        journal.stage_usage.cpu_seconds["reward"] = 3.5
-        await journal.progress(1, 2)
-        again = await open_journal(store, tmp_path)
+        recorder = await open_recorder(store, tmp_path)
+        await recorder.enter(1, controller_v1.STAGE_COLLECT)
+        recorder.stage_usage.cpu_seconds["reward"] = 3.5
+        await recorder.progress(1, 2)
+        again = await open_recorder(store, tmp_path)
         assert again.stage_usage.cpu_seconds["reward"] == 3.5
         await again.enter(1, controller_v1.STAGE_COLLECT)
         assert again.stage_usage.cpu_seconds["reward"] == 3.5

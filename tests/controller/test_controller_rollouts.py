@@ -18,7 +18,8 @@ from accord.controller import v1 as controller_v1
 from accord.errors import FailedPrecondition, Unavailable
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
-from accord_controller.clients.replica_set import ReplicaSet, rollout_set
+from accord_controller.clients.replica_set import ReplicaSet
+from accord_controller.clients.rollout_services import rollout_set
 from accord_controller.launchers.launcher import OnRestart, RolloutSet
 from accord_controller.launchers.local.launcher import LocalLauncher
 from accord_controller.settings import ControllerSettings

@@ -13,16 +13,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-from google.protobuf import json_format
-
 from accord import Replicas
 from accord.controller import v1 as controller_v1
 from accord.errors import AccordError, FailedPrecondition
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 from accord_controller.clients.autoscaler import Scale
-from accord_controller.launchers.launcher import Launcher, OnRestart, RolloutSet
-from accord_controller.launchers.static import healthy_ones
+from accord_controller.clients.rollout_services import find, rollout_set
+from accord_controller.launchers.launcher import Launcher, OnRestart
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +33,6 @@ SCALE_SECONDS = 1.0
 SCALE_AGAIN_SECONDS = 30.0
 # What those that leave may take to finish what they draw; then others are asked for the rest.
 DRAIN_SECONDS = 600.0
-# How long services at given addresses may take to answer.
-ANSWER_SECONDS = 30.0
 
 Tell = Callable[[str, str], Awaitable[None]]
 
@@ -52,7 +48,7 @@ class ReplicaSet:
         self._replicas: Replicas | None = None
         self._tell: Tell | None = None
         self._lost: dict[str, AccordError] = {}
-        self._trouble = asyncio.Event()
+        self._failure = asyncio.Event()
         # Held while weights change or replicas come in: nobody comes in with weights that were replaced meanwhile.
         self._changing = asyncio.Lock()
         # Whether the run holds them, or is about to.
@@ -139,7 +135,7 @@ class ReplicaSet:
     async def shift(
         self,
         services: controller_v1.RolloutServices,
-        newcomers: Replicas,
+        candidates: Replicas,
         weights: types_v1.WeightsRef,
         commit: Callable[[], Awaitable[None]],
     ) -> None:
@@ -149,13 +145,13 @@ class ReplicaSet:
         nothing can change them; then `commit` makes it durable. On an error all is as before.
         """
         async with self._changing:
-            for error in (await newcomers.update_weights(self.weights or weights)).values():
+            for error in (await candidates.update_weights(self.weights or weights)).values():
                 raise error
             await commit()
             self._take(services)
             if self._replicas is not None:
                 old = self._replicas.addresses
-                for address, token in newcomers.lease_tokens.items():
+                for address, token in candidates.lease_tokens.items():
                     self._replicas.add(address, lease_token=token if self._held else "")
                 for address in old:
                     task = asyncio.create_task(self._replicas.remove(address, timeout=DRAIN_SECONDS))
@@ -163,7 +159,7 @@ class ReplicaSet:
                     task.add_done_callback(self._leaving.discard)
                 await asyncio.sleep(0)  # until each of them takes no new work
         if not self._held:
-            await newcomers.release_lease()
+            await candidates.release_lease()
 
     async def drained(self) -> None:
         """Until those that leave have finished."""
@@ -173,8 +169,8 @@ class ReplicaSet:
         """Until cancelled: a replica that was lost comes back with the weights in force, while the others draw. With
         one only there is nothing that goes on meanwhile: the stage is entered again."""
         while True:
-            await self._trouble.wait()
-            self._trouble.clear()
+            await self._failure.wait()
+            self._failure.clear()
             if self.weights is None or self._size() < 2:
                 continue
             try:
@@ -182,7 +178,7 @@ class ReplicaSet:
             except AccordError as error:
                 log.warning("runs/%s: not all rollout services are back: %s", self._run_id, error)
                 await asyncio.sleep(MEND_AGAIN_SECONDS)
-                self._trouble.set()
+                self._failure.set()
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -299,7 +295,7 @@ class ReplicaSet:
 
     def _note(self, address: str, error: AccordError) -> None:
         self._lost[address] = error
-        self._trouble.set()
+        self._failure.set()
 
     def _on_restart(self) -> OnRestart | None:
         if self._tell is None:
@@ -313,19 +309,3 @@ class ReplicaSet:
     async def _say(self, kind: str, message: str) -> None:
         if self._tell is not None:
             await self._tell(kind, message)
-
-
-async def find(
-    launcher: Launcher, services: controller_v1.RolloutServices, run_id: str, on_restart: OnRestart | None
-) -> list[str]:
-    """Addresses of those that are up, started where they were not and can be. Unavailable where none is."""
-    if services.addresses:
-        return await healthy_ones(services.addresses, ANSWER_SECONDS)
-    return await launcher.ensure_rollouts(rollout_set(services, run_id), on_restart)
-
-
-def rollout_set(services: controller_v1.RolloutServices, run_id: str) -> RolloutSet:
-    """What a launcher starts for them. Those that a swap brought in are the run's own."""
-    options = json_format.MessageToJson(services.engine_options, indent=None) if services.engine_options.fields else ""
-    name = f"rollout.{run_id}.{services.swap}" if services.swap else ""
-    return RolloutSet(services.engine, max(1, services.replicas), options, name)

@@ -38,7 +38,7 @@ MOST_NATS = 0.25
 
 
 @asynccontextmanager
-async def newcomers(addresses: Sequence[str], holder: str, lease_seconds: float) -> AsyncIterator[Replicas]:
+async def candidates(addresses: Sequence[str], holder: str, lease_seconds: float) -> AsyncIterator[Replicas]:
     """Services that nobody else uses during the block. Their leases are not given back at its end, but on an error."""
     async with Replicas(addresses, patience_seconds=CHECK_SECONDS) as replicas:
 

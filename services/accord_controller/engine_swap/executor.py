@@ -16,12 +16,13 @@ from accord.controller import v1 as controller_v1
 from accord.errors import AccordError, FailedPrecondition
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
-from accord_controller.clients.replica_set import ReplicaSet, find, rollout_set
+from accord_controller.clients.replica_set import ReplicaSet
+from accord_controller.clients.rollout_services import current_services, find, rollout_set
 from accord_controller.engine_swap import records
-from accord_controller.engine_swap.acceptance import CHECKS, newcomers, try_out
+from accord_controller.engine_swap.acceptance import CHECKS, candidates, try_out
 from accord_controller.launchers.launcher import Launcher
+from accord_controller.ledger import keys
 from accord_controller.ledger.recorder import RunRecorder
-from accord_controller.stages import facts
 
 log = logging.getLogger(__name__)
 
@@ -38,14 +39,14 @@ class SwapExecutor:
         rollouts: ReplicaSet,
         lease_seconds: float,
         *,
-        journal: Callable[[], RunRecorder],
+        recorder: Callable[[], RunRecorder],
         recording: asyncio.Lock,
         alone: Callable[[], bool],
     ) -> None:
         self._launcher = launcher
         self._rollouts = rollouts
         self._lease_seconds = lease_seconds
-        self._journal = journal
+        self._recorder = recorder
         self._recording = recording
         self._alone = alone
 
@@ -53,13 +54,13 @@ class SwapExecutor:
         """What the newcomers are given: what is in force, or will be first. None before the run knows its model."""
         if self._rollouts.weights is not None:
             return self._rollouts.weights
-        journal = self._journal()
-        if journal.status.HasField("promoted"):
+        recorder = self._recorder()
+        if recorder.status.HasField("promoted"):
             promoted = types_v1.WeightsRef()
-            promoted.CopyFrom(journal.status.promoted)
+            promoted.CopyFrom(recorder.status.promoted)
             promoted.version = 0
             return promoted
-        return journal.ledger.get(facts.BASE, types_v1.WeightsRef)
+        return recorder.ledger.get(keys.BASE, types_v1.WeightsRef)
 
     async def carry_out(self, swap: controller_v1.EngineSwap) -> None:
         """To its end, from where it was left. What goes wrong with the newcomers refuses them."""
@@ -76,7 +77,7 @@ class SwapExecutor:
 
     async def give_up(self) -> None:
         """The run is over: nobody needs newcomers any more, nor those that a swap brought in."""
-        status = self._journal().status
+        status = self._recorder().status
         swap = records.under_way(status)
         if swap is not None and swap.state == controller_v1.SWAP_STATE_PENDING:
             await self._refuse(swap, "RUN_ENDED", "the run was over before")
@@ -84,22 +85,22 @@ class SwapExecutor:
 
     async def end_own(self) -> None:
         """Stops what draws, where a swap of this run started it. A run that goes on starts it again."""
-        services = facts.services_of(self._journal().status)
+        services = current_services(self._recorder().status)
         if services.swap:
             await self._end(services)
 
     async def _bring_in(self, swap: controller_v1.EngineSwap) -> None:
         while self.weights() is None:  # noqa: ASYNC110  a stage finds the model some time
             await asyncio.sleep(POLL_SECONDS)
-        holder = f"runs/{self._journal().run_id}"
-        addresses = await find(self._launcher, swap.services, self._journal().run_id, None)
+        holder = f"runs/{self._recorder().run_id}"
+        addresses = await find(self._launcher, swap.services, self._recorder().run_id, None)
         size = len(swap.services.addresses) or swap.services.replicas
         if len(addresses) < size:
             raise FailedPrecondition(f"only {len(addresses)} of {size} came up", reason="REPLICA_DOWN")
         taken = sorted(set(addresses) & set(self._rollouts.addresses))
         if taken:
             raise FailedPrecondition(f"the service at {taken[0]} draws for this run already", reason="IN_USE")
-        async with newcomers(addresses, holder, self._lease_seconds) as replicas:
+        async with candidates(addresses, holder, self._lease_seconds) as replicas:
             weights = await self._try_out(swap, replicas)
             swap.checks[:] = CHECKS
 
@@ -120,15 +121,15 @@ class SwapExecutor:
         while True:
             weights = self.weights()
             assert weights is not None, "a run does not forget its model"
-            journal = self._journal()
+            recorder = self._recorder()
             try:
                 swap.services.engine = await try_out(
                     replicas,
                     weights,
                     engine=swap.services.engine,
-                    then=journal.ledger.get(facts.ENGINE, rollout_v1.GetStatusResponse),
+                    then=recorder.ledger.get(keys.ENGINE, rollout_v1.GetStatusResponse),
                     now=await self._rollouts.status_if_any(),
-                    deterministic=journal.spec.deterministic,
+                    deterministic=recorder.spec.deterministic,
                 )
                 return weights
             except AccordError as error:
@@ -139,7 +140,7 @@ class SwapExecutor:
 
     async def _let_go(self, swap: controller_v1.EngineSwap) -> None:
         await self._rollouts.drained()
-        old = records.before(self._journal().status, swap.number)
+        old = records.before(self._recorder().status, swap.number)
         # What all runs share stays while others are at work.
         if old.swap or self._alone():
             await self._end(old)
@@ -150,14 +151,14 @@ class SwapExecutor:
         log.warning("swap %d is refused: %s [%s]", swap.number, message, reason)
         swap.state, swap.reason, swap.message = controller_v1.SWAP_STATE_REFUSED, reason, message
         swap.decide_time.GetCurrentTime()
-        stays = records.described(facts.services_of(self._journal().status))
+        stays = records.described(current_services(self._recorder().status))
         await self._record(swap, f"{records.described(swap.services)} is refused, {stays} stays: {message} [{reason}]")
         await self._end(swap.services)
 
     async def _end(self, services: controller_v1.RolloutServices) -> None:
         if not services.addresses:
-            await self._launcher.end_rollouts(rollout_set(services, self._journal().run_id))
+            await self._launcher.end_rollouts(rollout_set(services, self._recorder().run_id))
 
     async def _record(self, swap: controller_v1.EngineSwap, message: str) -> None:
         async with self._recording:
-            await records.record(self._journal(), swap, message)
+            await records.record(self._recorder(), swap, message)

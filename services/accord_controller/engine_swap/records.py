@@ -7,10 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from accord.controller import v1 as controller_v1
 from accord.errors import FailedPrecondition, FieldViolation, InvalidArgument
+from accord_controller.clients.rollout_services import current_services, initial_services
+from accord_controller.ledger.keys import ENDED, key
 from accord_controller.ledger.recorder import NewEvent, RunRecorder
-from accord_controller.runs.reconcile import ENDED
-from accord_controller.stages import facts
-from accord_controller.stages.context import key
 
 UNDER_WAY = (controller_v1.SWAP_STATE_PENDING, controller_v1.SWAP_STATE_SHIFTED)
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:/]+):\d{1,5}")
@@ -63,29 +62,29 @@ def before(status: controller_v1.RunStatus, number: int) -> controller_v1.Rollou
     # Recorded by a controller that did not say.
     taken = (controller_v1.SWAP_STATE_SHIFTED, controller_v1.SWAP_STATE_DONE)
     earlier = [swap.services for swap in status.swaps if swap.number < number and swap.state in taken]
-    return earlier[-1] if earlier else facts.first_services(status.resolved_spec)
+    return earlier[-1] if earlier else initial_services(status.resolved_spec)
 
 
-def check_goes_on(journal: RunRecorder) -> None:
+def check_goes_on(recorder: RunRecorder) -> None:
     """FailedPrecondition, RUN_ENDED, for a run that draws nothing any more."""
-    state = journal.status.state
+    state = recorder.status.state
     if state in ENDED and state != controller_v1.RUN_STATE_FAILED:
-        raise FailedPrecondition(f"run {journal.run_id} is over: nothing is drawn any more", reason="RUN_ENDED")
+        raise FailedPrecondition(f"run {recorder.run_id} is over: nothing is drawn any more", reason="RUN_ENDED")
 
 
 async def ask(
-    journal: RunRecorder, request_id: str, services: controller_v1.RolloutServices
+    recorder: RunRecorder, request_id: str, services: controller_v1.RolloutServices
 ) -> controller_v1.EngineSwap:
     """Records that a swap is wanted, once for each request_id. FailedPrecondition, RUN_ENDED, SWAP_UNDER_WAY."""
-    status = journal.status
+    status = recorder.status
     for known in status.swaps:
         if known.request_id == request_id:
             return known
-    check_goes_on(journal)
+    check_goes_on(recorder)
     if (other := under_way(status)) is not None:
         raise FailedPrecondition(
-            f"swap {other.number} of run {journal.run_id}, to {described(other.services)}, is under way; wait until it "
-            "is over",
+            f"Swap {other.number} of run {recorder.run_id}, to {described(other.services)}, is still in progress. Wait "
+            "until it has finished",
             reason="SWAP_UNDER_WAY",
             metadata={"swap": str(other.number)},
         )
@@ -94,33 +93,33 @@ async def ask(
         request_id=request_id,
         services=services,
         state=controller_v1.SWAP_STATE_PENDING,
-        replaces=facts.services_of(status),
+        replaces=current_services(status),
     )
     swap.ask_time.GetCurrentTime()
     swap.services.swap = swap.number
     if not swap.services.addresses:
-        swap.services.replicas = swap.services.replicas or max(1, facts.services_of(status).replicas)
-    await record(journal, swap, f"{described(swap.services)} is to draw")
+        swap.services.replicas = swap.services.replicas or max(1, current_services(status).replicas)
+    await record(recorder, swap, f"{described(swap.services)} is to draw")
     return swap
 
 
-async def record(journal: RunRecorder, swap: controller_v1.EngineSwap, message: str) -> None:
+async def record(recorder: RunRecorder, swap: controller_v1.EngineSwap, message: str) -> None:
     """Makes a state of a swap durable: fact, status and event at once, or, on an error, none of them."""
     earlier = controller_v1.RunStatus()
-    earlier.CopyFrom(journal.status)
+    earlier.CopyFrom(recorder.status)
     name, kind = _RECORDED[swap.state]
-    if swap.number > len(journal.status.swaps):
-        journal.status.swaps.add()
-    journal.status.swaps[swap.number - 1].CopyFrom(swap)
+    if swap.number > len(recorder.status.swaps):
+        recorder.status.swaps.add()
+    recorder.status.swaps[swap.number - 1].CopyFrom(swap)
     if swap.state == controller_v1.SWAP_STATE_SHIFTED:
-        journal.status.rollout.CopyFrom(swap.services)
+        recorder.status.rollout.CopyFrom(swap.services)
     try:
-        await journal.note(
-            [journal.ledger.message_entry(key(0, "swap", swap.number, name), swap)],
+        await recorder.record_beside(
+            [recorder.ledger.message_entry(key(0, "swap", swap.number, name), swap)],
             NewEvent(kind, message, {"swap": float(swap.number)}),
         )
     except BaseException:
-        journal.status.CopyFrom(earlier)
+        recorder.status.CopyFrom(earlier)
         raise
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from google.protobuf.message import Message
 
 from accord.controller import v1 as controller_v1
+from accord_controller.ledger.keys import stage_name
 from accord_controller.ledger.ledger import Ledger, M
 from accord_controller.store.store import Commit, Entry, Store
 
@@ -33,9 +34,9 @@ class RunRecorder:
         *,
         stage_seconds: float,
         stage_usage: controller_v1.StageUsage,
-        told: Callable[[], None],
+        on_commit: Callable[[], None],
         check: Callable[[], None],
-        drawing: Callable[[], int] = lambda: 0,
+        serving: Callable[[], int] = lambda: 0,
         ticking: bool = True,
     ) -> None:
         """`told` is called after each commit; `check` after each fact, and raises when the run should stop there.
@@ -52,9 +53,9 @@ class RunRecorder:
         # What was used in the current stage, by all processes that worked on it: whoever measures adds to it.
         self.stage_usage = stage_usage
         self._store = store
-        self._told = told
+        self._on_commit = on_commit
         self._check = check
-        self._drawing = drawing
+        self._serving = serving
         self._earlier_seconds = stage_seconds
         self._since = time.monotonic()
         self._ticking = ticking
@@ -77,11 +78,11 @@ class RunRecorder:
             self.status.iteration, self.status.stage = iteration, stage
             self.status.step = self.status.total_steps = 0
         self.status.message = ""
-        await self._commit(events=[] if again else [NewEvent("stage_started", _stage_name(stage))])
+        await self._commit(events=[] if again else [NewEvent("stage_started", stage_name(stage))])
 
-    async def record(self, key: str, message: Message, *happenings: NewEvent) -> None:
+    async def record(self, key: str, message: Message, *events: NewEvent) -> None:
         """Records a small fact, once."""
-        await self.record_entries([self.ledger.message_entry(key, message)], *happenings)
+        await self.record_entries([self.ledger.message_entry(key, message)], *events)
 
     async def record_all(self, key: str, kind: type[M], messages: Sequence[M]) -> None:
         """Records many messages as one fact: a file, written and synced before it is named."""
@@ -90,21 +91,21 @@ class RunRecorder:
     async def record_entries(
         self,
         entries: Sequence[Entry],
-        *happenings: NewEvent,
+        *events: NewEvent,
         forget: Sequence[str] = (),
         model: controller_v1.Model | None = None,
     ) -> None:
         """Records facts, forgets others, and enters a model, all at once; then stops here if that is wished."""
-        await self._commit(entries, happenings, forget, model)
+        await self._commit(entries, events, forget, model)
         self.facts += len(entries)
         self._check()
 
-    async def note(
-        self, entries: Sequence[Entry], *happenings: NewEvent, spec: controller_v1.RunSpec | None = None
+    async def record_beside(
+        self, entries: Sequence[Entry], *events: NewEvent, spec: controller_v1.RunSpec | None = None
     ) -> None:
         """Records facts, and `spec` as what is asked for from now on, beside the stage's work: they are no progress of
         it, and do not stop it."""
-        await self._commit(entries, happenings, spec=spec)
+        await self._commit(entries, events, spec=spec)
         if spec is not None:
             self.asked.CopyFrom(spec)
 
@@ -114,11 +115,11 @@ class RunRecorder:
         await self._commit()
         self._check()
 
-    async def tell(self, kind: str, message: str = "", metrics: Mapping[str, float] | None = None) -> None:
+    async def emit(self, kind: str, message: str = "", metrics: Mapping[str, float] | None = None) -> None:
         """Appends an event."""
         await self._commit(events=[NewEvent(kind, message, metrics or {})])
 
-    async def turn(
+    async def change_state(
         self, state: controller_v1.RunState.ValueType, kind: str, message: str = "", *, interrupted: bool = False
     ) -> None:
         """The run's state changes. `interrupted`: it stops, and nobody asked for that."""
@@ -133,33 +134,28 @@ class RunRecorder:
         model: controller_v1.Model | None = None,
         spec: controller_v1.RunSpec | None = None,
     ) -> None:
-        self.status.drawing = self._drawing()
+        self.status.drawing = self._serving()
         change = Commit(
             status=self.status,
             spec=spec,
             stage_seconds=self.stage_seconds(),
             stage_usage=self.stage_usage,
-            events=[self._event(happening) for happening in events],
+            events=[self._event(event) for event in events],
             entries=entries,
             forget=forget,
             model=model,
         )
         await self._store.commit(self.run_id, change)
         self.ledger.added(entries, forget)
-        self._told()
+        self._on_commit()
 
-    def _event(self, happening: NewEvent) -> controller_v1.RunEvent:
+    def _event(self, event: NewEvent) -> controller_v1.RunEvent:
         return controller_v1.RunEvent(
             iteration=self.status.iteration,
             stage=self.status.stage,
             step=self.status.step,
             total_steps=self.status.total_steps,
-            kind=happening.kind,
-            message=happening.message,
-            metrics=dict(happening.metrics),
+            kind=event.kind,
+            message=event.message,
+            metrics=dict(event.metrics),
         )
-
-
-def _stage_name(stage: controller_v1.Stage.ValueType) -> str:
-    """`reward_model` of STAGE_REWARD_MODEL."""
-    return controller_v1.Stage.Name(stage).removeprefix("STAGE_").lower()

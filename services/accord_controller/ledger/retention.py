@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 
 from accord.controller import v1 as controller_v1
 from accord.trainer import v1 as trainer_v1
+from accord_controller.ledger import keys
 from accord_controller.ledger.ledger import Ledger
-from accord_controller.runs.reconcile import STAGES
-from accord_controller.stages import facts
 from accord_controller.store.store import Entry, Store
 
 PAGE = 1000
@@ -62,7 +61,7 @@ def training_ids(run_id: str, iterations: int) -> list[str]:
 
 def finished_training_ids(run_id: str, iterations: int, ledger: Ledger) -> list[str]:
     """Trainings of a run that it will never need again."""
-    done = facts.finished_stages(ledger, iterations)
+    done = keys.finished_stages(ledger, iterations)
     over = []
     for iteration in range(1, iterations + 1):
         if controller_v1.STAGE_REWARD_MODEL in done[iteration]:
@@ -82,7 +81,7 @@ def _add_run(needed: Needed, run: controller_v1.Run, entries: Iterable[Entry]) -
     iterations = run.status.resolved_spec.iterations
     needed.training_ids |= set(training_ids(run.run_id, iterations))
     steps: list[Entry] = []
-    ours = {facts.result_key(number, stage) for number in range(iterations + 1) for stage in STAGES}
+    ours = {keys.result_key(number, stage) for number in range(iterations + 1) for stage in keys.STAGES}
     for entry in entries:
         if entry.key in ours:
             part = controller_v1.IterationResult.FromString(entry.payload)

@@ -51,8 +51,8 @@ class RunManager:
     async def adopt_interrupted(self) -> None:
         """Runs that a killed controller left running are paused: they go on when they are resumed."""
         for run in await self._store.runs_in(AT_WORK):
-            journal = await self._journal(run)
-            await journal.turn(
+            recorder = await self._recorder(run)
+            await recorder.change_state(
                 controller_v1.RUN_STATE_PAUSED,
                 "paused",
                 "interrupted: the controller ended; nothing recorded is lost, `accord run --resume` goes on",
@@ -71,7 +71,7 @@ class RunManager:
             self._launcher,
             self._settings.state_dir.absolute(),
             lease_seconds=self._settings.lease_seconds,
-            told=self._tell,
+            on_change=self._notify,
             alone=lambda: self._active.keys() <= {run_id},
             closing=lambda: self._closing,
         )
@@ -90,15 +90,15 @@ class RunManager:
             run = await self._store.get_run(run.run_id)
         if run.status.state not in NOT_ENDED:
             raise ended(run)
-        journal = await self._journal(run)
-        await journal.turn(controller_v1.RUN_STATE_RUNNING, "resumed")
+        recorder = await self._recorder(run)
+        await recorder.change_state(controller_v1.RUN_STATE_RUNNING, "resumed")
         self.start(run.run_id)
 
     def pause(self, run: controller_v1.Run) -> None:
         """Stops a run at its next durable point. FailedPrecondition, RUN_ENDED."""
         at_work = self._active.get(run.run_id)
         if at_work is not None:
-            at_work[0].wish(DesiredState.PAUSE)
+            at_work[0].desired(DesiredState.PAUSE)
         elif run.status.state not in NOT_ENDED:
             raise ended(run)
 
@@ -110,10 +110,12 @@ class RunManager:
             if run.status.state not in NOT_ENDED:
                 raise ended(run)
             # Cancelling is work too: what the run asked of people is withdrawn.
-            await (await self._journal(run)).turn(controller_v1.RUN_STATE_RUNNING, "resumed", "to be cancelled")
+            await (await self._recorder(run)).change_state(
+                controller_v1.RUN_STATE_RUNNING, "resumed", "to be cancelled"
+            )
             self.start(run.run_id)
         runner, task = self._active[run.run_id]
-        runner.wish(DesiredState.CANCEL)
+        runner.desired(DesiredState.CANCEL)
         await asyncio.wait([task])
 
     async def record(self, run_id: str, what: Callable[[RunRecorder], Awaitable[T]]) -> T:
@@ -122,14 +124,14 @@ class RunManager:
         at_work = self._active.get(run_id)
         if at_work is not None:
             return await at_work[0].record(what)
-        return await what(await self._journal(await self._store.get_run(run_id)))
+        return await what(await self._recorder(await self._store.get_run(run_id)))
 
     async def drain(self, seconds: float) -> None:
         """Pauses every run at its next durable point, and where that is not reached in time, before it."""
         self._closing = True
         at_work = list(self._active.values())
         for runner, _ in at_work:
-            runner.wish(DesiredState.PAUSE)
+            runner.desired(DesiredState.PAUSE)
         if not at_work:
             return
         await asyncio.wait([task for _, task in at_work], timeout=seconds)
@@ -139,7 +141,7 @@ class RunManager:
                 runner.interrupt()
         await asyncio.wait([task for _, task in at_work])
 
-    async def _journal(self, run: controller_v1.Run) -> RunRecorder:
+    async def _recorder(self, run: controller_v1.Run) -> RunRecorder:
         """For changing the state of a run that is not at work."""
         return RunRecorder(
             self._store,
@@ -147,12 +149,12 @@ class RunManager:
             run,
             stage_seconds=await self._store.stage_seconds(run.run_id),
             stage_usage=await self._store.stage_usage(run.run_id),
-            told=self._tell,
+            on_commit=self._notify,
             check=lambda: None,
             ticking=False,
         )
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -163,7 +165,7 @@ class RunManager:
             release.add_done_callback(self._releasing.discard)
         if not task.cancelled() and task.exception() is not None:
             log.error("run %s: the controller could not even record why it stopped", run_id, exc_info=task.exception())
-        self._tell()
+        self._notify()
 
 
 def ended(run: controller_v1.Run) -> FailedPrecondition:

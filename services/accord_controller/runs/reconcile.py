@@ -10,13 +10,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from accord.controller import v1 as controller_v1
+from accord_controller.ledger.keys import ENDED, STAGES
 
 MOST_RECOVERIES = 6
 FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 15.0
-ENDED = frozenset(
-    {controller_v1.RUN_STATE_SUCCEEDED, controller_v1.RUN_STATE_FAILED, controller_v1.RUN_STATE_CANCELLED}
-)
 
 
 class DesiredState(Enum):
@@ -42,8 +40,8 @@ class Observation:
 
     # By iteration (0: preparation) the stages whose result the ledger has.
     finished: Mapping[int, frozenset[controller_v1.Stage.ValueType]] = field(default_factory=dict)
-    wish: DesiredState = DesiredState.RUN
-    trouble: StageFailure | None = None
+    desired: DesiredState = DesiredState.RUN
+    failure: StageFailure | None = None
 
 
 @dataclass(frozen=True)
@@ -91,24 +89,17 @@ class Nothing:
 
 Action = RunStage | Recover | Fail | Pause | Cancel | Succeed | Nothing
 
-STAGES = (
-    controller_v1.STAGE_COLLECT,
-    controller_v1.STAGE_REWARD_MODEL,
-    controller_v1.STAGE_POLICY,
-    controller_v1.STAGE_EVALUATE,
-)
-
 
 def reconcile(spec: controller_v1.RunSpec, status: controller_v1.RunStatus, observation: Observation) -> Action:
     """The next action. `spec` is the resolved one."""
     if status.state in ENDED:
         return Nothing()
-    if observation.wish is DesiredState.CANCEL:
+    if observation.desired is DesiredState.CANCEL:
         return Cancel()
-    if observation.wish is DesiredState.PAUSE:
+    if observation.desired is DesiredState.PAUSE:
         return Pause()
-    if observation.trouble is not None:
-        return _answer(observation.trouble)
+    if observation.failure is not None:
+        return _answer(observation.failure)
     if controller_v1.STAGE_PREPARE not in observation.finished.get(0, frozenset()):
         return RunStage(0, controller_v1.STAGE_PREPARE)
     for iteration in range(1, spec.iterations + 1):
@@ -119,10 +110,10 @@ def reconcile(spec: controller_v1.RunSpec, status: controller_v1.RunStatus, obse
     return Succeed()
 
 
-def _answer(trouble: StageFailure) -> Action:
-    if not trouble.recoverable:
-        return Fail(trouble.message)
-    if trouble.recoveries >= MOST_RECOVERIES:
-        return Fail(f"{trouble.message} (tried {trouble.recoveries} times without getting further)")
-    delay = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2**trouble.recoveries)
-    return Recover(delay, trouble.message)
+def _answer(failure: StageFailure) -> Action:
+    if not failure.recoverable:
+        return Fail(failure.message)
+    if failure.recoveries >= MOST_RECOVERIES:
+        return Fail(f"{failure.message} (tried {failure.recoveries} times without getting further)")
+    delay = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2**failure.recoveries)
+    return Recover(delay, failure.message)

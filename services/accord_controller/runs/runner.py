@@ -11,11 +11,13 @@ from typing import TypeVar
 from accord.controller import v1 as controller_v1
 from accord.errors import AccordError
 from accord_controller.clients.autoscaler import Scale
+from accord_controller.clients.rollout_services import current_services
 from accord_controller.clients.service_clients import Services
 from accord_controller.clients.usage_meter import UsageMeter
 from accord_controller.engine_swap import records
 from accord_controller.engine_swap.executor import SwapExecutor
 from accord_controller.launchers.launcher import Launcher
+from accord_controller.ledger import keys
 from accord_controller.ledger.ledger import Ledger
 from accord_controller.ledger.recorder import RunRecorder
 from accord_controller.runs.reconcile import (
@@ -33,7 +35,6 @@ from accord_controller.runs.reconcile import (
 )
 from accord_controller.runs.recoverable import is_recoverable
 from accord_controller.runs.stop_signal import Stopped, StopSignal
-from accord_controller.stages import facts
 from accord_controller.stages.collect import collect, queue_name
 from accord_controller.stages.context import StageContext
 from accord_controller.stages.evaluate import evaluate
@@ -46,14 +47,14 @@ from accord_controller.store.store import Store
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-Run = Callable[[StageContext, int], Awaitable[None]]
+StageFunction = Callable[[StageContext, int], Awaitable[None]]
 
 
-async def _prepare(work: StageContext, _iteration: int) -> None:
-    await prepare(work)
+async def _prepare(context: StageContext, _iteration: int) -> None:
+    await prepare(context)
 
 
-STAGES: Mapping[controller_v1.Stage.ValueType, Run] = {
+STAGES: Mapping[controller_v1.Stage.ValueType, StageFunction] = {
     controller_v1.STAGE_PREPARE: _prepare,
     controller_v1.STAGE_COLLECT: collect,
     controller_v1.STAGE_REWARD_MODEL: reward_model,
@@ -73,7 +74,7 @@ class Runner:
         state_dir: Path,
         *,
         lease_seconds: float,
-        told: Callable[[], None],
+        on_change: Callable[[], None],
         alone: Callable[[], bool] = lambda: True,
         closing: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -82,18 +83,18 @@ class Runner:
         self.run_id = run_id
         self._store = store
         self._state_dir = state_dir
-        self._told = told
+        self._on_change = on_change
         self._closing = closing
-        self._switch = StopSignal()
+        self._stop_signal = StopSignal()
         self._launcher = launcher.for_run(run_id, self._waiting)
         self._services = Services(self._launcher, run_id, lease_seconds)
-        self._work: StageContext | None = None
+        self._context: StageContext | None = None
         self._meter = UsageMeter(self._services)
         self._stage: asyncio.Task[None] | None = None
-        self._trouble: StageFailure | None = None
+        self._failure: StageFailure | None = None
         # Facts recorded since the last trouble: none means that recovering did not help.
         self._recoveries = 0
-        self._journal: RunRecorder | None = None
+        self._recorder: RunRecorder | None = None
         # Held while the journal is read anew, and while something beside the stage is recorded.
         self._recording = asyncio.Lock()
         self._swap_asked = asyncio.Event()
@@ -101,20 +102,20 @@ class Runner:
             self._launcher,
             self._services.rollouts,
             lease_seconds,
-            journal=self._in_hand,
+            recorder=self._current_recorder,
             recording=self._recording,
             alone=alone,
         )
 
-    def wish(self, wish: DesiredState) -> None:
+    def desired(self, desired: DesiredState) -> None:
         """What the user wants now. Cancelling ends work in flight at once; pausing waits for the next durable point."""
-        self._switch.turn(wish)
-        if wish is DesiredState.CANCEL:
+        self._stop_signal.turn(desired)
+        if desired is DesiredState.CANCEL:
             self.interrupt()
 
     def is_stopping(self) -> bool:
         """Whether it was told to stop."""
-        return self._switch.stopping.is_set()
+        return self._stop_signal.stopping.is_set()
 
     def trainer_token(self) -> str:
         """The token of the trainer's lease while this run holds it."""
@@ -127,9 +128,9 @@ class Runner:
 
     async def record(self, what: Callable[[RunRecorder], Awaitable[T]]) -> T:
         """Records something beside the stages, which go on. A swap among it is begun."""
-        journal = self._journal or await self._load()
+        recorder = self._recorder or await self._load()
         async with self._recording:
-            result = await what(self._journal or journal)
+            result = await what(self._recorder or recorder)
         self._swap_asked.set()
         return result
 
@@ -151,14 +152,14 @@ class Runner:
         try:
             await self._swap_first()
             while True:
-                journal = await self._load()
-                match reconcile(journal.spec, journal.status, self._observe(journal)):
+                recorder = await self._load()
+                match reconcile(recorder.spec, recorder.status, self._observe(recorder)):
                     case RunStage(iteration, stage):
-                        await self._run_stage(journal, iteration, stage)
+                        await self._run_stage(recorder, iteration, stage)
                     case Recover(delay, message):
-                        await self._recover(journal, delay, message)
+                        await self._recover(recorder, delay, message)
                     case Pause():
-                        await journal.turn(
+                        await recorder.change_state(
                             controller_v1.RUN_STATE_PAUSED,
                             "paused",
                             "paused; `accord run --resume` goes on",
@@ -168,19 +169,21 @@ class Runner:
                     case Cancel():
                         await stop_swapping()
                         await self._swapper.give_up()
-                        await self._withdraw(journal)
-                        await journal.turn(controller_v1.RUN_STATE_CANCELLED, "cancelled", "cancelled")
+                        await self._withdraw(recorder)
+                        await recorder.change_state(controller_v1.RUN_STATE_CANCELLED, "cancelled", "cancelled")
                         return
                     case Fail(message):
                         await stop_swapping()
                         await self._swapper.end_own()
-                        await journal.turn(controller_v1.RUN_STATE_FAILED, "failed", message)
+                        await recorder.change_state(controller_v1.RUN_STATE_FAILED, "failed", message)
                         return
                     case Succeed():
                         await stop_swapping()
                         await self._swapper.give_up()
-                        await self._withdraw(journal)
-                        await journal.turn(controller_v1.RUN_STATE_SUCCEEDED, "succeeded", _summary(journal.status))
+                        await self._withdraw(recorder)
+                        await recorder.change_state(
+                            controller_v1.RUN_STATE_SUCCEEDED, "succeeded", _summary(recorder.status)
+                        )
                         return
                     case Nothing():
                         return
@@ -191,21 +194,21 @@ class Runner:
     async def _load(self) -> RunRecorder:
         """The run as it is recorded, and nothing else: what a failed stage had in memory is gone."""
         async with self._recording:
-            self._journal = RunRecorder(
+            self._recorder = RunRecorder(
                 self._store,
                 await Ledger.load(self._store, self.run_id, self._state_dir),
                 await self._store.get_run(self.run_id),
                 stage_seconds=await self._store.stage_seconds(self.run_id),
                 stage_usage=await self._store.stage_usage(self.run_id),
-                told=self._told,
-                check=self._switch.check,
-                drawing=lambda: len(self._services.rollouts.addresses),
+                on_commit=self._on_change,
+                check=self._stop_signal.check,
+                serving=lambda: len(self._services.rollouts.addresses),
             )
-            return self._journal
+            return self._recorder
 
-    def _in_hand(self) -> RunRecorder:
-        assert self._journal is not None, "nothing is swapped before the run was read"
-        return self._journal
+    def _current_recorder(self) -> RunRecorder:
+        assert self._recorder is not None, "nothing is swapped before the run was read"
+        return self._recorder
 
     async def _swap_first(self) -> None:
         """A swap that was asked for or begun before comes first: what draws now may be what the run failed for."""
@@ -214,7 +217,7 @@ class Runner:
             self._swap_asked.set()
             return
         self._stage = asyncio.create_task(self._swapper.carry_out(swap))
-        stopping = asyncio.create_task(self._switch.stopping.wait())
+        stopping = asyncio.create_task(self._stop_signal.stopping.wait())
         try:
             await asyncio.wait((self._stage, stopping), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -228,7 +231,7 @@ class Runner:
         while True:
             await self._swap_asked.wait()
             self._swap_asked.clear()
-            swap = records.under_way(self._in_hand().status)
+            swap = records.under_way(self._current_recorder().status)
             if swap is not None:
                 try:
                     await self._swapper.carry_out(swap)
@@ -238,81 +241,83 @@ class Runner:
                 except Exception:
                     log.exception("run %s: swap %d: fault in the controller", self.run_id, swap.number)
 
-    def _observe(self, journal: RunRecorder) -> Observation:
-        finished = facts.finished_stages(journal.ledger, journal.spec.iterations)
-        return Observation(finished=finished, wish=self._switch.wish, trouble=self._trouble)
+    def _observe(self, recorder: RunRecorder) -> Observation:
+        finished = keys.finished_stages(recorder.ledger, recorder.spec.iterations)
+        return Observation(finished=finished, desired=self._stop_signal.desired, failure=self._failure)
 
-    async def _run_stage(self, journal: RunRecorder, iteration: int, stage: controller_v1.Stage.ValueType) -> None:
+    async def _run_stage(self, recorder: RunRecorder, iteration: int, stage: controller_v1.Stage.ValueType) -> None:
         """Runs a stage in a task of its own, so that it can be interrupted; keeps what went wrong for reconcile."""
-        if journal.status.state != controller_v1.RUN_STATE_RUNNING:
-            journal.status.state = controller_v1.RUN_STATE_RUNNING
-        await journal.enter(iteration, stage)
-        work = StageContext(journal, self._services, self._store, self._state_dir, self._switch.check, self._meter)
-        self._work = work
-        self._stage = asyncio.create_task(self._work_on(work, iteration, stage))
+        if recorder.status.state != controller_v1.RUN_STATE_RUNNING:
+            recorder.status.state = controller_v1.RUN_STATE_RUNNING
+        await recorder.enter(iteration, stage)
+        context = StageContext(
+            recorder, self._services, self._store, self._state_dir, self._stop_signal.check, self._meter
+        )
+        self._context = context
+        self._stage = asyncio.create_task(self._work_on(context, iteration, stage))
         try:
             await self._stage
             self._recoveries = 0
         except Stopped:
             log.info("run %s stops at a durable point", self.run_id)
         except asyncio.CancelledError:
-            if self._switch.wish is DesiredState.RUN:
+            if self._stop_signal.desired is DesiredState.RUN:
                 raise
         except AccordError as error:
-            self._remember(journal, f"{error.message} [{error.reason}]", is_recoverable(error))
+            self._remember(recorder, f"{error.message} [{error.reason}]", is_recoverable(error))
         except Exception as error:
             log.exception("run %s: fault in the controller", self.run_id)
-            self._remember(journal, f"fault in the controller: {type(error).__name__}: {error}; see its log", False)
+            self._remember(recorder, f"fault in the controller: {type(error).__name__}: {error}; see its log", False)
         finally:
             self._stage = None
 
-    async def _work_on(self, work: StageContext, iteration: int, stage: controller_v1.Stage.ValueType) -> None:
+    async def _work_on(self, context: StageContext, iteration: int, stage: controller_v1.Stage.ValueType) -> None:
         async def restarted(service: str, message: str) -> None:
-            await work.journal.tell("service_restarted", message)
+            await context.recorder.emit("service_restarted", message)
 
         connected = await asyncio.gather(
             self._services.rollouts.connect(
-                lambda: facts.services_of(work.status), work.journal.tell, Scale.of(work.spec)
+                lambda: current_services(context.status), context.recorder.emit, Scale.of(context.spec)
             ),
             self._services.connect(on_restart=restarted),
             return_exceptions=True,
         )
         for failed in filter(None, connected):
             raise failed
-        async with self._meter.at_work(work.journal.stage_usage):
-            await STAGES[stage](work, iteration)
+        async with self._meter.at_work(context.recorder.stage_usage):
+            await STAGES[stage](context, iteration)
             if stage in (controller_v1.STAGE_REWARD_MODEL, controller_v1.STAGE_EVALUATE):
-                await forget_finished(work)
+                await forget_finished(context)
 
     async def _waiting(self, message: str) -> None:
         """A service cannot be had yet: said once, and the run may be stopped meanwhile."""
-        if message and self._work is not None:
-            await self._work.journal.tell("waiting", message)
-        self._switch.check()
+        if message and self._context is not None:
+            await self._context.recorder.emit("waiting", message)
+        self._stop_signal.check()
 
-    async def _withdraw(self, journal: RunRecorder) -> None:
+    async def _withdraw(self, recorder: RunRecorder) -> None:
         """Takes back the tasks that people were asked to do."""
-        if not journal.spec.feedback.HasField("people"):
+        if not recorder.spec.feedback.HasField("people"):
             return
         try:
             await self._services.connect(["preference"])
-            for iteration in range(1, journal.status.iteration + 1):
+            for iteration in range(1, recorder.status.iteration + 1):
                 await self._services.client.preferences.cancel_tasks(queue_name(self.run_id, iteration))
         except AccordError as error:
-            await journal.tell("left_out", f"its annotation tasks stay open: {error.message}")
+            await recorder.emit("left_out", f"its annotation tasks stay open: {error.message}")
 
-    def _remember(self, journal: RunRecorder, message: str, recoverable: bool) -> None:
+    def _remember(self, recorder: RunRecorder, message: str, recoverable: bool) -> None:
         log.warning("run %s: %s", self.run_id, message)
-        if journal.facts:
+        if recorder.facts:
             self._recoveries = 0
-        self._trouble = StageFailure(message, recoverable, self._recoveries)
+        self._failure = StageFailure(message, recoverable, self._recoveries)
         self._recoveries += 1
 
-    async def _recover(self, journal: RunRecorder, delay: float, message: str) -> None:
+    async def _recover(self, recorder: RunRecorder, delay: float, message: str) -> None:
         """Waits; the next stage entry finds or restarts the services and puts back what they lost."""
-        await journal.tell("retry", f"{message}; trying again in {delay:g} s", {"delay_seconds": delay})
-        self._trouble = None
-        await self._switch.wait(delay)
+        await recorder.emit("retry", f"{message}; trying again in {delay:g} s", {"delay_seconds": delay})
+        self._failure = None
+        await self._stop_signal.wait(delay)
 
 
 def _summary(status: controller_v1.RunStatus) -> str:

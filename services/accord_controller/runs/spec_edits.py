@@ -9,11 +9,11 @@ from google.protobuf.message import Message
 
 from accord.controller import v1 as controller_v1
 from accord.errors import FailedPrecondition, FieldViolation, InvalidArgument
+from accord_controller.clients.rollout_services import current_services
 from accord_controller.engine_swap import records
+from accord_controller.ledger.keys import key
 from accord_controller.ledger.recorder import NewEvent, RunRecorder
 from accord_controller.spec import validation
-from accord_controller.stages import facts
-from accord_controller.stages.context import key
 
 EDITABLE = ("spec.rollout.engine", "spec.rollout.replicas", "spec.rollout.engine_options")
 _ENGINE, _, _OPTIONS = EDITABLE
@@ -27,28 +27,28 @@ _FREE = "google.protobuf.Struct"
 Check = Callable[[controller_v1.RolloutServices, controller_v1.RunSpec, str], None]
 
 
-async def edit(journal: RunRecorder, request: controller_v1.UpdateRunRequest, check: Check) -> None:
+async def edit(recorder: RunRecorder, request: controller_v1.UpdateRunRequest, check: Check) -> None:
     """Records an edit and the swap that it asks for. InvalidArgument; FailedPrecondition, RUN_ENDED, SWAP_UNDER_WAY."""
-    fields, asked = _edited(journal.asked, request)
+    fields, asked = _edited(recorder.asked, request)
     _check_editable(fields)
     if not fields:
         return
-    records.check_goes_on(journal)
+    records.check_goes_on(recorder)
     resolved = validation.resolve(asked)
-    if max(1, resolved.placement.trainer_ranks) != max(1, journal.spec.placement.trainer_ranks):
+    if max(1, resolved.placement.trainer_ranks) != max(1, recorder.spec.placement.trainer_ranks):
         _check_editable([_RANKS])  # they would compute other weights
     if any(field in EDITABLE for field in fields):
-        services = _to_draw(facts.services_of(journal.status), resolved.rollout, fields)
+        services = _to_draw(current_services(recorder.status), resolved.rollout, fields)
         edited = controller_v1.RunSpec()
-        edited.CopyFrom(journal.spec)
+        edited.CopyFrom(recorder.spec)
         edited.rollout.CopyFrom(resolved.rollout)
         validation.check_numbers(edited)
         check(services, edited, "run.spec.rollout")
         # The swap first: who was cut off here and asks again finds what differs still, and the swap by its request_id.
-        if not _draws(journal.status, services):
-            await records.ask(journal, request.request_id, services)
-    if asked != journal.asked:
-        await _record(journal, request, asked, resolved, fields)
+        if not _draws(recorder.status, services):
+            await records.ask(recorder, request.request_id, services)
+    if asked != recorder.asked:
+        await _record(recorder, request, asked, resolved, fields)
 
 
 def _edited(
@@ -125,35 +125,35 @@ def _draws(status: controller_v1.RunStatus, services: controller_v1.RolloutServi
     """Whether that is what draws, or is about to."""
     under_way = records.under_way(status)
     target = controller_v1.RolloutServices()
-    target.CopyFrom(under_way.services if under_way is not None else facts.services_of(status))
+    target.CopyFrom(under_way.services if under_way is not None else current_services(status))
     target.swap = 0
     target.replicas = max(1, target.replicas)
     return target == services
 
 
 async def _record(
-    journal: RunRecorder,
+    recorder: RunRecorder,
     request: controller_v1.UpdateRunRequest,
     asked: controller_v1.RunSpec,
     resolved: controller_v1.RunSpec,
     fields: Sequence[str],
 ) -> None:
     number = 1
-    while key(0, "edit", number) in journal.ledger:
+    while key(0, "edit", number) in recorder.ledger:
         number += 1
     names = [field.removeprefix("spec.") for field in fields]
     before = controller_v1.RunSpec()
-    before.CopyFrom(journal.spec)
-    journal.spec.rollout.CopyFrom(resolved.rollout)
-    journal.spec.ClearField("placement")
+    before.CopyFrom(recorder.spec)
+    recorder.spec.rollout.CopyFrom(resolved.rollout)
+    recorder.spec.ClearField("placement")
     if resolved.HasField("placement"):
-        journal.spec.placement.CopyFrom(resolved.placement)
+        recorder.spec.placement.CopyFrom(resolved.placement)
     try:
-        await journal.note(
-            [journal.ledger.message_entry(key(0, "edit", number), request)],
+        await recorder.record_beside(
+            [recorder.ledger.message_entry(key(0, "edit", number), request)],
             NewEvent("edited", f"edited: {', '.join(names)}"),
             spec=asked,
         )
     except BaseException:
-        journal.spec.CopyFrom(before)
+        recorder.spec.CopyFrom(before)
         raise

@@ -15,15 +15,15 @@ class StopSignal:
     """What the user wants of a run, asked at every durable point."""
 
     def __init__(self) -> None:
-        self.wish = DesiredState.RUN
+        self.desired = DesiredState.RUN
         # Set once the wish is not to run.
         self.stopping = asyncio.Event()
 
-    def turn(self, wish: DesiredState) -> None:
+    def turn(self, desired: DesiredState) -> None:
         """Wishes something; a cancelled run stays cancelled."""
-        if self.wish is not DesiredState.CANCEL:
-            self.wish = wish
-        if self.wish is not DesiredState.RUN:
+        if self.desired is not DesiredState.CANCEL:
+            self.desired = desired
+        if self.desired is not DesiredState.RUN:
             self.stopping.set()
 
     async def wait(self, seconds: float) -> None:
@@ -36,5 +36,5 @@ class StopSignal:
 
     def check(self) -> None:
         """Returns when the run should go on, raises Stopped when not."""
-        if self.wish is not DesiredState.RUN:
-            raise Stopped(self.wish.value)
+        if self.desired is not DesiredState.RUN:
+            raise Stopped(self.desired.value)

@@ -12,34 +12,34 @@ from accord_controller.stages.context import StageContext
 log = logging.getLogger(__name__)
 
 
-async def free_old_versions(work: StageContext, current: types_v1.WeightsRef, *others: types_v1.WeightsRef) -> None:
+async def free_old_versions(context: StageContext, current: types_v1.WeightsRef, *others: types_v1.WeightsRef) -> None:
     """Frees what this controller's runs published and nobody needs; `current` and `others` are needed. Every
     `checkpoint_every` steps; not at all while the trainer holds weights of somebody else, whose needs are not known
     here."""
-    if current.version % work.spec.policy.checkpoint_every:
+    if current.version % context.spec.policy.checkpoint_every:
         return
-    needed = await find_needed(work.store)
+    needed = await find_needed(context.store)
     kept = sorted(needed.digests | {weights.digest for weights in (current, *others)})
-    trainings = [training.training_id async for training in work.client.trainer.trainings()]
-    token = work.services.token("trainer")
-    would = await work.client.trainer.free_artifacts(kept, trainings, dry_run=True, lease_token=token)
+    trainings = [training.training_id async for training in context.client.trainer.trainings()]
+    token = context.services.token("trainer")
+    would = await context.client.trainer.free_artifacts(kept, trainings, dry_run=True, lease_token=token)
     foreign = [name for name in would.freed if not is_ours(name, needed.run_ids)]
     if foreign:
-        log.info("%s: nothing is freed while the trainer keeps weights of others: %s", work.run_id, foreign[0])
+        log.info("%s: nothing is freed while the trainer keeps weights of others: %s", context.run_id, foreign[0])
     elif would.freed:
-        await work.client.trainer.free_artifacts(kept, trainings, lease_token=token)
+        await context.client.trainer.free_artifacts(kept, trainings, lease_token=token)
 
 
-async def forget_finished(work: StageContext) -> None:
+async def forget_finished(context: StageContext) -> None:
     """Deletes the run's trainings that are over: their memory, checkpoints and batches."""
-    over = set(finished_training_ids(work.run_id, work.spec.iterations, work.ledger))
-    there = {training.training_id async for training in work.client.trainer.trainings()}
+    over = set(finished_training_ids(context.run_id, context.spec.iterations, context.ledger))
+    there = {training.training_id async for training in context.client.trainer.trainings()}
     if not over & there:
         return
-    async with work.leased("trainer"):
+    async with context.leased("trainer"):
         for training_id in sorted(over & there):
             try:
-                await work.client.trainer.delete_training(training_id, lease_token=work.services.token("trainer"))
+                await context.client.trainer.delete_training(training_id, lease_token=context.services.token("trainer"))
             except NotFound:
                 log.info("%s was gone already", training_id)
 

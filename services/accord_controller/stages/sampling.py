@@ -8,7 +8,8 @@ from accord.errors import Unavailable
 from accord.preference import v1 as preference_v1
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
-from accord_controller.stages.context import StageContext, key
+from accord_controller.ledger.keys import key
+from accord_controller.stages.context import StageContext
 
 # One request; also the most that is lost, and made again, when somebody dies.
 SAMPLES_PER_REQUEST = 32
@@ -16,7 +17,7 @@ TRIES = 3
 
 
 async def gather_samples(
-    work: StageContext,
+    context: StageContext,
     iteration: int,
     purpose: str,
     prompts: Sequence[preference_v1.Prompt],
@@ -35,17 +36,19 @@ async def gather_samples(
     samples: list[types_v1.Sample] = []
     for number, batch in enumerate(batches):
         name = key(iteration, purpose, "samples", number)
-        found = await work.ledger.read(name, types_v1.Sample)
+        found = await context.ledger.read(name, types_v1.Sample)
         if found is None:
-            found = await ask_samples(work, name.replace("/", "-"), batch, n=n, version=version, seed_parts=seed_parts)
-            await work.journal.record_all(name, types_v1.Sample, found)
+            found = await ask_samples(
+                context, name.replace("/", "-"), batch, n=n, version=version, seed_parts=seed_parts
+            )
+            await context.recorder.record_all(name, types_v1.Sample, found)
         samples.extend(found)
-        await work.journal.progress(number + 1, len(batches), f"{len(samples)} answers sampled")
+        await context.recorder.progress(number + 1, len(batches), f"{len(samples)} answers sampled")
     return samples
 
 
 async def ask_samples(
-    work: StageContext,
+    context: StageContext,
     request: str,
     prompts: Sequence[preference_v1.Prompt],
     *,
@@ -60,16 +63,16 @@ async def ask_samples(
     Samples that fail and may succeed are asked for again; what still fails is dropped and told as a `retry` event.
     Unavailable, NO_SAMPLES, when nothing is left.
     """
-    asked = [to_rollout(work, prompt, *seed_parts) for prompt in prompts]
-    request_id = f"{work.run_id}-{request}"
+    asked = [to_rollout(context, prompt, *seed_parts) for prompt in prompts]
+    request_id = f"{context.run_id}-{request}"
     samples: dict[int, types_v1.Sample] = {}
     wanted: list[int] = []
     for attempt in range(TRIES):
         failures: dict[int, types_v1.Failure] = {}
-        async for response in work.rollout.generate(
+        async for response in context.rollout.generate(
             asked,
             n=n,
-            sampling=sampling_params(work),
+            sampling=sampling_params(context),
             request_id=request_id if not attempt else f"{request_id}-{attempt}",
             version=version,
             min_version=min_version,
@@ -84,7 +87,7 @@ async def ask_samples(
         first = next(iter(failures.values()))
         wanted = sorted(index for index, failure in failures.items() if failure.retryable)
         again = bool(wanted) and attempt + 1 < TRIES
-        await work.journal.tell(
+        await context.recorder.emit(
             "retry",
             f"{len(failures)} of {len(asked) * n} samples of {request} failed ({first.reason}: {first.message}); "
             + (f"asking again for {len(wanted)}" if again else "dropped"),
@@ -97,17 +100,17 @@ async def ask_samples(
     return [samples[index] for index in sorted(samples)]
 
 
-def sampling_params(work: StageContext) -> types_v1.SamplingParams:
+def sampling_params(context: StageContext) -> types_v1.SamplingParams:
     """How the run draws tokens: the plain distribution at its temperature, so that log-probabilities are exact."""
-    rollout = work.spec.rollout
+    rollout = context.spec.rollout
     return types_v1.SamplingParams(max_new_tokens=rollout.max_new_tokens, temperature=rollout.temperature)
 
 
-def to_rollout(work: StageContext, prompt: preference_v1.Prompt, *seed_parts: object) -> rollout_v1.Prompt:
+def to_rollout(context: StageContext, prompt: preference_v1.Prompt, *seed_parts: object) -> rollout_v1.Prompt:
     """A prompt as the engine is asked: the run's system turn in front where there is none, and its seed."""
-    asked = rollout_v1.Prompt(prompt_id=prompt.prompt_id, seed=work.seed(*seed_parts, prompt.prompt_id))
+    asked = rollout_v1.Prompt(prompt_id=prompt.prompt_id, seed=context.seed(*seed_parts, prompt.prompt_id))
     messages = prompt.conversation.messages
-    system = work.spec.rollout.system_prompt
+    system = context.spec.rollout.system_prompt
     if system and not any(message.role == "system" for message in messages):
         asked.conversation.messages.add(role="system", content=system)
     asked.conversation.messages.extend(messages)

@@ -10,7 +10,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from accord.controller import v1 as controller_v1
 from accord.preference import v1 as preference_v1
-from accord_controller.stages.context import StageContext, key
+from accord_controller.ledger.keys import key
+from accord_controller.stages.context import StageContext
 
 POLL_SECONDS = 2.0
 # GetQueue counts as recent what came in so many minutes.
@@ -62,38 +63,38 @@ def how_far(
 
 
 async def wait_for_people(
-    work: StageContext, iteration: int, queue: str, tasks: int, clock: Callable[[], float] = time.time
+    context: StageContext, iteration: int, queue: str, tasks: int, clock: Callable[[], float] = time.time
 ) -> None:
     """Waits until there is enough. What is not answered then stays open for later iterations, unless it is not wanted;
     the run withdraws it at its end."""
-    people = work.spec.feedback.people
-    opened = await _opened(work, iteration, clock)
+    people = context.spec.feedback.people
+    opened = await _opened(context, iteration, clock)
     told = ""
     while True:
-        state = await work.client.preferences.queue(queue, with_agreement=people.HasField("min_agreement"))
+        state = await context.client.preferences.queue(queue, with_agreement=people.HasField("min_agreement"))
         if not told:
             wanted = wanted_tasks(people, tasks)
-            await work.journal.tell("waiting", f"waiting for people to answer {wanted} tasks in queue {queue}")
+            await context.recorder.emit("waiting", f"waiting for people to answer {wanted} tasks in queue {queue}")
         said = how_far(people, state, tasks, queue)
         if said != told:
             told = said
-            await work.journal.progress(int(state.done_tasks), wanted_tasks(people, tasks), said)
+            await context.recorder.progress(int(state.done_tasks), wanted_tasks(people, tasks), said)
         reason = why_enough(people, state, tasks, clock() - opened)
         if reason:
-            await work.journal.tell("waiting", f"going on: {reason}", {"judgements": float(state.feedback)})
+            await context.recorder.emit("waiting", f"going on: {reason}", {"judgements": float(state.feedback)})
             break
         await asyncio.sleep(POLL_SECONDS)
-        work.check()
+        context.check()
     if people.cancel_rest:
-        await work.client.preferences.cancel_tasks(queue)
+        await context.client.preferences.cancel_tasks(queue)
 
 
-async def _opened(work: StageContext, iteration: int, clock: Callable[[], float]) -> float:
+async def _opened(context: StageContext, iteration: int, clock: Callable[[], float]) -> float:
     """When the tasks of this iteration were opened, by the controller's clock; the same after a restart."""
     name = key(iteration, "collect", "opened")
-    stamp = work.ledger.get(name, Timestamp)
+    stamp = context.ledger.get(name, Timestamp)
     if stamp is None:
         stamp = Timestamp()
         stamp.FromMilliseconds(int(clock() * 1000))
-        await work.journal.record(name, stamp)
+        await context.recorder.record(name, stamp)
     return stamp.ToMilliseconds() / 1000
