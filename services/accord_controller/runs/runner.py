@@ -276,7 +276,7 @@ class Runner:
             await context.recorder.emit("service_restarted", message)
 
         connected = await asyncio.gather(
-            self._services.rollouts.connect(
+            self._services.connect_rollouts(
                 lambda: current_services(context.status), context.recorder.emit, Scale.of(context.spec)
             ),
             self._services.connect(on_restart=restarted),
@@ -284,7 +284,7 @@ class Runner:
         )
         for failed in filter(None, connected):
             raise failed
-        async with self._meter.at_work(context.recorder.stage_usage):
+        async with self._meter.measuring(context.recorder.stage_usage):
             await STAGES[stage](context, iteration)
             if stage in (controller_v1.STAGE_REWARD_MODEL, controller_v1.STAGE_EVALUATE):
                 await forget_finished(context)

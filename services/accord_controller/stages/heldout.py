@@ -132,7 +132,7 @@ async def finish_iteration(
 
 async def _put_what_it_took(context: StageContext, stage: str, part: controller_v1.IterationResult) -> dict[str, float]:
     """Puts time and use of the stage into its result; the same as metrics of its event."""
-    await context.meter.look()
+    await context.meter.read()
     used = context.recorder.stage_usage
     part.stage_seconds[stage] = context.recorder.stage_seconds()
     part.stage_usage[stage].CopyFrom(used)
