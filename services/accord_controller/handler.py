@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from accord.controller import v1 as controller_v1
 from accord.errors import Aborted, InvalidArgument
@@ -18,15 +18,16 @@ from accord_controller.runs import spec_edits
 from accord_controller.runs.garbage_collection import Garbage, collect_garbage
 from accord_controller.runs.manager import AT_WORK, RunManager
 from accord_controller.settings import ControllerSettings
-from accord_controller.spec import files, validation
+from accord_controller.spec import files
+from accord_controller.spec.catalog import SpecCatalog, model_names, pin_models
+from accord_controller.spec.defaults import resolve
+from accord_controller.spec.validation import check
 from accord_controller.store.store import Store
-from accord_runtime import plugins
 from accord_runtime.serving.idempotency import Once
 
 MOST_A_PAGE = 1000
 DEFAULT_PAGE = 100
 LONGEST_WAIT_SECONDS = 5.0
-_SERVICE_OF = {"accord.engines": "rollout", "accord.scorers": "reward", "accord.algorithms": "trainer"}
 
 
 class ControllerHandler:
@@ -192,7 +193,7 @@ class ControllerHandler:
 
     def _check_swap(self, services: controller_v1.RolloutServices, spec: controller_v1.RunSpec, at: str) -> None:
         """What is asked to draw, in the field `at`. InvalidArgument; FailedPrecondition, NO_LAUNCHER."""
-        engines = SpecCatalog(self._settings, {}, everywhere=True).names("accord.engines")
+        engines = SpecCatalog(self._settings, {}).startable("accord.engines")
         records.check(services, spec, engines, startable=self._settings.launcher != "none", at=at)
 
     async def _lineage(self) -> Lineage:
@@ -224,11 +225,12 @@ class ControllerHandler:
 
     async def _create(self, request: controller_v1.CreateRunRequest) -> controller_v1.Run:
         wanted = request.run
-        resolved = validation.resolve(wanted.spec)
-        known = await self._known(resolved)
-        await asyncio.to_thread(validation.check, wanted.run_id, resolved, known)
-        # What is in force now is what the run has to its end.
-        validation.name_models(resolved, known.models)
+        resolved = resolve(wanted.spec)
+        found = {name: await self._registry.find(name) for name in model_names(resolved)}
+        models = {name: model for name, model in found.items() if model is not None}
+        await asyncio.to_thread(check, wanted.run_id, resolved, SpecCatalog(self._settings, models))
+        # The run keeps the models that are active now until its end.
+        pin_models(resolved, models)
         run = controller_v1.Run(run_id=wanted.run_id, spec=wanted.spec)
         run.status.state = controller_v1.RUN_STATE_PENDING
         run.status.resolved_spec.CopyFrom(resolved)
@@ -238,33 +240,6 @@ class ControllerHandler:
         if new:
             self._runs.start(stored.run_id)
         return stored
-
-    async def _known(self, resolved: controller_v1.RunSpec) -> SpecCatalog:
-        names = validation.model_names(resolved)
-        found = {name: await self._registry.find(name) for name in names}
-        return SpecCatalog(self._settings, {name: model for name, model in found.items() if model is not None})
-
-
-class SpecCatalog:
-    """What can be named in a spec on this machine."""
-
-    def __init__(
-        self, settings: ControllerSettings, models: Mapping[str, controller_v1.Model], *, everywhere: bool = False
-    ) -> None:
-        """`everywhere`: also what is asked of a service that does not run yet."""
-        self._settings = settings
-        self._models = models
-        self._everywhere = everywhere
-
-    @property
-    def models(self) -> Mapping[str, controller_v1.Model]:
-        """Those of the registry's models that the spec names."""
-        return self._models
-
-    def names(self, group: str) -> Sequence[str] | None:
-        """The installed plugins; None where a service runs elsewhere, which may have others."""
-        elsewhere = self._settings.address(_SERVICE_OF[group]) and not self._everywhere
-        return None if elsewhere or self._settings.launcher == "kubernetes" else plugins.names(group)
 
 
 def page_limit(page_size: int, default: int = DEFAULT_PAGE) -> int:

@@ -15,7 +15,7 @@ from accord.controller import v1 as controller_v1
 from accord.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from accord.runfile import load_edits
 from accord_controller.clients.rollout_services import initial_services
-from accord_controller.spec.validation import resolve
+from accord_controller.spec.defaults import resolve
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from accord_controller.clients.autoscaler import Autoscaler, Scale
 from accord_controller.clients.replica_set import ReplicaSet
 from accord_controller.launchers.local.launcher import LocalLauncher
 from accord_controller.settings import ControllerSettings
-from accord_controller.spec.validation import resolve
+from accord_controller.spec.defaults import resolve
 
 
 def test_there_are_more_at_once_and_fewer_only_after_a_while() -> None:

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from accord.controller import v1 as controller_v1
 from accord.errors import InvalidArgument
-from accord_controller.spec.validation import check, resolve
-from accord_runtime import plugins
+from accord_controller.settings import ControllerSettings
+from accord_controller.spec.catalog import SpecCatalog
+from accord_controller.spec.defaults import resolve
+from accord_controller.spec.validation import check
 
-
-class Everything:
-    """What is installed here, and no registered model."""
-
-    models: Mapping[str, controller_v1.Model] = {}
-
-    def names(self, group: str) -> Sequence[str] | None:
-        return plugins.names(group)
+# What is installed here, and no registered model.
+CATALOG = SpecCatalog(ControllerSettings(), {})
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +41,13 @@ def good(model: Path, tmp_path: Path) -> controller_v1.RunSpec:
 
 def violations(spec: controller_v1.RunSpec, run_id: str = "demo") -> dict[str, str]:
     with pytest.raises(InvalidArgument) as caught:
-        check(run_id, resolve(spec), Everything())
+        check(run_id, resolve(spec), CATALOG)
     return {violation.field.removeprefix("run.spec."): violation.description for violation in caught.value.violations}
 
 
 def test_a_good_spec_passes_and_shows_its_defaults(good: controller_v1.RunSpec) -> None:
     full = resolve(good)
-    check("demo", full, Everything())
+    check("demo", full, CATALOG)
     assert (full.iterations, full.feedback.prompts_per_iteration, full.feedback.completions_per_prompt) == (1, 128, 2)
     assert (full.feedback.simulated.annotators, full.feedback.simulated.noise) == (3, 0.1)
     assert (full.policy.algorithm, full.policy.steps, full.policy.reference) == ("ppo", 20, "base")

@@ -13,7 +13,7 @@ from accord_controller.ledger.ledger import Ledger
 from accord_controller.ledger.recorder import RunRecorder
 from accord_controller.service import build
 from accord_controller.settings import ControllerSettings
-from accord_controller.spec.validation import resolve
+from accord_controller.spec.defaults import resolve
 from accord_controller.store.store import Commit, Store
 from accord_runtime.database.connect import migrate, open_database
 from accord_runtime.serving.server import serving

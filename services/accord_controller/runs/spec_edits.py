@@ -13,7 +13,8 @@ from accord_controller.clients.rollout_services import current_services
 from accord_controller.engine_swap import records
 from accord_controller.ledger.keys import key
 from accord_controller.ledger.recorder import NewEvent, RunRecorder
-from accord_controller.spec import validation
+from accord_controller.spec.defaults import resolve
+from accord_controller.spec.validation import check_numbers
 
 EDITABLE = ("spec.rollout.engine", "spec.rollout.replicas", "spec.rollout.engine_options")
 _ENGINE, _, _OPTIONS = EDITABLE
@@ -34,7 +35,7 @@ async def edit(recorder: RunRecorder, request: controller_v1.UpdateRunRequest, c
     if not fields:
         return
     records.check_goes_on(recorder)
-    resolved = validation.resolve(asked)
+    resolved = resolve(asked)
     if max(1, resolved.placement.trainer_ranks) != max(1, recorder.spec.placement.trainer_ranks):
         _check_editable([_RANKS])  # they would compute other weights
     if any(field in EDITABLE for field in fields):
@@ -42,7 +43,7 @@ async def edit(recorder: RunRecorder, request: controller_v1.UpdateRunRequest, c
         edited = controller_v1.RunSpec()
         edited.CopyFrom(recorder.spec)
         edited.rollout.CopyFrom(resolved.rollout)
-        validation.check_numbers(edited)
+        check_numbers(edited)
         check(services, edited, "run.spec.rollout")
         # The swap first: who was cut off here and asks again finds what differs still, and the swap by its request_id.
         if not _draws(recorder.status, services):
@@ -57,7 +58,7 @@ def _edited(
     """The fields that are edited (`spec.rollout.engine`), and the spec as it is to be."""
     if not request.update_mask.paths:
         given = request.run.spec
-        return list(_differences(validation.resolve(before), validation.resolve(given), "spec")), given
+        return list(_differences(resolve(before), resolve(given), "spec")), given
     fields = list(dict.fromkeys(request.update_mask.paths))
     source, target = controller_v1.Run(), controller_v1.Run(spec=before)
     source.CopyFrom(request.run)

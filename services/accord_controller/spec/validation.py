@@ -1,20 +1,22 @@
-"""The spec of a run: defaults filled in, and everything that can be known wrong found before anything starts."""
+"""Checks of a resolved spec: everything that can be found wrong before the run starts, named by field."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from accord.controller import v1 as controller_v1
 from accord.errors import FieldViolation, InvalidArgument
 from accord.reward import v1 as reward_v1
 from accord_controller.spec import files
+from accord_controller.spec.catalog import SpecCatalog
+from accord_controller.spec.defaults import RANDOM, UNWEIGHTED, scorer_lists
 
 RELIABILITY = "reliability"
-SELECTIONS = ("random", "disagreement", "information")
-WEIGHTINGS = ("none", RELIABILITY)
+SELECTIONS = (RANDOM, "disagreement", "information")
+WEIGHTINGS = (UNWEIGHTED, RELIABILITY)
 # The least value of each number of a resolved spec, by its path; the custom resource's schema says the same.
 LEAST: Mapping[str, int] = {
     "iterations": 1,
@@ -44,87 +46,14 @@ LEAST: Mapping[str, int] = {
 RUN_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
-def resolve(spec: controller_v1.RunSpec) -> controller_v1.RunSpec:
-    """A copy with every default of run.proto filled in; what was given stays."""
-    full = controller_v1.RunSpec()
-    full.CopyFrom(spec)
-    full.iterations = full.iterations or 1
-    feedback = full.feedback
-    feedback.prompts_per_iteration = feedback.prompts_per_iteration or 128
-    feedback.completions_per_prompt = feedback.completions_per_prompt or 2
-    if feedback.HasField("simulated"):
-        simulated = feedback.simulated
-        simulated.annotators = simulated.annotators or 3
-        simulated.redundancy = simulated.redundancy or 1
-        if not simulated.HasField("noise"):
-            simulated.noise = 0.1
-    if feedback.HasField("people"):
-        feedback.people.redundancy = feedback.people.redundancy or 1
-        if not feedback.people.HasField("threshold"):
-            feedback.people.threshold = 1.0
-    if feedback.HasField("judges"):
-        feedback.judges.redundancy = feedback.judges.redundancy or len(feedback.judges.judges)
-    feedback.selection = feedback.selection or SELECTIONS[0]
-    feedback.selection_pool = feedback.selection_pool or 4 * feedback.prompts_per_iteration
-    model = full.reward_model
-    model.algorithm = model.algorithm or "reward_model"
-    model.model = model.model or full.model
-    model.epochs = model.epochs or 1
-    model.batch_size = model.batch_size or 16
-    model.weighting = model.weighting or WEIGHTINGS[0]
-    policy = full.policy
-    policy.algorithm = policy.algorithm or "ppo"
-    policy.steps = policy.steps or 20
-    policy.prompts_per_step = policy.prompts_per_step or 8
-    policy.samples_per_prompt = policy.samples_per_prompt or 4
-    policy.reference = policy.reference or "base"
-    policy.checkpoint_every = policy.checkpoint_every or 5
-    evaluate = full.evaluate
-    if not evaluate.scorers and feedback.HasField("simulated"):
-        evaluate.scorers.extend(feedback.simulated.scorers)
-    evaluate.prompts = evaluate.prompts or 64
-    evaluate.samples_per_prompt = evaluate.samples_per_prompt or 1
-    if not evaluate.HasField("min_gain"):
-        evaluate.min_gain = 0.0
-    if not evaluate.HasField("max_kl"):
-        evaluate.max_kl = 10.0
-    rollout = full.rollout
-    rollout.engine = rollout.engine or "transformers"
-    rollout.max_new_tokens = rollout.max_new_tokens or 32
-    rollout.replicas = rollout.replicas or 1
-    if rollout.HasField("autoscale"):
-        rollout.autoscale.tokens_per_replica = rollout.autoscale.tokens_per_replica or 16384
-        if not rollout.autoscale.HasField("idle_seconds"):
-            rollout.autoscale.idle_seconds = 60.0
-    if not rollout.HasField("temperature"):
-        rollout.temperature = 1.0
-    if full.HasField("placement"):
-        full.placement.trainer_ranks = full.placement.trainer_ranks or 1
-    _name_files(full)
-    return full
-
-
-class Known(Protocol):
-    """What can be named here. None: not known here, the service itself will say."""
-
-    def names(self, group: str) -> Sequence[str] | None:
-        """Names of an entry-point group (`accord.engines`, ...)."""
-        ...
-
-    @property
-    def models(self) -> Mapping[str, controller_v1.Model]:
-        """The models of the registry that the spec names, by name."""
-        ...
-
-
-def check(run_id: str, spec: controller_v1.RunSpec, known: Known) -> None:
+def check(run_id: str, spec: controller_v1.RunSpec, catalog: SpecCatalog) -> None:
     """Raises InvalidArgument with one violation for each thing that is wrong in a resolved spec."""
     _refuse(
         [
             *_check_name(run_id),
             *_check_numbers(spec),
-            *_check_names(spec, known),
-            *files.check_models(spec, known.models),
+            *_check_names(spec, catalog),
+            *files.check_models(spec, catalog.models),
             *files.check_files(spec),
         ]
     )
@@ -142,47 +71,6 @@ def _refuse(problems: Sequence[FieldViolation]) -> None:
             reason="INVALID_SPEC",
             violations=problems,
         )
-
-
-def model_names(spec: controller_v1.RunSpec) -> set[str]:
-    """Names of registered models that the spec asks for (`models/<name>`)."""
-    return {
-        uri.removeprefix(files.REGISTRY)
-        for uri in (spec.model, spec.reward_model.model, *(judge.policy for judge in spec.feedback.judges.judges))
-        if uri.startswith(files.REGISTRY)
-    }
-
-
-def name_models(spec: controller_v1.RunSpec, models: Mapping[str, controller_v1.Model]) -> None:
-    """Replaces each `models/<run>` by the model that was found for it, `models/<run>-<iteration>`."""
-
-    def exact(uri: str) -> str:
-        name = uri.removeprefix(files.REGISTRY)
-        return files.REGISTRY + models[name].name if uri.startswith(files.REGISTRY) else uri
-
-    spec.model, spec.reward_model.model = exact(spec.model), exact(spec.reward_model.model)
-    for judge in spec.feedback.judges.judges if spec.feedback.HasField("judges") else ():
-        if judge.policy:
-            judge.policy = exact(judge.policy)
-
-
-def scorer_lists(spec: controller_v1.RunSpec) -> Iterable[tuple[str, Sequence[reward_v1.ScorerSpec]]]:
-    """Every list of scorers in the spec with its path."""
-    if spec.feedback.HasField("simulated"):
-        yield "run.spec.feedback.simulated.scorers", spec.feedback.simulated.scorers
-    yield "run.spec.reward_model.extra_scorers", spec.reward_model.extra_scorers
-    yield "run.spec.evaluate.scorers", spec.evaluate.scorers
-
-
-def _name_files(spec: controller_v1.RunSpec) -> None:
-    """Makes paths absolute, so that they mean the same when the run is resumed from another folder."""
-    for paths in (spec.prompts.files, spec.feedback.preferences.files if spec.feedback.HasField("preferences") else []):
-        paths[:] = [files.absolute(path) for path in paths]
-    spec.model = files.absolute_model(spec.model)
-    spec.reward_model.model = files.absolute_model(spec.reward_model.model)
-    for _, scorers in scorer_lists(spec):
-        for scorer in scorers:
-            scorer.name = files.absolute_scorer(scorer.name)
 
 
 def _check_name(run_id: str) -> Iterable[FieldViolation]:
@@ -279,7 +167,7 @@ def _check_people(people: controller_v1.HumanAnnotators) -> Iterable[FieldViolat
 JUDGE_KEYS = "ACCORD_JUDGE_"
 
 
-def _check_judges(judges: controller_v1.ModelJudges, known: Known) -> Iterable[FieldViolation]:
+def _check_judges(judges: controller_v1.ModelJudges, catalog: SpecCatalog) -> Iterable[FieldViolation]:
     names: set[str] = set()
     for index, judge in enumerate(judges.judges):
         path = f"feedback.judges.judges[{index}]"
@@ -291,7 +179,7 @@ def _check_judges(judges: controller_v1.ModelJudges, known: Known) -> Iterable[F
             yield _wrong(path, "needs exactly one of url, policy")
         elif source == "policy":
             name = judge.policy.removeprefix(files.REGISTRY)
-            if not judge.policy.startswith(files.REGISTRY) or name not in known.models:
+            if not judge.policy.startswith(files.REGISTRY) or name not in catalog.models:
                 yield _wrong(f"{path}.policy", f"must be models/<name> of the registry, not {judge.policy!r}")
         else:
             if not judge.url.startswith(("http://", "https://")):
@@ -311,23 +199,23 @@ def _check_selection(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
         yield _wrong("feedback.selection", f"{selection!r} needs reward_model.options.ensemble of at least 2")
 
 
-def _check_names(spec: controller_v1.RunSpec, known: Known) -> Iterable[FieldViolation]:
+def _check_names(spec: controller_v1.RunSpec, catalog: SpecCatalog) -> Iterable[FieldViolation]:
     if spec.feedback.WhichOneof("source") is None:
         yield _wrong("feedback", "needs exactly one of simulated, people, judges, preferences")
-    yield from _check_judges(spec.feedback.judges, known)
+    yield from _check_judges(spec.feedback.judges, catalog)
     yield from _check_selection(spec)
     for field, group, name in (
         ("rollout.engine", "accord.engines", spec.rollout.engine),
         ("reward_model.algorithm", "accord.algorithms", spec.reward_model.algorithm),
         ("policy.algorithm", "accord.algorithms", spec.policy.algorithm),
     ):
-        names = known.names(group)
+        names = catalog.names(group)
         if names is not None and name not in names:
             kind = group.removeprefix("accord.").removesuffix("s")
             yield _wrong(field, f"unknown {kind} {name!r}; there is: {', '.join(names) or 'none'}")
     if spec.feedback.HasField("simulated") and not spec.feedback.simulated.scorers:
         yield _wrong("feedback.simulated.scorers", "needs at least one scorer for the annotators to know")
-    scorers = known.names("accord.scorers")
+    scorers = catalog.names("accord.scorers")
     for path, listed in scorer_lists(spec):
         if path == "run.spec.evaluate.scorers" and list(listed) == list(spec.feedback.simulated.scorers):
             continue  # the default, already looked at

@@ -9,12 +9,10 @@ from accord.preference import v1 as preference_v1
 from accord.reward import v1 as reward_v1
 from accord.types import v1 as types_v1
 from accord_controller.ledger.keys import key
-from accord_controller.spec.validation import SELECTIONS
+from accord_controller.spec.defaults import RANDOM
 from accord_controller.stages.acquisition import value_of
 from accord_controller.stages.context import StageContext
 from accord_controller.stages.scoring import score_samples
-
-RANDOM = SELECTIONS[0]
 
 
 def selects(context: StageContext, iteration: int) -> bool:

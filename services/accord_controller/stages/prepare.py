@@ -10,7 +10,8 @@ from accord.preference import v1 as preference_v1
 from accord.trainer import v1 as trainer_v1
 from accord_controller.clients.rollout_services import current_services
 from accord_controller.ledger import keys
-from accord_controller.spec import files, validation
+from accord_controller.spec import files
+from accord_controller.spec.catalog import model_names
 from accord_controller.stages import heldout
 from accord_controller.stages.context import StageContext
 from accord_controller.stages.prompts import import_feedback, pin_prompts
@@ -41,7 +42,7 @@ async def _pin_models(context: StageContext) -> None:
     """Records the base models by digest."""
     if keys.REWARD_BASE in context.ledger:
         return
-    names = validation.model_names(context.spec)
+    names = model_names(context.spec)
     models = {name: model for name in names if (model := await context.store.get_model(name)) is not None}
     if missing := names - models.keys():
         raise FailedPrecondition(f"there is no model {sorted(missing)[0]} in the registry any more", reason="NO_MODEL")
