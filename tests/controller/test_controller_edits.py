@@ -132,7 +132,7 @@ async def test_where_pods_go_may_be_edited_and_swaps_nothing_but_how_many_train_
     run.spec.placement.trainer.priority_class = "training"
     assert (await client.runs.update(run)).spec == run.spec
     run.spec.placement.trainer_ranks = 2
-    with pytest.raises(InvalidArgument, match=r"placement\.trainer_ranks: a run keeps that to its end") as fixed:
+    with pytest.raises(InvalidArgument, match=r"placement\.trainer_ranks cannot be changed") as fixed:
         await client.runs.update(run)
     assert fixed.value.reason == "NOT_EDITABLE"
     run.spec.ClearField("placement")

@@ -47,7 +47,7 @@ async def test_a_fact_is_recorded_once_and_a_refused_commit_changes_nothing(tmp_
         await recorder.record("1/a", types_v1.WeightsRef(digest="first"))
         before = await store.get_run("demo")
         entries = [rival.ledger.message_entry(key, types_v1.WeightsRef(digest="second")) for key in ("1/b", "1/a")]
-        with pytest.raises(AlreadyExists, match="1/a of run demo is recorded already"):
+        with pytest.raises(AlreadyExists, match="1/a of run demo is already recorded"):
             await rival.record_entries(entries, NewEvent("step", "must not be seen"))
         ledger = await Ledger.load(store, "demo", tmp_path)
         assert ledger.names() == ["1/a"]
@@ -64,10 +64,10 @@ async def test_a_damaged_or_missing_experience_file_is_an_error_and_not_data(tmp
         (file,) = recorder.ledger.files()
         whole = file.read_bytes()
         file.write_bytes(whole[:-1])
-        with pytest.raises(DataLoss, match="not what was recorded"):
+        with pytest.raises(DataLoss, match="is damaged"):
             await recorder.ledger.read("1/x", types_v1.Sample)
         file.unlink()
-        with pytest.raises(DataLoss, match="is gone"):
+        with pytest.raises(DataLoss, match="is missing"):
             await recorder.ledger.read("1/x", types_v1.Sample)
         file.write_bytes(whole)
         assert await recorder.ledger.read("1/x", types_v1.Sample) == samples(2)

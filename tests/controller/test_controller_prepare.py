@@ -1,4 +1,4 @@
-"""What a run asks for is tried before it starts: an algorithm that cannot learn in its stage is told at once."""
+"""A run's algorithms are tried before it starts: one that cannot learn in its stage is refused at once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def test_an_algorithm_that_learns_from_something_else_is_refused(
         await context.recorder.record_entries([context.ledger.message_entry(name, base) for name in names])
         async with context.leased("trainer"):
             getattr(context.spec, stage).algorithm = algorithm
-            with pytest.raises(InvalidArgument, match=f"{algorithm} learns from") as refused:
+            with pytest.raises(InvalidArgument, match=f"{algorithm} cannot be the {stage} algorithm") as refused:
                 await _try_trainings(context)
             assert refused.value.violations[0].field == f"run.spec.{stage}.algorithm"
             assert [one async for one in client.trainer.trainings()] == []

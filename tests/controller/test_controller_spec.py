@@ -71,8 +71,8 @@ CASES: list[tuple[str, str, Change]] = [
     ("model", "does not exist: ", lambda spec, at: setattr(spec, "model", str(at / "nowhere"))),
     ("model", "not a model folder", lambda spec, at: setattr(spec, "model", str(at / "pairs.jsonl"))),
     ("model", "no config.json", lambda spec, at: setattr(spec, "model", str(at))),
-    ("model", "no model gone in the registry", lambda spec, at: setattr(spec, "model", "models/gone")),
-    ("model", "is no folder", lambda spec, at: setattr(spec, "model", "s3://bucket/model")),
+    ("model", "no model named gone is in the registry", lambda spec, at: setattr(spec, "model", "models/gone")),
+    ("model", "is not a folder", lambda spec, at: setattr(spec, "model", "s3://bucket/model")),
     ("reward_model.model", "does not exist", lambda spec, at: setattr(spec.reward_model, "model", str(at / "x"))),
     ("iterations", "at least 1, not -1", lambda spec, at: setattr(spec, "iterations", -1)),
     ("prompts.files[1]", "no file at", lambda spec, at: spec.prompts.files.append(str(at / "x.jsonl"))),
@@ -80,12 +80,16 @@ CASES: list[tuple[str, str, Change]] = [
     ("feedback.simulated.scorers", "at least one", lambda spec, at: spec.feedback.simulated.ClearField("scorers")),
     (
         "feedback.simulated.scorers[1].name",
-        "unknown scorer 'sentimant'; there is: ",
+        "unknown scorer 'sentimant'; available: ",
         lambda spec, at: spec.feedback.simulated.scorers.add(name="sentimant"),
     ),
     ("feedback.simulated.noise", "above 0, not 0", lambda spec, at: setattr(spec.feedback.simulated, "noise", 0.0)),
     ("feedback.simulated.noise", "not nan", lambda spec, at: setattr(spec.feedback.simulated, "noise", float("nan"))),
-    ("feedback.simulated.redundancy", "4 answers", lambda spec, at: setattr(spec.feedback.simulated, "redundancy", 4)),
+    (
+        "feedback.simulated.redundancy",
+        "must be at most",
+        lambda spec, at: setattr(spec.feedback.simulated, "redundancy", 4),
+    ),
     ("feedback.people.threshold", "at most 1", lambda spec, at: setattr(spec.feedback.people, "threshold", 1.5)),
     (
         "feedback.people.min_agreement",
@@ -134,7 +138,7 @@ CASES: list[tuple[str, str, Change]] = [
     ),
     (
         "reward_model.extra_scorers[0].model_digest",
-        "which loaded reward model",
+        "a loaded reward model",
         lambda spec, at: spec.reward_model.extra_scorers.add(name="model"),
     ),
     (
@@ -144,7 +148,7 @@ CASES: list[tuple[str, str, Change]] = [
     ),
     (
         "policy.algorithm",
-        "unknown algorithm 'grpoo'; there is: ",
+        "unknown algorithm 'grpoo'; available: ",
         lambda spec, at: setattr(spec.policy, "algorithm", "grpoo"),
     ),
     ("policy.steps", "at least 1, not -3", lambda spec, at: setattr(spec.policy, "steps", -3)),
@@ -152,14 +156,14 @@ CASES: list[tuple[str, str, Change]] = [
     ("policy.max_staleness", "at least 0, not -1", lambda spec, at: setattr(spec.policy, "max_staleness", -1)),
     (
         "policy.max_staleness",
-        "must be 0 where the run is deterministic, not 2",
+        "must be 0 in a deterministic run, not 2",
         lambda spec, at: spec.MergeFrom(
             controller_v1.RunSpec(deterministic=True, policy=controller_v1.PolicySpec(max_staleness=2))
         ),
     ),
     ("evaluate.max_kl", "above 0", lambda spec, at: setattr(spec.evaluate, "max_kl", -1.0)),
     ("evaluate.min_gain", "finite", lambda spec, at: setattr(spec.evaluate, "min_gain", float("inf"))),
-    ("rollout.engine", "unknown engine 'vlm'; there is: ", lambda spec, at: setattr(spec.rollout, "engine", "vlm")),
+    ("rollout.engine", "unknown engine 'vlm'; available: ", lambda spec, at: setattr(spec.rollout, "engine", "vlm")),
     ("rollout.max_new_tokens", "at least 1", lambda spec, at: setattr(spec.rollout, "max_new_tokens", -1)),
     (
         "rollout.autoscale.max_replicas",

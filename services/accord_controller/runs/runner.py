@@ -40,7 +40,7 @@ from accord_controller.stages.context import StageContext
 from accord_controller.stages.evaluate import evaluate
 from accord_controller.stages.policy import policy
 from accord_controller.stages.prepare import prepare
-from accord_controller.stages.pruning import forget_finished
+from accord_controller.stages.pruning import delete_finished_trainings
 from accord_controller.stages.reward_model import reward_model
 from accord_controller.store.store import Store
 
@@ -54,7 +54,7 @@ async def _prepare(context: StageContext, _iteration: int) -> None:
     await prepare(context)
 
 
-STAGES: Mapping[controller_v1.Stage.ValueType, StageFunction] = {
+STAGE_FUNCTIONS: Mapping[controller_v1.Stage.ValueType, StageFunction] = {
     controller_v1.STAGE_PREPARE: _prepare,
     controller_v1.STAGE_COLLECT: collect,
     controller_v1.STAGE_REWARD_MODEL: reward_model,
@@ -64,7 +64,7 @@ STAGES: Mapping[controller_v1.Stage.ValueType, StageFunction] = {
 
 
 class Runner:
-    """One run at work in this process."""
+    """Drives one active run."""
 
     def __init__(
         self,
@@ -78,8 +78,8 @@ class Runner:
         alone: Callable[[], bool] = lambda: True,
         closing: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`told` is called whenever the run has changed; `alone`: whether no other run is at work in this process;
-        `closing`: whether the process is to end."""
+        """`on_change` is called after each change of the run; `alone`: whether no other run is active in this process;
+        `closing`: whether the process is shutting down."""
         self.run_id = run_id
         self._store = store
         self._state_dir = state_dir
@@ -92,12 +92,12 @@ class Runner:
         self._meter = UsageMeter(self._services)
         self._stage: asyncio.Task[None] | None = None
         self._failure: StageFailure | None = None
-        # Facts recorded since the last trouble: none means that recovering did not help.
+        # Recoveries since the stage last made progress.
         self._recoveries = 0
         self._recorder: RunRecorder | None = None
-        # Held while the journal is read anew, and while something beside the stage is recorded.
+        # Held while the recorder is replaced, and while something beside the stage is recorded.
         self._recording = asyncio.Lock()
-        self._swap_asked = asyncio.Event()
+        self._swap_requested = asyncio.Event()
         self._swapper = SwapExecutor(
             self._launcher,
             self._services.rollouts,
@@ -107,14 +107,14 @@ class Runner:
             alone=alone,
         )
 
-    def desired(self, desired: DesiredState) -> None:
-        """What the user wants now. Cancelling ends work in flight at once; pausing waits for the next durable point."""
-        self._stop_signal.turn(desired)
+    def request(self, desired: DesiredState) -> None:
+        """Requests a state. Cancelling interrupts the stage at once; pausing waits for the next durable point."""
+        self._stop_signal.set(desired)
         if desired is DesiredState.CANCEL:
             self.interrupt()
 
     def is_stopping(self) -> bool:
-        """Whether it was told to stop."""
+        """Whether it was requested to stop."""
         return self._stop_signal.stopping.is_set()
 
     def trainer_token(self) -> str:
@@ -122,35 +122,35 @@ class Runner:
         return self._services.token("trainer")
 
     def interrupt(self) -> None:
-        """Ends the work in flight. Nothing recorded is lost; what was not recorded yet is done again."""
+        """Cancels the stage. Nothing recorded is lost; unrecorded work is repeated."""
         if self._stage is not None:
             self._stage.cancel()
 
     async def record(self, what: Callable[[RunRecorder], Awaitable[T]]) -> T:
-        """Records something beside the stages, which go on. A swap among it is begun."""
+        """Records something beside the running stage. A swap that it records begins."""
         recorder = self._recorder or await self._load()
         async with self._recording:
             result = await what(self._recorder or recorder)
-        self._swap_asked.set()
+        self._swap_requested.set()
         return result
 
     async def release(self) -> None:
-        """Lets go of what ran for this run alone, when it is not at work any more."""
+        """Releases what ran for this run alone, once it is no longer active."""
         try:
             await self._launcher.release()
         except AccordError as error:
-            log.warning("run %s: what ran for it was not all deleted: %s", self.run_id, error.message)
+            log.warning("run %s: some of its services could not be deleted: %s", self.run_id, error.message)
 
     async def drive(self) -> None:
-        """Works until the run ends, is paused, or fails."""
-        swapping = asyncio.create_task(self._swap_when_asked())
+        """Drives the run until it ends, is paused, or fails."""
+        swapping = asyncio.create_task(self._execute_requested_swaps())
 
         async def stop_swapping() -> None:
             swapping.cancel()
             await asyncio.gather(swapping, return_exceptions=True)
 
         try:
-            await self._swap_first()
+            await self._finish_open_swap()
             while True:
                 recorder = await self._load()
                 match reconcile(recorder.spec, recorder.status, self._observe(recorder)):
@@ -162,25 +162,25 @@ class Runner:
                         await recorder.change_state(
                             controller_v1.RUN_STATE_PAUSED,
                             "paused",
-                            "paused; `accord run --resume` goes on",
+                            f"paused. Continue with: accord run --resume {self.run_id}",
                             interrupted=self._closing(),
                         )
                         return
                     case Cancel():
                         await stop_swapping()
-                        await self._swapper.give_up()
-                        await self._withdraw(recorder)
+                        await self._swapper.finish()
+                        await self._cancel_tasks(recorder)
                         await recorder.change_state(controller_v1.RUN_STATE_CANCELLED, "cancelled", "cancelled")
                         return
                     case Fail(message):
                         await stop_swapping()
-                        await self._swapper.end_own()
+                        await self._swapper.stop_services()
                         await recorder.change_state(controller_v1.RUN_STATE_FAILED, "failed", message)
                         return
                     case Succeed():
                         await stop_swapping()
-                        await self._swapper.give_up()
-                        await self._withdraw(recorder)
+                        await self._swapper.finish()
+                        await self._cancel_tasks(recorder)
                         await recorder.change_state(
                             controller_v1.RUN_STATE_SUCCEEDED, "succeeded", _summary(recorder.status)
                         )
@@ -192,7 +192,7 @@ class Runner:
             await self._services.close()
 
     async def _load(self) -> RunRecorder:
-        """The run as it is recorded, and nothing else: what a failed stage had in memory is gone."""
+        """Reads the run as it is recorded. What a failed stage had only in memory is gone."""
         async with self._recording:
             self._recorder = RunRecorder(
                 self._store,
@@ -207,16 +207,16 @@ class Runner:
             return self._recorder
 
     def _current_recorder(self) -> RunRecorder:
-        assert self._recorder is not None, "nothing is swapped before the run was read"
+        assert self._recorder is not None, "swaps begin after the run was read"
         return self._recorder
 
-    async def _swap_first(self) -> None:
-        """A swap that was asked for or begun before comes first: what draws now may be what the run failed for."""
-        swap = records.under_way((await self._load()).status)
+    async def _finish_open_swap(self) -> None:
+        """Executes an open swap before the first stage: the run may have failed because of its current engine."""
+        swap = records.in_progress((await self._load()).status)
         if swap is None or self._swapper.weights() is None:
-            self._swap_asked.set()
+            self._swap_requested.set()
             return
-        self._stage = asyncio.create_task(self._swapper.carry_out(swap))
+        self._stage = asyncio.create_task(self._swapper.execute(swap))
         stopping = asyncio.create_task(self._stop_signal.stopping.wait())
         try:
             await asyncio.wait((self._stage, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -225,28 +225,28 @@ class Runner:
                 task.cancel()
             await asyncio.gather(self._stage, stopping, return_exceptions=True)
             self._stage = None
-            self._swap_asked.set()
+            self._swap_requested.set()
 
-    async def _swap_when_asked(self) -> None:
+    async def _execute_requested_swaps(self) -> None:
         while True:
-            await self._swap_asked.wait()
-            self._swap_asked.clear()
-            swap = records.under_way(self._current_recorder().status)
+            await self._swap_requested.wait()
+            self._swap_requested.clear()
+            swap = records.in_progress(self._current_recorder().status)
             if swap is not None:
                 try:
-                    await self._swapper.carry_out(swap)
+                    await self._swapper.execute(swap)
                 except AccordError as error:
-                    # It stays under way: the run that is resumed takes it up.
+                    # The swap stays open; the resumed run continues it.
                     log.error("run %s: swap %d could not be recorded: %s", self.run_id, swap.number, error.message)
                 except Exception:
-                    log.exception("run %s: swap %d: fault in the controller", self.run_id, swap.number)
+                    log.exception("run %s: swap %d: internal error", self.run_id, swap.number)
 
     def _observe(self, recorder: RunRecorder) -> Observation:
         finished = keys.finished_stages(recorder.ledger, recorder.spec.iterations)
         return Observation(finished=finished, desired=self._stop_signal.desired, failure=self._failure)
 
     async def _run_stage(self, recorder: RunRecorder, iteration: int, stage: controller_v1.Stage.ValueType) -> None:
-        """Runs a stage in a task of its own, so that it can be interrupted; keeps what went wrong for reconcile."""
+        """Runs a stage as a task, so that it can be interrupted, and keeps its failure for reconcile."""
         if recorder.status.state != controller_v1.RUN_STATE_RUNNING:
             recorder.status.state = controller_v1.RUN_STATE_RUNNING
         await recorder.enter(iteration, stage)
@@ -254,24 +254,26 @@ class Runner:
             recorder, self._services, self._store, self._state_dir, self._stop_signal.check, self._meter
         )
         self._context = context
-        self._stage = asyncio.create_task(self._work_on(context, iteration, stage))
+        self._stage = asyncio.create_task(self._execute_stage(context, iteration, stage))
         try:
             await self._stage
             self._recoveries = 0
         except Stopped:
-            log.info("run %s stops at a durable point", self.run_id)
+            log.info("run %s: stopped at a durable point", self.run_id)
         except asyncio.CancelledError:
             if self._stop_signal.desired is DesiredState.RUN:
                 raise
         except AccordError as error:
-            self._remember(recorder, f"{error.message} [{error.reason}]", is_recoverable(error))
+            self._note_failure(recorder, f"{error.message} [{error.reason}]", is_recoverable(error))
         except Exception as error:
-            log.exception("run %s: fault in the controller", self.run_id)
-            self._remember(recorder, f"fault in the controller: {type(error).__name__}: {error}; see its log", False)
+            log.exception("run %s: internal error", self.run_id)
+            self._note_failure(
+                recorder, f"internal error in the controller: {type(error).__name__}: {error}; see its log", False
+            )
         finally:
             self._stage = None
 
-    async def _work_on(self, context: StageContext, iteration: int, stage: controller_v1.Stage.ValueType) -> None:
+    async def _execute_stage(self, context: StageContext, iteration: int, stage: controller_v1.Stage.ValueType) -> None:
         async def restarted(service: str, message: str) -> None:
             await context.recorder.emit("service_restarted", message)
 
@@ -285,18 +287,18 @@ class Runner:
         for failed in filter(None, connected):
             raise failed
         async with self._meter.measuring(context.recorder.stage_usage):
-            await STAGES[stage](context, iteration)
+            await STAGE_FUNCTIONS[stage](context, iteration)
             if stage in (controller_v1.STAGE_REWARD_MODEL, controller_v1.STAGE_EVALUATE):
-                await forget_finished(context)
+                await delete_finished_trainings(context)
 
     async def _waiting(self, message: str) -> None:
-        """A service cannot be had yet: said once, and the run may be stopped meanwhile."""
+        """Reports why a service is not available yet, once, and lets the run be stopped meanwhile."""
         if message and self._context is not None:
             await self._context.recorder.emit("waiting", message)
         self._stop_signal.check()
 
-    async def _withdraw(self, recorder: RunRecorder) -> None:
-        """Takes back the tasks that people were asked to do."""
+    async def _cancel_tasks(self, recorder: RunRecorder) -> None:
+        """Cancels the run's open annotation tasks."""
         if not recorder.spec.feedback.HasField("people"):
             return
         try:
@@ -304,9 +306,9 @@ class Runner:
             for iteration in range(1, recorder.status.iteration + 1):
                 await self._services.client.preferences.cancel_tasks(queue_name(self.run_id, iteration))
         except AccordError as error:
-            await recorder.emit("left_out", f"its annotation tasks stay open: {error.message}")
+            await recorder.emit("left_out", f"the open annotation tasks could not be cancelled: {error.message}")
 
-    def _remember(self, recorder: RunRecorder, message: str, recoverable: bool) -> None:
+    def _note_failure(self, recorder: RunRecorder, message: str, recoverable: bool) -> None:
         log.warning("run %s: %s", self.run_id, message)
         if recorder.facts:
             self._recoveries = 0
@@ -314,14 +316,14 @@ class Runner:
         self._recoveries += 1
 
     async def _recover(self, recorder: RunRecorder, delay: float, message: str) -> None:
-        """Waits; the next stage entry finds or restarts the services and puts back what they lost."""
-        await recorder.emit("retry", f"{message}; trying again in {delay:g} s", {"delay_seconds": delay})
+        """Waits. The next stage entry finds or restarts the services and restores what they lost."""
+        await recorder.emit("retry", f"{message}; retrying in {delay:g} s", {"delay_seconds": delay})
         self._failure = None
         await self._stop_signal.wait(delay)
 
 
 def _summary(status: controller_v1.RunStatus) -> str:
-    """What a run came to, in a sentence."""
+    """The outcome of a run, in a sentence."""
     promoted = [result for result in status.iterations if result.promoted and result.iteration]
     scores = ", ".join(
         f"{result.heldout_score:.3f}" for result in status.iterations if result.HasField("heldout_score")

@@ -25,7 +25,7 @@ class SpecCatalog:
         return None if self._settings.address(_SERVICE_OF[group]) else self.startable(group)
 
     def startable(self, group: str) -> Sequence[str] | None:
-        """The same for a service that is started for the run. None where pods have plugins of their own images."""
+        """The same for a service that is started for the run. None where pods run other images."""
         return None if self._settings.launcher == "kubernetes" else plugins.names(group)
 
 

@@ -13,7 +13,7 @@ UNWEIGHTED = "none"
 
 
 def resolve(spec: controller_v1.RunSpec) -> controller_v1.RunSpec:
-    """A copy with every default of run.proto filled in; what was given stays."""
+    """A copy with every default of run.proto filled in; given values stay."""
     full = controller_v1.RunSpec()
     full.CopyFrom(spec)
     full.iterations = full.iterations or 1
@@ -73,7 +73,7 @@ def resolve(spec: controller_v1.RunSpec) -> controller_v1.RunSpec:
 
 
 def scorer_lists(spec: controller_v1.RunSpec) -> Iterable[tuple[str, Sequence[reward_v1.ScorerSpec]]]:
-    """Every list of scorers in the spec with its path."""
+    """Every list of scorers in the spec, with its path."""
     if spec.feedback.HasField("simulated"):
         yield "run.spec.feedback.simulated.scorers", spec.feedback.simulated.scorers
     yield "run.spec.reward_model.extra_scorers", spec.reward_model.extra_scorers
@@ -81,7 +81,7 @@ def scorer_lists(spec: controller_v1.RunSpec) -> Iterable[tuple[str, Sequence[re
 
 
 def _make_absolute(spec: controller_v1.RunSpec) -> None:
-    """Makes paths absolute, so that they mean the same when the run is resumed from another folder."""
+    """Makes paths absolute, so that a run can be resumed from another folder."""
     for paths in (spec.prompts.files, spec.feedback.preferences.files if spec.feedback.HasField("preferences") else []):
         paths[:] = [files.absolute(path) for path in paths]
     spec.model = files.absolute_model(spec.model)

@@ -17,7 +17,7 @@ from accord_controller.spec.defaults import RANDOM, UNWEIGHTED, scorer_lists
 RELIABILITY = "reliability"
 SELECTIONS = (RANDOM, "disagreement", "information")
 WEIGHTINGS = (UNWEIGHTED, RELIABILITY)
-# The least value of each number of a resolved spec, by its path; the custom resource's schema says the same.
+# The least value of each number of a resolved spec, by path. The custom resource's schema has the same limits.
 LEAST: Mapping[str, int] = {
     "iterations": 1,
     "prompts.max_characters": 0,
@@ -47,7 +47,7 @@ RUN_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 def check(run_id: str, spec: controller_v1.RunSpec, catalog: SpecCatalog) -> None:
-    """Raises InvalidArgument with one violation for each thing that is wrong in a resolved spec."""
+    """Raises InvalidArgument with a violation for each problem of a resolved spec."""
     _refuse(
         [
             *_check_name(run_id),
@@ -60,7 +60,7 @@ def check(run_id: str, spec: controller_v1.RunSpec, catalog: SpecCatalog) -> Non
 
 
 def check_numbers(spec: controller_v1.RunSpec) -> None:
-    """The same for numbers alone: what an edit can make wrong."""
+    """The same for numbers alone, which an edit can make wrong."""
     _refuse(list(_check_numbers(spec)))
 
 
@@ -77,7 +77,7 @@ def _check_name(run_id: str) -> Iterable[FieldViolation]:
     if not RUN_ID.fullmatch(run_id):
         yield FieldViolation(
             "run.run_id",
-            f"{run_id!r} is not a name: lower-case letters, digits and `-` inside, at most 63, for instance demo-2",
+            f"{run_id!r} is not a valid name: use up to 63 lower-case letters, digits and inner `-`, like demo-2",
         )
 
 
@@ -88,8 +88,8 @@ def _check_numbers(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
         if simulated.redundancy > max(simulated.annotators, 1):
             yield _wrong(
                 "feedback.simulated.redundancy",
-                f"{simulated.redundancy} answers to each task need as many annotators, and there are "
-                f"{simulated.annotators}",
+                f"must be at most feedback.simulated.annotators, which is {simulated.annotators}, not "
+                f"{simulated.redundancy}",
             )
         if not (math.isfinite(simulated.noise) and simulated.noise > 0):
             yield _wrong("feedback.simulated.noise", f"must be a number above 0, not {simulated.noise}")
@@ -100,8 +100,8 @@ def _check_numbers(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
     if feedback.HasField("judges") and feedback.judges.redundancy > max(1, len(feedback.judges.judges)):
         yield _wrong(
             "feedback.judges.redundancy",
-            f"{feedback.judges.redundancy} verdicts on each task need as many judges, and there are "
-            f"{len(feedback.judges.judges)}",
+            f"must be at most the number of judges, which is {len(feedback.judges.judges)}, not "
+            f"{feedback.judges.redundancy}",
         )
     for field, least in {**LEAST, "feedback.selection_pool": feedback.prompts_per_iteration}.items():
         value = _number_at(spec, field)
@@ -112,7 +112,7 @@ def _check_numbers(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
     if spec.deterministic and policy.max_staleness > 0:
         yield _wrong(
             "policy.max_staleness",
-            f"must be 0 where the run is deterministic, not {policy.max_staleness}: which version draws a sample "
+            f"must be 0 in a deterministic run, not {policy.max_staleness}: otherwise the version that makes a sample "
             "depends on how long generation and training take",
         )
     if spec.deterministic and spec.rollout.replicas > 1:
@@ -143,7 +143,7 @@ def _check_autoscale(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
 
 
 def _number_at(spec: controller_v1.RunSpec, path: str) -> int | None:
-    """The number at a path; None where a message on the way is not there."""
+    """The number at a path; None where a message on the path is not set."""
     value: Any = spec
     for name in path.split("."):
         field = value.DESCRIPTOR.fields_by_name[name]
@@ -156,14 +156,18 @@ def _number_at(spec: controller_v1.RunSpec, path: str) -> int | None:
 def _check_people(people: controller_v1.HumanAnnotators) -> Iterable[FieldViolation]:
     if people.HasField("min_agreement"):
         if not -1 < people.min_agreement <= 1:
-            yield _wrong("feedback.people.min_agreement", f"is an alpha of at most 1, not {people.min_agreement}")
+            yield _wrong(
+                "feedback.people.min_agreement", f"must be an alpha above -1 and at most 1, not {people.min_agreement}"
+            )
         if people.redundancy < 2:
-            yield _wrong("feedback.people.min_agreement", "needs a redundancy of at least 2: who answers alone agrees")
+            yield _wrong(
+                "feedback.people.min_agreement", "needs a redundancy of at least 2: agreement takes two annotators"
+            )
     if people.HasField("max_wait_seconds") and not people.max_wait_seconds > 0:
         yield _wrong("feedback.people.max_wait_seconds", f"must be above 0, not {people.max_wait_seconds}")
 
 
-# What the environment variables of the controller that hold keys of judges begin with.
+# The prefix of the controller's environment variables that hold the API keys of judges.
 JUDGE_KEYS = "ACCORD_JUDGE_"
 
 
@@ -172,7 +176,7 @@ def _check_judges(judges: controller_v1.ModelJudges, catalog: SpecCatalog) -> It
     for index, judge in enumerate(judges.judges):
         path = f"feedback.judges.judges[{index}]"
         if judge.name in names:
-            yield _wrong(f"{path}.name", f"there is another judge {judge.name!r}")
+            yield _wrong(f"{path}.name", f"another judge is also named {judge.name!r}")
         names.add(judge.name)
         source = judge.WhichOneof("source")
         if source is None:
@@ -180,13 +184,13 @@ def _check_judges(judges: controller_v1.ModelJudges, catalog: SpecCatalog) -> It
         elif source == "policy":
             name = judge.policy.removeprefix(files.REGISTRY)
             if not judge.policy.startswith(files.REGISTRY) or name not in catalog.models:
-                yield _wrong(f"{path}.policy", f"must be models/<name> of the registry, not {judge.policy!r}")
+                yield _wrong(f"{path}.policy", f"must be a registered models/<name>, not {judge.policy!r}")
         else:
             if not judge.url.startswith(("http://", "https://")):
                 yield _wrong(f"{path}.url", f"must begin with http:// or https://, not {judge.url!r}")
             if not judge.model:
-                yield _wrong(f"{path}.model", "needed with a url: the model's name at the endpoint")
-            # Else a run could send any secret of the controller to any host.
+                yield _wrong(f"{path}.model", "required with a url: the model's name at the endpoint")
+            # Otherwise a run could send any secret of the controller to any host.
             if judge.key_variable and not judge.key_variable.startswith(JUDGE_KEYS):
                 yield _wrong(f"{path}.key_variable", f"must begin with {JUDGE_KEYS}, not {judge.key_variable!r}")
 
@@ -212,13 +216,13 @@ def _check_names(spec: controller_v1.RunSpec, catalog: SpecCatalog) -> Iterable[
         names = catalog.names(group)
         if names is not None and name not in names:
             kind = group.removeprefix("accord.").removesuffix("s")
-            yield _wrong(field, f"unknown {kind} {name!r}; there is: {', '.join(names) or 'none'}")
+            yield _wrong(field, f"unknown {kind} {name!r}; available: {', '.join(names) or 'none'}")
     if spec.feedback.HasField("simulated") and not spec.feedback.simulated.scorers:
-        yield _wrong("feedback.simulated.scorers", "needs at least one scorer for the annotators to know")
+        yield _wrong("feedback.simulated.scorers", "needs at least one scorer for the annotators to judge by")
     scorers = catalog.names("accord.scorers")
     for path, listed in scorer_lists(spec):
         if path == "run.spec.evaluate.scorers" and list(listed) == list(spec.feedback.simulated.scorers):
-            continue  # the default, already looked at
+            continue  # the default, already checked
         for index, scorer in enumerate(listed):
             yield from _check_scorer(f"{path}[{index}]", scorer, scorers)
 
@@ -229,10 +233,12 @@ def _check_scorer(path: str, scorer: reward_v1.ScorerSpec, names: Sequence[str] 
     elif names is not None and scorer.name not in names:
         yield FieldViolation(
             f"{path}.name",
-            f"unknown scorer {scorer.name!r}; there is: {', '.join(names) or 'none'}, or python:./file.py:function",
+            f"unknown scorer {scorer.name!r}; available: {', '.join(names) or 'none'}, or python:./file.py:function",
         )
     if scorer.name == "model" and not scorer.model_digest:
-        yield FieldViolation(f"{path}.model_digest", "needed with the scorer `model`: which loaded reward model")
+        yield FieldViolation(
+            f"{path}.model_digest", "required with the scorer `model`: the digest of a loaded reward model"
+        )
     for field in ("weight", "shift", "scale"):
         value = getattr(scorer, field)
         if scorer.HasField(field) and not (math.isfinite(value) and (field != "scale" or value > 0)):

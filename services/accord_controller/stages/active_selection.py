@@ -1,32 +1,43 @@
-"""Active selection: of more prompts than are asked about, those whose answers tell the reward models most."""
+"""Active selection: of more prompts than are asked about, those whose answers teach the reward models most.
+
+What a comparison teaches is estimated from the scores of an ensemble. Member m expects answer a to beat b with
+probability p_m = sigmoid(r_m(a) - r_m(b)) (Bradley-Terry).
+
+- disagreement: the standard deviation of p_m over members (query by committee).
+- information: H(mean p) - mean H(p), the mutual information of the answer and the right member (BALD; Houlsby et al.,
+  "Bayesian Active Learning for Classification and Preference Learning", 2011): high where members are sure and
+  contradict one another, low where all of them expect a coin flip.
+"""
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 
 from accord.preference import v1 as preference_v1
 from accord.reward import v1 as reward_v1
 from accord.types import v1 as types_v1
 from accord_controller.ledger.keys import key
 from accord_controller.spec.defaults import RANDOM
-from accord_controller.stages.acquisition import value_of
 from accord_controller.stages.context import StageContext
 from accord_controller.stages.scoring import score_samples
 
 
 def selects(context: StageContext, iteration: int) -> bool:
-    """Whether this iteration selects: the first has no reward model to ask."""
+    """Whether this iteration selects. The first has no reward model to select with."""
     return context.spec.feedback.selection != RANDOM and iteration > 1
 
 
 async def select_samples(
     context: StageContext, iteration: int, samples: Sequence[types_v1.Sample], wanted: int
 ) -> list[types_v1.Sample]:
-    """The samples of all held-out prompts, and of the `wanted` training prompts whose answers are worth most asking.
+    """The samples of all held-out prompts and of the `wanted` training prompts with the most valuable answers.
 
-    Held-out prompts are not selected, so that the reward model's accuracy stays that on any prompt. What was chosen is
-    recorded: a resumed run asks the same.
+    Held-out prompts are not selected, so that the reward model's accuracy remains one on arbitrary prompts. The choice
+    is recorded: a resumed run asks about the same prompts.
     """
     name = key(iteration, "collect", "selected")
     recorded = await context.ledger.read(name, preference_v1.Prompt)
@@ -52,7 +63,7 @@ async def _select(
         scorer.options.update({"member": number})
     scores: dict[str, dict[str, list[float]]] = defaultdict(dict)
     for each in await score_samples(context, asked, prompts, scorers):
-        # Equal answers are one: there is nothing to choose between them.
+        # Equal answers count once: there is nothing to choose between them.
         scores[each.sample.prompt_id][each.sample.text] = [part.raw for part in each.score.parts]
     selection = context.spec.feedback.selection
     values = {
@@ -63,7 +74,43 @@ async def _select(
     mean_chosen = sum(values[prompt_id] for prompt_id in chosen) / max(1, len(chosen))
     await context.recorder.emit(
         "selected",
-        f"{len(chosen)} of {len(values)} prompts by {selection}: {mean_chosen:.4f} on average, {mean_all:.4f} over all",
+        f"{len(chosen)} of {len(values)} prompts selected by {selection}: mean {mean_chosen:.4f}, all {mean_all:.4f}",
         {"selected_value": mean_chosen, "pool_value": mean_all},
     )
     return [prompts[prompt_id] for prompt_id in (*heldout, *chosen)]
+
+
+def probabilities(first: Sequence[float], second: Sequence[float]) -> list[float]:
+    """Each member's probability that the first answer wins, from the members' scores of both."""
+    return [_sigmoid(a - b) for a, b in zip(first, second, strict=True)]
+
+
+def disagreement(first: Sequence[float], second: Sequence[float]) -> float:
+    """Standard deviation over members of the probability that the first wins, 0 to 1/2."""
+    return statistics.pstdev(probabilities(first, second))
+
+
+def information(first: Sequence[float], second: Sequence[float]) -> float:
+    """Expected information gain of the answer, nats, 0 to log 2."""
+    found = probabilities(first, second)
+    return max(0.0, _entropy(statistics.fmean(found)) - statistics.fmean(map(_entropy, found)))
+
+
+ACQUISITIONS: Mapping[str, Callable[[Sequence[float], Sequence[float]], float]] = {
+    "disagreement": disagreement,
+    "information": information,
+}
+
+
+def value_of(selection: str, scores: Sequence[Sequence[float]]) -> float:
+    """The value of asking about some answers: the mean over their pairs. `scores`: per answer, one of each member."""
+    measure = ACQUISITIONS[selection]
+    return statistics.fmean(measure(one, other) for one, other in combinations(scores, 2))
+
+
+def _sigmoid(value: float) -> float:
+    return 1 / (1 + math.exp(-value)) if value >= 0 else 1 - 1 / (1 + math.exp(value))
+
+
+def _entropy(probability: float) -> float:
+    return -sum(p * math.log(p) for p in (probability, 1 - probability) if p > 0)

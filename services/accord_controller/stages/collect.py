@@ -1,4 +1,4 @@
-"""Collect: answers of the policy in force, judged by annotators; all preferences so far pinned by digest."""
+"""Collect: annotators judge answers of the active policy; all preferences so far are pinned by digest."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from accord_controller.stages.seeds import turn
 from accord_controller.stages.simulated_annotators import annotate_queue
 from accord_controller.stages.waiting import wait_for_people
 
-# Of the prompts asked, the part from the held-out side: their feedback measures the reward model, and trains nothing.
+# One in this many prompts comes from the held-out split: its feedback measures the reward model and trains nothing.
 HELDOUT_PART = 5
 SHOWN_EVERY = 8
 
@@ -49,18 +49,22 @@ async def collect(context: StageContext, iteration: int) -> None:
         snapshot = await context.client.preferences.create_snapshot(preference_v1.SNAPSHOT_KIND_PREFERENCES, choice)
         await context.recorder.record(name, snapshot)
     if not snapshot.train_records:
-        raise FailedPrecondition("there is no preference on the training side of the split", reason="NO_PREFERENCES")
+        raise FailedPrecondition(
+            "The run has no preferences in the training split, so there is nothing to train the reward model on. Add "
+            "prompts or preferences",
+            reason="NO_PREFERENCES",
+        )
     part = controller_v1.IterationResult(
         prompt_snapshot=context.ledger.need(keys.PROMPT_SNAPSHOT, preference_v1.Snapshot).digest,
         preference_snapshot=snapshot.digest,
         started_from=context.promoted(),
     )
-    said = f"{snapshot.train_records} preferences to train on, {snapshot.heldout_records} held out"
+    message = f"{snapshot.train_records} preferences to train on, {snapshot.heldout_records} held out"
     metrics = {
         "train_preferences": float(snapshot.train_records),
         "heldout_preferences": float(snapshot.heldout_records),
     }
-    await finish_stage(context, controller_v1.STAGE_COLLECT, part, said, metrics)
+    await finish_stage(context, controller_v1.STAGE_COLLECT, part, message, metrics)
 
 
 def queue_name(run_id: str, iteration: int) -> str:
@@ -69,29 +73,29 @@ def queue_name(run_id: str, iteration: int) -> str:
 
 
 async def collect_prompts(context: StageContext, iteration: int) -> list[preference_v1.Prompt]:
-    """The prompts asked in this iteration, of both sides of the split; none twice until all were asked. Where a
-    selection follows, so many more of the training side as the spec says."""
+    """The prompts of this iteration, from both sides of the split; none repeats until all were used. Where a selection
+    follows, the training side has as many as the spec's selection pool."""
     chosen: list[preference_v1.Prompt] = []
     feedback = context.spec.feedback
     heldout = heldout_prompts(context)
     total = feedback.selection_pool if selects(context, iteration) else feedback.prompts_per_iteration
     for split, count in ((preference_v1.SPLIT_HELDOUT, heldout), (preference_v1.SPLIT_TRAIN, total - heldout)):
-        there = await context.prompts_of(split)
-        count = min(count, len(there))
+        available = await context.prompts_of(split)
+        count = min(count, len(available))
         chosen += turn(
-            there, lambda prompt: prompt.prompt_id, count, iteration - 1, context.spec.seed, "collect", split
+            available, lambda prompt: prompt.prompt_id, count, iteration - 1, context.spec.seed, "collect", split
         )
     return list({prompt.prompt_id: prompt for prompt in chosen}.values())
 
 
 def heldout_prompts(context: StageContext) -> int:
-    """How many of an iteration's prompts are on the held-out side."""
+    """How many of an iteration's prompts come from the held-out split."""
     return max(1, context.spec.feedback.prompts_per_iteration // HELDOUT_PART)
 
 
 def _kinds(feedback: controller_v1.FeedbackSpec) -> list[preference_v1.AnnotatorKind.ValueType]:
-    """Whose judgements count: a person who wanders into a queue of programs does not change what a run measures. Queues
-    for people take whoever answers."""
+    """Whose judgements count. A person who answers in a queue for programs does not change the run; a queue for people
+    counts everyone."""
     if feedback.HasField("simulated"):
         return [preference_v1.ANNOTATOR_KIND_SIMULATED]
     return [preference_v1.ANNOTATOR_KIND_MODEL] if feedback.HasField("judges") else []
@@ -115,7 +119,7 @@ async def _open_tasks(
 async def _create(
     context: StageContext, wanted: Sequence[preference_v1.Task], request_id: str
 ) -> list[preference_v1.Task]:
-    """Opens tasks; those about prompts that somebody has deleted meanwhile are left out."""
+    """Opens tasks, without those about prompts that were deleted meanwhile."""
     try:
         return await context.client.preferences.create_tasks(wanted, request_id=request_id)
     except FailedPrecondition as error:
@@ -123,13 +127,13 @@ async def _create(
         rest = [task for task in wanted if task.prompt_id != gone]
         if error.reason != "PROMPT_DELETED" or not rest:
             raise
-        await context.recorder.emit("left_out", f"prompt {gone} was deleted meanwhile; nobody is asked about it")
-        # Nothing was opened, so the same request_id may name what is left.
+        await context.recorder.emit("left_out", f"prompt {gone} was deleted meanwhile, so it gets no task")
+        # Nothing was opened, so the same request_id can be used for the rest.
         return await _create(context, rest, request_id)
 
 
 async def _completions(context: StageContext, iteration: int) -> list[preference_v1.Completion]:
-    """The policy's answers as the preference service keeps them."""
+    """The policy's answers as the preference service stores them."""
     name = key(iteration, "collect", "completions")
     completions = await context.ledger.read(name, preference_v1.Completion)
     if completions is not None:
@@ -178,8 +182,8 @@ def _completion(context: StageContext, iteration: int, sample: types_v1.Sample) 
 def _tasks_for(
     context: StageContext, iteration: int, completions: Sequence[preference_v1.Completion]
 ) -> list[preference_v1.Task]:
-    """One task for each prompt: a comparison of two answers or a ranking of more. Prompts whose answers are all the
-    same are left out: there is nothing to judge."""
+    """One task for each prompt: a comparison of two answers or a ranking of more. Prompts whose answers are all equal
+    are left out."""
     feedback = context.spec.feedback
     kind = feedback.WhichOneof("source")
     redundancy = int(getattr(feedback, kind or "people").redundancy)
@@ -194,7 +198,7 @@ def _tasks_for(
             completion_ids=[answer.completion_id for answer in answers.values()],
             redundancy=redundancy,
             queue=queue_name(context.run_id, iteration),
-            # What is left of earlier iterations is about older policies: it can wait.
+            # Tasks left from earlier iterations are about older policies and can wait.
             priority=iteration,
             criteria=people.criteria if people is not None else (),
             instructions=people.instructions if people is not None else "",
@@ -204,7 +208,7 @@ def _tasks_for(
     ]
     if not tasks:
         raise FailedPrecondition(
-            "the policy gave the same answers again and again: there is nothing to compare; raise rollout.temperature",
+            "The policy gave equal answers to every prompt, so there is nothing to compare. Raise rollout.temperature",
             reason="NOTHING_TO_COMPARE",
         )
     return tasks
@@ -216,7 +220,7 @@ async def _simulate(
     tasks: Sequence[preference_v1.Task],
     completions: Sequence[preference_v1.Completion],
 ) -> None:
-    """Simulated annotators answer the queue. What they think of the answers is recorded first."""
+    """Simulated annotators answer the queue. Their scores of the answers are recorded first."""
     simulated = context.spec.feedback.simulated
     scores = await _known_scores(context, iteration, tasks, completions)
     wanted = len(tasks) * simulated.redundancy
@@ -245,13 +249,13 @@ async def _known_scores(
     tasks: Sequence[preference_v1.Task],
     completions: Sequence[preference_v1.Completion],
 ) -> dict[str, float]:
-    """The annotators' score of every answer that is asked about, by completion id."""
+    """The annotators' score of every answer with a task, by completion id."""
     name = key(iteration, "collect", "scores")
     recorded = await context.ledger.read(name, reward_v1.ScoreResult)
     if recorded is None:
         asked = {completion_id for task in tasks for completion_id in task.completion_ids}
         prompts = await context.prompts()
-        # A completion is scored as a sample is: its id in the place of the sample's.
+        # A completion is scored like a sample, with its id as the sample's request_id.
         answers = [
             types_v1.Sample(
                 request_id=answer.completion_id,
@@ -267,7 +271,7 @@ async def _known_scores(
         )
         if len(scored) < len(answers):
             raise FailedPrecondition(
-                f"{len(answers) - len(scored)} answers have no score, so annotators cannot judge them",
+                f"{len(answers) - len(scored)} answers have no score, so the simulated annotators cannot judge them",
                 reason="NO_SCORES",
             )
         recorded = [reward_v1.ScoreResult(item_id=each.sample.request_id, score=each.score) for each in scored]

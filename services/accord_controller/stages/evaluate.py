@@ -1,4 +1,4 @@
-"""Evaluate: the candidate on held-out prompts, and the gate that promotes it or keeps the old policy."""
+"""Evaluate: the candidate answers held-out prompts, and the gate promotes it or keeps the active policy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def evaluate(context: StageContext, iteration: int) -> None:
         opened = await open_training(context, policy.training(context, iteration))
         await catch_up(context, opened, policy.make_plan(context, iteration))
         opened = await context.client.trainer.training(opened.training_id)
-        await policy.put_into_force(context, opened)
+        await policy.activate(context, opened)
         measured = await measure(context, iteration, version=opened.version, scorers=scorers)
         kl = await _kl(context, opened.training_id, measured)
     part = measured.result
@@ -33,7 +33,7 @@ async def evaluate(context: StageContext, iteration: int) -> None:
 
 
 def decide(score: float, to_beat: float, kl: float, spec: controller_v1.EvaluateSpec) -> tuple[bool, str]:
-    """Whether the candidate takes the old policy's place, and why. A number that is not finite never passes."""
+    """Whether the candidate becomes the active policy, and why. A number that is not finite never passes."""
     wanted = to_beat + spec.min_gain
     if not (math.isfinite(score) and math.isfinite(kl)):
         return False, f"kept the old policy: score {score}, KL {kl} are not finite"
@@ -45,10 +45,10 @@ def decide(score: float, to_beat: float, kl: float, spec: controller_v1.Evaluate
 
 
 async def _kl(context: StageContext, training_id: str, measured: Measured) -> float:
-    """Nats a response, candidate to reference, on the candidate's own held-out answers.
+    """KL from candidate to reference on the candidate's held-out answers, nats a response.
 
     The estimator is k3, r - 1 - log r with r = reference / policy (Schulman, "Approximating KL divergence", 2020):
-    unbiased as k1 is, of less variance, and never below 0 on the few answers of a gate.
+    unbiased like k1, with less variance, and never below 0 on the few answers of a gate.
     """
     experience = [trainer_v1.ScoredSample(sample=each.sample, score=each.score.value) for each in measured.scored]
     put = await context.client.trainer.put_experience(
@@ -59,8 +59,8 @@ async def _kl(context: StageContext, training_id: str, measured: Measured) -> fl
 
 
 async def _score_to_beat(context: StageContext, iteration: int) -> float:
-    """The promoted policy's score by the same scorers: as it was measured, or, where the scorer is this iteration's
-    reward model, of the answers that it gave then."""
+    """The active policy's score by the same scorers: the measured one, or, where the scorer is this iteration's reward
+    model, a new one of the answers recorded then."""
     of = context.promoted_iteration()
     if context.spec.evaluate.scorers:
         return next(result.heldout_score for result in context.recorder.status.iterations if result.iteration == of)

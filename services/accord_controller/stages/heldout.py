@@ -22,7 +22,7 @@ SHOWN_SAMPLES = 8
 
 @dataclass(frozen=True)
 class Measured:
-    """A policy's answers to the held-out prompts, and the part of the iteration's result that they make."""
+    """A policy's answers to the held-out prompts, and their part of the iteration's result."""
 
     samples: Sequence[types_v1.Sample]
     scored: Sequence[Scored]
@@ -39,9 +39,9 @@ async def heldout_prompts(context: StageContext) -> list[preference_v1.Prompt]:
 async def measure(
     context: StageContext, iteration: int, *, version: int, scorers: Sequence[reward_v1.ScorerSpec]
 ) -> Measured:
-    """Samples answers to each held-out prompt from the weights in force, which are `version`, and scores them.
+    """Generates answers to each held-out prompt with the active weights, which are `version`, and scores them.
 
-    Without scorers (a run that knows no score before its first reward model) nothing is scored.
+    Without scorers (before the first reward model, in a run without its own) nothing is scored.
     """
     prompts = await heldout_prompts(context)
     samples = await gather_samples(
@@ -85,15 +85,15 @@ async def finish_stage(
     message: str = "",
     metrics: dict[str, float] | None = None,
 ) -> None:
-    """Records a stage's part of the iteration's result, with what it took."""
+    """Records a stage's part of the iteration's result, with its time and usage."""
     status = context.recorder.status
     name = keys.stage_name(stage)
-    took = await _put_what_it_took(context, name, part)
+    costs = await _add_costs(context, name, part)
     status.step = status.total_steps
     await context.recorder.record(
         keys.result_key(status.iteration, stage),
         part,
-        NewEvent("stage_finished", message or name, {**took, **(metrics or {})}),
+        NewEvent("stage_finished", message or name, {**costs, **(metrics or {})}),
     )
 
 
@@ -103,7 +103,7 @@ async def finish_iteration(
     """Records the last stage of an iteration, the iteration's result and, when promoted, its model: all at once."""
     recorder = context.recorder
     iteration = part.iteration
-    took = await _put_what_it_took(context, keys.stage_name(stage), part)
+    costs = await _add_costs(context, keys.stage_name(stage), part)
     whole = context.iteration_so_far(iteration)
     whole.MergeFrom(part)
     whole.seconds = sum(whole.stage_seconds.values())
@@ -124,22 +124,22 @@ async def finish_iteration(
             metrics[field] = getattr(whole, field)
     await recorder.record_entries(
         [context.ledger.message_entry(keys.result_key(iteration, stage), part)],
-        NewEvent("stage_finished", keys.stage_name(stage), took),
+        NewEvent("stage_finished", keys.stage_name(stage), costs),
         NewEvent("iteration_finished", whole.gate_reason, metrics),
         model=model,
     )
 
 
-async def _put_what_it_took(context: StageContext, stage: str, part: controller_v1.IterationResult) -> dict[str, float]:
-    """Puts time and use of the stage into its result; the same as metrics of its event."""
+async def _add_costs(context: StageContext, stage: str, part: controller_v1.IterationResult) -> dict[str, float]:
+    """Adds time and usage of the stage to its result; returns them as metrics of its event."""
     await context.meter.read()
     used = context.recorder.stage_usage
     part.stage_seconds[stage] = context.recorder.stage_seconds()
     part.stage_usage[stage].CopyFrom(used)
-    took = {"seconds": part.stage_seconds[stage], "cpu_seconds": sum(used.cpu_seconds.values())}
-    return {**took, "gpu_seconds": used.gpu_seconds} if used.HasField("gpu_seconds") else took
+    costs = {"seconds": part.stage_seconds[stage], "cpu_seconds": sum(used.cpu_seconds.values())}
+    return {**costs, "gpu_seconds": used.gpu_seconds} if used.HasField("gpu_seconds") else costs
 
 
 def last_user_turn(prompt: preference_v1.Prompt) -> str:
-    """What was asked last."""
+    """The last message of the user."""
     return next((turn.content for turn in reversed(prompt.conversation.messages) if turn.role == "user"), "")

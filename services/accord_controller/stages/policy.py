@@ -1,6 +1,6 @@
-"""Policy: sample, score, step, publish, again. The experience of a step is recorded before the trainer gets it.
+"""Policy: sample, score, step, publish, repeat. The experience of a step is recorded before the trainer gets it.
 
-In turn, or with `max_staleness` above 0 at the same time (overlap.py).
+Generation and training alternate, or overlap where `max_staleness` is above 0 (overlap.py).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from accord_controller.stages.engine_identity import check_same_engine
 from accord_controller.stages.heldout import finish_stage
 from accord_controller.stages.overlap import Overlap
 from accord_controller.stages.pruning import free_old_versions
-from accord_controller.stages.sampling import ask_samples, mean_tokens
+from accord_controller.stages.sampling import mean_tokens, request_samples
 from accord_controller.stages.scoring import score_samples
 from accord_controller.stages.seeds import turn
 from accord_controller.stages.steps import Batch, Plan, catch_up, open_training, run_steps
@@ -35,13 +35,13 @@ async def policy(context: StageContext, iteration: int) -> None:
         opened = await open_training(context, training(context, iteration))
         done = await catch_up(context, opened, plan)
         opened = await context.client.trainer.training(opened.training_id)
-        weights = await put_into_force(context, opened)
+        weights = await activate(context, opened)
         if context.spec.policy.max_staleness:
             await _overlapping(context, opened, plan, done, weights)
         else:
-            await _in_turn(context, opened, plan)
+            await _alternating(context, opened, plan)
         token = context.services.token("trainer")
-        # So that the candidate itself, and not only its weights, is at hand when it is measured.
+        # Evaluation needs the candidate as a training, not only its weights.
         await context.client.trainer.checkpoint(opened.training_id, lease_token=token)
         weights = await context.client.trainer.publish(opened.training_id, lease_token=token)
     part = controller_v1.IterationResult(policy=weights)
@@ -49,7 +49,7 @@ async def policy(context: StageContext, iteration: int) -> None:
 
 
 def training(context: StageContext, iteration: int) -> trainer_v1.Training:
-    """The policy's training, as it is opened and found again."""
+    """The policy's training, as it is opened and reopened."""
     spec = context.spec.policy
     wanted = trainer_v1.Training(
         training_id=f"{context.run_id}-{iteration}-policy",
@@ -76,33 +76,30 @@ def make_plan(context: StageContext, iteration: int) -> Plan:
     return Plan(iteration, "policy", context.spec.policy.steps, publish=True, batch=batch)
 
 
-async def _in_turn(context: StageContext, opened: trainer_v1.Training, plan: Plan) -> None:
+async def _alternating(context: StageContext, opened: trainer_v1.Training, plan: Plan) -> None:
     """Each step on samples of the version that it trains."""
 
     async def after(result: trainer_v1.StepResult) -> None:
-        await _update(context, result.weights)
+        await context.rollout.update_weights(result.weights)
         await free_old_versions(context, result.weights)
 
     await run_steps(context, opened, plan, after)
 
 
 async def _overlapping(
-    context: StageContext, opened: trainer_v1.Training, plan: Plan, done: int, in_force: types_v1.WeightsRef
+    context: StageContext, opened: trainer_v1.Training, plan: Plan, done: int, active: types_v1.WeightsRef
 ) -> None:
-    """Each step on samples of at most `max_staleness` versions before the one that it trains, made meanwhile."""
+    """Each step on samples that are at most `max_staleness` versions old, generated during earlier steps."""
     staleness = context.spec.policy.max_staleness
-    # Batches are drawn one after the other, so that each is as fresh as can be. Where weights change between two
-    # tokens, the long responses of one need not hold up the next.
+    # Batches are generated one after the other, so that each is as fresh as possible. Where weights change between two
+    # tokens, the next batch need not wait for the long responses of the one before.
     in_flight = (await context.rollout.status()).updates_in_flight
-    drawing = asyncio.Semaphore(1 + staleness if in_flight else 1)
+    generating = asyncio.Semaphore(1 + staleness if in_flight else 1)
 
     async def make(step: int, least: int) -> Batch:
-        return await _experience(context, plan.iteration, step, min_version=least, drawing=drawing)
+        return await _experience(context, plan.iteration, step, min_version=least, generating=generating)
 
-    async def put(weights: types_v1.WeightsRef) -> None:
-        await _update(context, weights)
-
-    overlap = Overlap(staleness, range(done + 1, plan.total + 1), in_force, make, put)
+    overlap = Overlap(staleness, range(done + 1, plan.total + 1), active, make, context.rollout.update_weights)
 
     async def after(result: trainer_v1.StepResult) -> None:
         await overlap.after(result.weights)
@@ -112,19 +109,15 @@ async def _overlapping(
         await run_steps(context, opened, replace(plan, batch=overlap.batch), after)
 
 
-async def _update(context: StageContext, weights: types_v1.WeightsRef) -> None:
-    await context.rollout.update_weights(weights)
-
-
-async def put_into_force(context: StageContext, opened: trainer_v1.Training) -> types_v1.WeightsRef:
-    """The rollout engine serves the training's current version, and computes as it always did."""
+async def activate(context: StageContext, opened: trainer_v1.Training) -> types_v1.WeightsRef:
+    """Activates the training's current version on the rollout engine, which must compute as it did before."""
     await check_same_engine(context)
     weights = opened.init
     if opened.version:
         weights = await context.client.trainer.publish(
             opened.training_id, lease_token=context.services.token("trainer")
         )
-    await _update(context, weights)
+    await context.rollout.update_weights(weights)
     return weights
 
 
@@ -135,10 +128,10 @@ async def _experience(
     *,
     version: int | None = None,
     min_version: int | None = None,
-    drawing: AbstractAsyncContextManager[object] | None = None,
+    generating: AbstractAsyncContextManager[object] | None = None,
 ) -> Batch:
-    """The scored samples of a step: recorded ones, or new ones, recorded before anybody learns from them. `drawing` is
-    held while they are drawn."""
+    """The scored samples of a step: the recorded ones, or new ones, recorded before they are used. `generating` is held
+    while they are generated."""
     name = experience_key(iteration, "policy", step)
     recorded = await context.ledger.read(name, trainer_v1.ScoredSample)
     if recorded is not None:
@@ -154,9 +147,9 @@ async def _experience(
         "policy",
         iteration,
     )
-    async with drawing or nullcontext():
+    async with generating or nullcontext():
         began = time.monotonic()
-        samples = await ask_samples(
+        samples = await request_samples(
             context,
             key(iteration, "policy", step).replace("/", "-"),
             prompts,
@@ -184,7 +177,7 @@ async def _experience(
 
 
 def reward_scorers(context: StageContext, iteration: int) -> list[reward_v1.ScorerSpec]:
-    """What the policy is rewarded by: the normalised reward model and the spec's extra scorers."""
+    """The scorers of the reward: the normalised reward model and the spec's extra scorers."""
     return [context.reward_scorer(iteration), *context.spec.reward_model.extra_scorers]
 
 

@@ -1,4 +1,4 @@
-"""Prepare: prompts and base model pinned, everything tried that could turn out wrong hours later, base measured."""
+"""Prepare: pin prompts and base model, try everything that could fail hours later, measure the base."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def _pin_models(context: StageContext) -> None:
     names = model_names(context.spec)
     models = {name: model for name in names if (model := await context.store.get_model(name)) is not None}
     if missing := names - models.keys():
-        raise FailedPrecondition(f"there is no model {sorted(missing)[0]} in the registry any more", reason="NO_MODEL")
+        raise FailedPrecondition(f"The model {sorted(missing)[0]} is no longer in the registry", reason="NO_MODEL")
     base = await asyncio.to_thread(files.weights_of, context.spec.model, models)
     reward = base
     if context.spec.reward_model.model != context.spec.model:
@@ -56,16 +56,16 @@ async def _pin_models(context: StageContext) -> None:
 
 
 async def _check_engine(context: StageContext) -> None:
-    """The engine and the algorithms are the ones asked for. Records what the engine computes with."""
-    wanted, said = current_services(context.status).engine, await context.rollout.statuses()
-    for address, status in said.items():
+    """Checks that engine and algorithms are the requested ones. Records how the engine computes."""
+    wanted, statuses = current_services(context.status).engine, await context.rollout.statuses()
+    for address, status in statuses.items():
         if status.engine != wanted:
             raise FailedPrecondition(
-                f"the rollout service at {address} runs the engine {status.engine}, the run asks for {wanted}; start "
-                f"it with --engine {wanted}, or set rollout.engine",
+                f"The rollout service at {address} runs the engine {status.engine}, but the run requests {wanted}. "
+                f"Start it with --engine {wanted}, or set rollout.engine: {status.engine}",
                 reason="OTHER_ENGINE",
             )
-    status = next(iter(said.values()))
+    status = next(iter(statuses.values()))
     algorithms = (await context.client.trainer.status()).algorithms
     for field, name in (
         ("reward_model", context.spec.reward_model.algorithm),
@@ -73,7 +73,7 @@ async def _check_engine(context: StageContext) -> None:
     ):
         if name not in algorithms:
             raise InvalidArgument.at(
-                f"run.spec.{field}.algorithm", f"unknown algorithm {name!r}; the trainer has: {', '.join(algorithms)}"
+                f"run.spec.{field}.algorithm", f"unknown algorithm {name!r}; available: {', '.join(algorithms)}"
             )
     if keys.ENGINE not in context.ledger:
         status.ClearField("lease")
@@ -81,7 +81,7 @@ async def _check_engine(context: StageContext) -> None:
 
 
 async def _try_trainings(context: StageContext) -> None:
-    """Opens both trainings with their options and closes them again: a wrong option is known now, not in an hour."""
+    """Opens both trainings with their options and deletes them again: a wrong option fails now, not in an hour."""
     if keys.TRAINER in context.ledger:
         return
     base, reward_base = context.base(), context.reward_base()
@@ -110,26 +110,33 @@ async def _try_trainings(context: StageContext) -> None:
     if context.spec.policy.critic_from_reward_model and policy.tokenizer_fingerprint != reward.tokenizer_fingerprint:
         raise InvalidArgument.at(
             "run.spec.policy.critic_from_reward_model",
-            "the reward model's base has another tokenizer than the policy; leave this out, or set reward_model.model "
-            "to the run's model",
+            "needs a reward model with the policy's tokenizer. Leave this out, or set reward_model.model to the run's "
+            "model",
             reason="TOKENIZER_MISMATCH",
         )
     await context.recorder.record(keys.TRAINER, policy)
 
 
+_INSTEAD = {
+    "policy": "Use ppo, grpo, rloo, reinforce++ or dapo here, or train with it through the SDK (docs/algorithms.md) "
+    "and start a run from the model that it publishes",
+    "reward_model": "Use reward_model or reward_probe here",
+}
+
+
 def _require_kind(field: str, algorithm: str, opened: trainer_v1.Training, wanted: str) -> None:
-    """InvalidArgument where the stage has something else to give than its algorithm learns from. A trainer that does
-    not say is believed."""
+    """InvalidArgument where the algorithm learns from another kind of data than the stage has. Trainers of earlier
+    releases do not report the kind."""
     if opened.learns_from not in ("", wanted):
         raise InvalidArgument.at(
             f"run.spec.{field}.algorithm",
-            f"{algorithm} learns from {opened.learns_from}, and this stage gives {wanted}; train with it through the "
-            "SDK (docs/algorithms.md), and start the run from what it publishes",
+            f"{algorithm} cannot be the {field} algorithm of a run: it learns from {opened.learns_from}, and this "
+            f"stage has {wanted}. {_INSTEAD[field]}",
         )
 
 
 async def _try(context: StageContext, field: str, training: trainer_v1.Training) -> trainer_v1.Training:
-    """The training as the trainer opened it; it is deleted again. InvalidArgument names `field`."""
+    """The training as the trainer opened it, deleted again. InvalidArgument names `field`."""
     token = context.services.token("trainer")
     try:
         opened = await context.client.trainer.create_training(training, lease_token=token)

@@ -1,4 +1,4 @@
-"""Prompts and imported preferences: brought into the preference service once, pinned by digest."""
+"""Prompts and imported preferences: stored in the preference service once, pinned by digest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROMPTS_PER_REQUEST = 1000
 
 
 async def pin_prompts(context: StageContext) -> None:
-    """Records the run's prompts and the snapshot that they are in."""
+    """Records the run's prompts and their snapshot."""
     if keys.PROMPTS in context.ledger:
         return
     source = context.spec.prompts
@@ -29,7 +29,7 @@ async def pin_prompts(context: StageContext) -> None:
             stored = await context.client.preferences.create_prompts(prompts[start : start + PROMPTS_PER_REQUEST])
             wanted |= {prompt.prompt_id for prompt in stored}
             sources |= {prompt.source for prompt in stored}
-    # A source that is empty cannot be filtered by.
+    # An empty source cannot be used as a filter.
     choice = preference_v1.SnapshotFilter(sources=sorted(sources) if sources and "" not in sources else [])
     snapshot = await context.client.preferences.create_snapshot(preference_v1.SNAPSHOT_KIND_PROMPTS, choice)
     prompts = [
@@ -40,11 +40,18 @@ async def pin_prompts(context: StageContext) -> None:
         or not (source.files or source.sources)
     ]
     kept = _short_enough(prompts, source.max_characters)
-    for split, name in ((preference_v1.SPLIT_TRAIN, "training"), (preference_v1.SPLIT_HELDOUT, "held-out")):
+    for split, name, advice in (
+        (preference_v1.SPLIT_TRAIN, "training", "Add prompts"),
+        (
+            preference_v1.SPLIT_HELDOUT,
+            "held-out",
+            "About 1 prompt in 10 does, by its hash, and a run needs at least one. Add prompts: with 40, one is almost "
+            "certain",
+        ),
+    ):
         if not any(prompt.split == split for prompt in kept):
             raise FailedPrecondition(
-                f"of {len(kept)} prompts none is on the {name} side of the split, which a run needs; give more prompts",
-                reason="TOO_FEW_PROMPTS",
+                f"None of the run's {len(kept)} prompts is in the {name} split. {advice}", reason="TOO_FEW_PROMPTS"
             )
     await context.recorder.record_entries(
         [
@@ -55,14 +62,14 @@ async def pin_prompts(context: StageContext) -> None:
 
 
 async def import_feedback(context: StageContext) -> None:
-    """Brings the preference files in and records which feedback is the run's: a filter by source."""
+    """Imports the preference files and records which feedback belongs to the run: a filter by source."""
     if keys.FEEDBACK in context.ledger or not context.spec.feedback.HasField("preferences"):
         return
     given = context.spec.feedback.preferences
     sources = set(given.sources)
     for path in given.files:
         records = await asyncio.to_thread(read_feedback, path)
-        # The same file imported again is the same call.
+        # Importing the same file again is the same call.
         content = sha256(serialize_messages(records)).hexdigest()
         await context.client.preferences.import_records(records, request_id=f"import-{content[:40]}")
         sources |= {record.source for record in records}

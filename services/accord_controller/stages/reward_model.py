@@ -1,4 +1,4 @@
-"""Reward model: trained from base on all preferences so far, measured on held-out ones, put into service."""
+"""Reward model: trained from its base on all preferences so far, measured on held-out ones, loaded for scoring."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from accord_controller.stages.steps import Batch, Plan, open_training, run_steps
 
 async def reward_model(context: StageContext, iteration: int) -> None:
     """Runs the stage; its result names the reward model and its held-out accuracy."""
-    part = await _same_as_before(context, iteration)
+    part = await _reused(context, iteration)
     metrics: dict[str, float] = {}
     if part is None:
         async with context.leased("trainer"):
@@ -48,8 +48,8 @@ def training_id(context: StageContext, iteration: int) -> str:
     return f"{context.run_id}-{iteration}-reward-model"
 
 
-async def _same_as_before(context: StageContext, iteration: int) -> controller_v1.IterationResult | None:
-    """The earlier reward model when it learnt from the very same preferences (imported ones do not grow)."""
+async def _reused(context: StageContext, iteration: int) -> controller_v1.IterationResult | None:
+    """The previous reward model where it learnt from the same preferences (imported ones do not grow)."""
     if iteration == 1:
         return None
     before = context.iteration_so_far(iteration - 1)
@@ -59,7 +59,7 @@ async def _same_as_before(context: StageContext, iteration: int) -> controller_v
     if before.HasField("rm_accuracy"):
         part.rm_accuracy = before.rm_accuracy
     await context.recorder.emit(
-        "replayed", "the preferences are those of the iteration before, and so is the reward model"
+        "replayed", "the preferences have not changed, so the reward model of the previous iteration is reused"
     )
     return part
 
@@ -106,13 +106,13 @@ async def _train(context: StageContext, iteration: int) -> tuple[controller_v1.I
 async def _examples(
     context: StageContext, digest: str, split: preference_v1.Split.ValueType
 ) -> list[trainer_v1.PreferenceExample]:
-    # Held-out accuracy counts every judgement alike, so that it means the same whatever was trained on.
+    # Held-out accuracy weighs every judgement alike, so that it does not depend on the training's weighting.
     weighted = context.spec.reward_model.weighting == RELIABILITY and split == preference_v1.SPLIT_TRAIN
     weighting = preference_v1.WEIGHTING_RELIABILITY if weighted else None
     records = context.client.preferences.export_snapshot(digest, split=split, weighting=weighting)
     made = to_examples if split == preference_v1.SPLIT_TRAIN else to_judged
     examples = made([record async for record in records])
-    # Those of no weight teach nothing, and a batch of them alone is refused.
+    # Examples of weight 0 teach nothing, and the trainer refuses a batch of only such examples.
     return [example for example in examples if not (example.HasField("weight") and example.weight == 0)]
 
 

@@ -1,8 +1,8 @@
-"""Steps of a training, recorded one by one: what a dead trainer lost is replayed from the ledger, then it goes on.
+"""Steps of a training, recorded one by one. What a restarted trainer lost is replayed from the ledger.
 
-Before step k its experience is recorded; after it its result. A trainer that comes back at an earlier version is taken
-through the recorded experience again, and must come to the recorded digests: in a deterministic run anything else is an
-error. In another run the ledger forgets the steps after the one that came out differently, and they are made anew.
+The experience of step k is recorded before the step, its result after it. A trainer that restarts at an earlier version
+repeats the steps on the recorded experience and must reach the recorded digests. In a deterministic run anything else
+is an error. In another run the ledger forgets the steps after the first one that differs, and they are taken anew.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from accord_controller.stages.context import StageContext
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step learns from. `metrics` are told with the step's own."""
+    """What one step learns from. `metrics` are reported with the step's own."""
 
     samples: Sequence[trainer_v1.ScoredSample] = ()
     preferences: Sequence[trainer_v1.PreferenceExample] = ()
@@ -29,19 +29,19 @@ class Batch:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a training is taken through its steps."""
+    """The steps of a training."""
 
     iteration: int
     # `policy` or `reward_model`: names the steps in the ledger.
     name: str
     total: int
     publish: bool
-    # The batch of a step (from 1): read from the ledger where it is recorded, made and recorded where it is not.
+    # The batch of a step (from 1): read from the ledger, or made and recorded.
     batch: Callable[[int], Awaitable[Batch]]
 
 
 def recorded_steps(context: StageContext, plan: Plan) -> int:
-    """How many steps have a result in the ledger."""
+    """The number of steps with a result in the ledger."""
     count = 0
     while count < plan.total and step_key(plan.iteration, plan.name, count + 1) in context.ledger:
         count += 1
@@ -56,29 +56,28 @@ async def open_training(context: StageContext, training: trainer_v1.Training) ->
         await context.recorder.record(_threads_key(context, training), opened)
     elif context.spec.deterministic and recorded.compute_threads != opened.compute_threads:
         raise FailedPrecondition(
-            f"the trainer computes with {opened.compute_threads} threads now and did with {recorded.compute_threads} "
-            "when this training began: a deterministic run needs the same; set OMP_NUM_THREADS or --trainer-threads",
+            f"The trainer computes with {opened.compute_threads} threads, but this deterministic training began with "
+            f"{recorded.compute_threads}. Set --trainer-threads or OMP_NUM_THREADS to {recorded.compute_threads}",
             reason="OTHER_THREADS",
         )
     return opened
 
 
 async def catch_up(context: StageContext, opened: trainer_v1.Training, plan: Plan) -> int:
-    """Takes a training that was restored to an earlier version to the front of the ledger; returns the steps that count
-    as done. FailedPrecondition, REPLAY_DIVERGED; DataLoss, LEDGER_BEHIND, when the trainer knows steps that the ledger
-    does not."""
+    """Replays the recorded steps that a restored training lacks; returns the number of steps that are done.
+    FailedPrecondition, REPLAY_DIVERGED; DataLoss, LEDGER_BEHIND, where the trainer has steps that the ledger lacks."""
     done = recorded_steps(context, plan)
-    # One step more than is recorded: its answer never reached the ledger. It will be asked for again by its request_id.
+    # One step more than recorded: its answer never reached the ledger. It is repeated by its request_id.
     if opened.version > done + 1:
         raise DataLoss(
-            f"training {opened.training_id} is at version {opened.version}, the ledger at {done}: was the controller's "
-            "database put back to an older copy?",
+            f"training {opened.training_id} is at version {opened.version}, the ledger at {done}. Was the controller's "
+            "database restored from an older copy?",
             reason="LEDGER_BEHIND",
         )
     if opened.version < done:
         await context.recorder.emit(
             "replayed",
-            f"{opened.training_id} came back at version {opened.version}; replaying to version {done}",
+            f"{opened.training_id} restarted at version {opened.version}; replaying to version {done}",
             {"replayed_steps": done - opened.version},
         )
     for step in range(opened.version + 1, done + 1):
@@ -127,7 +126,7 @@ async def run_steps(
 async def _take(
     context: StageContext, training_id: str, plan: Plan, step: int, batch: Batch, *, last: bool
 ) -> trainer_v1.StepResult:
-    """Puts a batch and takes the step on it. Both may be repeated at will."""
+    """Puts a batch and takes the step on it. Both are idempotent."""
     token = context.services.token("trainer")
     put = await context.client.trainer.put_experience(
         training_id, samples=batch.samples, preferences=batch.preferences, lease_token=token
@@ -150,12 +149,12 @@ async def _diverged(
     recorded: trainer_v1.StepResult,
     result: trainer_v1.StepResult,
 ) -> None:
-    """A replayed step came out differently."""
+    """Handles a replayed step with another result."""
     if context.spec.deterministic:
         raise FailedPrecondition(
-            f"step {step} of {plan.name} in iteration {plan.iteration} came out as {result.digest[:12]} when replayed, "
-            f"and was {recorded.digest[:12]}: this machine does not compute as it did; go on where it did, or start a "
-            "new run",
+            f"Replaying step {step} of {plan.name} in iteration {plan.iteration} gave {result.digest[:12]} instead of "
+            f"{recorded.digest[:12]}: this machine computes differently, so a deterministic run cannot continue here. "
+            "Resume it on the original machine, or start a new run",
             reason="REPLAY_DIVERGED",
             metadata={"recorded": recorded.digest, "replayed": result.digest},
         )
@@ -172,7 +171,7 @@ async def _diverged(
         [context.ledger.message_entry(first, result)],
         NewEvent(
             "replayed",
-            f"step {step} came out differently when replayed; the {done - step} steps after it are made anew",
+            f"step {step} gave another result when replayed; the {done - step} steps after it are taken anew",
             {"forgotten_steps": done - step},
         ),
         forget=[first, *forgotten],

@@ -29,12 +29,15 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Check:
-    """One demand of the contract. `run` returns where it is met, else raises Unmet or NotApplicable."""
+    """One demand of the contract. `run` returns where it is met, else raises Unmet or NotApplicable.
+
+    `when`: "swap" where an engine must also meet it before an active run is shifted to it."""
 
     name: str
     demands: str
     fix: str
     run: Callable[[Target], Awaitable[None]]
+    when: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,11 @@ class Outcome:
 CHECKS: list[Check] = []
 
 
-def check(*, demands: str, fix: str) -> Callable[[Callable[[Target], Awaitable[None]]], Check]:
+def check(*, demands: str, fix: str, when: str = "") -> Callable[[Callable[[Target], Awaitable[None]]], Check]:
     """Makes a function the check of its name, dashes for underscores, and adds it to CHECKS."""
 
     def add(run: Callable[[Target], Awaitable[None]]) -> Check:
-        made = Check(run.__name__.replace("_", "-"), demands, fix, run)
+        made = Check(run.__name__.replace("_", "-"), demands, fix, run, when)
         CHECKS.append(made)
         return made
 
