@@ -24,11 +24,11 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from accord import plugins
 from accord.digest import weights_digest
 from accord.types import v1 as types_v1
 from accord_rollout.engine import Completion, Engine, Job, Sampling, Weights
 from accord_rollout.settings import RolloutSettings
-from accord_runtime import plugins
 
 TOPICS = ("the sea", "a dog", "the moon", "bread", "a friend", "music", "rain", "a train", "the sun", "a book")
 

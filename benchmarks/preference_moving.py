@@ -13,7 +13,7 @@ from accord.preference import v1 as preference_v1
 from accord.types import v1 as types_v1
 from accord_preference import converters
 from accord_preference.domain.judgement import read_judgement
-from accord_preference.feedback.feedback_record import Verdict, feedback_row
+from accord_preference.feedback.feedback_record import feedback_row, identified
 from accord_preference.storage.opening import open_store
 from accord_preference.storage.store import PREFERENCES, CompletionRow, FeedbackRow, Filter, PromptRow
 
@@ -54,10 +54,9 @@ def rows_of(records: list[preference_v1.ImportRecord]) -> Rows:
         prompt = converters.prompt_row(record.prompt, record.source, "", 0.1, "accord")
         answers = {one.local_id: converters.completion_row(prompt.prompt_id, one, "") for one in record.completions}
         judgement = read_judgement(record, "", lambda _, name, known=answers: known[name].completion_id)
-        verdict = Verdict(record.annotator.annotator_id, HUMAN, judgement, record.source)
         found[0].append(prompt)
         found[1].extend(answers.values())
-        found[2].append(feedback_row(verdict, prompt, 0))
+        found[2].append(identified(feedback_row(judgement, record.annotator, prompt, record.source, 0)))
     return found
 
 

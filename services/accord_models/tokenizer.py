@@ -19,9 +19,9 @@ _ROLE_NAMES = {"system": "System", "user": "User", "assistant": "Assistant"}
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in `folder`, padding on the left; without a pad token of its own it pads with eos.
+    """The tokenizer in `folder`, padding on the left. If it defines no pad token, it pads with eos.
 
-    InvalidArgument/BAD_TOKENIZER where there is none.
+    InvalidArgument/BAD_TOKENIZER if there is none.
     """
     folder = Path(folder)
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
@@ -40,8 +40,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """SHA-256 (hex) of everything that decides which ids a text has and where a response ends.
 
-    Vocabulary, merges, normalisation, added tokens, bos and eos. Not in it: the chat template, the pad token and the
-    state of padding and truncation, which do not change what an id means.
+    Includes vocabulary, merges, normalisation, added tokens, bos and eos. Excludes the chat template, the pad token and
+    the state of padding and truncation, which do not change what an id means.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
@@ -55,7 +55,7 @@ def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def render(tokenizer: PreTrainedTokenizerBase, conversation: types_v1.Conversation) -> list[int]:
-    """Token ids of the conversation with the start of the assistant's turn: what a policy continues.
+    """Token ids of the conversation with the start of the assistant's turn, which a policy continues.
 
     Without a chat template: `User: ...` paragraphs ending in `Assistant:`. InvalidArgument/BAD_CONVERSATION.
     """
@@ -63,13 +63,13 @@ def render(tokenizer: PreTrainedTokenizerBase, conversation: types_v1.Conversati
     if tokenizer.chat_template:
         return _apply(tokenizer, messages, add_generation_prompt=True)
     ids: list[int] = tokenizer(_plain(messages) + "\n\nAssistant:")["input_ids"]
-    # Some tokenizers close every text with eos; a prompt is open.
+    # Some tokenizers end every text with eos; a prompt is open-ended.
     return ids[:-1] if ids and ids[-1] in (tokenizer.eos_token_id, tokenizer.sep_token_id) else ids
 
 
 def render_continuation(tokenizer: PreTrainedTokenizerBase, response: str) -> list[int]:
-    """Token ids of `response` as a policy would generate them after `render`: with its end, eos."""
-    # After `Assistant:` a word begins with its space.
+    """Token ids of `response` as a policy would generate them after `render`, ending in eos."""
+    # After `Assistant:` the first word begins with a space.
     text = response if tokenizer.chat_template else f" {response}"
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids if tokenizer.eos_token_id is None else [*ids, tokenizer.eos_token_id]
@@ -78,7 +78,7 @@ def render_continuation(tokenizer: PreTrainedTokenizerBase, response: str) -> li
 def render_response(
     tokenizer: PreTrainedTokenizerBase, conversation: types_v1.Conversation, response: str
 ) -> list[int]:
-    """Token ids of the whole conversation with `response` as the assistant's last turn: what a reward model scores.
+    """Token ids of the whole conversation with `response` as the assistant's last turn, which a reward model scores.
 
     By the chat template; encoders ([CLS] and [SEP]) read the response as the second text of a pair; others read
     `User: ...` paragraphs. InvalidArgument/BAD_CONVERSATION.
@@ -89,7 +89,7 @@ def render_response(
         return _apply(tokenizer, [*messages, turn], add_generation_prompt=False)
     ids: list[int]
     if tokenizer.cls_token_id is not None and tokenizer.sep_token_id is not None:
-        # One turn needs no name: it is the text that the encoder was trained on.
+        # A single turn needs no role name: encoders were trained on plain text.
         prompt = messages[0]["content"] if len(messages) == 1 else _plain(messages)
         ids = tokenizer(prompt, response)["input_ids"]
     else:
@@ -98,8 +98,8 @@ def render_response(
 
 
 def pair_inputs(tokenizer: PreTrainedTokenizerBase, tokens_BT: Tensor) -> dict[str, Tensor]:
-    """What an encoder of BERT's kind is given besides tokens and mask: `token_type_ids`, (B, T), 0 to the first [SEP]
-    and 1 after it (Devlin et al. 2019, arXiv 1810.04805, figure 2). Empty for models that know no such input."""
+    """The further input of BERT-like encoders: `token_type_ids`, (B, T), 0 up to the first [SEP] and 1 after it
+    (Devlin et al. 2019, arXiv 1810.04805, figure 2). Empty for models without this input."""
     if "token_type_ids" not in tokenizer.model_input_names or tokenizer.sep_token_id is None:
         return {}
     ends_BT = (tokens_BT == tokenizer.sep_token_id).long()
@@ -107,15 +107,15 @@ def pair_inputs(tokenizer: PreTrainedTokenizerBase, tokens_BT: Tensor) -> dict[s
 
 
 def reading_limit(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The most tokens that the model can read, by its positions and its tokenizer."""
+    """The most tokens that the model can read, limited by its positions and its tokenizer."""
     positions = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
     return int(min(positions, tokenizer.model_max_length))
 
 
 def keep_end(tokenizer: PreTrainedTokenizerBase, token_ids: list[int], limit: int) -> list[int]:
-    """The last `limit` tokens of what a reward model reads; a start token ([CLS], bos) stays in front.
+    """The last `limit` tokens, for a reward model to read; a start token ([CLS], bos) stays in front.
 
-    The trainer and the reward service cut alike, so that a model is scored on what it was trained on.
+    The trainer and the reward service both truncate with it, so a model scores what it was trained on.
     """
     if len(token_ids) <= limit:
         return token_ids
@@ -125,14 +125,14 @@ def keep_end(tokenizer: PreTrainedTokenizerBase, token_ids: list[int], limit: in
 
 
 def answer_start(tokenizer: PreTrainedTokenizerBase, conversation: types_v1.Conversation, ids: Sequence[int]) -> int:
-    """How many of `ids`, of `render_response`, come before the response: what they have in common with `render`."""
+    """How many `ids` of `render_response` come before the response: the prefix that they share with `render`."""
     prompt = render(tokenizer, conversation)
     shortest = min(len(prompt), len(ids))
     return next((at for at in range(shortest) if prompt[at] != ids[at]), shortest)
 
 
 def after_cut(start: int, length: int, kept: int) -> int:
-    """Where the response begins in the `kept` last of `length` tokens, if in all it began at `start`."""
+    """Where the response begins in the last `kept` of `length` tokens, if it began at `start` of all."""
     return min(max(start - (length - kept), 0), kept - 1)
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
-from accord.errors import FailedPrecondition
+from accord.errors import FailedPrecondition, InvalidArgument, PermissionDenied
 from accord.preference import v1 as preference_v1
 from accord_preference import converters
-from accord_preference.context import Context, check_annotator, unknown
+from accord_preference.context import Context, not_found
 from accord_preference.domain.judgement import read_text
-from accord_preference.idempotency import content_of, once
-from accord_preference.paging import page_size, page_token, read_token
 from accord_preference.storage.store import AnnotatorRow, Reader, Writer
+from accord_runtime.serving.paging import read_page
 
 ACTIVE = preference_v1.ANNOTATOR_STATE_ACTIVE
 EXCLUDED = preference_v1.ANNOTATOR_STATE_EXCLUDED
@@ -39,8 +39,8 @@ class Annotators:
             await tx.put_annotator(replace(known, display_name=name))
             return preference_v1.RegisterAnnotatorResponse(profile=await _profile(tx, who))
 
-        return await once(
-            self._context, request.request_id, content_of(request), preference_v1.RegisterAnnotatorResponse, change
+        return await self._context.once.run(
+            request.request_id, request, preference_v1.RegisterAnnotatorResponse, change
         )
 
     async def get(self, request: preference_v1.GetAnnotatorRequest) -> preference_v1.GetAnnotatorResponse:
@@ -51,15 +51,16 @@ class Annotators:
 
     async def page(self, request: preference_v1.ListAnnotatorsRequest) -> preference_v1.ListAnnotatorsResponse:
         """One page of annotators, by id."""
-        size, query = page_size(request.page_size, 100, 1000), ("annotators", request.kind, request.state)
-        after = read_token(request.page_token, ["", 0], *query)
+        start: list[Any] = ["", 0]
+        page = read_page(request, start, "annotators", request.kind, request.state)
+        name, kind = page.after
         async with self._context.store.reading() as tx:
-            found = await tx.list_annotators((after[0], after[1]), size + 1, request.kind, request.state)
-            counts = await tx.counts([row.annotator_id for row in found[:size]])
-        last = found[size - 1] if len(found) > size else None
+            found = await tx.list_annotators((name, kind), page.size + 1, request.kind, request.state)
+            rows, token = page.cut(found, lambda row: [row.annotator_id, row.kind])
+            counts = await tx.counts([row.annotator_id for row in rows])
         return preference_v1.ListAnnotatorsResponse(
-            profiles=[converters.profile(row, counts.get((row.annotator_id, row.kind), 0)) for row in found[:size]],
-            next_page_token=page_token([last.annotator_id, last.kind], *query) if last else "",
+            profiles=[converters.profile(row, counts.get((row.annotator_id, row.kind), 0)) for row in rows],
+            next_page_token=token,
         )
 
     async def exclude(self, request: preference_v1.ExcludeAnnotatorRequest) -> preference_v1.ExcludeAnnotatorResponse:
@@ -71,9 +72,7 @@ class Annotators:
             return preference_v1.ExcludeAnnotatorResponse(profile=await _profile(tx, request.annotator))
 
         check_annotator(request.annotator, "annotator")
-        return await once(
-            self._context, request.request_id, content_of(request), preference_v1.ExcludeAnnotatorResponse, change
-        )
+        return await self._context.once.run(request.request_id, request, preference_v1.ExcludeAnnotatorResponse, change)
 
     async def reinstate(
         self, request: preference_v1.ReinstateAnnotatorRequest
@@ -85,8 +84,8 @@ class Annotators:
             return preference_v1.ReinstateAnnotatorResponse(profile=await _profile(tx, request.annotator))
 
         check_annotator(request.annotator, "annotator")
-        return await once(
-            self._context, request.request_id, content_of(request), preference_v1.ReinstateAnnotatorResponse, change
+        return await self._context.once.run(
+            request.request_id, request, preference_v1.ReinstateAnnotatorResponse, change
         )
 
     async def withdraw(
@@ -103,8 +102,8 @@ class Annotators:
                 profile=await _profile(tx, who), snapshots=[converters.snapshot_use(*use) for use in uses]
             )
 
-        return await once(
-            self._context, request.request_id, content_of(request), preference_v1.WithdrawAnnotatorResponse, change
+        return await self._context.once.run(
+            request.request_id, request, preference_v1.WithdrawAnnotatorResponse, change
         )
 
     async def _turn(self, tx: Writer, who: preference_v1.Annotator, state: int, reason: str) -> None:
@@ -120,7 +119,7 @@ class Annotators:
 async def _find(tx: Reader, who: preference_v1.Annotator) -> AnnotatorRow:
     known = await tx.annotator(who.annotator_id, who.kind)
     if known is None:
-        raise unknown("annotator", who.annotator_id, "annotator")
+        raise not_found("annotator", who.annotator_id, "annotator")
     return known
 
 
@@ -131,3 +130,30 @@ async def _profile(tx: Reader, who: preference_v1.Annotator) -> preference_v1.An
 
 def _named(who: preference_v1.Annotator) -> dict[str, str]:
     return {"annotator_id": who.annotator_id}
+
+
+def check_annotator(annotator: preference_v1.Annotator, path: str) -> None:
+    """InvalidArgument for an annotator without id or of a kind that there is not."""
+    if not annotator.annotator_id:
+        raise InvalidArgument.at(f"{path}.annotator_id", "must be set")
+    known = (
+        preference_v1.ANNOTATOR_KIND_HUMAN,
+        preference_v1.ANNOTATOR_KIND_SIMULATED,
+        preference_v1.ANNOTATOR_KIND_MODEL,
+    )
+    if annotator.kind not in known:
+        raise InvalidArgument.at(f"{path}.kind", "must say who judged: a human, a simulated annotator or a model")
+
+
+async def admit(tx: Writer, annotator: preference_v1.Annotator, now_us: int) -> None:
+    """Makes an annotator known. PermissionDenied, ANNOTATOR_EXCLUDED, for one who is not to judge."""
+    known = await tx.annotator(annotator.annotator_id, annotator.kind)
+    if known is None:
+        await tx.meet([(annotator.annotator_id, annotator.kind)], now_us)
+    elif known.state != preference_v1.ANNOTATOR_STATE_ACTIVE:
+        why = "has withdrawn" if known.state == preference_v1.ANNOTATOR_STATE_WITHDRAWN else "is excluded"
+        raise PermissionDenied(
+            f"{annotator.annotator_id} {why}: they get no tasks, and no feedback of theirs is taken",
+            reason="ANNOTATOR_EXCLUDED",
+            metadata={"annotator_id": annotator.annotator_id},
+        )

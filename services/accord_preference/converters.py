@@ -9,6 +9,7 @@ from typing import TypeVar
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from accord.conversations import ROLES
 from accord.errors import InvalidArgument
 from accord.preference import v1 as preference_v1
 from accord.types import v1 as types_v1
@@ -30,7 +31,6 @@ from accord_preference.storage.store import (
 )
 
 K = TypeVar("K", str, tuple[str, int])
-ROLES = ("system", "user", "assistant")
 _ENDS = frozenset(types_v1.FinishReason.values())
 
 

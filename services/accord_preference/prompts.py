@@ -1,40 +1,22 @@
-"""What the preference service does, one method an RPC; its parts are in files of their own."""
+"""Prompts and completions: added, listed, deleted; and the checks that other parts make of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from accord.errors import FailedPrecondition, InvalidArgument
 from accord.preference import v1 as preference_v1
 from accord_preference import converters
-from accord_preference.annotators import Annotators
-from accord_preference.context import Context, check_size, check_split, unknown
-from accord_preference.datasets.snapshots import Snapshots
-from accord_preference.feedback.feedback import Feedback
-from accord_preference.feedback.imports import Imports
-from accord_preference.idempotency import content_of, once
-from accord_preference.paging import page_size, page_token, read_token
-from accord_preference.quality.quality import Quality
-from accord_preference.settings import PreferenceSettings
-from accord_preference.storage.store import Store, Writer
-from accord_preference.tasks.flags import Flags
-from accord_preference.tasks.tasks import Tasks
+from accord_preference.context import Context, not_found
+from accord_preference.storage.store import CompletionRow, PromptRow, Reader, Writer
+from accord_runtime.serving.paging import read_page
 
 
 class Prompts:
-    """Prompts, completions and statistics; `tasks`, `flagging`, `judging`, `annotators`, `importing`, `snapshots`,
-    `quality` do the rest."""
+    """The part of the service that keeps prompts and their completions."""
 
-    def __init__(self, store: Store, settings: PreferenceSettings, clock: Callable[[], float]):
-        self._context = Context(store, settings, clock)
-        self.tasks = Tasks(self._context)
-        self.flagging = Flags(self._context)
-        self.judging = Feedback(self._context)
-        self.annotators = Annotators(self._context)
-        self.importing = Imports(self._context)
-        self.snapshots = Snapshots(self._context)
-        self.quality = Quality(self._context)
+    def __init__(self, context: Context):
+        self._context = context
 
-    async def create_prompts(self, request: preference_v1.CreatePromptsRequest) -> preference_v1.CreatePromptsResponse:
+    async def create(self, request: preference_v1.CreatePromptsRequest) -> preference_v1.CreatePromptsResponse:
         """Adds prompts, all or none; ones that exist are returned as they are."""
         settings = self._context.settings
         for number, asked in enumerate(request.prompts):
@@ -57,22 +39,17 @@ class Prompts:
             kept = await tx.prompts([row.prompt_id for row in new])
             return preference_v1.CreatePromptsResponse(prompts=[converters.prompt(kept[row.prompt_id]) for row in new])
 
-        return await once(
-            self._context, request.request_id, content_of(request), preference_v1.CreatePromptsResponse, change
-        )
+        return await self._context.once.run(request.request_id, request, preference_v1.CreatePromptsResponse, change)
 
-    async def list_prompts(self, request: preference_v1.ListPromptsRequest) -> preference_v1.ListPromptsResponse:
+    async def page(self, request: preference_v1.ListPromptsRequest) -> preference_v1.ListPromptsResponse:
         """One page of prompts, by id."""
-        size = page_size(request.page_size, 1000, 1000)
         split, source = check_split(request.split), request.source
-        after = read_token(request.page_token, "", "prompts", split, source)
+        page = read_page(request, "", "prompts", split, source, default=1000)
         async with self._context.store.reading() as tx:
-            found = await tx.list_prompts(after, size + 1, split, source)
-        page = found[:size]
-        more = len(found) > size
+            found = await tx.list_prompts(page.after, page.size + 1, split, source)
+        rows, token = page.cut(found, lambda row: row.prompt_id)
         return preference_v1.ListPromptsResponse(
-            prompts=[converters.prompt(row) for row in page],
-            next_page_token=page_token(page[-1].prompt_id, "prompts", split, source) if more else "",
+            prompts=[converters.prompt(row) for row in rows], next_page_token=token
         )
 
     async def create_completions(
@@ -90,12 +67,12 @@ class Prompts:
             prompts = await tx.prompts([row.prompt_id for row in new])
             for index, row in enumerate(new):
                 if row.prompt_id not in prompts:
-                    raise unknown("prompt", row.prompt_id, f"completions[{index}].prompt_id")
+                    raise not_found("prompt", row.prompt_id, f"completions[{index}].prompt_id")
             await tx.add_completions(new)
             return preference_v1.CreateCompletionsResponse(completions=[converters.completion(row) for row in new])
 
-        return await once(
-            self._context, request.request_id, content_of(request), preference_v1.CreateCompletionsResponse, change
+        return await self._context.once.run(
+            request.request_id, request, preference_v1.CreateCompletionsResponse, change
         )
 
     async def get_completion(self, request: preference_v1.GetCompletionRequest) -> preference_v1.GetCompletionResponse:
@@ -103,55 +80,64 @@ class Prompts:
         async with self._context.store.reading() as tx:
             found = (await tx.completions([request.completion_id])).get(request.completion_id)
             if found is None:
-                raise unknown("completion", request.completion_id, "completion_id")
+                raise not_found("completion", request.completion_id, "completion_id")
             prompts = await tx.prompts([found.prompt_id])
         return preference_v1.GetCompletionResponse(
             completion=converters.completion(found), prompt=converters.prompt(prompts[found.prompt_id])
         )
 
-    async def delete_prompts(self, request: preference_v1.DeletePromptsRequest) -> preference_v1.DeletePromptsResponse:
+    async def delete(self, request: preference_v1.DeletePromptsRequest) -> preference_v1.DeletePromptsResponse:
         """Withdraws prompts, all or none."""
 
         async def change(tx: Writer) -> preference_v1.DeletePromptsResponse:
             known = await tx.prompts(request.prompt_ids)
             for index, name in enumerate(request.prompt_ids):
                 if name not in known:
-                    raise unknown("prompt", name, f"prompt_ids[{index}]")
+                    raise not_found("prompt", name, f"prompt_ids[{index}]")
             deleted, cancelled = await tx.delete_prompts(request.prompt_ids, self._context.now_us())
             return preference_v1.DeletePromptsResponse(deleted=deleted, cancelled_tasks=cancelled)
 
-        return await once(
-            self._context, request.request_id, content_of(request), preference_v1.DeletePromptsResponse, change
+        return await self._context.once.run(request.request_id, request, preference_v1.DeletePromptsResponse, change)
+
+
+def check_split(split: int) -> int:
+    """The split of a filter, 0 for both sides. InvalidArgument for one that there is not."""
+    if split not in (preference_v1.SPLIT_UNSPECIFIED, preference_v1.SPLIT_TRAIN, preference_v1.SPLIT_HELDOUT):
+        raise InvalidArgument.at("split", f"is {split}; must be SPLIT_TRAIN, SPLIT_HELDOUT, or unset for both")
+    return split
+
+
+def check_size(text: str, most: int, path: str) -> None:
+    """InvalidArgument, TEXT_TOO_LONG, for a text of more than `most` bytes of UTF-8."""
+    if len(text) * 4 > most and (size := len(text.encode())) > most:
+        raise InvalidArgument.at(
+            path,
+            f"has {size:,} bytes, and at most {most:,} are taken; shorten it, or raise max_text_bytes of the service",
+            reason="TEXT_TOO_LONG",
         )
 
-    async def get_queue(self, request: preference_v1.GetQueueRequest) -> preference_v1.GetQueueResponse:
-        """How far a queue is, and, where asked, how well people agree in it."""
-        found = await self.tasks.queue(request)
-        if request.with_agreement:
-            alpha = await self.quality.agreement(request.queue)
-            if alpha is not None:
-                found.alpha = alpha
-        return found
 
-    async def get_stats(self) -> preference_v1.GetStatsResponse:
-        """Counts over everything."""
-        async with self._context.store.reading() as tx:
-            found = await tx.stats()
-        return preference_v1.GetStatsResponse(
-            prompts=found.prompts,
-            completions=found.completions,
-            comparisons=found.judgements.get(preference_v1.TASK_KIND_COMPARISON, 0),
-            rankings=found.judgements.get(preference_v1.TASK_KIND_RANKING, 0),
-            ratings=found.judgements.get(preference_v1.TASK_KIND_RATING, 0),
-            open_tasks=found.open_tasks,
-            snapshots=found.snapshots,
-            feedback=[
-                preference_v1.FeedbackCount(
-                    source=label,
-                    split=preference_v1.Split.ValueType(split),
-                    annotator_kind=preference_v1.AnnotatorKind.ValueType(kind),
-                    count=count,
-                )
-                for (label, split, kind), count in found.feedback.items()
-            ],
+async def find_judged(
+    tx: Reader, prompt_id: str, fields: dict[str, str], prompt_field: str
+) -> tuple[PromptRow, dict[str, CompletionRow]]:
+    """A prompt and those of its completions that `fields` (completion id -> field of the request) names.
+
+    NotFound names what does not exist; InvalidArgument names a completion that answers another prompt;
+    FailedPrecondition, PROMPT_DELETED, says that nobody is to judge answers to this prompt any more.
+    """
+    prompt = (await tx.prompts([prompt_id])).get(prompt_id)
+    if prompt is None:
+        raise not_found("prompt", prompt_id, prompt_field)
+    if await tx.deleted([prompt_id]):
+        raise FailedPrecondition(
+            f"{prompt_field}: prompt {prompt_id} was deleted; feedback on it is not taken any more",
+            reason="PROMPT_DELETED",
+            metadata={"prompt_id": prompt_id},
         )
+    answers = await tx.completions(list(fields))
+    for name, field in fields.items():
+        if name not in answers:
+            raise not_found("completion", name, field)
+        if answers[name].prompt_id != prompt_id:
+            raise InvalidArgument.at(field, f"{name} answers another prompt ({answers[name].prompt_id})")
+    return prompt, answers

@@ -8,14 +8,23 @@ from collections.abc import Callable, Sequence
 import grpc
 
 from accord.preference import v1 as preference_v1
-from accord_preference.idempotency import retrying
+from accord_preference.annotators import Annotators
+from accord_preference.context import Context
+from accord_preference.datasets.snapshots import Snapshots
+from accord_preference.feedback.feedback import Feedback
+from accord_preference.feedback.imports import Imports
 from accord_preference.prompts import Prompts
+from accord_preference.quality.quality import Quality
 from accord_preference.servicer import AnnotatorServicer, PreferenceServicer
 from accord_preference.settings import PreferenceSettings
+from accord_preference.statistics import Statistics
 from accord_preference.storage.opening import open_store
 from accord_preference.storage.store import Store
+from accord_preference.tasks.flags import Flags
+from accord_preference.tasks.tasks import Tasks
 from accord_runtime.database.connect import database_url
 from accord_runtime.database.schema import bring_up
+from accord_runtime.serving.idempotency import retrying
 
 
 class PreferenceService:
@@ -23,8 +32,18 @@ class PreferenceService:
 
     def __init__(self, store: Store, settings: PreferenceSettings, clock: Callable[[], float] = time.time):
         self._store = store
-        handler = Prompts(store, settings, clock)
-        self._servicer, self._annotators = PreferenceServicer(handler), AnnotatorServicer(handler)
+        context = Context(store, settings, clock)
+        quality = Quality(context)
+        self._annotators = AnnotatorServicer(Annotators(context), quality)
+        self._servicer = PreferenceServicer(
+            Prompts(context),
+            Tasks(context),
+            Flags(context),
+            Feedback(context),
+            Imports(context),
+            Snapshots(context),
+            Statistics(context, quality),
+        )
 
     @property
     def service_names(self) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""The contract, adapted to the handlers: one method an RPC, no rules of its own."""
+"""Adapts the contract to the parts of the service: one method per RPC, no rules."""
 
 from __future__ import annotations
 
@@ -10,217 +10,208 @@ import grpc
 
 from accord.errors import Cancelled
 from accord.preference import v1 as preference_v1
+from accord_preference.annotators import Annotators
+from accord_preference.datasets.snapshots import Snapshots
+from accord_preference.feedback.feedback import Feedback
+from accord_preference.feedback.imports import Imports
 from accord_preference.prompts import Prompts
+from accord_preference.quality.quality import Quality
+from accord_preference.statistics import Statistics
+from accord_preference.tasks.flags import Flags
+from accord_preference.tasks.tasks import Tasks
 
 Call = grpc.aio.ServicerContext[Any, Any]
 
 
 class PreferenceServicer(preference_v1.PreferenceServiceServicer):
-    """accord.preference.v1.PreferenceService over a `Prompts`."""
+    """accord.preference.v1.PreferenceService over the parts of the service."""
 
-    def __init__(self, handler: Prompts):
-        self._handler = handler
+    def __init__(
+        self,
+        prompts: Prompts,
+        tasks: Tasks,
+        flags: Flags,
+        feedback: Feedback,
+        imports: Imports,
+        snapshots: Snapshots,
+        statistics: Statistics,
+    ):
+        self._prompts = prompts
+        self._tasks = tasks
+        self._flags = flags
+        self._feedback = feedback
+        self._imports = imports
+        self._snapshots = snapshots
+        self._statistics = statistics
 
     async def CreatePrompts(
         self, request: preference_v1.CreatePromptsRequest, context: Call
     ) -> preference_v1.CreatePromptsResponse:
-        """See the contract."""
-        return await self._handler.create_prompts(request)
+        return await self._prompts.create(request)
 
     async def ListPrompts(
         self, request: preference_v1.ListPromptsRequest, context: Call
     ) -> preference_v1.ListPromptsResponse:
-        """See the contract."""
-        return await self._handler.list_prompts(request)
+        return await self._prompts.page(request)
 
     async def CreateCompletions(
         self, request: preference_v1.CreateCompletionsRequest, context: Call
     ) -> preference_v1.CreateCompletionsResponse:
-        """See the contract."""
-        return await self._handler.create_completions(request)
+        return await self._prompts.create_completions(request)
 
     async def CreateTasks(
         self, request: preference_v1.CreateTasksRequest, context: Call
     ) -> preference_v1.CreateTasksResponse:
-        """See the contract."""
-        return await self._handler.tasks.create(request)
+        return await self._tasks.create(request)
 
     async def LeaseTask(
         self, request: preference_v1.LeaseTaskRequest, context: Call
     ) -> preference_v1.LeaseTaskResponse:
-        """See the contract."""
-        return await self._handler.tasks.lease(request)
+        return await self._tasks.lease(request)
 
     async def ReleaseTask(
         self, request: preference_v1.ReleaseTaskRequest, context: Call
     ) -> preference_v1.ReleaseTaskResponse:
-        """See the contract."""
-        return await self._handler.tasks.release(request)
+        return await self._tasks.release(request)
 
     async def CancelTasks(
         self, request: preference_v1.CancelTasksRequest, context: Call
     ) -> preference_v1.CancelTasksResponse:
-        """See the contract."""
-        return await self._handler.tasks.cancel(request)
+        return await self._tasks.cancel(request)
 
     async def GetQueue(self, request: preference_v1.GetQueueRequest, context: Call) -> preference_v1.GetQueueResponse:
-        """See the contract."""
-        return await self._handler.get_queue(request)
+        return await self._statistics.queue(request)
 
     async def SubmitFeedback(
         self, request: preference_v1.SubmitFeedbackRequest, context: Call
     ) -> preference_v1.SubmitFeedbackResponse:
-        """See the contract."""
-        return await self._handler.judging.submit(request)
+        return await self._feedback.submit(request)
 
     async def ImportRecords(
         self, request_iterator: AsyncIterator[preference_v1.ImportRecordsRequest], context: Call
     ) -> preference_v1.ImportRecordsResponse:
-        """See the contract."""
-        return await self._handler.importing.import_records(_whole(request_iterator, context))
+        return await self._imports.import_records(_whole(request_iterator, context))
 
     async def CreateSnapshot(
         self, request: preference_v1.CreateSnapshotRequest, context: Call
     ) -> preference_v1.CreateSnapshotResponse:
-        """See the contract."""
-        return await self._handler.snapshots.create(request)
+        return await self._snapshots.create(request)
 
     async def GetSnapshot(
         self, request: preference_v1.GetSnapshotRequest, context: Call
     ) -> preference_v1.GetSnapshotResponse:
-        """See the contract."""
-        return await self._handler.snapshots.get(request)
+        return await self._snapshots.get(request)
 
     async def ListSnapshots(
         self, request: preference_v1.ListSnapshotsRequest, context: Call
     ) -> preference_v1.ListSnapshotsResponse:
-        """See the contract."""
-        return await self._handler.snapshots.page(request)
+        return await self._snapshots.page(request)
 
     async def ExportSnapshot(
         self, request: preference_v1.ExportSnapshotRequest, context: Call
     ) -> AsyncIterator[preference_v1.ExportSnapshotResponse]:
-        """See the contract."""
-        async for response in self._handler.snapshots.export_snapshot(request):
+        async for response in self._snapshots.export_snapshot(request):
             yield response
 
     async def ExportRecords(
         self, request: preference_v1.ExportRecordsRequest, context: Call
     ) -> AsyncIterator[preference_v1.ExportRecordsResponse]:
-        """See the contract."""
-        async for response in self._handler.snapshots.export_records(request):
+        async for response in self._snapshots.export_records(request):
             yield response
 
     async def GetStats(self, request: preference_v1.GetStatsRequest, context: Call) -> preference_v1.GetStatsResponse:
-        """See the contract."""
-        return await self._handler.get_stats()
+        return await self._statistics.stats()
 
     async def RenewLease(
         self, request: preference_v1.RenewLeaseRequest, context: Call
     ) -> preference_v1.RenewLeaseResponse:
-        """See the contract."""
-        return await self._handler.tasks.renew(request)
+        return await self._tasks.renew(request)
 
     async def FlagTask(self, request: preference_v1.FlagTaskRequest, context: Call) -> preference_v1.FlagTaskResponse:
-        """See the contract."""
-        return await self._handler.flagging.flag(request)
+        return await self._flags.flag(request)
 
     async def ListFlags(
         self, request: preference_v1.ListFlagsRequest, context: Call
     ) -> preference_v1.ListFlagsResponse:
-        """See the contract."""
-        return await self._handler.flagging.page(request)
+        return await self._flags.page(request)
 
     async def ResolveTask(
         self, request: preference_v1.ResolveTaskRequest, context: Call
     ) -> preference_v1.ResolveTaskResponse:
-        """See the contract."""
-        return await self._handler.flagging.resolve(request)
+        return await self._flags.resolve(request)
 
     async def RetractFeedback(
         self, request: preference_v1.RetractFeedbackRequest, context: Call
     ) -> preference_v1.RetractFeedbackResponse:
-        """See the contract."""
-        return await self._handler.judging.retract(request)
+        return await self._feedback.retract(request)
 
     async def ListFeedback(
         self, request: preference_v1.ListFeedbackRequest, context: Call
     ) -> preference_v1.ListFeedbackResponse:
-        """See the contract."""
-        return await self._handler.judging.page(request)
+        return await self._feedback.page(request)
 
     async def GetCompletion(
         self, request: preference_v1.GetCompletionRequest, context: Call
     ) -> preference_v1.GetCompletionResponse:
-        """See the contract."""
-        return await self._handler.get_completion(request)
+        return await self._prompts.get_completion(request)
 
     async def DeletePrompts(
         self, request: preference_v1.DeletePromptsRequest, context: Call
     ) -> preference_v1.DeletePromptsResponse:
-        """See the contract."""
-        return await self._handler.delete_prompts(request)
+        return await self._prompts.delete(request)
 
     async def GetSnapshotOrigins(
         self, request: preference_v1.GetSnapshotOriginsRequest, context: Call
     ) -> preference_v1.GetSnapshotOriginsResponse:
-        """See the contract."""
-        return await self._handler.snapshots.origins(request)
+        return await self._snapshots.origins(request)
 
     async def ListSnapshotUses(
         self, request: preference_v1.ListSnapshotUsesRequest, context: Call
     ) -> preference_v1.ListSnapshotUsesResponse:
-        """See the contract."""
-        return await self._handler.snapshots.uses(request)
+        return await self._snapshots.uses(request)
 
 
 class AnnotatorServicer(preference_v1.AnnotatorServiceServicer):
-    """accord.preference.v1.AnnotatorService over a `Prompts`."""
+    """accord.preference.v1.AnnotatorService over annotators and their quality."""
 
-    def __init__(self, handler: Prompts):
-        self._handler = handler
+    def __init__(self, annotators: Annotators, quality: Quality):
+        self._annotators = annotators
+        self._quality = quality
 
     async def RegisterAnnotator(
         self, request: preference_v1.RegisterAnnotatorRequest, context: Call
     ) -> preference_v1.RegisterAnnotatorResponse:
-        """See the contract."""
-        return await self._handler.annotators.register(request)
+        return await self._annotators.register(request)
 
     async def GetAnnotator(
         self, request: preference_v1.GetAnnotatorRequest, context: Call
     ) -> preference_v1.GetAnnotatorResponse:
-        """See the contract."""
-        return await self._handler.annotators.get(request)
+        return await self._annotators.get(request)
 
     async def ListAnnotators(
         self, request: preference_v1.ListAnnotatorsRequest, context: Call
     ) -> preference_v1.ListAnnotatorsResponse:
-        """See the contract."""
-        return await self._handler.annotators.page(request)
+        return await self._annotators.page(request)
 
     async def ExcludeAnnotator(
         self, request: preference_v1.ExcludeAnnotatorRequest, context: Call
     ) -> preference_v1.ExcludeAnnotatorResponse:
-        """See the contract."""
-        return await self._handler.annotators.exclude(request)
+        return await self._annotators.exclude(request)
 
     async def ReinstateAnnotator(
         self, request: preference_v1.ReinstateAnnotatorRequest, context: Call
     ) -> preference_v1.ReinstateAnnotatorResponse:
-        """See the contract."""
-        return await self._handler.annotators.reinstate(request)
+        return await self._annotators.reinstate(request)
 
     async def WithdrawAnnotator(
         self, request: preference_v1.WithdrawAnnotatorRequest, context: Call
     ) -> preference_v1.WithdrawAnnotatorResponse:
-        """See the contract."""
-        return await self._handler.annotators.withdraw(request)
+        return await self._annotators.withdraw(request)
 
     async def GetQuality(
         self, request: preference_v1.GetQualityRequest, context: Call
     ) -> preference_v1.GetQualityResponse:
-        """See the contract."""
-        return await self._handler.quality.report(request)
+        return await self._quality.report(request)
 
 
 async def _whole(

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from google.protobuf.json_format import MessageToDict
 
+from accord.conversations import ROLES
 from accord.errors import FieldViolation, InvalidArgument
 from accord.reward import v1 as reward_v1
 from accord.types import v1 as types_v1
@@ -13,8 +14,6 @@ from accord_reward.handler import MixturePart
 from accord_reward.mixture import Mixed, Part
 from accord_reward.scorer import Item, ItemFailure
 from accord_reward.scorer_pool import Described, Wanted
-
-ROLES = ("system", "user", "assistant")
 
 
 def mixture(specs: Iterable[reward_v1.ScorerSpec]) -> list[MixturePart]:

@@ -14,7 +14,7 @@ from accord_reward.models import ModelLimits, Models
 from accord_reward.scorer import Item, ItemFailure
 from accord_reward.scorer_pool import Described, PythonPolicy, ScorerPool, Wanted
 from accord_reward.settings import RewardSettings
-from accord_runtime.serving.idempotency import Once
+from accord_runtime.serving.idempotency import OnceInMemory
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class RewardHandler:
         # One thread: forward passes that share cores take longer than one after the other.
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="reward-compute")
         self._admission = Admission(settings.max_queued_items)
-        self._once = Once()
+        self._once = OnceInMemory()
         self._models = Models(
             settings.state_dir / "cache",
             ModelLimits(settings.max_models, settings.model_idle_seconds, settings.dtype, settings.compute_threads),

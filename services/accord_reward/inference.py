@@ -11,6 +11,7 @@ import torch
 from accord.errors import AccordError
 from accord_models.loading import ensemble_size, load_reward_model, pooling_of, reward_head
 from accord_models.precision import compute_threads, resolve_dtype
+from accord_models.reward_head import has_bare_head, head_tokens, pool
 from accord_models.tokenizer import (
     after_cut,
     answer_start,
@@ -46,6 +47,7 @@ class RewardModel:
         self.members = ensemble_size(config)
         self._pooling = pooling_of(config)
         self._head = reward_head(self._model)
+        self._bare_head = has_bare_head(self._model)
 
     def score(
         self, items: Sequence[Item], max_batch_tokens: int, max_length: int | None = None, member: int | None = None
@@ -101,12 +103,17 @@ class RewardModel:
             mask_BT[row, : len(ids)] = 1
         inputs = {"input_ids": ids_BT, "attention_mask": mask_BT, **pair_inputs(self._tokenizer, ids_BT)}
         given = {name: tensor.to(device) for name, tensor in inputs.items()}
+        responses = zip(starts or [0] * len(token_ids), token_ids, strict=True)
+        tokens = [
+            [row * width + at for at in head_tokens(self._pooling, start, len(ids))]
+            for row, (start, ids) in enumerate(responses)
+        ]
         if self._pooling == "mean":
-            hidden_BTD = self._model.base_model(**given).last_hidden_state.float()
-            rows = zip(hidden_BTD, starts, map(len, token_ids), strict=True)
-            pooled_BD = torch.stack([row_TD[a:b].mean(0) for row_TD, a, b in rows])
+            pooled_BD = pool(self._model.base_model(**given).last_hidden_state, tokens)
             # Not in bfloat16: differences of scores are what counts.
             logits_BM = torch.nn.functional.linear(pooled_BD, self._head.weight.float())
+        elif self._bare_head:
+            logits_BM = pool(self._head(self._model.base_model(**given).last_hidden_state), tokens)
         else:
             logits_BM = self._model(**given).logits.float()
         scores: list[float] = (logits_BM.mean(-1) if member is None else logits_BM[:, member]).tolist()

@@ -14,12 +14,12 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from accord import plugins
 from accord.errors import AccordError, FieldViolation, InvalidArgument
 from accord_reward.batching import Batcher, BatchLimits
 from accord_reward.models import Models
 from accord_reward.scorer import GROUP, Scorer, ScorerContext
 from accord_reward.scorers.python import DESCRIPTION, PREFIX, PythonScorer, PythonSource
-from accord_runtime import plugins
 
 log = logging.getLogger(__name__)
 _KEPT = 64  # scorers that are kept although nobody uses them now

@@ -1,1 +1,1 @@
-"""The rollout service: prompts into samples with the weights in force, on an engine of choice."""
+"""The rollout service: generates samples for prompts with the active weights, on an engine of choice."""

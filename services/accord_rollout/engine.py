@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol
 
 from accord.types import v1 as types_v1
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Finish(Enum):
-    """Why a response ended: the model said so (its last token is an end-of-sequence token), or max_new_tokens."""
+    """Why a response ended: its last token is an end-of-sequence token, or it reached max_new_tokens."""
 
     STOP = "stop"
     LENGTH = "length"
@@ -27,7 +27,7 @@ class Finish(Enum):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn: softmax(logits / temperature), cut to `top_k` tokens, then to the nucleus `top_p`.
+    """How tokens are sampled: softmax(logits / temperature), cut to `top_k` tokens, then to the nucleus `top_p`.
 
     temperature 0 is greedy, its logprobs those of softmax(logits). top_k 0 and top_p 1 are off.
     """
@@ -40,7 +40,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Job:
-    """One sample to make. `seed` (64 bits) alone decides the random numbers of its tokens."""
+    """One sample to generate. `seed` (64 bits) alone decides the random numbers of its tokens."""
 
     index: int
     prompt_token_ids: tuple[int, ...]
@@ -49,7 +49,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Weights:
-    """Which weights a folder holds: the version that they have and their SHA-256 (accord.digest.weights_digest)."""
+    """The weights in a folder: their version and their SHA-256 (accord.digest.weights_digest)."""
 
     version: int
     digest: str
@@ -57,7 +57,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class WeightSpan:
-    """Tokens from `start` (an index into the response) up to the next span were drawn with `weights`."""
+    """Tokens from `start` (an index into the response) up to the next span were sampled with `weights`."""
 
     start: int
     weights: Weights
@@ -65,10 +65,10 @@ class WeightSpan:
 
 @dataclass(frozen=True)
 class Completion:
-    """One finished response, at least one token; logprobs: nats, under the sampled distribution, one a token.
+    """One finished response, at least one token; logprobs: nats, under the sampled distribution, one per token.
 
-    `spans`: which weights drew what, the first from 0. Empty: all by those in force when `generate` was called; an
-    engine that updates in flight always says.
+    `spans`: which weights sampled which tokens, the first span from 0. Empty: the weights that were active when
+    `generate` was called sampled all of them. An engine that updates in flight always fills it in.
     """
 
     index: int
@@ -80,7 +80,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Failed:
-    """A sample that could not be made: reason UPPER_SNAKE_CASE, message for people."""
+    """A sample that could not be generated. `reason` is UPPER_SNAKE_CASE; `message` is for people."""
 
     index: int
     reason: str
@@ -90,11 +90,12 @@ class Failed:
 
 @dataclass(frozen=True)
 class ResidentWeights:
-    """What an engine found in its own memory after activation; what it cannot tell is empty.
+    """What an engine holds in its memory after activation. A field that it cannot determine stays empty.
 
-    digest: recomputed over the tensors it computes with, so equal to the published one; empty where it fuses, repacks
-    or rounds them. checksum: of its own layout, the same for the same weights loaded by whatever way, on the same
-    machine and settings. probe_logprobs: nats, of PROBE_TOKENS from the second on, each after those before it.
+    digest: recomputed over the tensors that it computes with, so equal to the published one; empty where it fuses,
+    repacks or rounds them. checksum: of the layout in memory; the same weights give the same checksum, however they
+    were loaded, on the same machine with the same settings. probe_logprobs: nats, of PROBE_TOKENS from the second
+    on, each given those before it.
     """
 
     digest: str = ""
@@ -104,22 +105,27 @@ class ResidentWeights:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What an engine says about the model in force."""
+    """An engine's description of the active model."""
 
     tokenizer_fingerprint: str
     max_context_tokens: int  # prompt plus response
     vocabulary_size: int  # token ids are below it
 
 
-# What every engine is asked after activation: ids that any vocabulary has.
+# Every engine computes the log-probabilities of these after activation: any vocabulary has the ids.
 PROBE_TOKENS = tuple(range(3, 19))
 
 Activate = Callable[[], Awaitable[ModelInfo]]
 
 
 class Engine(Protocol):
-    """Generates with one model at a time. The handler lets `generate` and an `Activate` overlap only where the engine
-    says that it can."""
+    """Generates with one model at a time. The handler lets `generate` and an `Activate` overlap only if the engine
+    `updates_in_flight`.
+
+    Two members are optional. `gpus()` returns the ids of the GPUs that other processes than the service's hold for the
+    engine, as `accord_models.gpus` names them. A true attribute `can_prepare_unverified` says that `prepare` only reads
+    into memory and leaves nothing behind: it may then run while the folder is still being verified, and its result is
+    dropped if the verification fails."""
 
     @property
     def compute_dtype(self) -> str:
@@ -127,55 +133,45 @@ class Engine(Protocol):
 
     @property
     def compute_threads(self) -> int:
-        """Threads it computes with."""
+        """The number of threads that it computes with."""
 
     @property
     def max_concurrent_requests(self) -> int:
-        """How many `generate` calls it wants at once; 1 where a request must never be mixed with another."""
+        """The most `generate` calls that it takes at once; 1 if requests must never be mixed."""
 
     @property
     def updates_in_flight(self) -> bool:
-        """Whether an Activate may come while samples are being drawn: they wait, and go on with the new weights;
-        `Completion.spans` tells. False: the handler waits until no `generate` runs."""
+        """Whether an Activate may run during `generate`: the samples pause, then continue with the new weights, and
+        `Completion.spans` records it. False: the handler waits until no `generate` runs."""
 
     async def prepare(self, folder: Path, weights: Weights) -> Activate:
-        """Reads and checks the model folder while the old model goes on generating; the result puts it in force.
+        """Reads and checks the model folder while the old model continues to generate; the result activates it.
 
-        All that can fail belongs here: AccordError (BAD_MODEL, BAD_TOKENIZER) leaves the old model as it is. An
+        Everything that can fail belongs here: AccordError (BAD_MODEL, BAD_TOKENIZER) leaves the old model as it is. An
         Activate that fails leaves the engine without a model. Several may be prepared; each is called once or never.
-        Of an engine with a true attribute `reads_aside` it only reads into memory and leaves nothing behind:
-        it may be called while the folder is still being verified, and what it read is dropped where that fails.
         """
 
-    async def held(self) -> ResidentWeights:
-        """What it finds in its memory; called once after each activation, while `generate` may run already. No sample
-        leaves the service before the answer."""
+    async def resident_weights(self) -> ResidentWeights:
+        """What it holds in memory. Called once after each activation, when `generate` may already run; no sample leaves
+        the service before it returns."""
 
     def render(self, conversation: types_v1.Conversation) -> list[int]:
-        """Token ids of the conversation, generation prompt added. InvalidArgument where the template refuses it.
+        """Token ids of the conversation, generation prompt added. InvalidArgument if the template refuses it.
 
         May run on any thread.
         """
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of a response, special tokens left out."""
+        """Text of a response, without special tokens."""
 
     def generate(self, jobs: Sequence[Job], sampling: Sampling) -> AsyncGenerator[Completion | Failed, None]:
-        """One result for each job, in any order, as they finish. Closing the iterator stops the work soon.
+        """One result per job, in any order, as they finish. Closing the iterator stops the work soon.
 
         The same jobs, sampling and weights give the same results.
         """
 
     async def close(self) -> None:
-        """Ends the engine; work in hand is given up."""
-
-
-@runtime_checkable
-class HoldingGpus(Protocol):
-    """An engine adds this when other processes than the service's hold its GPUs."""
-
-    def gpus(self) -> Sequence[str]:
-        """Ids of the GPUs that it holds now, as `accord_models.gpus` gives them."""
+        """Stops the engine and abandons the samples that it is generating."""
 
 
 EngineFactory = Callable[["RolloutSettings"], Engine]

@@ -1,4 +1,4 @@
-"""Puts the rollout service together from its settings."""
+"""Assembles the rollout service from its settings."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from accord import plugins
 from accord.digest import weights_digest
 from accord.rollout import v1 as rollout_v1
 from accord_rollout.settings import RolloutSettings
-from accord_runtime import plugins
 from accord_runtime.artifacts.transfer import Limits
 from accord_runtime.observability.metrics import Measure
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class RolloutService:
-    """What accord_runtime.serving.server serves."""
+    """The service, as accord_runtime.serving.server serves it."""
 
     service_names = (rollout_v1.ROLLOUT_SERVICE.services_by_name["RolloutService"].full_name,)
 
@@ -38,32 +38,34 @@ class RolloutService:
         rollout_v1.add_RolloutServiceServicer_to_server(RolloutServicer(self.handler), server)
 
     def gpus(self) -> Sequence[str]:
-        """The GPUs that the service and its engine hold."""
+        """The GPUs that the service and its engine use."""
         return self.handler.gpus()
 
     def measures(self) -> Iterable[Measure]:
-        """The backlog, by which replicas are scaled, and the weights in force."""
+        """The queue, by which replicas are scaled, and the active weights."""
         status = self.handler.status()
-        yield Measure("accord_rollout_pending_samples", "Samples waiting and in work.", status.pending_samples)
+        yield Measure("accord_rollout_pending_samples", "Samples waiting or being generated.", status.pending_samples)
         yield Measure(
-            "accord_rollout_max_pending_samples", "From here on requests are refused.", status.max_pending_samples
+            "accord_rollout_max_pending_samples",
+            "Requests beyond this number of samples are refused.",
+            status.max_pending_samples,
         )
-        yield Measure("accord_rollout_ready", "1 while weights are in force.", float(status.ready))
-        yield Measure("accord_rollout_weights_version", "The version of the weights in force.", status.version)
+        yield Measure("accord_rollout_ready", "1 while the engine has active weights.", float(status.ready))
+        yield Measure("accord_rollout_weights_version", "The version of the active weights.", status.version)
 
     async def close(self) -> None:
-        """Ends the engine."""
+        """Stops the engine."""
         await self.handler.close()
 
 
 async def build(settings: RolloutSettings) -> RolloutService:
-    """Makes the engine and, with `settings.model`, loads that folder as version 0.
+    """Builds the engine and, if `settings.model` is set, loads that folder as version 0.
 
     InvalidArgument/UNKNOWN_ENGINE, BAD_MODEL, WEIGHTS_NOT_FOUND.
     """
     from accord_rollout.handler import RolloutHandler
 
-    # Before the engine's heavy imports: a wrong path is said at once.
+    # Before the engine's slow imports, so that a wrong path fails at once.
     digest = await asyncio.to_thread(weights_digest, settings.model) if settings.model else ""
     factory: EngineFactory = plugins.load("accord.engines", settings.engine, field="engine")
     engine: Engine = await asyncio.to_thread(factory, settings)

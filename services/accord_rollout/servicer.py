@@ -1,4 +1,4 @@
-"""accord.rollout.v1.RolloutService on the handler: messages in, messages out, nothing else."""
+"""Adapts the handler to accord.rollout.v1.RolloutService."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class RolloutServicer(rollout_v1.RolloutServiceServicer):
-    """Adapts RolloutHandler to gRPC."""
+    """RolloutHandler over gRPC."""
 
     def __init__(self, handler: RolloutHandler) -> None:
         self._handler = handler

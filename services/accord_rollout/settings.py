@@ -1,4 +1,4 @@
-"""What the rollout service can be told, by flag or by ACCORD_ROLLOUT_<FIELD>."""
+"""Settings of the rollout service: flags, or environment variables ACCORD_ROLLOUT_<FIELD>."""
 
 from __future__ import annotations
 
@@ -17,27 +17,33 @@ class RolloutSettings(ServiceSettings):
 
     engine: str = Field("transformers", description="The engine: an entry point of group accord.engines.")
     engine_options: dict[str, Any] = Field(
-        default_factory=dict, description="What that engine alone can be told, as JSON: docs/engines.md."
+        default_factory=dict, description="Options of this engine, as JSON; see docs/engines.md."
     )
     model: Path | None = Field(
-        None, description="Model folder served from the start as version 0; without it the service waits for weights."
+        None, description="Model folder to serve from the start as version 0; without it the service waits for weights."
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Number type of the computation; auto measures which is faster here."
+        "auto", description="Number type of the computation; auto measures which is faster on this machine."
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute; auto takes a GPU if any.")
-    threads: int = Field(0, ge=0, description="Threads to compute with; 0 leaves it to OMP_NUM_THREADS and the cores.")
-    max_batch_size: int = Field(32, ge=1, description="The most samples generated together.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where to compute; auto uses a GPU if there is one."
+    )
+    threads: int = Field(
+        0, ge=0, description="Threads to compute with; 0: as OMP_NUM_THREADS and the number of cores say."
+    )
+    max_batch_size: int = Field(32, ge=1, description="The most samples in one batch.")
     max_pending_samples: int = Field(
-        4096, ge=1, description="Samples waiting and in work, above which new requests are refused as OVERLOADED."
+        4096,
+        ge=1,
+        description="The most samples waiting or being generated; requests beyond it are refused as OVERLOADED.",
     )
     max_prepared_versions: int = Field(
-        2, ge=1, description="Versions prepared and not yet activated; each takes the memory of a model."
+        2, ge=1, description="The most versions prepared and not yet activated; each takes the memory of a model."
     )
     fetch_seconds: float = Field(
-        600, gt=0, description="Fetching and verifying weights from one source may take so long, seconds."
+        600, gt=0, description="Deadline for fetching and verifying weights from one source, seconds."
     )
     fetch_stall_seconds: float = Field(
-        30, gt=0, description="A source that brings fewer than 64 KiB in so many seconds is given up."
+        30, gt=0, description="A source that delivers less than 64 KiB within this time is abandoned, seconds."
     )
-    max_lease_seconds: float = Field(600, gt=0, description="The longest lease given, seconds.")
+    max_lease_seconds: float = Field(600, gt=0, description="The longest lease that is granted, seconds.")

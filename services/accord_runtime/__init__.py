@@ -1,1 +1,1 @@
-"""Serving glue that every Accord service shares: server, interceptors, settings, artifacts, plugins. No torch here."""
+"""Serving glue that every Accord service shares: serving, artifacts, database, observability. No torch here."""

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator
 
+from accord import plugins
 from accord.digest import weights_digest
 from accord.errors import InvalidArgument
 from accord.trainer import v1 as trainer_v1
 from accord.types import v1 as types_v1
-from accord_runtime import plugins
-from accord_runtime.serving.idempotency import Once
+from accord_runtime.serving.idempotency import OnceUnderLease
 from accord_runtime.serving.leases import LeaseTable
 from accord_trainer.algorithm import Experience
 from accord_trainer.metrics.log import MetricsLog
@@ -22,8 +21,6 @@ from accord_trainer.trainings.registry import TrainingRegistry, folder_bytes, ne
 from accord_trainer.trainings.training import GROUP
 from accord_trainer.trainings.verification import verify_preference, verify_sample
 
-T = TypeVar("T")
-
 
 class TrainerHandler:
     """The service's calls on a shelf of trainings. Errors are accord.errors."""
@@ -31,8 +28,8 @@ class TrainerHandler:
     def __init__(self, shelf: TrainingRegistry, max_lease_seconds: float, curves: MetricsLog) -> None:
         self._shelf = shelf
         self._curves = curves
-        self._once = Once()
         self.leases = LeaseTable(max_lease_seconds)
+        self._mutate = OnceUnderLease(self.leases).run
         self._pending_steps = 0
 
     async def create(self, request: trainer_v1.CreateTrainingRequest) -> trainer_v1.Training:
@@ -175,12 +172,3 @@ class TrainerHandler:
         """Ends the worker; a step in work is undone."""
         await self._shelf.worker.close()
         self._curves.close()
-
-    async def _mutate(self, request: Any, work: Callable[[], Awaitable[T]]) -> T:
-        """`work` once for this request_id, for whoever holds the lease. The token is no part of what is asked: a
-        restarted controller repeats its calls under a new lease."""
-        self.leases.check(request.lease_token)
-        content = type(request)()
-        content.CopyFrom(request)
-        content.ClearField("lease_token")
-        return await self._once.run(f"{type(request).__name__}/{request.request_id}", content, work)

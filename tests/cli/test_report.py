@@ -11,13 +11,13 @@ from html.parser import HTMLParser
 from rich.console import Console
 from tests.support.example_run import HOSTILE, events, finished_run
 
+from accord.cli.render.report_table import report_table
 from accord.controller import v1 as controller_v1
 from accord.report.figures import figures
 from accord.report.html import render_html
 from accord.report.json_form import report_json
 from accord.report.model import Report
 from accord.report.report import build_report
-from accord.report.table import report_table
 
 ITERATION_KEYS = {"iteration", "heldout_score", "kl_nats", "rm_accuracy", "promoted", "seconds", "stage_seconds"}
 

@@ -97,3 +97,10 @@ async def test_a_controller_that_cannot_start_says_why_in_one_line(
     assert "launcher" in ran.err
     assert ran.err.strip().endswith("[CONTROLLER_NOT_STARTED]")
     assert len(ran.err.strip().splitlines()) == 1
+
+
+def test_without_its_extra_the_command_says_what_to_install() -> None:
+    code = "import sys; sys.modules['typer'] = None; from accord.cli.script import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "accord: the command line is not installed. Install it with: pip install 'accord-rlhf[cli]'\n"

@@ -15,9 +15,10 @@ from tests.support.rollout import rollout_settings
 from tests.support.sdk import Engine, serve
 from tests.support.tiny import make_tiny_model
 
-from accord.conformance.check import CHECKS, Outcome, Verdict
+from accord.conformance.check import CHECKS, Outcome
 from accord.conformance.reference import reference_named
 from accord.conformance.suite import conformance
+from accord.conformance.verdict import Verdict
 from accord.errors import FailedPrecondition, InvalidArgument, Unavailable
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1

@@ -14,10 +14,10 @@ from tests.support.recompute import recomputed_logprobs
 from tests.support.rollout import user
 from tests.support.tiny import make_tiny_model
 
+from accord import plugins
 from accord.digest import weights_digest
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord_rollout.engine import PROBE_TOKENS, Completion, Engine, Failed, Finish, Job, ModelInfo, Sampling, Weights
-from accord_runtime import plugins
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -53,11 +53,11 @@ async def loaded(
 ) -> Engine:
     name = request.node.callspec.params["engine"]
     ready = await shared(name) if name in SHARED else engine
-    await put_in_force(ready, folder)
+    await activate(ready, folder)
     return ready
 
 
-async def put_in_force(engine: Engine, folder: Path, version: int = 0) -> ModelInfo:
+async def activate(engine: Engine, folder: Path, version: int = 0) -> ModelInfo:
     return await (await engine.prepare(folder, Weights(version, weights_digest(folder))))()
 
 
@@ -68,7 +68,7 @@ def jobs(engine: Engine, count: int, first_seed: int = 0) -> list[Job]:
     ]
 
 
-async def drawn(engine: Engine, work: list[Job], sampling: Sampling) -> dict[int, Completion]:
+async def completions(engine: Engine, work: list[Job], sampling: Sampling) -> dict[int, Completion]:
     results: dict[int, Completion] = {}
     async with aclosing(engine.generate(work, sampling)) as stream:
         async for result in stream:
@@ -91,7 +91,7 @@ def assert_same(engine: Engine, first: dict[int, Completion], second: dict[int, 
 async def truncated(engine: Engine, work: list[Job], sampling: Sampling) -> dict[int, Completion]:
     """Samples with top_k or top_p. Skips where the engine refuses them rather than give other logprobs."""
     try:
-        return await drawn(engine, work, sampling)
+        return await completions(engine, work, sampling)
     except FailedPrecondition as refused:
         if refused.reason != "SERVER_LOGPROBS_RAW":
             raise
@@ -103,7 +103,7 @@ async def test_at_least_the_transformers_engine_is_held_to_this_suite() -> None:
 
 
 async def test_each_job_has_one_result_with_a_logprob_for_each_token(loaded: Engine) -> None:
-    results = await drawn(loaded, jobs(loaded, 7), Sampling(max_new_tokens=5))
+    results = await completions(loaded, jobs(loaded, 7), Sampling(max_new_tokens=5))
     assert sorted(results) == list(range(7))
     for result in results.values():
         assert 1 <= len(result.response_token_ids) <= 5
@@ -114,7 +114,7 @@ async def test_each_job_has_one_result_with_a_logprob_for_each_token(loaded: Eng
 @pytest.mark.parametrize("temperature", [1.0, 0.7, 2.0])
 async def test_logprobs_are_those_of_the_sampled_distribution(loaded: Engine, folder: Path, temperature: float) -> None:
     work = jobs(loaded, 4)
-    results = await drawn(loaded, work, Sampling(max_new_tokens=6, temperature=temperature))
+    results = await completions(loaded, work, Sampling(max_new_tokens=6, temperature=temperature))
     for job in work:
         result = results[job.index]
         expected = recomputed_logprobs(folder, list(job.prompt_token_ids), list(result.response_token_ids), temperature)
@@ -131,8 +131,8 @@ async def test_top_k_logprobs_are_those_of_the_truncated_distribution(loaded: En
 
 
 async def test_greedy_takes_the_likeliest_token_whatever_the_seed(loaded: Engine, folder: Path) -> None:
-    first = await drawn(loaded, jobs(loaded, 4, first_seed=1), Sampling(max_new_tokens=6, temperature=0))
-    second = await drawn(loaded, jobs(loaded, 4, first_seed=99), Sampling(max_new_tokens=6, temperature=0))
+    first = await completions(loaded, jobs(loaded, 4, first_seed=1), Sampling(max_new_tokens=6, temperature=0))
+    second = await completions(loaded, jobs(loaded, 4, first_seed=99), Sampling(max_new_tokens=6, temperature=0))
     assert_same(loaded, first, second)
     job = jobs(loaded, 1)[0]
     response = list(first[0].response_token_ids)
@@ -145,17 +145,17 @@ async def test_greedy_takes_the_likeliest_token_whatever_the_seed(loaded: Engine
 
 async def test_same_seeds_same_tokens_other_seeds_others(loaded: Engine) -> None:
     sampling = Sampling(max_new_tokens=6)
-    first = await drawn(loaded, jobs(loaded, 6), sampling)
-    assert_same(loaded, await drawn(loaded, jobs(loaded, 6), sampling), first)
-    other = await drawn(loaded, jobs(loaded, 6, first_seed=1000), sampling)
+    first = await completions(loaded, jobs(loaded, 6), sampling)
+    assert_same(loaded, await completions(loaded, jobs(loaded, 6), sampling), first)
+    other = await completions(loaded, jobs(loaded, 6, first_seed=1000), sampling)
     assert all(other[i].response_token_ids != first[i].response_token_ids for i in first)
 
 
 async def test_a_sample_alone_has_the_tokens_it_had_in_company(loaded: Engine) -> None:
     work, sampling = jobs(loaded, 6), Sampling(max_new_tokens=6)
-    together = await drawn(loaded, work, sampling)
+    together = await completions(loaded, work, sampling)
     for job in work:
-        alone = await drawn(loaded, [job], sampling)
+        alone = await completions(loaded, [job], sampling)
         assert alone[job.index].response_token_ids == together[job.index].response_token_ids
         assert alone[job.index].logprobs == pytest.approx(together[job.index].logprobs, abs=1e-4)
 
@@ -163,7 +163,7 @@ async def test_a_sample_alone_has_the_tokens_it_had_in_company(loaded: Engine) -
 async def test_samples_follow_the_model_distribution(loaded: Engine, folder: Path) -> None:
     prompt = tuple(loaded.render(user("a")))
     work = [Job(index, prompt, index) for index in range(240)]
-    first = [r.response_token_ids[0] for r in (await drawn(loaded, work, Sampling(1, temperature=0.3))).values()]
+    first = [r.response_token_ids[0] for r in (await completions(loaded, work, Sampling(1, temperature=0.3))).values()]
     likeliest = max(set(first), key=first.count)
     expected = recomputed_logprobs(folder, list(prompt), [likeliest], 0.3)[0]
     share, probability = first.count(likeliest) / len(first), 2.718281828**expected
@@ -174,7 +174,7 @@ async def test_samples_follow_the_model_distribution(loaded: Engine, folder: Pat
 async def test_end_of_sequence_belongs_to_the_response_and_stops_it(loaded: Engine) -> None:
     stopped = limited = 0
     eos = 2
-    results = await drawn(loaded, jobs(loaded, 64), Sampling(max_new_tokens=40, temperature=2.0))
+    results = await completions(loaded, jobs(loaded, 64), Sampling(max_new_tokens=40, temperature=2.0))
     for result in results.values():
         if result.finish is Finish.STOP:
             stopped += 1
@@ -189,7 +189,7 @@ async def test_end_of_sequence_belongs_to_the_response_and_stops_it(loaded: Engi
 
 async def test_nucleus_keeps_only_the_likeliest_tokens(loaded: Engine) -> None:
     narrow = await truncated(loaded, jobs(loaded, 4), Sampling(max_new_tokens=6, top_p=1e-6))
-    greedy = await drawn(loaded, jobs(loaded, 4), Sampling(max_new_tokens=6, temperature=0))
+    greedy = await completions(loaded, jobs(loaded, 4), Sampling(max_new_tokens=6, temperature=0))
     for index, result in narrow.items():
         assert result.response_token_ids == greedy[index].response_token_ids
         assert result.logprobs == pytest.approx([0.0] * 6, abs=1e-6)
@@ -204,37 +204,41 @@ async def test_closing_the_stream_stops_the_work(loaded: Engine) -> None:
     await asyncio.gather(pending, return_exceptions=True)
     await stream.aclose()
     async with asyncio.timeout(20):  # the rest would take longer
-        await drawn(loaded, jobs(loaded, 1), Sampling(max_new_tokens=1))
+        await completions(loaded, jobs(loaded, 1), Sampling(max_new_tokens=1))
 
 
 async def test_new_weights_take_over_and_give_what_a_fresh_engine_gives(loaded: Engine, tmp_path: Path) -> None:
     other = make_tiny_model(tmp_path / "other", seed=7, head_dim=32)
     sampling = Sampling(max_new_tokens=6)
-    before = await drawn(loaded, jobs(loaded, 4), sampling)
+    before = await completions(loaded, jobs(loaded, 4), sampling)
     activate = await loaded.prepare(other, Weights(1, weights_digest(other)))
-    assert_same(loaded, await drawn(loaded, jobs(loaded, 4), sampling), before)  # preparing changes nothing in force
+    assert_same(
+        loaded, await completions(loaded, jobs(loaded, 4), sampling), before
+    )  # preparing changes nothing active
     await activate()
-    after = await drawn(loaded, jobs(loaded, 4), sampling)
+    after = await completions(loaded, jobs(loaded, 4), sampling)
     assert after != before
     for job in jobs(loaded, 4):
         expected = recomputed_logprobs(other, list(job.prompt_token_ids), list(after[job.index].response_token_ids))
         assert after[job.index].logprobs == pytest.approx(expected, abs=1e-4)
 
 
-async def test_weights_changed_in_flight_draw_the_rest_of_each_sample(
+async def test_weights_changed_in_flight_generate_the_rest_of_each_sample(
     loaded: Engine, folder: Path, tmp_path: Path
 ) -> None:
     if not loaded.updates_in_flight:
         pytest.skip("this engine lets samples finish first")
     other = make_tiny_model(tmp_path / "other", seed=7, head_dim=32)
     work, sampling = jobs(loaded, 4), Sampling(max_new_tokens=150, temperature=0.7)
-    running = asyncio.create_task(drawn(loaded, work, sampling))
+    running = asyncio.create_task(completions(loaded, work, sampling))
     activate = await loaded.prepare(other, Weights(1, weights_digest(other)))
-    await drawn(loaded, jobs(loaded, 1), Sampling(max_new_tokens=3))  # those asked for before it have some tokens too
+    await completions(
+        loaded, jobs(loaded, 1), Sampling(max_new_tokens=3)
+    )  # those asked for before it have some tokens too
     await activate()
     results = await running
     spans = [result.spans for result in results.values()]
-    assert any(len(each) == 2 and each[1].start > 0 for each in spans), "no sample was being drawn by then"
+    assert any(len(each) == 2 and each[1].start > 0 for each in spans), "no sample was being generated by then"
     folders = {0: folder, 1: other}
     for job in work:
         result = results[job.index]
@@ -248,26 +252,26 @@ async def test_weights_changed_in_flight_draw_the_rest_of_each_sample(
             assert result.logprobs[span.start : end] == pytest.approx(expected[span.start : end], abs=1e-4)
 
 
-async def test_the_engine_says_what_it_holds_and_it_is_what_was_published(loaded: Engine, tmp_path: Path) -> None:
+async def test_the_resident_weights_are_those_published(loaded: Engine, tmp_path: Path) -> None:
     other = make_tiny_model(tmp_path / "other", seed=7, head_dim=32)
-    await put_in_force(loaded, other)
-    held = await loaded.held()
-    assert held.digest in ("", weights_digest(other))
+    await activate(loaded, other)
+    resident = await loaded.resident_weights()
+    assert resident.digest in ("", weights_digest(other))
     expected = recomputed_logprobs(other, [PROBE_TOKENS[0]], list(PROBE_TOKENS[1:]))
-    assert held.probe_logprobs == pytest.approx(expected, abs=1e-4)
+    assert resident.probe_logprobs == pytest.approx(expected, abs=1e-4)
 
 
 async def test_a_folder_that_is_no_model_is_refused_and_the_old_stays(loaded: Engine, tmp_path: Path) -> None:
-    before = await drawn(loaded, jobs(loaded, 2), Sampling(max_new_tokens=4))
+    before = await completions(loaded, jobs(loaded, 2), Sampling(max_new_tokens=4))
     with pytest.raises(InvalidArgument) as refused:
         await loaded.prepare(tmp_path / "nowhere", Weights(1, "0" * 64))
     assert "nowhere" in str(refused.value)
-    assert_same(loaded, await drawn(loaded, jobs(loaded, 2), Sampling(max_new_tokens=4)), before)
+    assert_same(loaded, await completions(loaded, jobs(loaded, 2), Sampling(max_new_tokens=4)), before)
 
 
 async def test_an_engine_without_weights_says_so(engine: Engine) -> None:
     with pytest.raises(FailedPrecondition) as refused:
-        await drawn(engine, [Job(0, (1, 2), 0)], Sampling(max_new_tokens=1))
+        await completions(engine, [Job(0, (1, 2), 0)], Sampling(max_new_tokens=1))
     assert refused.value.reason == "NO_WEIGHTS"
 
 
@@ -278,7 +282,7 @@ async def test_broken_weights_are_failures_not_samples(loaded: Engine, tmp_path:
     state = load_file(broken / "model.safetensors")
     state["model.norm.weight"][:] = float("nan")
     save_file(state, broken / "model.safetensors", metadata={"format": "pt"})
-    await put_in_force(loaded, broken)
+    await activate(loaded, broken)
     async with aclosing(loaded.generate(jobs(loaded, 2), Sampling(max_new_tokens=3))) as stream:
         results = [result async for result in stream]
     assert [type(result) for result in results] == [Failed, Failed]

@@ -13,9 +13,9 @@ import pytest
 from tests.support.reward import item, make_reward_model, reward_client, scorer, values
 
 import accord
+from accord import plugins
 from accord.errors import InvalidArgument
 from accord.reward import v1 as reward_v1
-from accord_runtime import plugins
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from tests.support.tiny import EOS, make_collapsed_model
 from transformers import AutoTokenizer
 
 from accord.channel import open_channel
-from accord.conformance.check import Outcome, Verdict
+from accord.conformance.check import Outcome
 from accord.conformance.suite import conformance
+from accord.conformance.verdict import Verdict
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1

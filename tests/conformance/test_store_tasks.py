@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from tests.support.stores import DONE, FLAGGED_STATE, a_judgement, a_task, fill, live, name
 
-from accord_preference.idempotency import retrying
 from accord_preference.storage.store import CANCELLED as CANCELLED_LEASE
 from accord_preference.storage.store import (
     SKIPPED,
@@ -18,6 +17,7 @@ from accord_preference.storage.store import (
     LeaseRow,
     Store,
 )
+from accord_runtime.serving.idempotency import retrying
 
 
 async def test_places_of_tasks_are_never_given_twice(store: Store) -> None:

@@ -8,12 +8,11 @@ import pytest
 from tests.support.stores import HELDOUT, TRAIN, a_judgement, a_prompt, a_task, an_answer, fill, name
 
 from accord.errors import FailedPrecondition
-from accord_preference.idempotency import retrying
 from accord_preference.storage.opening import open_store
 from accord_preference.storage.store import (
-    RequestRow,
     Store,
 )
+from accord_runtime.serving.idempotency import KeptResponse, retrying
 
 
 async def test_rows_come_back_as_they_went_in(store: Store) -> None:
@@ -194,9 +193,9 @@ async def test_prompts_list_by_id_filtered(store: Store) -> None:
 
 async def test_requests_are_remembered(store: Store) -> None:
     async with store.writing() as tx:
-        await tx.remember(RequestRow("r", "digest", b"\x00answer"), 1)
+        await tx.remember(KeptResponse("r", "digest", b"\x00answer"), 1)
     async with store.reading() as tx:
-        assert await tx.request("r") == RequestRow("r", "digest", b"\x00answer")
+        assert await tx.request("r") == KeptResponse("r", "digest", b"\x00answer")
         assert await tx.request("other") is None
 
 

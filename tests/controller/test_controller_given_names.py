@@ -8,8 +8,9 @@ import pytest
 from tests.support.rollout import rollout_settings
 
 from accord.errors import Unavailable
+from accord_controller.launchers.health import resolved
 from accord_controller.launchers.launcher import RolloutSet
-from accord_controller.launchers.static import StaticAddresses, resolved
+from accord_controller.launchers.static import StaticAddresses
 from accord_controller.settings import ControllerSettings
 from accord_rollout.service import build
 from accord_runtime.serving.server import serving

@@ -9,30 +9,29 @@ import kubernetes_validate
 import pytest
 from tests.support.kustomize import documents, rendered
 
-from accord_controller.launchers.kubernetes import pod_diagnosis
-from accord_controller.launchers.kubernetes import templates as copies
+from accord_controller.launchers.kubernetes import pod_diagnosis, templates
 
-OWNER = copies.owner_of(
+OWNER = templates.owner_of(
     {"apiVersion": "accord.dev/v1", "kind": "Run", "metadata": {"name": "demo", "uid": "1234"}, "spec": {}}
 )
 
 
 @pytest.fixture(scope="module")
-def templates() -> dict[str, Any]:
+def deployed() -> dict[str, Any]:
     """The deployment's templates, by name."""
     found = documents(rendered("overlays/local"))
-    return {one["metadata"]["name"]: one for one in found if copies.TEMPLATE in one["metadata"].get("labels", {})}
+    return {one["metadata"]["name"]: one for one in found if templates.TEMPLATE in one["metadata"].get("labels", {})}
 
 
 @pytest.mark.parametrize("name", ["rollout-transformers", "reward", "trainer"])
-def test_a_copy_is_valid_and_belongs_to_its_run_alone(templates: dict[str, Any], name: str) -> None:
-    template = templates[name]
+def test_a_workload_is_valid_and_belongs_to_its_run_alone(deployed: dict[str, Any], name: str) -> None:
+    template = deployed[name]
     before = copy.deepcopy(template)
-    engine = template["metadata"]["labels"].get(copies.ENGINE, "")
-    one_of = {"engine": engine, "set": copies.FIRST, "number": 2} if engine else {}
-    mine = copies.Workload("demo", template["metadata"]["labels"][copies.TEMPLATE], **one_of)
-    made = copies.workload(template, mine, owner=OWNER)
-    service = copies.address_of(template, mine, owner=OWNER)
+    engine = template["metadata"]["labels"].get(templates.ENGINE, "")
+    one_of = {"engine": engine, "set": templates.FIRST, "number": 2} if engine else {}
+    workload = templates.Workload("demo", template["metadata"]["labels"][templates.TEMPLATE], **one_of)
+    made = templates.workload_of(template, workload, owner=OWNER)
+    service = templates.service_of(template, workload, owner=OWNER)
     assert template == before
     for one in (made, service):
         kubernetes_validate.validate(one, "1.37", strict=True)
@@ -43,27 +42,27 @@ def test_a_copy_is_valid_and_belongs_to_its_run_alone(templates: dict[str, Any],
     assert made["spec"]["selector"]["matchLabels"].items() <= labels.items()
     assert service["spec"]["selector"].items() <= labels.items()
     # Not a template itself, and not what the shared Service sends calls to.
-    assert copies.TEMPLATE not in made["metadata"]["labels"]
-    assert copies.SHARED not in labels
+    assert templates.TEMPLATE not in made["metadata"]["labels"]
+    assert templates.SHARED not in labels
 
 
-def test_two_runs_share_no_state_folder(templates: dict[str, Any]) -> None:
+def test_two_runs_share_no_state_folder(deployed: dict[str, Any]) -> None:
     folders = set()
     for run_id in ("one", "two"):
-        made = copies.workload(templates["trainer"], copies.Workload(run_id, "trainer"), owner=())
+        made = templates.workload_of(deployed["trainer"], templates.Workload(run_id, "trainer"), owner=())
         environment = made["spec"]["template"]["spec"]["containers"][0]["env"]
         folders.add(next(one["value"] for one in environment if one["name"] == "ACCORD_TRAINER_STATE_DIR"))
     assert folders == {"/data/trainer/one", "/data/trainer/two"}
 
 
-def test_replicas_of_a_run_and_of_its_swaps_are_told_apart_and_have_their_engine_s_options(
-    templates: dict[str, Any],
+def test_replicas_of_a_run_and_of_its_swaps_are_distinct_and_have_their_engine_s_options(
+    deployed: dict[str, Any],
 ) -> None:
-    sets = [copies.set_of(""), copies.set_of("rollout.demo.2"), copies.set_of("rollout.demo.3")]
+    sets = [templates.set_of(""), templates.set_of("rollout.demo.2"), templates.set_of("rollout.demo.3")]
     made = [
-        copies.workload(
-            templates["rollout-transformers"],
-            copies.Workload("demo", "rollout", "transformers", which, number, '{"a": 1}'),
+        templates.workload_of(
+            deployed["rollout-transformers"],
+            templates.Workload("demo", "rollout", "transformers", which, number, '{"a": 1}'),
             owner=(),
         )
         for which in sets
@@ -79,7 +78,7 @@ def test_replicas_of_a_run_and_of_its_swaps_are_told_apart_and_have_their_engine
 
 
 def test_long_names_of_runs_stay_different_and_within_what_kubernetes_takes() -> None:
-    names = {copies.object_name("r" * 60 + tail, "rollout", "transformers") for tail in ("aaa", "bbb")}
+    names = {templates.object_name("r" * 60 + tail, "rollout", "transformers") for tail in ("aaa", "bbb")}
     assert len(names) == 2
     assert all(len(name) <= 61 and name.endswith("-rollout-transformers") for name in names)
 
@@ -107,7 +106,7 @@ def event(reason: str, message: str, kind: str = "Pod") -> dict[str, Any]:
         ([waiting("ErrImagePull", "no such image")], [], "IMAGE_MISSING", "accord/x:1"),
         ([waiting("ErrImageNeverPull", "not present")], [], "IMAGE_MISSING", "Push it"),
         ([waiting("CreateContainerConfigError", 'secret "key" not found')], [], "CONFIG_MISSING", 'secret "key"'),
-        ([waiting("CrashLoopBackOff", "back-off 10s")], [], pod_diagnosis.CRASHING, "keeps ending"),
+        ([waiting("CrashLoopBackOff", "back-off 10s")], [], pod_diagnosis.CRASHING, "keeps crashing"),
         ([unscheduled("no GPU.")], [], "UNSCHEDULABLE", "no GPU"),
         ([pod()], [event("FailedMount", 'secret "tls" not found')], "CONFIG_MISSING", 'secret "tls"'),
         ([], [event("FailedCreate", "exceeded quota: small", "ReplicaSet")], "QUOTA_FULL", "kubectl get resourcequota"),
@@ -117,17 +116,17 @@ def event(reason: str, message: str, kind: str = "Pod") -> dict[str, Any]:
 def test_what_keeps_a_pod_from_running_is_named_with_what_to_do(
     found: list[dict[str, Any]], events: list[dict[str, Any]], reason: str, says: str
 ) -> None:
-    failure = pod_diagnosis.find_trouble(found, events)
-    assert failure is not None
-    assert failure.reason == reason
-    assert says in failure.message
+    problem = pod_diagnosis.find_problem(found, events)
+    assert problem is not None
+    assert problem.reason == reason
+    assert says in problem.message
 
 
-def test_a_pod_that_is_starting_is_no_trouble() -> None:
-    assert pod_diagnosis.find_trouble([waiting("ContainerCreating", "")], []) is None
+def test_a_pod_that_is_starting_is_no_problem() -> None:
+    assert pod_diagnosis.find_problem([waiting("ContainerCreating", "")], []) is None
     # An old event of a pod that has been made since.
-    assert pod_diagnosis.find_trouble([pod(phase="Running")], [event("FailedCreate", "exceeded quota")]) is None
-    assert pod_diagnosis.find_trouble([pod(phase="Running")], [event("FailedMount", "was late")]) is None
+    assert pod_diagnosis.find_problem([pod(phase="Running")], [event("FailedCreate", "exceeded quota")]) is None
+    assert pod_diagnosis.find_problem([pod(phase="Running")], [event("FailedMount", "was late")]) is None
 
 
 def test_a_pod_is_ready_until_it_is_being_deleted() -> None:

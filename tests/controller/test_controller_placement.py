@@ -15,8 +15,7 @@ from tests.support.kustomize import documents, rendered
 
 from accord.controller import v1 as controller_v1
 from accord_controller.launchers import health
-from accord_controller.launchers.kubernetes import placement
-from accord_controller.launchers.kubernetes import templates as copies
+from accord_controller.launchers.kubernetes import placement, templates
 
 RUN: dict[str, Any] = {
     "spec": {
@@ -37,9 +36,9 @@ RUN: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def trainer() -> dict[str, Any]:
     """A run's trainer as the templates have it."""
-    templates = documents(rendered("overlays/local"))
-    template = next(one for one in templates if one["metadata"].get("labels", {}).get(copies.TEMPLATE) == "trainer")
-    return copies.workload(template, copies.Workload("demo", "trainer"), owner=())
+    found = documents(rendered("overlays/local"))
+    template = next(one for one in found if one["metadata"].get("labels", {}).get(templates.TEMPLATE) == "trainer")
+    return templates.workload_of(template, templates.Workload("demo", "trainer"), owner=())
 
 
 def test_resources_nodes_tolerations_and_priority_are_the_runs(trainer: dict[str, Any]) -> None:
@@ -62,9 +61,11 @@ def test_without_kueue_no_queue_is_named_and_without_a_placement_nothing_changes
         assert placement.placed(trainer, placement.of_run(run), "trainer", kueue=True) == trainer
 
 
-def test_the_ranks_of_a_trainer_meet_at_its_first_pod_and_only_that_must_be_ready(trainer: dict[str, Any]) -> None:
+def test_the_ranks_of_a_trainer_rendezvous_at_its_first_pod_and_only_that_must_be_ready(
+    trainer: dict[str, Any],
+) -> None:
     made = placement.placed(trainer, placement.of_run(RUN), "trainer", kueue=True)
-    service = placement.meeting_point(made, {"a": "b"}, owner=())
+    service = placement.rendezvous_service(made, {"a": "b"}, owner=())
     kubernetes_validate.validate(service, "1.37", strict=True)
     spec = made["spec"]
     assert (spec["replicas"], spec["podManagementPolicy"]) == (2, "Parallel")
@@ -81,12 +82,12 @@ def test_the_command_of_the_ranks_brings_up_one_trainer_of_two_nodes(trainer: di
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
-    told = made["spec"]["template"]["spec"]["containers"][0]["command"][2]
-    told = told.replace("exec python ", f"exec {sys.executable} ")
-    told = told.replace("demo-trainer-0.demo-trainer-ranks", "127.0.0.1").replace("29500", str(port))
+    command = made["spec"]["template"]["spec"]["containers"][0]["command"][2]
+    command = command.replace("exec python ", f"exec {sys.executable} ")
+    command = command.replace("demo-trainer-0.demo-trainer-ranks", "127.0.0.1").replace("29500", str(port))
     nodes = [
         subprocess.Popen(
-            ["/bin/sh", "-c", told, "accord", "--state-dir", str(tmp_path), "--port", "0"],
+            ["/bin/sh", "-c", command, "accord", "--state-dir", str(tmp_path), "--port", "0"],
             env={"HOSTNAME": f"demo-trainer-{number}", "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HOME": "/tmp"},
             stdout=subprocess.PIPE,
             text=True,

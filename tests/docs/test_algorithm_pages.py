@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from accord_runtime import plugins
+from accord import plugins
 from accord_trainer.algorithms.policy_gradient_options import PolicyGradientOptions
 from accord_trainer.options import AlgorithmOptions
 from accord_trainer.trainings.training import GROUP

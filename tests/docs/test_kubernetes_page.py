@@ -12,7 +12,7 @@ from tests.docs.test_readme import FOREIGN, ROOT, check_accord, check_make, chec
 from tests.support.kustomize import documents, rendered
 
 from accord_controller.launchers.kubernetes import pod_diagnosis
-from accord_controller.operator import conditions, seen_runs
+from accord_controller.operator import seen_runs, status
 
 TEXT = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"(?s)```sh\n(.*?)```", TEXT) for line in block.splitlines() if line.strip()]
@@ -58,12 +58,12 @@ def test_what_kubectl_shows_has_the_columns_that_there_are() -> None:
 
 
 def test_conditions_and_names_of_the_page_are_those_of_the_operator() -> None:
-    for kind in (conditions.ACCEPTED, conditions.READY, conditions.FAILED):
+    for kind in (status.ACCEPTED, status.READY, status.FAILED):
         assert f"`{kind}`" in TEXT
     source = Path(pod_diagnosis.__file__).read_text()
     for reason in ("IMAGE_MISSING", "UNSCHEDULABLE", "CONFIG_MISSING", "QUOTA_FULL"):
         assert f'"{reason}"' in source
-        assert f"`{conditions.condition('x', False, reason)['reason']}`" in TEXT
+        assert f"`{status.condition('x', False, reason)['reason']}`" in TEXT
     assert f"`{seen_runs.NAME}`" in TEXT
 
 

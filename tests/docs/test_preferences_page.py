@@ -16,7 +16,7 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "preferences.md").read_te
 
 
 def test_every_format_has_its_row() -> None:
-    assert re.findall(r"^\| `([a-z][\w-]*)` \|", PAGE, re.MULTILINE) == list(formats.LAYOUTS)
+    assert sorted(re.findall(r"^\| `([a-z][\w-]*)` \|", PAGE, re.MULTILINE)) == formats.layout_names()
 
 
 def test_settings_that_are_named_exist() -> None:
@@ -26,7 +26,7 @@ def test_settings_that_are_named_exist() -> None:
 
 @pytest.mark.parametrize("command", ["import", "export"])
 def test_options_that_are_shown_exist(command: str) -> None:
-    shown = re.findall(rf"^\.venv/bin/accord preferences {command} (.*)$", PAGE, re.MULTILINE)
+    shown = re.findall(rf"^accord preferences {command} (.*)$", PAGE, re.MULTILINE)
     assert shown
     told = CliRunner().invoke(app, ["preferences", command, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).output
     for line in shown:

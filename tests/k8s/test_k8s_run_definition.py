@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from accord.controller import v1 as controller_v1
-from accord_controller.operator import conditions, resource
+from accord_controller.operator import resource, status
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFINITION = yaml.safe_load((ROOT / "k8s/crds/runs.accord.dev.yaml").read_text())
@@ -97,12 +97,12 @@ def test_a_run_that_was_started_over_grpc_has_an_object_that_asks_for_that_very_
     assert resource.run_of(shown, Path("/elsewhere")).spec == wanted.spec
     assert not resource.is_suspended(shown)
     wanted.status.state = controller_v1.RUN_STATE_PAUSED
-    assert resource.is_suspended(resource.object_of(wanted)), "somebody paused it"
+    assert resource.is_suspended(resource.object_of(wanted)), "a client paused it"
     wanted.status.interrupted = True
-    assert not resource.is_suspended(resource.object_of(wanted)), "it is to go on when the controller is back"
+    assert not resource.is_suspended(resource.object_of(wanted)), "it continues when the controller is back"
 
 
-def test_an_object_that_is_rewritten_says_of_what_draws_what_the_run_says() -> None:
+def test_a_rewritten_object_has_the_rollout_services_of_the_run() -> None:
     before = run(rollout={"engine": "vllm", "replicas": 3, "engineOptions": {"a": 1}, "maxNewTokens": 7})
     edited = resource.run_of(run(rollout={"engine": "transformers", "maxNewTokens": 7}), Path("/data"))
     assert resource.edits_of(edited) == {"rollout": {"engine": "transformers", "replicas": None, "engineOptions": None}}
@@ -112,26 +112,26 @@ def test_an_object_that_is_rewritten_says_of_what_draws_what_the_run_says() -> N
     assert resource.differences(resource.run_of(before, Path("/data")).spec, edited.spec) == []
 
 
-def test_a_refused_engine_is_a_condition_until_another_draws() -> None:
-    status = controller_v1.RunStatus(state=controller_v1.RUN_STATE_RUNNING)
-    status.rollout.engine = "transformers"
-    swap = status.swaps.add(number=1, state=controller_v1.SWAP_STATE_REFUSED, reason="OTHER_TOKENIZER", message="no")
+def test_a_refused_engine_is_a_condition_until_another_one_serves() -> None:
+    current = controller_v1.RunStatus(state=controller_v1.RUN_STATE_RUNNING)
+    current.rollout.engine = "transformers"
+    swap = current.swaps.add(number=1, state=controller_v1.SWAP_STATE_REFUSED, reason="OTHER_TOKENIZER", message="no")
     swap.services.engine = "vllm"
-    accepted = [one for one in conditions.of_state(status) if one["type"] == conditions.ACCEPTED]
+    accepted = [one for one in status.of_state(current) if one["type"] == status.ACCEPTED]
     assert [(one["status"], one["reason"]) for one in accepted] == [("False", "OtherTokenizer")]
-    assert "transformers goes on drawing" in accepted[0]["message"]
+    assert "`transformers` is still serving. `vllm` was refused: no" in accepted[0]["message"]
     swap.state = controller_v1.SWAP_STATE_DONE
-    assert [one["status"] for one in conditions.of_state(status) if one["type"] == conditions.ACCEPTED] == ["True"]
+    assert [one["status"] for one in status.of_state(current) if one["type"] == status.ACCEPTED] == ["True"]
 
 
 def test_runs_are_scaled_as_anything_else_is() -> None:
     scale = DEFINITION["spec"]["versions"][0]["subresources"]["scale"]
     assert scale["specReplicasPath"] == ".spec.rollout.replicas"
-    shown = resource.status_of(controller_v1.Run(run_id="tiny"))
+    shown = status.status_of(controller_v1.Run(run_id="tiny"))
     assert shown["selector"] == "accord.dev/run=tiny,app.kubernetes.io/component=rollout"
     # How many there are, also where autoscaling brought more than were asked for.
     grown = controller_v1.RunStatus(rollout=controller_v1.RolloutServices(engine="e", replicas=1), drawing=3)
-    assert resource.status_of(controller_v1.Run(run_id="tiny", status=grown))["replicas"] == 3
+    assert status.status_of(controller_v1.Run(run_id="tiny", status=grown))["replicas"] == 3
 
 
 def test_what_was_changed_is_named_as_in_the_file() -> None:
@@ -153,21 +153,21 @@ def test_the_status_that_is_written_is_one_that_the_definition_takes() -> None:
     shown.status.iterations.add(iteration=0, promoted=True, heldout_score=0.25, gate_reason="the base model")
     shown.status.promoted.uri, shown.status.promoted.digest = "file:///data/x", "d" * 64
     event = controller_v1.RunEvent(kind="step", metrics={"reward": 0.5, "kl_k1": 0.01, "loss": 3.0})
-    told = conditions.merged([], [*conditions.of_event(event), *conditions.of_state(shown.status)], generation=1)
-    status = {**resource.status_of(shown), **resource.figures_of(dict(event.metrics)), "conditions": told}
-    assert refused_at({**run(), "status": status}) == ""
+    conditions = status.merged([], [*status.of_event(event), *status.of_state(shown.status)], generation=1)
+    written = {**status.status_of(shown), **status.figures_of(dict(event.metrics)), "conditions": conditions}
+    assert refused_at({**run(), "status": written}) == ""
     known = SCHEMA["properties"]["status"]["properties"].keys()
-    assert status.keys() <= known
-    assert (status["stage"], status["progress"], status["reward"], status["kl"]) == ("policy", "2/5", 0.5, 0.01)
+    assert written.keys() <= known
+    assert (written["stage"], written["progress"], written["reward"], written["kl"]) == ("policy", "2/5", 0.5, 0.01)
 
 
-def test_a_condition_names_what_is_missing_and_goes_when_the_run_goes_on() -> None:
+def test_a_condition_names_what_is_missing_until_the_run_continues() -> None:
     waiting = controller_v1.RunEvent(
-        kind="waiting", message="waiting: the image x of pod y cannot be had: ... Push it [IMAGE_MISSING]"
+        kind="waiting", message="waiting: the image x of pod y is not available: ... Push it [IMAGE_MISSING]"
     )
-    first = conditions.merged([], conditions.of_event(waiting), generation=1)
+    first = status.merged([], status.of_event(waiting), generation=1)
     assert [(one["type"], one["status"], one["reason"]) for one in first] == [
         ("ServicesReady", "False", "ImageMissing")
     ]
-    after = conditions.merged(first, conditions.of_event(controller_v1.RunEvent(kind="step")), generation=1)
+    after = status.merged(first, status.of_event(controller_v1.RunEvent(kind="step")), generation=1)
     assert [(one["type"], one["status"]) for one in after] == [("ServicesReady", "True")]

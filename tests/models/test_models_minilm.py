@@ -30,4 +30,4 @@ def test_the_copy_is_a_model_that_a_reward_model_can_start_from(
     assert minilm.main([str(tmp_path / "encoder")]) == 0
     assert new_reward_model(tmp_path / "encoder", seed=0).config.num_labels == 1
     assert minilm.main([str(tmp_path / "encoder")]) == 0
-    assert "there already" in capsys.readouterr().out
+    assert "already exists" in capsys.readouterr().out

@@ -10,6 +10,10 @@ import pytest
 from tests.support.preference_service import pair
 
 from accord.preference import v1 as preference_v1
+from accord_preference.context import Context
+from accord_preference.datasets.snapshots import Snapshots
+from accord_preference.feedback.feedback import Feedback
+from accord_preference.feedback.imports import Imports
 from accord_preference.prompts import Prompts
 from accord_preference.settings import PreferenceSettings
 from accord_preference.storage.opening import open_store
@@ -24,13 +28,13 @@ def url_of(kind: str, folder: Path, request: pytest.FixtureRequest) -> str:
     return f"sqlite:///{folder}/store.db"
 
 
-async def load(handler: Prompts, name: str, numbers: range) -> None:
+async def load(context: Context, name: str, numbers: range) -> None:
     """Imports pairs."""
 
     async def stream() -> AsyncIterator[preference_v1.ImportRecordsRequest]:
         yield preference_v1.ImportRecordsRequest(request_id=name, records=[pair(number) for number in numbers])
 
-    await handler.importing.import_records(stream())
+    await Imports(context).import_records(stream())
 
 
 async def numbers_of(store: Store) -> list[int]:
@@ -43,25 +47,25 @@ async def test_what_is_written_taken_back_and_deleted_meanwhile_changes_no_expor
     tmp_path: Path, request: pytest.FixtureRequest, kind: str
 ) -> None:
     store = await open_store(url_of(kind, tmp_path, request))
-    handler = Prompts(store, PreferenceSettings(state_dir=tmp_path, page_records=4), lambda: 1e6)
+    context = Context(store, PreferenceSettings(state_dir=tmp_path, page_records=4), lambda: 1e6)
     try:
-        await load(handler, "first", range(40))
-        before = [record async for record in exported(handler)]
-        coming = exported(handler)
+        await load(context, "first", range(40))
+        before = [record async for record in exported(context)]
+        coming = exported(context)
         seen = [await anext(coming)]
-        await load(handler, "second", range(40, 80))
+        await load(context, "second", range(40, 80))
         last, middle = before[-1], before[20]
-        await handler.judging.retract(
+        await Feedback(context).retract(
             preference_v1.RetractFeedbackRequest(
                 request_id="r", feedback_id=last.feedback.feedback_id, annotator=last.feedback.annotator
             )
         )
-        await handler.delete_prompts(
+        await Prompts(context).delete(
             preference_v1.DeletePromptsRequest(request_id="d", prompt_ids=[middle.prompt.prompt_id])
         )
         seen += [record async for record in coming]
         assert seen == before
-        assert len([record async for record in exported(handler)]) == 78
+        assert len([record async for record in exported(context)]) == 78
     finally:
         await store.close()
 
@@ -71,11 +75,11 @@ async def test_what_commits_while_an_export_runs_is_not_in_it_though_its_numbers
 ) -> None:
     """In PostgreSQL rows are numbered before they are committed: a newest number bounds nothing."""
     store = await open_store(url_of("postgresql", tmp_path, request))
-    handler = Prompts(store, PreferenceSettings(state_dir=tmp_path, page_records=2), lambda: 1e6)
+    context = Context(store, PreferenceSettings(state_dir=tmp_path, page_records=2), lambda: 1e6)
     go_on, stored = asyncio.Event(), asyncio.Event()
     try:
-        await load(handler, "known", range(1))
-        [known] = [record async for record in exported(handler)]
+        await load(context, "known", range(1))
+        [known] = [record async for record in exported(context)]
 
         async def slow() -> None:
             """A writer that has its numbers and has not committed."""
@@ -92,9 +96,9 @@ async def test_what_commits_while_an_export_runs_is_not_in_it_though_its_numbers
 
         writer = asyncio.create_task(slow())
         await stored.wait()
-        await load(handler, "later", range(1, 30))
+        await load(context, "later", range(1, 30))
         before = await numbers_of(store)
-        coming = exported(handler)
+        coming = exported(context)
         seen = [await anext(coming)]
         go_on.set()
         await writer
@@ -107,8 +111,8 @@ async def test_what_commits_while_an_export_runs_is_not_in_it_though_its_numbers
         await store.close()
 
 
-async def exported(handler: Prompts) -> AsyncIterator[preference_v1.Record]:
+async def exported(context: Context) -> AsyncIterator[preference_v1.Record]:
     """Every preference that matches now, one by one."""
-    async for page in handler.snapshots.export_records(preference_v1.ExportRecordsRequest(kind=PREFERENCES)):
+    async for page in Snapshots(context).export_records(preference_v1.ExportRecordsRequest(kind=PREFERENCES)):
         for record in page.records:
             yield record

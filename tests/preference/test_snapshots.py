@@ -152,7 +152,7 @@ async def test_snapshot_of_nothing_and_unknown_snapshot_are_errors(desk: Desk) -
     with pytest.raises(FailedPrecondition) as caught:
         await desk.snapshot()
     assert caught.value.reason == "EMPTY_SNAPSHOT"
-    with pytest.raises(NotFound, match="no snapshot 'beef'"):
+    with pytest.raises(NotFound, match="snapshot 'beef' does not exist"):
         await desk.export("beef")
 
 

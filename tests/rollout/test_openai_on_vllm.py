@@ -16,9 +16,9 @@ from tests.support.rollout import generate, generate_request, rollout_settings, 
 from tests.support.tiny import make_tiny_model
 
 from accord.channel import open_channel
-from accord.conformance.check import Verdict
 from accord.conformance.reference import reference_named
 from accord.conformance.suite import conformance
+from accord.conformance.verdict import Verdict
 from accord.rollout import v1 as rollout_v1
 from accord_rollout.service import build
 from accord_runtime.serving.server import serving
@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where `vllm serve` answers, told what docs/engines.md says."""
+    """Where `vllm serve` answers, started as docs/engines.md says."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
     command = [
@@ -48,11 +48,13 @@ def url(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
         f"--port={url.rpartition(':')[2]}", "--logprobs-mode=processed_logprobs", "--dtype=float32", "--enforce-eager",
         "--no-enable-chunked-prefill", f"--kv-cache-memory-bytes={2**28}", "--max-num-seqs=64",
     ]  # fmt: skip
-    told = {"VLLM_SERVER_DEV_MODE": "1", "TORCH_COMPILE_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-    told |= {"OMP_NUM_THREADS": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+    environment = {"VLLM_SERVER_DEV_MODE": "1", "TORCH_COMPILE_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    environment |= {"OMP_NUM_THREADS": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
     log = tmp_path_factory.mktemp("log") / "log"
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **told}, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=out, stderr=out, env={**os.environ, **environment}, start_new_session=True
+        )
     try:
         for _ in range(600):
             assert process.poll() is None, log.read_text()[-3000:]
@@ -61,7 +63,7 @@ def url(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
             time.sleep(0.5)
         yield url
     finally:
-        os.killpg(process.pid, signal.SIGKILL)  # its engine is a process besides
+        os.killpg(process.pid, signal.SIGKILL)  # its engine is a separate process
         process.wait()
 
 
@@ -87,7 +89,7 @@ async def test_a_vllm_server_behind_the_engine_openai_keeps_the_contract(
         assert {name: one.detail for name, one in found.items() if one.verdict is Verdict.unmet} == {}
         for name in ("logprobs-of-the-model", "an-update-takes-effect", "seeds-decide", "greedy-is-greedy"):
             assert found[name].verdict is Verdict.met, found[name].detail
-        # A version more, and what draws is that version.
+        # One more version, which then generates the samples.
         async with open_channel(address) as channel:
             stub = rollout_v1.RolloutServiceStub(channel)
             ref = weights_ref(other, version=77)

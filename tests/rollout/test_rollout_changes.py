@@ -18,7 +18,7 @@ from accord.types import v1 as types_v1
 from accord_models.adapter import merge_adapter
 from accord_models.delta import apply_delta, write_delta
 from accord_rollout.engine import Weights
-from accord_rollout.weights.fetching import Sources
+from accord_rollout.weights.fetching import WeightFetcher
 
 
 def changed_model(base: Path, folder: Path, dtype: torch.dtype | None = None) -> Path:
@@ -106,7 +106,7 @@ async def test_a_delta_on_the_wrong_base_is_refused_before_activation(tmp_path: 
             await stub.UpdateWeights(update(ref))
         assert refused.value.reason == "DIGEST_MISMATCH"
         assert (await stub.GetStatus(rollout_v1.GetStatusRequest())).version == 0
-        # The publisher's list goes on to the whole model: that is a delta no more.
+        # The publisher's list continues with the whole model, which is not a delta.
         assert not list((tmp_path / "state" / "cache").iterdir())
 
 
@@ -141,10 +141,10 @@ def test_a_kind_of_adapter_is_merged_rightly_or_refused(
         assert refused.value.reason == "ADAPTER_UNSUPPORTED"
 
 
-def test_the_first_weights_stay_for_adapters_however_often_they_come_into_force(tmp_path: Path) -> None:
-    sources = Sources(tmp_path)
+def test_the_first_weights_stay_for_adapters_however_often_they_are_activated(tmp_path: Path) -> None:
+    fetcher = WeightFetcher(tmp_path)
     for version in (0, 1, 0, 2, 3, 4):
         digest = f"{version:064x}"
         (tmp_path / digest).mkdir(exist_ok=True)
-        sources.keep(Weights(version, digest), tmp_path / digest)
+        fetcher.keep(Weights(version, digest), tmp_path / digest)
     assert sorted(int(folder.name, 16) for folder in tmp_path.iterdir()) == [0, 3, 4]

@@ -43,7 +43,7 @@ async def test_samples_carry_what_a_trainer_needs(stub: rollout_v1.RolloutServic
         assert list(sample.logprobs) == pytest.approx(expected, abs=1e-4)
 
 
-async def test_a_retry_draws_the_same_and_another_request_does_not(stub: rollout_v1.RolloutServiceStub) -> None:
+async def test_a_retry_gives_the_same_samples_and_another_request_does_not(stub: rollout_v1.RolloutServiceStub) -> None:
     first = await samples(stub, generate_request(["hello"] * 2, "one", n=2))
     assert await samples(stub, generate_request(["hello"] * 2, "one", n=2)) == first
     other = await samples(stub, generate_request(["hello"] * 2, "two", n=2))
@@ -155,7 +155,7 @@ async def test_another_tokenizer_is_refused(stub: rollout_v1.RolloutServiceStub)
     assert refused.value.reason == "TOKENIZER_MISMATCH"
 
 
-async def test_a_version_that_is_not_in_force_is_refused(stub: rollout_v1.RolloutServiceStub) -> None:
+async def test_a_version_that_is_not_active_is_refused(stub: rollout_v1.RolloutServiceStub) -> None:
     assert await samples(stub, generate_request(["hello"], version=0))
     with pytest.raises(FailedPrecondition) as refused:
         await generate(stub, generate_request(["hello"], version=3))

@@ -27,20 +27,20 @@ from accord_rollout.engine import (
 from accord_rollout.handler import RolloutHandler
 
 
-class HeldEngine:
-    """Answers every job with the number of the model in force, once `go` is set; loses the jobs in `lost`."""
+class SteeredEngine:
+    """Answers every job with the number of the active model, once `go` is set; loses the jobs in `lost`."""
 
     compute_dtype = "float32"
     compute_threads = 1
     max_concurrent_requests = 1
 
     def __init__(self, lost: Sequence[int] = (), updates_in_flight: bool = False) -> None:
-        self.go, self.prepared, self.drawing = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.go, self.prepared, self.generating = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.lost = lost
         self.updates_in_flight = updates_in_flight
         self.model = 0
-        self.look, self.found = asyncio.Event(), ResidentWeights()
-        self.look.set()
+        self.check, self.found = asyncio.Event(), ResidentWeights()
+        self.check.set()
         self.weights: list[Weights] = []
 
     async def prepare(self, folder: Path, weights: Weights) -> Activate:
@@ -53,8 +53,8 @@ class HeldEngine:
 
         return activate
 
-    async def held(self) -> ResidentWeights:
-        await self.look.wait()
+    async def resident_weights(self) -> ResidentWeights:
+        await self.check.wait()
         return self.found
 
     def render(self, conversation: types_v1.Conversation) -> list[int]:
@@ -66,7 +66,7 @@ class HeldEngine:
     async def generate(self, jobs: Sequence[Job], sampling: Sampling) -> AsyncGenerator[Completion | Failed, None]:
         for job in jobs:
             first, before = self.model, self.weights[-1]
-            self.drawing.set()
+            self.generating.set()
             await self.go.wait()
             if self.model != first:
                 spans = (WeightSpan(0, before), WeightSpan(1, self.weights[-1]))
@@ -78,8 +78,8 @@ class HeldEngine:
         self.go.set()
 
 
-async def served(engine: HeldEngine, tmp_path: Path) -> RolloutHandler:
-    handler = RolloutHandler(engine, engine_name="held", cache=tmp_path)
+async def served(engine: SteeredEngine, tmp_path: Path) -> RolloutHandler:
+    handler = RolloutHandler(engine, engine_name="steered", cache=tmp_path)
     await handler.install(tmp_path, version=1, digest="first")
     engine.prepared.clear()
     return handler
@@ -96,13 +96,13 @@ async def taken_in(handler: RolloutHandler, samples: int) -> None:
 
 
 async def test_an_update_waits_for_running_requests_and_later_requests_wait_for_it(tmp_path: Path) -> None:
-    engine = HeldEngine()
+    engine = SteeredEngine()
     handler = await served(engine, tmp_path)
     running = asyncio.create_task(collect(handler, generate_request(["a"], "running", n=3, version=1)))
     await taken_in(handler, 3)
     update = asyncio.create_task(handler.install(tmp_path, version=2, digest="second"))
     await engine.prepared.wait()
-    await asyncio.sleep(0)  # the update is at the gate
+    await asyncio.sleep(0)  # the update waits for the lock
     pinned = asyncio.create_task(collect(handler, generate_request(["a"], "pinned", version=1)))
     later = asyncio.create_task(collect(handler, generate_request(["a"], "later")))
     await taken_in(handler, 5)
@@ -124,14 +124,14 @@ async def test_an_update_waits_for_running_requests_and_later_requests_wait_for_
 async def test_an_update_in_flight_changes_requests_that_name_no_version_and_waits_for_those_that_do(
     tmp_path: Path,
 ) -> None:
-    engine = HeldEngine(updates_in_flight=True)
+    engine = SteeredEngine(updates_in_flight=True)
     handler = await served(engine, tmp_path)
     free = asyncio.create_task(collect(handler, generate_request(["a"], "free")))
-    await engine.drawing.wait()
-    engine.drawing.clear()
+    await engine.generating.wait()
+    engine.generating.clear()
     await asyncio.wait_for(handler.install(tmp_path, version=2, digest="second"), 5)
     pinned = asyncio.create_task(collect(handler, generate_request(["a"], "pinned", version=2)))
-    await engine.drawing.wait()
+    await engine.generating.wait()
     engine.prepared.clear()
     update = asyncio.create_task(handler.install(tmp_path, version=3, digest="third"))
     await engine.prepared.wait()
@@ -146,7 +146,7 @@ async def test_an_update_in_flight_changes_requests_that_name_no_version_and_wai
 
 
 async def test_an_engine_that_holds_other_weights_than_were_meant_serves_nothing(tmp_path: Path) -> None:
-    engine = HeldEngine()
+    engine = SteeredEngine()
     engine.go.set()
     handler = await served(engine, tmp_path)
     engine.found = ResidentWeights(digest="another")
@@ -161,7 +161,7 @@ async def test_an_engine_that_holds_other_weights_than_were_meant_serves_nothing
 
 
 async def test_a_cancelled_update_lets_the_next_request_pass(tmp_path: Path) -> None:
-    engine = HeldEngine()
+    engine = SteeredEngine()
     handler = await served(engine, tmp_path)
     running = asyncio.create_task(collect(handler, generate_request(["a"], "running")))
     await taken_in(handler, 1)
@@ -177,7 +177,7 @@ async def test_a_cancelled_update_lets_the_next_request_pass(tmp_path: Path) -> 
 
 
 async def test_a_caller_that_does_not_read_does_not_hold_the_engine(tmp_path: Path) -> None:
-    engine = HeldEngine()
+    engine = SteeredEngine()
     engine.go.set()
     handler = await served(engine, tmp_path)
     slow = handler.generate(generate_request(["a"], "slow", n=4))
@@ -188,7 +188,7 @@ async def test_a_caller_that_does_not_read_does_not_hold_the_engine(tmp_path: Pa
 
 
 async def test_an_engine_that_loses_a_sample_is_found_out(tmp_path: Path) -> None:
-    engine = HeldEngine(lost=[1])
+    engine = SteeredEngine(lost=[1])
     engine.go.set()
     handler = await served(engine, tmp_path)
     with pytest.raises(Internal) as found:
@@ -197,20 +197,20 @@ async def test_an_engine_that_loses_a_sample_is_found_out(tmp_path: Path) -> Non
     assert handler.status().pending_samples == 0
 
 
-async def test_no_sample_leaves_before_what_the_engine_holds_has_been_looked_at(tmp_path: Path) -> None:
-    engine = HeldEngine()
+async def test_no_sample_leaves_before_the_resident_weights_are_checked(tmp_path: Path) -> None:
+    engine = SteeredEngine()
     engine.go.set()
     handler = await served(engine, tmp_path)
-    engine.look.clear()
+    engine.check.clear()
     update = asyncio.create_task(handler.install(tmp_path, version=2, digest="second"))
     while handler.status().version != 2:  # noqa: ASYNC110  the handler tells, it does not signal
         await asyncio.sleep(0)
     early = asyncio.create_task(collect(handler, generate_request(["a"], "early")))
-    await engine.drawing.wait()
+    await engine.generating.wait()
     await asyncio.sleep(0.05)
     assert not early.done(), "the sample left unseen"
     engine.found = ResidentWeights(digest="third")
-    engine.look.set()
+    engine.check.set()
     for task in (early, update):
         with pytest.raises(DataLoss) as refused:
             await task
@@ -219,7 +219,7 @@ async def test_no_sample_leaves_before_what_the_engine_holds_has_been_looked_at(
 
 
 async def test_an_activation_that_fails_leaves_no_weights_rather_than_unknown_ones(tmp_path: Path) -> None:
-    engine = HeldEngine()
+    engine = SteeredEngine()
     engine.go.set()
     handler = await served(engine, tmp_path)
     engine.weights = None  # type: ignore[assignment]

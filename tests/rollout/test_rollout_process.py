@@ -51,7 +51,7 @@ async def test_the_service_serves_its_model_and_ends_on_sigterm(tiny_folder: Pat
     ("flags", "code", "words"),
     [
         (("--model", "/nowhere/at/all"), 1, "/nowhere/at/all"),
-        (("--engine", "abacus"), 1, "there is: openai, sglang, transformers, vllm"),
+        (("--engine", "abacus"), 1, "available: openai, sglang, transformers, vllm"),
         (("--threads", "-3"), 2, "threads"),
         (("--dtype", "int3"), 2, "dtype"),
     ],

@@ -17,9 +17,9 @@ from tests.support.rollout import generate_request, rollout_settings, samples
 from tests.support.tiny import make_tiny_model
 
 from accord.channel import open_channel
-from accord.conformance.check import Verdict
 from accord.conformance.reference import reference_named
 from accord.conformance.suite import conformance
+from accord.conformance.verdict import Verdict
 from accord.digest import weights_digest
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord.rollout import v1 as rollout_v1
@@ -36,9 +36,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model", head_dim=32)
 
 
-async def put_in_force(engine: Engine, folder: Path, version: int = 0) -> ResidentWeights:
+async def activate(engine: Engine, folder: Path, version: int = 0) -> ResidentWeights:
     await (await engine.prepare(folder, Weights(version, weights_digest(folder))))()
-    return await engine.held()
+    return await engine.resident_weights()
 
 
 def vllm_processes(of: int) -> list[psutil.Process]:
@@ -47,14 +47,14 @@ def vllm_processes(of: int) -> list[psutil.Process]:
     return [each for each in found if each.status() != psutil.STATUS_ZOMBIE and "VLLM" in " ".join(each.cmdline())]
 
 
-async def test_more_prompts_than_fit_into_one_pass_are_drawn_each_by_its_seed(folder: Path, tmp_path: Path) -> None:
+async def test_more_prompts_than_fit_into_one_pass_are_each_sampled_by_their_seed(folder: Path, tmp_path: Path) -> None:
     """vLLM itself ends on the CPU where it cuts a seeded prompt into parts."""
     small = {**OPTIONS["vllm"], "engine_args": {"max_num_batched_tokens": 256, "max_num_seqs": 64}}
     async with make_engine("vllm", tmp_path, **small) as engine:
-        await put_in_force(engine, folder)
+        await activate(engine, folder)
         jobs = [Job(index, tuple(range(3, 100)), seed=index) for index in range(9)]
-        drawn = [one async for one in engine.generate(jobs, Sampling(max_new_tokens=4))]
-        assert sorted(one.index for one in drawn if isinstance(one, Completion)) == list(range(9)), drawn
+        found = [one async for one in engine.generate(jobs, Sampling(max_new_tokens=4))]
+        assert sorted(one.index for one in found if isinstance(one, Completion)) == list(range(9)), found
 
 
 async def test_reloaded_weights_are_bit_for_bit_a_fresh_loads_and_a_dead_engine_starts_anew(
@@ -63,8 +63,8 @@ async def test_reloaded_weights_are_bit_for_bit_a_fresh_loads_and_a_dead_engine_
     other = make_tiny_model(tmp_path / "other", seed=7, head_dim=32)
     job = Job(0, (5, 6, 7), 1)
     async with make_engine("vllm", tmp_path) as engine:
-        first = await put_in_force(engine, folder)
-        reloaded = await put_in_force(engine, other, 1)
+        first = await activate(engine, folder)
+        reloaded = await activate(engine, other, 1)
         assert first.checksum
         assert first.checksum != reloaded.checksum
         stream = engine.generate([job], Sampling(max_new_tokens=240))
@@ -77,7 +77,7 @@ async def test_reloaded_weights_are_bit_for_bit_a_fresh_loads_and_a_dead_engine_
         assert (lost.reason, lost.retryable) == ("ENGINE_DIED", True)
         with pytest.raises(FailedPrecondition, match="no weights"):
             await anext(engine.generate([job], Sampling(max_new_tokens=1)))
-        fresh = await put_in_force(engine, other, 1)
+        fresh = await activate(engine, other, 1)
         assert fresh.checksum == reloaded.checksum, "what a reload leaves in memory is not what a fresh load puts there"
         assert fresh.probe_logprobs == pytest.approx(reloaded.probe_logprobs, abs=1e-5)
         assert isinstance(await anext(engine.generate([job], Sampling(max_new_tokens=1))), Completion)
@@ -163,7 +163,7 @@ async def test_weights_that_do_not_fit_their_config_are_refused_while_the_old_se
     from safetensors.torch import load_file, save_file
 
     from accord_models.loading import load_config
-    from accord_rollout.engines.transformers.resident_weights import stored_shapes
+    from accord_models.stored import stored_shapes
 
     short = make_tiny_model(tmp_path / "short", head_dim=32)
     state = load_file(short / "model.safetensors")

@@ -1,21 +1,18 @@
-"""Leases, once-only calls, atomic files, digests, artifacts, plugins."""
+"""Leases, atomic files, digests, artifacts, plugins."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 
 import pytest
 from tests.runtime.test_server import Artifacts
 
+from accord import atomic, plugins
 from accord.digest import content_digest, weights_digest
-from accord.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
-from accord.rollout import v1 as rollout_v1
+from accord.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from accord.types import v1 as types_v1
-from accord_runtime import atomic, plugins
 from accord_runtime.artifacts import store
-from accord_runtime.serving.idempotency import Once
 from accord_runtime.serving.leases import LeaseTable
 from accord_runtime.serving.server import serving
 from accord_runtime.serving.settings import ServiceSettings
@@ -97,45 +94,6 @@ def test_a_lease_excludes_others_expires_and_is_taken_over_by_its_own_holder() -
     table.check("anything")
     assert table.current() is None
     assert table.acquire("runs/b", 10).holder == "runs/b"
-
-
-async def test_once_attaches_keeps_forgets_failures_and_refuses_another_content() -> None:
-    once, calls = Once(capacity=2), 0
-
-    async def make() -> int:
-        nonlocal calls
-        calls += 1
-        await asyncio.sleep(0.05)
-        if calls == 3:
-            raise ValueError("third")
-        return calls
-
-    request = rollout_v1.ReleaseLeaseRequest(token="a")
-    assert await asyncio.gather(once.run("r", request, make), once.run("r", request, make)) == [1, 1]
-    assert await once.run("r", request, make) == 1
-    with pytest.raises(AlreadyExists) as reused:
-        await once.run("r", rollout_v1.ReleaseLeaseRequest(token="b"), make)
-    assert reused.value.reason == "REQUEST_ID_REUSED"
-    assert await once.run("s", request, make) == 2
-    with pytest.raises(ValueError, match="third"):
-        await once.run("t", request, make)
-    assert await once.run("t", request, make) == 4
-
-
-async def test_once_lets_work_go_on_when_its_caller_goes_away() -> None:
-    once, done = Once(), asyncio.Event()
-
-    async def make() -> str:
-        await asyncio.sleep(0.1)
-        done.set()
-        return "made"
-
-    request = rollout_v1.ReleaseLeaseRequest(token="a")
-    caller = asyncio.create_task(once.run("r", request, make))
-    await asyncio.sleep(0.01)
-    caller.cancel()
-    assert await once.run("r", request, make) == "made"
-    assert done.is_set()
 
 
 def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:

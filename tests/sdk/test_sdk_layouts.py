@@ -246,10 +246,55 @@ def test_damaged_files_and_unknown_formats_are_told(tmp_path: Path) -> None:
     (tmp_path / "cut.json").write_text(json.dumps([ARGILLA, ARGILLA])[:-30])
     with pytest.raises(errors.InvalidArgument, match="not valid JSON"):
         formats.read(tmp_path / "cut.json", format="argilla")
-    with pytest.raises(errors.InvalidArgument, match="there are jsonl, trl"):
+    with pytest.raises(errors.InvalidArgument, match="available: argilla, hh-rlhf, jsonl"):
         formats.layout_of("xml")
     with pytest.raises(errors.NotFound, match="nowhere"):
         detect(tmp_path / "nowhere")
+
+
+PLUG_IN = """
+import csv
+
+class CsvPairs:
+    suffix = ".csv"
+
+    def recognizes(self, head):
+        return head.data.startswith(b"question,good,bad")
+
+    def items(self, path):
+        with open(path) as file:
+            yield from enumerate(csv.DictReader(file), start=2)
+
+    def lines(self, item):
+        return [{"prompt": item["question"], "chosen": item["good"], "rejected": item["bad"]}]
+
+    def write(self, path, records):
+        raise NotImplementedError
+"""
+
+
+def test_one_file_and_one_entry_point_add_a_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "site"
+    (package / "csv_pairs-1.dist-info").mkdir(parents=True)
+    (package / "csv_pairs-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: csv-pairs\nVersion: 1\n")
+    (package / "csv_pairs-1.dist-info" / "entry_points.txt").write_text("[accord.formats]\ncsv = csv_pairs:CsvPairs\n")
+    (package / "csv_pairs.py").write_text(PLUG_IN)
+    monkeypatch.syspath_prepend(str(package))
+    path = tmp_path / "mine.csv"
+    path.write_text("question,good,bad\nq,a,b\n")
+    assert "csv" in formats.layout_names()
+    (one,) = formats.read(path, format="csv").records
+    assert {answer.local_id: answer.text for answer in one.completions} == {"chosen": "a", "rejected": "b"}
+    detected = formats.read(path)
+    assert (detected.format, detected.records) == ("csv", [one])
+
+
+def test_an_array_that_no_layout_recognizes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "array.json"
+    path.write_text(json.dumps([{"prompt": "q", "chosen": "a", "rejected": "b"}]))
+    with pytest.raises(errors.InvalidArgument, match="one object per line") as caught:
+        formats.read(path)
+    assert caught.value.reason == "BAD_LINE"
 
 
 @pytest.mark.parametrize("layout", ["jsonl", "trl", "parquet"])

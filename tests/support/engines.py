@@ -12,9 +12,9 @@ from tests.support.inference_server import PROTOCOLS, inference_server
 from tests.support.rollout import rollout_settings
 from tests.support.tiny import make_tiny_model
 
+from accord import plugins
 from accord.errors import FailedPrecondition
 from accord_rollout.engine import Engine
-from accord_runtime import plugins
 
 # Their start takes tens of seconds: one for all tests of a module.
 SHARED = ("vllm",)

@@ -15,13 +15,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from accord_rollout.engine import Completion, Failed, Finish, Job, Sampling
-from accord_rollout.engines.transformers.generation import draw_batch
+from accord_rollout.engines.transformers.generation import generate_batch
 
 Answer = tuple[int, dict[str, Any]]
 
 
 class Model:
-    """A model in force; one request computes at a time."""
+    """The active model; one request computes at a time."""
 
     def __init__(self, folder: Path) -> None:
         self.lock = threading.Lock()
@@ -33,13 +33,13 @@ class Model:
         self.folder = folder
         self.module = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
-    def draw(
+    def generate(
         self, ids: list[int], stop: list[int], sampling: Sampling, seed: int, gone: Any
     ) -> Completion | Failed | None:
-        """A sample; None when the caller has gone."""
+        """A sample; None when the caller has left."""
         with self.lock:
             job = Job(0, tuple(ids), seed)
-            return next(iter(draw_batch(self.module, stop, 0, [job], sampling, gone)), None)
+            return next(iter(generate_batch(self.module, stop, 0, [job], sampling, gone)), None)
 
     @torch.no_grad()
     def prompt_logprobs(self, ids: list[int]) -> list[float]:
@@ -92,20 +92,20 @@ class CompletionsServer:
         sampling = Sampling(
             body["max_tokens"], body["temperature"], body.get("top_p", 1.0), max(body.get("top_k", 0), 0)
         )
-        drawn = self.model.draw(ids, body.get("stop_token_ids", []), sampling, body.get("seed", 0), gone)
-        if drawn is None:
+        completion = self.model.generate(ids, body.get("stop_token_ids", []), sampling, body.get("seed", 0), gone)
+        if completion is None:
             return 499, {}
         choice: dict[str, Any] = {"index": 0, "text": ""}
-        if isinstance(drawn, Failed):  # as vLLM writes what is not a number
-            drawn = Completion(0, (0,), (-9999.0,), Finish.LENGTH)
-        logprobs = list(drawn.logprobs)
+        if isinstance(completion, Failed):  # as vLLM writes what is not a number
+            completion = Completion(0, (0,), (-9999.0,), Finish.LENGTH)
+        logprobs = list(completion.logprobs)
         if "processed_logprobs" in self.lacks and sampling.top_k:
             logprobs = [min(value, -0.5) for value in logprobs]
-        choice["finish_reason"] = drawn.finish.value
+        choice["finish_reason"] = completion.finish.value
         if "logprobs" not in self.lacks:
             choice["logprobs"] = {"token_logprobs": logprobs}
         if "token_ids" not in self.lacks:
-            choice |= {"token_ids": list(drawn.response_token_ids), "prompt_token_ids": ids}
+            choice |= {"token_ids": list(completion.response_token_ids), "prompt_token_ids": ids}
         if body.get("prompt_logprobs") is not None:
             values = self.model.prompt_logprobs(ids)
             choice["prompt_logprobs"] = [None] + [
@@ -148,19 +148,21 @@ class SGLangServer:
         sampling = Sampling(
             params["max_new_tokens"], params["temperature"], params.get("top_p", 1.0), max(params.get("top_k", 0), 0)
         )
-        drawn = self.model.draw(ids, params.get("stop_token_ids", []), sampling, params.get("sampling_seed", 0), gone)
-        if drawn is None:
+        completion = self.model.generate(
+            ids, params.get("stop_token_ids", []), sampling, params.get("sampling_seed", 0), gone
+        )
+        if completion is None:
             return 499, {}
-        if isinstance(drawn, Failed):
-            drawn = Completion(0, (0,), (float("nan"),), Finish.LENGTH)
-        meta: dict[str, Any] = {"finish_reason": {"type": drawn.finish.value}}
+        if isinstance(completion, Failed):
+            completion = Completion(0, (0,), (float("nan"),), Finish.LENGTH)
+        meta: dict[str, Any] = {"finish_reason": {"type": completion.finish.value}}
         if "logprobs" not in self.lacks:
-            pairs = zip(drawn.logprobs, drawn.response_token_ids, strict=True)
+            pairs = zip(completion.logprobs, completion.response_token_ids, strict=True)
             meta["output_token_logprobs"] = [[value, token, None] for value, token in pairs]
         if body["logprob_start_len"] == 0:
             values = [None, *self.model.prompt_logprobs(ids)]
             meta["input_token_logprobs"] = [[value, token, None] for value, token in zip(values, ids, strict=True)]
-        return 200, {"text": "", "output_ids": list(drawn.response_token_ids), "meta_info": meta}
+        return 200, {"text": "", "output_ids": list(completion.response_token_ids), "meta_info": meta}
 
 
 PROTOCOLS = {"openai": CompletionsServer, "sglang": SGLangServer}

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from tests.trainer.trainer_bench import pairs, request_id, trainer, training
 
+from accord import plugins
 from accord.errors import InvalidArgument
 from accord.trainer import v1 as trainer_v1
-from accord_runtime import plugins
 from accord_trainer.metrics.log import MetricsLog
 from accord_trainer.metrics.writer import GROUP
 

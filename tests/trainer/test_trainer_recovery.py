@@ -81,7 +81,7 @@ async def test_a_full_disk_stops_the_step_that_would_checkpoint(
         put = await client.trainer.put_experience("t", samples=rollout(tiny_folder))
         usage = shutil.disk_usage(tmp_path)
         with monkeypatch.context() as full:
-            full.setattr("accord_runtime.atomic.shutil.disk_usage", lambda _: usage._replace(free=1000))
+            full.setattr("accord.atomic.shutil.disk_usage", lambda _: usage._replace(free=1000))
             with pytest.raises(ResourceExhausted) as disk:
                 await client.trainer.step("t", put.batch_id, parent_version=0)
         assert disk.value.reason == "DISK_FULL"

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 
+from accord import atomic
 from accord.errors import DataLoss
 
 SERVICES: Sequence[str] = ("rollout", "reward", "preference", "trainer", "controller")
+# The start time is computed from the boot time, which moves when the clock is set.
+SAME_START_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -47,18 +49,8 @@ def write(folder: Path, service: str, address: str, *, token: str = "", certific
     """Announces this process as `service` at `address`; atomic, readable by the user alone."""
     process = psutil.Process()
     record = ServiceRecord(service, address, process.pid, process.create_time(), token, certificate)
-    folder.mkdir(parents=True, exist_ok=True)
     path = _path(folder, service)
-    handle, temporary = tempfile.mkstemp(prefix=f".{service}-", dir=folder)  # mode 0600
-    try:
-        with os.fdopen(handle, "w") as file:
-            json.dump(asdict(record), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    atomic.write_bytes(path, json.dumps(asdict(record)).encode())
     return path
 
 
@@ -74,7 +66,7 @@ def read(folder: Path, service: str) -> ServiceRecord | None:
         return None
     except (ValueError, TypeError) as error:
         raise DataLoss(f"{path} is damaged ({error}); delete it and start the service again") from error
-    return record if _lives(record) else None
+    return None if running_process(record.pid, record.start_time) is None else record
 
 
 def remove(folder: Path, service: str) -> None:
@@ -90,15 +82,15 @@ def addresses(folder: Path | None = None) -> dict[str, str]:
     return {name: record.address for name, record in found.items() if record is not None}
 
 
+def running_process(pid: int, start_time: float) -> psutil.Process | None:
+    """The process with this pid, unless it has ended or is another one that was given the same pid later."""
+    try:
+        process = psutil.Process(pid)
+        same = abs(process.create_time() - start_time) < SAME_START_SECONDS
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None
+
+
 def _path(folder: Path, service: str) -> Path:
     return folder / f"{service}.json"
-
-
-def _lives(record: ServiceRecord) -> bool:
-    try:
-        process = psutil.Process(record.pid)
-        # The start time is computed from the boot time, which moves when the clock is set.
-        same = abs(process.create_time() - record.start_time) < 2.0
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from accord import atomic
 from accord.errors import DataLoss, InvalidArgument, NotFound
-from accord_runtime import atomic
 
 NAME = re.compile(r"[\w][\w.@+-]{0,63}")
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from accord import atomic
 from accord.errors import DataLoss, NotFound
 from accord.preference import v1 as preference_v1
 from accord_console.comparisons.statistics import wilson
-from accord_runtime import atomic
 
 
 @dataclass(frozen=True)

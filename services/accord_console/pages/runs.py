@@ -15,8 +15,8 @@ from starlette.routing import Route
 
 from accord.controller import v1 as controller_v1
 from accord.errors import AccordError, NotFound
+from accord.names import stage_name, stage_title, state_name
 from accord.report.json_form import report_json
-from accord.report.names import stage_name, stage_title, state_name
 from accord.report.report import build_report
 from accord.report.text import STAGE_ORDER, stage_order
 from accord_console.annotation import rendering

@@ -5,8 +5,8 @@ from __future__ import annotations
 from google.protobuf import json_format
 
 from accord.controller import v1 as controller_v1
+from accord_controller.launchers.health import healthy_ones
 from accord_controller.launchers.launcher import Launcher, OnRestart, RolloutSet
-from accord_controller.launchers.static import healthy_ones
 
 # How long services at given addresses may take to answer.
 ANSWER_SECONDS = 30.0

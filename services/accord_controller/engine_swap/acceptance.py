@@ -8,15 +8,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from accord import Replicas
-from accord.conformance.check import Verdict
-from accord.conformance.suite import chosen, conformance
+from accord.conformance.suite import acceptance, conformance
+from accord.conformance.verdict import Verdict
 from accord.errors import AccordError, FailedPrecondition
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 
-# The conformance checks that an engine must meet before it serves. The suite's others keep an engine busy for minutes
-# (overload, deadlines), need another model, or check what the run's own steps show anyway.
-CHECKS = tuple(one.name for one in chosen() if one.when == "swap")
 CHECK_SECONDS = 120.0
 # Largest mean difference between two engines' log-probabilities from the same weights, nats a token. Rounding stays far
 # below it; other weights do not.
@@ -79,7 +76,7 @@ async def accept(
         if current is not None:
             _check_probe(address, status, current)
     for address, token in replicas.lease_tokens.items():
-        async for outcome in conformance(address, seconds=CHECK_SECONDS, only=CHECKS, lease_token=token):
+        async for outcome in conformance(address, seconds=CHECK_SECONDS, only=acceptance(), lease_token=token):
             if outcome.verdict is Verdict.unmet:
                 raise FailedPrecondition(
                     f"the service at {address} does not meet the engine contract, check {outcome.check.name}: "

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable
 
 from accord import Replicas
+from accord.conformance.suite import acceptance
 from accord.controller import v1 as controller_v1
 from accord.errors import AccordError, FailedPrecondition
 from accord.rollout import v1 as rollout_v1
@@ -19,7 +20,7 @@ from accord.types import v1 as types_v1
 from accord_controller.clients.replica_set import ReplicaSet
 from accord_controller.clients.rollout_services import current_services, find, rollout_set
 from accord_controller.engine_swap import records
-from accord_controller.engine_swap.acceptance import CHECKS, accept, candidates
+from accord_controller.engine_swap.acceptance import accept, candidates
 from accord_controller.launchers.launcher import Launcher
 from accord_controller.ledger import keys
 from accord_controller.ledger.recorder import RunRecorder
@@ -106,7 +107,7 @@ class SwapExecutor:
             raise FailedPrecondition(f"the service at {in_use[0]} serves this run already", reason="IN_USE")
         async with candidates(addresses, holder, self._lease_seconds) as replicas:
             weights = await self._accept(swap, replicas)
-            swap.checks[:] = CHECKS
+            swap.checks[:] = acceptance()
 
             async def commit() -> None:
                 swap.state = controller_v1.SWAP_STATE_SHIFTED

@@ -1,1 +1,1 @@
-"""Where services run."""
+"""What starts and finds the services: local processes, Kubernetes workloads, or fixed addresses."""

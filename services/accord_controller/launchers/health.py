@@ -1,9 +1,10 @@
-"""Asking a service whether it takes calls."""
+"""Which services accept calls, at which addresses."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Awaitable, Iterable
 
@@ -16,10 +17,12 @@ log = logging.getLogger(__name__)
 
 PROBE_SECONDS = 5.0
 POLL_SECONDS = 0.1
+# The prefix of an address that stands for several: gRPC's own syntax for a name.
+DNS = "dns:///"
 
 
 async def is_healthy(address: str, timeout: float = PROBE_SECONDS) -> bool:
-    """Whether the service at `address` says SERVING within `timeout` seconds."""
+    """Whether the service at `address` reports SERVING within `timeout` seconds."""
     async with open_channel(address) as channel:
         try:
             answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=timeout)
@@ -29,12 +32,12 @@ async def is_healthy(address: str, timeout: float = PROBE_SECONDS) -> bool:
 
 
 async def wait_healthy(name: str, address: str, seconds: float) -> None:
-    """Returns when the service says SERVING; Unavailable, SERVICE_DOWN, when it does not within `seconds`."""
+    """Returns when the service reports SERVING. Unavailable, SERVICE_DOWN, when it does not within `seconds`."""
     deadline = time.monotonic() + seconds
     while not await is_healthy(address, timeout=min(PROBE_SECONDS, seconds)):
         if time.monotonic() > deadline:
             raise Unavailable(
-                f"the {name} service at {address} does not answer within {seconds:g} s; is it running?",
+                f"the {name} service at {address} did not answer within {seconds:g} s; is it running?",
                 reason="SERVICE_DOWN",
                 metadata={"service": name, "address": address},
             )
@@ -42,11 +45,43 @@ async def wait_healthy(name: str, address: str, seconds: float) -> None:
 
 
 async def those_up(replicas: Iterable[Awaitable[str]]) -> list[str]:
-    """Addresses of the replicas that come up, all at once; the first's error where none does."""
+    """Addresses of the replicas that come up, awaited together; the first one's error where none does."""
     results = await asyncio.gather(*replicas, return_exceptions=True)
     failed = [result for result in results if isinstance(result, BaseException)]
     for error in failed:
         if not isinstance(error, AccordError) or len(failed) == len(results):
             raise error
-        log.warning("a replica does not come up: %s", error.message)
+        log.warning("a replica did not come up: %s", error.message)
     return [result for result in results if isinstance(result, str)]
+
+
+async def healthy_ones(addresses: Iterable[str], seconds: float) -> list[str]:
+    """The rollout services that answer within `seconds`. Unavailable, SERVICE_DOWN, where none does."""
+
+    async def answering(address: str) -> str:
+        await wait_healthy("rollout", address, seconds)
+        return address
+
+    return await those_up(answering(address) for address in addresses)
+
+
+async def resolved(addresses: Iterable[str]) -> list[str]:
+    """`dns:///name:port` stands for every address that the name has now: in a cluster, those of a headless Service's
+    pods. Other addresses are returned as they are. Unavailable, NO_SUCH_NAME, for a name without an address."""
+    found: list[str] = []
+    for address in addresses:
+        if not address.startswith(DNS):
+            found.append(address)
+            continue
+        name, _, port = address.removeprefix(DNS).rpartition(":")
+        try:
+            infos = await asyncio.get_running_loop().getaddrinfo(name, int(port), type=socket.SOCK_STREAM)
+        except (OSError, ValueError) as error:
+            raise Unavailable(
+                f"no rollout service has the name {address} now ({error}). The format is {DNS}NAME:PORT",
+                reason="NO_SUCH_NAME",
+                metadata={"service": "rollout", "address": address},
+            ) from error
+        hosts = dict.fromkeys(str(info[4][0]) for info in infos)
+        found += [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host in hosts]
+    return found

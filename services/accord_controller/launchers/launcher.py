@@ -1,4 +1,7 @@
-"""The seam: what the controller asks of whatever runs the services."""
+"""The seam: what the controller asks of a launcher.
+
+A launcher plugs in by an entry point of the group `accord.launchers`: a callable that takes the controller's settings.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,17 @@ from accord_controller.settings import ControllerSettings
 
 SERVICES = ("rollout", "reward", "preference", "trainer")
 
-# Told (service, sentence) when a service that had been up was found dead and was started again.
+# Called with (service, message) after a service that had been healthy was found dead and was restarted.
 OnRestart = Callable[[str, str], Awaitable[None]]
-# Told why a service cannot be had yet, and, with nothing to say, that it still waits: raises where it should not.
+# Called with the reason why a service is not available yet, then with "" while the wait continues; raises to end it.
 OnWaiting = Callable[[str], Awaitable[None]]
 
 
 @dataclass(frozen=True)
 class RolloutSet:
-    """Rollout services that draw together: `replicas` of one engine, told the same `options` (JSON).
+    """Rollout services that serve together: `replicas` of one engine with the same `options` (JSON).
 
-    `name`: empty for those that all runs share, which are also what `ensure` knows as `rollout`.
+    `name`: empty for the set that all runs share, which `ensure` knows as `rollout`.
     """
 
     engine: str = ""
@@ -34,25 +37,25 @@ class Launcher(Protocol):
     """Runs services, or knows where they run."""
 
     def for_run(self, run_id: str, on_waiting: OnWaiting) -> Launcher:
-        """The launcher that a run asks: itself, where runs share their services."""
+        """The launcher of one run: itself where runs share their services."""
         ...
 
     async def ensure(self, services: Iterable[str], on_restart: OnRestart | None = None) -> dict[str, str]:
-        """Addresses of healthy services: found, or started, or started again. Unavailable, with the reason and the last
-        lines of its log, for one that does not come up."""
+        """Addresses of healthy services: found, started or restarted. Unavailable, with the reason and the end of its
+        log, for one that does not come up."""
         ...
 
     async def ensure_rollouts(self, wanted: RolloutSet, on_restart: OnRestart | None = None) -> list[str]:
-        """Addresses of the healthy ones of a set: found, or started, or started again. Unavailable where none comes up;
-        FailedPrecondition, NO_LAUNCHER, for a set that cannot be started from here."""
+        """Addresses of the healthy services of a set: found, started or restarted. Unavailable where none comes up;
+        FailedPrecondition, NO_LAUNCHER, for a set that this launcher cannot start."""
         ...
 
     async def end_rollouts(self, ended: RolloutSet, *, keep: int = 0) -> None:
-        """Stops those of a set, all but the first `keep`, that this launcher started; others are left alone."""
+        """Stops the services of a set that this launcher started, except the first `keep`."""
         ...
 
     async def release(self) -> None:
-        """Its run is not at work any more: what runs for it alone may go."""
+        """The run is no longer active: stops what runs for it alone."""
         ...
 
     async def close(self) -> None:
@@ -60,25 +63,18 @@ class Launcher(Protocol):
         ...
 
 
+class LauncherFactory(Protocol):
+    """What an entry point of `accord.launchers` stands for, usually the launcher's class."""
+
+    def __call__(self, settings: ControllerSettings) -> Launcher: ...
+
+
 def check_services(services: Iterable[str]) -> list[str]:
-    """The services asked for, all where none is named. InvalidArgument for a name that is none."""
+    """The requested services, all of them where none is named. InvalidArgument for an unknown name."""
     names = list(dict.fromkeys(services)) or list(SERVICES)
     for index, name in enumerate(names):
         if name not in SERVICES:
-            raise InvalidArgument.at(f"services[{index}]", f"unknown service {name!r}; there is: {', '.join(SERVICES)}")
+            raise InvalidArgument.at(
+                f"services[{index}]", f"unknown service {name!r}; available: {', '.join(SERVICES)}"
+            )
     return names
-
-
-def make_launcher(settings: ControllerSettings) -> Launcher:
-    """The launcher that the settings name."""
-    if settings.launcher == "local":
-        from accord_controller.launchers.local.launcher import LocalLauncher
-
-        return LocalLauncher(settings)
-    if settings.launcher == "kubernetes":
-        from accord_controller.launchers.kubernetes.launcher import KubernetesLauncher
-
-        return KubernetesLauncher(settings)
-    from accord_controller.launchers.static import StaticAddresses
-
-    return StaticAddresses(settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from accord.controller import v1 as controller_v1
+from accord.names import stage_name
 from accord_controller.ledger.ledger import Ledger
 
 # The stages of an iteration, in order. Preparation comes before them, as iteration 0.
@@ -31,11 +32,6 @@ PROMPT_SNAPSHOT = key(0, "prepare", "prompt_snapshot")
 FEEDBACK = key(0, "prepare", "imported_feedback")
 ENGINE = key(0, "prepare", "engine")
 TRAINER = key(0, "prepare", "trainer")
-
-
-def stage_name(stage: controller_v1.Stage.ValueType) -> str:
-    """`reward_model` for STAGE_REWARD_MODEL: the stage in keys, events and `stage_seconds`."""
-    return controller_v1.Stage.Name(stage).removeprefix("STAGE_").lower()
 
 
 def result_key(iteration: int, stage: controller_v1.Stage.ValueType) -> str:

@@ -18,9 +18,9 @@ from typing import TypeVar
 from google.protobuf import proto
 from google.protobuf.message import Message
 
+from accord import atomic
 from accord.errors import DataLoss
 from accord_controller.store.store import Entry, Store
-from accord_runtime import atomic
 
 M = TypeVar("M", bound=Message)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from google.protobuf.message import Message
 
 from accord.controller import v1 as controller_v1
-from accord_controller.ledger.keys import stage_name
+from accord.names import stage_name
 from accord_controller.ledger.ledger import Ledger, M
 from accord_controller.store.store import Commit, Entry, Store
 

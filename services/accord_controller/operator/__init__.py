@@ -1,1 +1,1 @@
-"""Runs as custom resources: `kubectl apply` is CreateRun, and what a run does is seen in its status and events."""
+"""Runs as custom resources: `kubectl apply` creates a run, and its object shows the run's status and events."""

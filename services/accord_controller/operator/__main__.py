@@ -1,4 +1,4 @@
-"""`python -m accord_controller.operator`: looks after the Runs of a namespace until SIGTERM."""
+"""`python -m accord_controller.operator`: manages the Runs of a namespace until SIGTERM."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic_settings import CliApp, SettingsError
 
 import accord
 from accord.errors import AccordError
-from accord_controller.launchers.kubernetes.cluster import Cluster
+from accord_controller.cluster import Cluster
 from accord_controller.operator.manager import OperatorManager, registry
 from accord_controller.operator.resync import Resync
 from accord_controller.operator.seen_runs import SeenRuns
@@ -25,21 +25,21 @@ log = logging.getLogger("accord.operator")
 
 
 async def serve(settings: OperatorSettings) -> None:
-    """Runs kopf until the process is told to end. What runs do meanwhile is the controller's."""
+    """Runs kopf until SIGTERM or SIGINT. The controller keeps the runs going when the operator is away."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     cluster = Cluster(settings.namespace)
     options = kopf.OperatorSettings()
-    options.scanning.disabled = True  # one namespace, one resource: nothing of the cluster must be readable
-    options.posting.enabled = False  # the Board posts, each event once
+    options.scanning.disabled = True  # one namespace, one resource: the operator needs no right to read the cluster
+    options.posting.enabled = False  # StatusWriter posts events, each once
     async with accord.Client(controller=settings.controller_address) as client:
-        roster = SeenRuns(cluster)
-        desk = OperatorManager(client, StatusWriter(cluster), roster, settings.data_dir)
-        census = asyncio.create_task(Resync(client, cluster, roster).keep(), name="census")
+        seen_runs = SeenRuns(cluster)
+        manager = OperatorManager(client, StatusWriter(cluster), seen_runs, settings.data_dir)
+        resync = asyncio.create_task(Resync(client, cluster, seen_runs).keep(), name="resync")
         try:
             await kopf.operator(
-                registry=registry(desk),
+                registry=registry(manager),
                 settings=options,
                 standalone=True,
                 namespaces=[cluster.namespace],
@@ -47,14 +47,14 @@ async def serve(settings: OperatorSettings) -> None:
                 stop_flag=stop,
             )
         finally:
-            census.cancel()
-            await asyncio.gather(census, return_exceptions=True)
-            await desk.close()
+            resync.cancel()
+            await asyncio.gather(resync, return_exceptions=True)
+            await manager.close()
             await cluster.close()
 
 
 def main() -> None:
-    """Exit code 2 for a bad setting, 1 where there is no cluster."""
+    """Exit code 2 for a bad setting, 1 where no cluster is configured."""
     try:
         settings = CliApp.run(OperatorSettings)
     except (ValidationError, SettingsError) as error:

@@ -1,7 +1,7 @@
-"""All Runs of a namespace: a follower for each, started and ended as objects come and go.
+"""All Runs of a namespace: one RunSync for each, started and ended as objects come and go.
 
-An object that is deleted is gone at once, its pods go with it, and its run is cancelled: here, or by the census where
-nobody looked.
+A deleted object is gone at once, its pods are deleted with it, and its run is cancelled: here, or by Resync if the
+operator was away.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import kopf
 import accord
 from accord.errors import AccordError
 from accord_controller.operator.resource import Object
-from accord_controller.operator.run_sync import AGAIN_SECONDS, RunSync
+from accord_controller.operator.run_sync import RETRY_SECONDS, RunSync
 from accord_controller.operator.seen_runs import SeenRuns
 from accord_controller.operator.status_writer import StatusWriter
 
@@ -24,57 +24,57 @@ log = logging.getLogger(__name__)
 
 
 class OperatorManager:
-    """Followers by the object's uid."""
+    """The RunSyncs of a namespace, by the uid of the object."""
 
-    def __init__(self, client: accord.Client, board: StatusWriter, roster: SeenRuns, data_dir: Path) -> None:
+    def __init__(self, client: accord.Client, writer: StatusWriter, seen_runs: SeenRuns, data_dir: Path) -> None:
         self._client = client
-        self._board = board
-        self._roster = roster
+        self._writer = writer
+        self._seen_runs = seen_runs
         self._data_dir = data_dir
-        self._followed: dict[str, tuple[RunSync, asyncio.Task[None]]] = {}
+        self._syncs: dict[str, tuple[RunSync, asyncio.Task[None]]] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
     def see(self, body: Object) -> None:
-        """An object is there, or has changed."""
+        """An object exists, or has changed."""
         uid = body["metadata"]["uid"]
-        if uid in self._followed:
-            self._followed[uid][0].see(body)
+        if uid in self._syncs:
+            self._syncs[uid][0].see(body)
             return
-        follower = RunSync(body, self._client, self._board, self._roster, self._data_dir)
-        task = asyncio.create_task(follower.follow(), name=f"run {body['metadata']['name']}")
-        self._followed[uid] = (follower, task)
+        run_sync = RunSync(body, self._client, self._writer, self._seen_runs, self._data_dir)
+        task = asyncio.create_task(run_sync.keep(), name=f"run {body['metadata']['name']}")
+        self._syncs[uid] = (run_sync, task)
 
     def gone(self, body: Object) -> None:
         """An object was deleted."""
-        follower, task = self._followed.pop(body["metadata"]["uid"], (None, None))
-        if follower is None or task is None:
+        run_sync, task = self._syncs.pop(body["metadata"]["uid"], (None, None))
+        if run_sync is None or task is None:
             return
         task.cancel()
-        self._board.forget(body)
-        ending = asyncio.create_task(self._end(follower), name=f"end {body['metadata']['name']}")
+        self._writer.forget(body)
+        ending = asyncio.create_task(self._end(run_sync), name=f"end {body['metadata']['name']}")
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
 
     async def close(self) -> None:
-        """Lets the runs go on; another operator takes them up."""
-        tasks = [task for _, task in self._followed.values()] + list(self._ending)
+        """Stops syncing. The runs continue, and the next operator syncs them."""
+        tasks = [task for _, task in self._syncs.values()] + list(self._ending)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _end(self, follower: RunSync) -> None:
+    async def _end(self, run_sync: RunSync) -> None:
         while True:
             try:
-                await follower.end()
-                await self._roster.remove(follower.name)
+                await run_sync.end()
+                await self._seen_runs.remove(run_sync.name)
                 return
             except AccordError as error:
                 log.warning("a deleted run is not cancelled yet: %s", error.message)
-                await asyncio.sleep(AGAIN_SECONDS)
+                await asyncio.sleep(RETRY_SECONDS)
 
 
-def registry(desk: OperatorManager) -> kopf.OperatorRegistry:
-    """What kopf calls."""
+def registry(manager: OperatorManager) -> kopf.OperatorRegistry:
+    """The handlers that kopf calls."""
     found = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=found)
@@ -84,8 +84,8 @@ def registry(desk: OperatorManager) -> kopf.OperatorRegistry:
     @kopf.on.event("accord.dev", "v1", "runs", registry=found)
     async def seen(event: Any, body: Any, **_: Any) -> None:
         if event["type"] == "DELETED":
-            desk.gone(dict(body))
+            manager.gone(dict(body))
         else:
-            desk.see(dict(body))
+            manager.see(dict(body))
 
     return found

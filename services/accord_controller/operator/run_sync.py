@@ -1,6 +1,7 @@
-"""One Run: what its object wants is asked of the controller, and what the controller's run does is shown in it.
+"""Keeps one Run's object and the controller's run in agreement: executes what sync.py decides, and mirrors the run's
+status and events.
 
-Both are read anew at every turn, so it does not matter who was away meanwhile: operator, controller, or a watch.
+Both are read again in every round, so it does not matter which of operator, controller and watch was away meanwhile.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from datetime import UTC, datetime
 from pathlib import Path
 
 import accord
@@ -23,68 +23,78 @@ from accord.errors import (
     NotFound,
     Unavailable,
 )
-from accord_controller.operator import conditions, resource
+from accord_controller.operator import resource, status
 from accord_controller.operator.resource import Object
 from accord_controller.operator.seen_runs import SeenRuns
 from accord_controller.operator.status_writer import StatusWriter
+from accord_controller.operator.sync import (
+    FINAL,
+    Accept,
+    Create,
+    Hold,
+    Pause,
+    Refuse,
+    Remember,
+    Resume,
+    RewriteSpec,
+    Update,
+    is_settled,
+    sync,
+)
 
 log = logging.getLogger(__name__)
 
-AGAIN_SECONDS = 2.0
-# A run may have been made for this object when it is not older than the object, clocks being what they are.
-SAME_AGE_SECONDS = 60.0
-OVER = (controller_v1.RUN_STATE_SUCCEEDED, controller_v1.RUN_STATE_CANCELLED)
-# Reasons why an edit can never be done.
+RETRY_SECONDS = 2.0
+# Reasons why an edit can never succeed.
 FIXED = ("NOT_EDITABLE", "RUN_ENDED")
 
 
 class RunSync:
-    """Looks after one Run from a task of its own."""
+    """Syncs one Run, in its own task."""
 
     def __init__(
-        self, body: Object, client: accord.Client, board: StatusWriter, roster: SeenRuns, data_dir: Path
+        self, body: Object, client: accord.Client, writer: StatusWriter, seen_runs: SeenRuns, data_dir: Path
     ) -> None:
         self._body = body
         self._client = client
-        self._board = board
-        self._roster = roster
+        self._writer = writer
+        self._seen_runs = seen_runs
         self._data_dir = data_dir
         self._edited = asyncio.Event()
-        self._told = 0  # the last event that was posted
-        # The version of the spec that was acted on, by this operator or one before: later ones are edits, and where
-        # there are none the run is right.
-        self._generation = int(body.get("status", {}).get("observedGeneration", 0))
+        self._last_event = 0  # the sequence number of the last event that was posted
+        # The generation that was acted on, by this operator or an earlier one.
+        self._seen_generation = int(body.get("status", {}).get("observedGeneration", 0))
 
     @property
     def name(self) -> str:
-        """The run's and the object's."""
+        """The name of the run and of the object."""
         return str(self._body["metadata"]["name"])
 
     def see(self, body: Object) -> None:
-        """The object has changed, perhaps only its status."""
+        """The object has changed, perhaps only in its status."""
         edited = body["metadata"]["generation"] != self._body["metadata"]["generation"]
         self._body = body
         if edited:
             self._edited.set()
 
-    async def follow(self) -> None:
-        """Works until it is cancelled."""
+    async def keep(self) -> None:
+        """Syncs until it is cancelled."""
         while True:
             try:
                 self._edited.clear()
-                await self._turn()
+                await self._round(self._body)
             except (Unavailable, DeadlineExceeded, FailedPrecondition) as error:
                 log.warning("run %s: %s", self.name, error.message)
-                await self._pause(AGAIN_SECONDS)
+                await self._wait_for_edit(RETRY_SECONDS)
             except AccordError as error:
                 log.warning("run %s: %s", self.name, error)
-                await self._pause(5 * AGAIN_SECONDS)
+                await self._wait_for_edit(5 * RETRY_SECONDS)
             except Exception:
                 log.exception("run %s: fault in the operator", self.name)
-                await self._pause(5 * AGAIN_SECONDS)
+                await self._wait_for_edit(5 * RETRY_SECONDS)
 
     async def end(self) -> None:
-        """The object is gone: its run is cancelled. What it promoted stays."""
+        """Cancels the run, because its object was deleted. What it promoted stays."""
         try:
             await self._client.runs.cancel(self.name)
         except NotFound:
@@ -93,115 +103,100 @@ class RunSync:
             if error.reason != "RUN_ENDED":
                 raise
 
-    async def _turn(self) -> None:
-        """Brings the run to what the object wants, then shows what happens until that is something else."""
+    async def _round(self, body: Object) -> None:
+        """Syncs this version of the object, then mirrors the run until one of both is changed."""
         try:
-            wanted = resource.run_of(self._body, self._data_dir)
-            run = await self._taken(wanted)
-        except (InvalidArgument, AlreadyExists) as error:
-            await self._refused(error.reason or "InvalidSpec", error.message)
-            await self._edited.wait()
+            wanted = resource.run_of(body, self._data_dir)
+            run = await self._find()
+        except InvalidArgument as error:
+            await self._refuse(body, Refuse(error.reason or "InvalidSpec", error.message))
             return
-        if run is None:
-            await self._board.show(self._body, {"state": "Suspended"}, [])
-            await self._edited.wait()
-            return
-        generation = self._body["metadata"]["generation"]
-        edited = self._generation != generation
-        accepted = await self._accept_changes(run, wanted, edited)
-        run = await self._pause_or_resume(await self._client.runs.get(self.name), edited)
-        self._generation = generation
-        await self._board.show(self._body, resource.status_of(run), [*conditions.of_state(run.status), *accepted])
-        await self._mirror()
+        report: list[Object] = []
+        for action in sync(body, wanted, run, self._seen_generation):
+            match action:
+                case Refuse():
+                    await self._refuse(body, action)
+                    return
+                case Hold():
+                    await self._writer.show(body, {"state": "Suspended"}, [])
+                    await self._edited.wait()
+                    return
+                case Remember():
+                    await self._seen_runs.add(self.name, body["metadata"]["uid"])
+                case Create():
+                    await self._create(body, action)
+                    return  # the next round reads the run
+                case Accept():
+                    report.append(status.condition(status.ACCEPTED, True, "Created", "the controller accepted the run"))
+                case Update() | RewriteSpec():
+                    report += await self._edit(body, action)
+                case Pause():
+                    await self._client.runs.pause(self.name)
+                case Resume():
+                    await self._client.runs.resume(self.name)
+        self._seen_generation = body["metadata"]["generation"]
         run = await self._client.runs.get(self.name)
-        await self._board.show(self._body, resource.status_of(run), conditions.of_state(run.status))
-        while run.status.state not in resource.AT_WORK and not self._edited.is_set():
-            if run.status.state == controller_v1.RUN_STATE_PAUSED and not resource.is_suspended(self._body):
-                return  # the next turn decides which of both is right
-            await self._pause(AGAIN_SECONDS if run.status.state not in OVER else None)
+        await self._writer.show(body, status.status_of(run), [*status.of_state(run.status), *report])
+        await self._mirror(body)
+        run = await self._client.runs.get(self.name)
+        await self._writer.show(body, status.status_of(run), status.of_state(run.status))
+        while is_settled(body, run) and not self._edited.is_set():
+            await self._wait_for_edit(None if run.status.state in FINAL else RETRY_SECONDS)
             run = await self._client.runs.get(self.name)
 
-    async def _taken(self, wanted: controller_v1.Run) -> controller_v1.Run | None:
-        """The controller's run of this object, made now where there is none; None while it is suspended before that."""
-        made = datetime.fromisoformat(self._body["metadata"]["creationTimestamp"])
+    async def _find(self) -> controller_v1.Run | None:
         try:
-            run = await self._client.runs.get(self.name)
+            return await self._client.runs.get(self.name)
         except NotFound:
-            if resource.is_suspended(self._body):
-                return None
-            await self._roster.add(self.name, self._body["metadata"]["uid"])
-            return await self._client.runs.create(wanted, request_id=self._body["metadata"]["uid"])
-        age = made - run.create_time.ToDatetime(tzinfo=UTC)
-        if age.total_seconds() > SAME_AGE_SECONDS and run.status.state == controller_v1.RUN_STATE_CANCELLED:
-            raise AlreadyExists(
-                f"there was a run {self.name} before, and it was cancelled; a run is not done twice: give this one "
-                "another name",
-                reason="NAME_TAKEN",
-            )
-        if run.status.state not in OVER:
-            await self._roster.add(self.name, self._body["metadata"]["uid"])
-        return run
+            return None
 
-    async def _accept_changes(self, run: controller_v1.Run, wanted: controller_v1.Run, edited: bool) -> list[Object]:
-        """Makes the run do what an edited object says, or the object say what an edited run does; the condition that
-        tells of it."""
-        if not resource.differences(run.spec, wanted.spec):
-            created = conditions.condition(conditions.ACCEPTED, True, "Created", "the controller has taken the run")
-            return [] if run.status.swaps else [created]
+    async def _create(self, body: Object, action: Create) -> None:
         try:
-            if not edited:
-                await self._board.rewrite(self._body, resource.edits_of(run))
+            await self._client.runs.create(action.run, request_id=action.request_id)
+        except (InvalidArgument, AlreadyExists) as error:
+            await self._refuse(body, Refuse(error.reason or "InvalidSpec", error.message))
+
+    async def _edit(self, body: Object, action: Update | RewriteSpec) -> list[Object]:
+        """Edits the run or the object; returns the condition that reports it."""
+        try:
+            if isinstance(action, RewriteSpec):
+                await self._writer.rewrite_spec(body, action.patch)
                 return []
-            version = f"{self._body['metadata']['uid']}.{self._body['metadata']['generation']}"
-            await self._client.runs.update(wanted, request_id=version)
+            await self._client.runs.update(action.run, request_id=action.request_id)
         except (InvalidArgument, FailedPrecondition) as error:
             if error.reason == "SWAP_UNDER_WAY":
                 raise
-            hint = "Put the old value back, or apply a Run of another name" if error.reason in FIXED else ""
+            hint = "Restore the previous value, or apply a Run with another name" if error.reason in FIXED else ""
             message = f"{error.message}. {hint}".rstrip(". ")
-            await self._board.warn(self._body, "EditRefused", message)
-            return [conditions.condition(conditions.ACCEPTED, False, error.reason or "EditRefused", message)]
-        return [conditions.condition(conditions.ACCEPTED, True, "Edited", "the controller has taken the edit")]
+            await self._writer.warn(body, "EditRefused", message)
+            return [status.condition(status.ACCEPTED, False, error.reason or "EditRefused", message)]
+        return [status.condition(status.ACCEPTED, True, "Edited", "the controller accepted the edit")]
 
-    async def _pause_or_resume(self, run: controller_v1.Run, edited: bool) -> controller_v1.Run:
-        """Whoever was changed last is right: the object, or the run over gRPC."""
-        state, suspended = run.status.state, resource.is_suspended(self._body)
-        if suspended and state in resource.AT_WORK:
-            if edited:
-                return await self._client.runs.pause(self.name)
-            await self._board.rewrite(self._body, {resource.SUSPEND: None})
-        if suspended:
-            return run
-        # A failed run is tried again when its object is edited, and not by itself.
-        if state == controller_v1.RUN_STATE_PAUSED and not edited and not run.status.interrupted:
-            await self._board.rewrite(self._body, {resource.SUSPEND: True})
-        elif state == controller_v1.RUN_STATE_PAUSED or (state == controller_v1.RUN_STATE_FAILED and edited):
-            return await self._client.runs.resume(self.name)
-        return run
+    async def _refuse(self, body: Object, refusal: Refuse) -> None:
+        """Reports a refusal, then waits for an edit."""
+        accepted = status.condition(status.ACCEPTED, False, refusal.reason, refusal.message)
+        await self._writer.warn(body, accepted["reason"], refusal.message)
+        await self._writer.show(body, {"state": "Refused", "message": refusal.message}, [accepted])
+        await self._edited.wait()
 
-    async def _refused(self, reason: str, message: str) -> None:
-        accepted = conditions.condition(conditions.ACCEPTED, False, reason, message)
-        await self._board.warn(self._body, accepted["reason"], message)
-        await self._board.show(self._body, {"state": "Refused", "message": message}, [accepted])
-
-    async def _mirror(self) -> None:
-        """Shows events as they come until the run is not at work, or the object was edited."""
-        self._told = max(self._told, int(self._body.get("status", {}).get("lastEvent", 0)))
-        events = self._client.runs.watch(self.name, after_sequence=self._told)
+    async def _mirror(self, body: Object) -> None:
+        """Shows events as they come, until the run is no longer active, or the object or the run is edited."""
+        self._last_event = max(self._last_event, int(body.get("status", {}).get("lastEvent", 0)))
+        events = self._client.runs.watch(self.name, after_sequence=self._last_event)
         async with aclosing(events) as stream:  # type: ignore[type-var]
-            async for batch in _until(stream, self._edited):
+            async for batch in _batches(stream, self._edited):
                 for event in batch:
-                    await self._board.tell(self._body, event)
+                    await self._writer.post_event(body, event)
                 run = await self._client.runs.get(self.name)
-                figures = [resource.figures_of(event.metrics) for event in batch if event.kind == "step"]
-                shown = {**resource.status_of(run), "lastEvent": batch[-1].sequence, **(figures[-1] if figures else {})}
-                changes = [change for event in batch for change in conditions.of_event(event)]
-                await self._board.show(self._body, shown, [*changes, *conditions.of_state(run.status)])
-                self._told = batch[-1].sequence
+                figures = [status.figures_of(event.metrics) for event in batch if event.kind == "step"]
+                shown = {**status.status_of(run), "lastEvent": batch[-1].sequence, **(figures[-1] if figures else {})}
+                changes = [change for event in batch for change in status.of_event(event)]
+                await self._writer.show(body, shown, [*changes, *status.of_state(run.status)])
+                self._last_event = batch[-1].sequence
                 if any(event.kind == "edited" for event in batch):
-                    return  # perhaps over gRPC: then the object is to say so too
+                    return  # perhaps over gRPC: then the object must be edited too
 
-    async def _pause(self, seconds: float | None) -> None:
+    async def _wait_for_edit(self, seconds: float | None) -> None:
         try:
             async with asyncio.timeout(seconds):
                 await self._edited.wait()
@@ -209,10 +204,10 @@ class RunSync:
             return
 
 
-async def _until(
+async def _batches(
     stream: AsyncIterator[controller_v1.RunEvent], stop: asyncio.Event
 ) -> AsyncIterator[Sequence[controller_v1.RunEvent]]:
-    """The stream's events, those that have come together as one batch, until it ends or `stop` is set."""
+    """The stream's events, those that arrived together as one batch, until the stream ends or `stop` is set."""
     arrived: asyncio.Queue[controller_v1.RunEvent | BaseException | None] = asyncio.Queue()
 
     async def read() -> None:

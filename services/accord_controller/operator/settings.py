@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class OperatorSettings(BaseSettings):
-    """What `python -m accord_controller.operator` can be told."""
+    """The settings of `python -m accord_controller.operator`."""
 
     model_config = SettingsConfigDict(
         env_prefix="ACCORD_OPERATOR_",
@@ -22,7 +22,11 @@ class OperatorSettings(BaseSettings):
     )
 
     controller_address: str = Field("controller:7000", description="host:port of the controller.")
-    namespace: str = Field("", description="Where Runs are looked after; empty: the operator's own namespace.")
-    data_dir: Path = Field(Path("/data"), description="What relative paths in a Run's spec are relative to.")
+    namespace: str = Field(
+        "", description="The namespace whose Runs are managed; empty: the namespace of the operator."
+    )
+    data_dir: Path = Field(Path("/data"), description="The folder that relative paths in a Run's spec start from.")
     health_port: int = Field(8080, ge=1, le=65535, description="Port of /healthz.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The lowest level that is logged."
+    )

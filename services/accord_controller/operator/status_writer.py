@@ -1,4 +1,4 @@
-"""What kubectl shows of a Run: its status and its events."""
+"""Writes a Run's status, its events and the edits of its spec to the cluster."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 
 from accord.controller import v1 as controller_v1
 from accord.errors import Aborted, InvalidArgument, NotFound
-from accord_controller.launchers.kubernetes.cluster import Cluster
-from accord_controller.operator import conditions
+from accord_controller.cluster import Cluster
+from accord_controller.operator import status
 from accord_controller.operator.resource import Object
 
-# Steps are seen in the status; an event for each would drown the rest.
+# Steps are in the status: an event for each would hide the others.
 _SILENT = ("step",)
 _WARNINGS = ("retry", "waiting", "failed", "service_restarted", "swap_refused")
-LONGEST = 1024  # characters of an event's message that Kubernetes takes
+LONGEST = 1024  # characters of an event's message that Kubernetes accepts
 
 
 class StatusWriter:
@@ -22,24 +22,28 @@ class StatusWriter:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        # By object: the conditions as they were written last, since what was seen may be older.
+        # uid of the object -> the conditions that were written last; those of a watched object may be older.
         self._conditions: dict[str, list[Object]] = {}
 
     async def show(self, body: Object, shown: Object, changes: Sequence[Object]) -> None:
-        """Writes the status; what is not named stays. An object that is gone is no error."""
+        """Writes the status; fields that are not given stay. An object that is gone is no error."""
         uid, generation = body["metadata"]["uid"], body["metadata"]["generation"]
         before = self._conditions.get(uid) or body.get("status", {}).get("conditions", [])
-        now = conditions.merged(before, changes, generation)
+        now = status.merged(before, changes, generation)
         self._conditions[uid] = now
-        status = {**shown, "observedGeneration": generation, "conditions": [_lean(one) for one in now]}
-        status = {key: None if value == "" else value for key, value in status.items()}  # null: take it away
+        written = {
+            **shown,
+            "observedGeneration": generation,
+            "conditions": [_without_empty(condition) for condition in now],
+        }
+        written = {key: None if value == "" else value for key, value in written.items()}  # null removes the field
         try:
-            await self._cluster.patch("Run", body["metadata"]["name"], {"status": status}, subresource="status")
+            await self._cluster.patch("Run", body["metadata"]["name"], {"status": written}, subresource="status")
         except NotFound:
             return
 
-    async def tell(self, body: Object, event: controller_v1.RunEvent) -> None:
-        """Posts a run's event, once however often it is told."""
+    async def post_event(self, body: Object, event: controller_v1.RunEvent) -> None:
+        """Posts a run's event. Posting it again changes nothing."""
         if event.kind in _SILENT:
             return
         reason = "".join(part.title() for part in event.kind.split("_"))
@@ -49,13 +53,13 @@ class StatusWriter:
         await self._post(body, f"{event.sequence:x}", kind, reason, where + (event.message or event.kind), when)
 
     async def warn(self, body: Object, reason: str, message: str) -> None:
-        """Posts a warning of the operator, once for each version of the spec."""
+        """Posts a warning of the operator, once for each generation of the object."""
         await self._post(
             body, f"{reason.lower()}.{body['metadata']['generation']}", "Warning", reason, message, datetime.now(UTC)
         )
 
-    async def rewrite(self, body: Object, spec: Object) -> None:
-        """Makes an object's spec say what was asked for over gRPC (a merge patch)."""
+    async def rewrite_spec(self, body: Object, spec: Object) -> None:
+        """Edits an object's spec to match what was requested over gRPC (a merge patch)."""
         try:
             await self._cluster.patch("Run", body["metadata"]["name"], {"spec": spec})
         except NotFound:
@@ -89,9 +93,9 @@ class StatusWriter:
         try:
             await self._cluster.create("Event", event)
         except (Aborted, InvalidArgument, NotFound):
-            return  # posted before, or the namespace is going away
+            return  # posted before, or the namespace is being deleted
 
 
-def _lean(shown: Object) -> Object:
-    """Without what is empty: an empty text says nothing, and some API servers refuse it."""
-    return {key: value for key, value in shown.items() if value != ""}
+def _without_empty(condition: Object) -> Object:
+    """Without empty strings: some API servers refuse them."""
+    return {key: value for key, value in condition.items() if value != ""}

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from accord.controller import v1 as controller_v1
 from accord.errors import FailedPrecondition
+from accord.names import state_name
 from accord_controller.launchers.launcher import Launcher
 from accord_controller.ledger.ledger import Ledger
 from accord_controller.ledger.recorder import RunRecorder
@@ -172,7 +173,7 @@ class RunManager:
 
 def _ended(run: controller_v1.Run, action: str) -> FailedPrecondition:
     """The refusal of an action (`resumed`) on a run that has ended."""
-    state = controller_v1.RunState.Name(run.status.state).removeprefix("RUN_STATE_").lower()
+    state = state_name(run.status.state)
     how = "has succeeded" if run.status.state == controller_v1.RUN_STATE_SUCCEEDED else f"was {state}"
     return FailedPrecondition(
         f"Run {run.run_id} {how} and cannot be {action}", reason="RUN_ENDED", metadata={"state": state}

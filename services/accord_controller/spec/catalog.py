@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from accord import plugins
 from accord.controller import v1 as controller_v1
 from accord_controller.settings import ControllerSettings
 from accord_controller.spec.files import REGISTRY
-from accord_runtime import plugins
 
 _SERVICE_OF = {"accord.engines": "rollout", "accord.scorers": "reward", "accord.algorithms": "trainer"}
 

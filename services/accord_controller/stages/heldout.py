@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from accord.controller import v1 as controller_v1
+from accord.names import stage_name
 from accord.preference import v1 as preference_v1
 from accord.reward import v1 as reward_v1
 from accord.types import v1 as types_v1
@@ -87,7 +88,7 @@ async def finish_stage(
 ) -> None:
     """Records a stage's part of the iteration's result, with its time and usage."""
     status = context.recorder.status
-    name = keys.stage_name(stage)
+    name = stage_name(stage)
     costs = await _add_costs(context, name, part)
     status.step = status.total_steps
     await context.recorder.record(
@@ -103,7 +104,7 @@ async def finish_iteration(
     """Records the last stage of an iteration, the iteration's result and, when promoted, its model: all at once."""
     recorder = context.recorder
     iteration = part.iteration
-    costs = await _add_costs(context, keys.stage_name(stage), part)
+    costs = await _add_costs(context, stage_name(stage), part)
     whole = context.iteration_so_far(iteration)
     whole.MergeFrom(part)
     whole.seconds = sum(whole.stage_seconds.values())
@@ -124,7 +125,7 @@ async def finish_iteration(
             metrics[field] = getattr(whole, field)
     await recorder.record_entries(
         [context.ledger.message_entry(keys.result_key(iteration, stage), part)],
-        NewEvent("stage_finished", keys.stage_name(stage), costs),
+        NewEvent("stage_finished", stage_name(stage), costs),
         NewEvent("iteration_finished", whole.gate_reason, metrics),
         model=model,
     )

@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord.preference import v1 as preference_v1
 from accord_preference import converters
-from accord_preference.context import Context, check_annotator, check_split, unknown
+from accord_preference.annotators import check_annotator
+from accord_preference.context import Context, not_found
 from accord_preference.datasets.weighting import Weighting
-from accord_preference.idempotency import content_of, once
-from accord_preference.paging import page_size, page_token, read_token
+from accord_preference.prompts import check_split
 from accord_preference.storage.store import PREFERENCES, RecordRow, SnapshotRow, Writer
+from accord_runtime.serving.paging import read_page
 
 # A message of an export ends with the record that takes it above this size.
 MESSAGE_BYTES = 2**19
@@ -64,10 +65,9 @@ class Snapshots:
             return preference_v1.CreateSnapshotResponse(snapshot=converters.snapshot(known))
 
         # What is hashed and what is kept must be one state, and others write meanwhile.
-        return await once(
-            self._context,
+        return await self._context.once.run(
             request.request_id,
-            content_of(request),
+            request,
             preference_v1.CreateSnapshotResponse,
             change,
             steady=True,
@@ -79,14 +79,12 @@ class Snapshots:
 
     async def page(self, request: preference_v1.ListSnapshotsRequest) -> preference_v1.ListSnapshotsResponse:
         """One page of snapshots, newest first."""
-        size = page_size(request.page_size, 100, 1000)
-        before = read_token(request.page_token, 0, "snapshots")
+        page = read_page(request, 0, "snapshots")
         async with self._context.store.reading() as tx:
-            found = await tx.list_snapshots(before, size + 1)
-        page = found[:size]
+            found = await tx.list_snapshots(page.after, page.size + 1)
+        rows, token = page.cut(found, lambda row: row.number)
         return preference_v1.ListSnapshotsResponse(
-            snapshots=[converters.snapshot(row) for row in page],
-            next_page_token=page_token(page[-1].number, "snapshots") if len(found) > size else "",
+            snapshots=[converters.snapshot(row) for row in rows], next_page_token=token
         )
 
     async def origins(
@@ -196,5 +194,5 @@ class Snapshots:
         async with self._context.store.reading() as tx:
             found = await tx.snapshot(digest)
         if found is None:
-            raise unknown("snapshot", digest, "digest")
+            raise not_found("snapshot", digest, "digest")
         return found

@@ -42,6 +42,13 @@ def array(*elements: str) -> str:
     return f"[{','.join(elements)}]"
 
 
+def members(**parts: str) -> str:
+    """The canonical JSON of an object, from that of its members; those that are "" are left out, and "" is an object
+    without any."""
+    kept = [f'"{name}":{part}' for name, part in sorted(parts.items()) if part]
+    return f"{{{','.join(kept)}}}" if kept else ""
+
+
 def conversation_json(conversation: types_v1.Conversation) -> str:
     """[[role, content], ...], oldest turn first."""
     return array(*[array(canonical_text(turn.role), canonical_text(turn.content)) for turn in conversation.messages])
@@ -72,13 +79,11 @@ def completion_id(prompt: str, text: str, origin: str | None, finish_reason: int
     return digest("completion", array(canonical_text(prompt), canonical_text(text), origin or "null", *ended))
 
 
-def feedback_id(
-    prompt: str, annotator: str, annotator_kind: int, judgement: str, task: str, more: dict[str, Any] | None = None
-) -> str:
-    """The id of a judgement: who, on what, which verdict (canonical JSON), for which task ("": none), and what else was
-    said (`more`: criteria, comment, what it corrects)."""
+def feedback_id(prompt: str, annotator: str, annotator_kind: int, judgement: str, task: str, more: str = "") -> str:
+    """The id of feedback: the digest of who judged what and how (canonical JSON), for which task ("": none), and what
+    else was said (`more`: canonical JSON of criteria, comment and what it corrects; "": nothing)."""
     who = (canonical_text(annotator), str(annotator_kind))
-    rest = (canonical_json(more),) if more else ()
+    rest = (more,) if more else ()
     return digest("feedback", array(canonical_text(prompt), *who, judgement, canonical_text(task), *rest))
 
 
@@ -105,16 +110,16 @@ def feedback_record_digest(
     judgement: str,
     source: str,
     late: bool,
-    more: dict[str, Any] | None = None,
+    more: str = "",
 ) -> str:
-    """The digest of a judgement (canonical JSON) as a record of a snapshot.
+    """The digest of feedback as a record of a snapshot. `judgement`, `more`: canonical JSON; the second of criteria and
+    comment, "" without any.
 
-    Times and tasks are left out, so that the same content has the same digest wherever and whenever it was stored
-    (`more`: criteria and comment, where there are any);
-    conversation, texts and origins are in it by the ids of prompt and completions, which are digests of them.
+    Times and tasks are left out, so that the same content has the same digest wherever and whenever it was stored.
+    Conversation, texts and origins are in it by the ids of prompt and completions, which are digests of them.
     """
     who = (canonical_text(annotator), str(annotator_kind))
-    rest = (canonical_json(more),) if more else ()
+    rest = (more,) if more else ()
     about = (canonical_text(prompt), str(split))
     said = (judgement, canonical_text(source), "true" if late else "false")
     return digest("record.feedback", array(*about, *who, *said, *rest))

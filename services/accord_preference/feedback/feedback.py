@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from accord.errors import FailedPrecondition, InvalidArgument, PermissionDenied
 from accord.preference import v1 as preference_v1
 from accord_preference import converters
-from accord_preference.context import Context, admit, check_annotator, judged_of, unknown
-from accord_preference.domain.judgement import read_criteria, read_judgement, read_text
-from accord_preference.feedback.feedback_record import Verdict, feedback_row
-from accord_preference.feedback.task_answers import answer, check_answers, check_criteria, put_out_of_force
-from accord_preference.idempotency import content_of, once
-from accord_preference.paging import page_size, page_token, read_token
-from accord_preference.storage.store import RETRACTED, FeedbackRow, History, PromptRow, Writer
+from accord_preference.annotators import admit, check_annotator
+from accord_preference.context import Context, not_found
+from accord_preference.domain.judgement import Judgement, read_criteria, read_judgement, read_text
+from accord_preference.feedback.feedback_record import feedback_row, identified
+from accord_preference.feedback.task_answers import answer, check_answers, check_criteria, supersede
+from accord_preference.prompts import find_judged
+from accord_preference.storage.store import RETRACTED, FeedbackRow, History, Writer
 from accord_preference.tasks.tasks import lease_message, new_lease, read_ttl
+from accord_runtime.serving.paging import read_page
 
 
 class Feedback:
@@ -29,16 +28,8 @@ class Feedback:
         message = request.feedback
         check_annotator(message.annotator, "feedback.annotator")
         judgement = read_judgement(message, "feedback.")
-        who = message.annotator
-        verdict = Verdict(
-            who.annotator_id,
-            who.kind,
-            judgement,
-            message.source,
-            criteria=read_criteria(message.criteria, "feedback.", judgement.fields),
-            comment=read_text(message.comment, "feedback.comment"),
-            supersedes=message.supersedes,
-        )
+        criteria = read_criteria(message.criteria, "feedback.", judgement.fields)
+        comment = read_text(message.comment, "feedback.comment")
         if message.supersedes and request.lease_id:
             raise InvalidArgument.at("lease_id", "is not needed to correct feedback; leave it out")
         if not message.supersedes and bool(message.task_id) != bool(request.lease_id):
@@ -48,19 +39,27 @@ class Feedback:
 
         async def change(tx: Writer) -> preference_v1.SubmitFeedbackResponse:
             now_us = self._context.now_us()
-            await admit(tx, who, now_us)
-            prompt, _ = await judged_of(tx, message.prompt_id, judgement.fields, "feedback.prompt_id")
+            await admit(tx, message.annotator, now_us)
+            prompt, _ = await find_judged(tx, message.prompt_id, judgement.fields, "feedback.prompt_id")
+            given = feedback_row(
+                judgement,
+                message.annotator,
+                prompt,
+                message.source,
+                now_us,
+                criteria=criteria,
+                comment=comment,
+                supersedes=message.supersedes,
+            )
             if message.supersedes:
-                stored = await _correct(tx, message, verdict, prompt, now_us)
+                stored = await _correct(tx, message, judgement, given)
             elif message.task_id:
-                stored = await answer(tx, request, verdict, prompt, now_us)
+                stored = await answer(tx, request, judgement, given)
             else:
-                stored = await _keep(tx, feedback_row(verdict, prompt, now_us))
+                stored = await _keep(tx, identified(given))
             return preference_v1.SubmitFeedbackResponse(feedback=converters.feedback(stored))
 
-        return await once(
-            self._context, request.request_id, content_of(request), preference_v1.SubmitFeedbackResponse, change
-        )
+        return await self._context.once.run(request.request_id, request, preference_v1.SubmitFeedbackResponse, change)
 
     async def retract(self, request: preference_v1.RetractFeedbackRequest) -> preference_v1.RetractFeedbackResponse:
         """Takes feedback back; its task is wanted again, and leased to its annotator where that is asked for."""
@@ -74,7 +73,7 @@ class Feedback:
                 raise _superseded(known, "feedback_id")
             task = await tx.task(known.task_id) if known.task_id else None
             if known.superseded_by is None:
-                await put_out_of_force(tx, known, RETRACTED)
+                await supersede(tx, known, RETRACTED)
                 if task is not None:
                     await tx.uncount_answer(task.task_id)
                     task = await tx.task(task.task_id)
@@ -88,26 +87,21 @@ class Feedback:
                 response.lease.CopyFrom(await lease_message(tx, lease, now_us))
             return response
 
-        return await once(
-            self._context, request.request_id, content_of(request), preference_v1.RetractFeedbackResponse, change
-        )
+        return await self._context.once.run(request.request_id, request, preference_v1.RetractFeedbackResponse, change)
 
     async def page(self, request: preference_v1.ListFeedbackRequest) -> preference_v1.ListFeedbackResponse:
         """One page of feedback, newest first, whatever became of it."""
-        size = page_size(request.page_size, 100, 1000)
         who = None
         if request.HasField("annotator"):
             check_annotator(request.annotator, "annotator")
             who = (request.annotator.annotator_id, int(request.annotator.kind))
         history = History(who, request.prompt_id, request.task_id, request.queue)
-        query = ("feedback", *vars(history).values())
-        before = read_token(request.page_token, 0, *query)
+        page = read_page(request, 0, "feedback", *vars(history).values())
         async with self._context.store.reading() as tx:
-            found = await tx.list_feedback(history, before, size + 1)
-        more = len(found) > size
+            found = await tx.list_feedback(history, page.after, page.size + 1)
+        rows, token = page.cut(found, lambda numbered: numbered[0])
         return preference_v1.ListFeedbackResponse(
-            feedback=[converters.feedback(row) for _, row in found[:size]],
-            next_page_token=page_token(found[size - 1][0], *query) if more else "",
+            feedback=[converters.feedback(row) for _, row in rows], next_page_token=token
         )
 
 
@@ -120,34 +114,34 @@ async def _keep(tx: Writer, row: FeedbackRow) -> FeedbackRow:
 
 
 async def _correct(
-    tx: Writer, message: preference_v1.Feedback, verdict: Verdict, prompt: PromptRow, now_us: int
+    tx: Writer, message: preference_v1.Feedback, judgement: Judgement, given: FeedbackRow
 ) -> FeedbackRow:
-    """Puts a judgement in the place of an earlier one of the same annotator."""
+    """Replaces an earlier judgement of the same annotator."""
     earlier = await _own(tx, message.supersedes, message.annotator, "feedback.supersedes")
-    if earlier.prompt_id != prompt.prompt_id:
+    if earlier.prompt_id != given.prompt_id:
         raise InvalidArgument.at("feedback.prompt_id", f"the corrected feedback is about prompt {earlier.prompt_id}")
     if message.task_id not in ("", earlier.task_id):
         raise InvalidArgument.at("feedback.task_id", "is not the task of the corrected feedback; leave it out")
     if earlier.task_id is not None:
         task = await tx.task(earlier.task_id)
         assert task is not None  # feedback names its task by a foreign key
-        check_answers(task, verdict.judgement)
-        check_criteria(task, verdict)
-    verdict = replace(
-        verdict,
-        task_id=earlier.task_id or "",
-        queue=earlier.queue,
-        late=earlier.late,
-        gold=earlier.gold,
-        elapsed_us=earlier.elapsed_us,
+        check_answers(task, judgement)
+        check_criteria(task, given)
+    row = identified(
+        given._replace(
+            task_id=earlier.task_id,
+            queue=earlier.queue,
+            late=earlier.late,
+            gold=earlier.gold,
+            elapsed_us=earlier.elapsed_us,
+        )
     )
-    row = feedback_row(verdict, prompt, now_us)
     if earlier.superseded_by == row.feedback_id:
         return await tx.feedback(row.feedback_id) or row
     if earlier.superseded_by is not None:
         raise _superseded(earlier, "feedback.supersedes")
-    # First the old one: of an annotator's answers to a task one is in force at any time.
-    await put_out_of_force(tx, earlier, row.feedback_id)
+    # The old one first: an annotator has at most one active answer to a task at any time.
+    await supersede(tx, earlier, row.feedback_id)
     return await _keep(tx, row)
 
 
@@ -155,7 +149,7 @@ async def _own(tx: Writer, feedback_id: str, annotator: preference_v1.Annotator,
     """An annotator's own feedback. NotFound; PermissionDenied for that of somebody else."""
     known = await tx.feedback(feedback_id)
     if known is None:
-        raise unknown("feedback", feedback_id, path)
+        raise not_found("feedback", feedback_id, path)
     if (known.annotator_id, known.annotator_kind) != (annotator.annotator_id, annotator.kind):
         raise PermissionDenied(
             f"{path}: {feedback_id} was not given by {annotator.annotator_id}; annotators change their own only",

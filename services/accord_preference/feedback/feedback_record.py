@@ -1,61 +1,69 @@
-"""A judgement with who gave it, and the row that it is stored as."""
+"""The row that feedback is stored as, and the digests by which it is known."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
-from accord_preference.domain import canonical
+from accord.preference import v1 as preference_v1
+from accord_preference.domain.canonical import (
+    canonical_json,
+    canonical_text,
+    feedback_id,
+    feedback_record_digest,
+    members,
+)
 from accord_preference.domain.judgement import Judgement
 from accord_preference.storage.store import FeedbackRow, PromptRow
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """A valid judgement and who gave it; `task_id` "" without a task. `criteria`: canonical ratings."""
-
-    annotator_id: str
-    annotator_kind: int
-    judgement: Judgement
-    source: str
-    task_id: str = ""
-    queue: str = ""
-    late: bool = False
-    gold: bool = False
-    elapsed_us: int | None = None
-    criteria: list[dict[str, Any]] = field(default_factory=list)
-    comment: str = ""
-    supersedes: str = ""
-
-
-def feedback_row(verdict: Verdict, prompt: PromptRow, now_us: int) -> FeedbackRow:
-    """The row to store, with its id and the digest under which snapshots know it."""
-    judgement = canonical.canonical_json(verdict.judgement.value)
-    who = (verdict.annotator_id, verdict.annotator_kind)
-    said = {"criteria": verdict.criteria, "comment": verdict.comment}
-    said = {name: kept for name, kept in said.items() if kept}
-    identity = said | ({"supersedes": verdict.supersedes} if verdict.supersedes else {})
+def feedback_row(
+    judgement: Judgement,
+    annotator: preference_v1.Annotator,
+    prompt: PromptRow,
+    source: str,
+    now_us: int,
+    *,
+    criteria: Sequence[dict[str, Any]] = (),
+    comment: str = "",
+    supersedes: str = "",
+) -> FeedbackRow:
+    """A valid judgement as it was given, outside any task; `identified` adds its digests. `criteria`: canonical ratings
+    (`read_criteria`); `supersedes`: "" unless it corrects other feedback."""
     return FeedbackRow(
-        feedback_id=canonical.feedback_id(prompt.prompt_id, *who, judgement, verdict.task_id, identity),
+        feedback_id="",
         prompt_id=prompt.prompt_id,
-        annotator_id=verdict.annotator_id,
-        annotator_kind=verdict.annotator_kind,
-        kind=verdict.judgement.kind,
-        judgement=judgement,
-        completion_ids=verdict.judgement.completion_ids,
-        task_id=verdict.task_id or None,
-        queue=verdict.queue,
-        source=verdict.source,
-        label=verdict.source or prompt.source,
+        annotator_id=annotator.annotator_id,
+        annotator_kind=annotator.kind,
+        kind=judgement.kind,
+        judgement=canonical_json(judgement.value),
+        completion_ids=judgement.completion_ids,
+        task_id=None,
+        queue="",
+        source=source,
+        label=source or prompt.source,
         created_us=now_us,
-        late=verdict.late,
+        late=False,
         split=prompt.split,
-        record_digest=canonical.feedback_record_digest(
-            prompt.prompt_id, prompt.split, *who, judgement, verdict.source, verdict.late, said
+        record_digest="",
+        comment=comment,
+        criteria=canonical_json(criteria) if criteria else "",
+        supersedes=supersedes or None,
+    )
+
+
+def identified(row: FeedbackRow) -> FeedbackRow:
+    """The row with its id and the digest under which snapshots know it; both follow from the rest of the row."""
+    who = (row.annotator_id, row.annotator_kind)
+    content = identity = ""
+    if row.criteria or row.comment or row.supersedes:  # most of millions of imported rows have none
+        comment = canonical_text(row.comment) if row.comment else ""
+        corrects = canonical_text(row.supersedes) if row.supersedes else ""
+        content = members(criteria=row.criteria, comment=comment)
+        identity = members(criteria=row.criteria, comment=comment, supersedes=corrects)
+    return row._replace(
+        feedback_id=feedback_id(row.prompt_id, *who, row.judgement, row.task_id or "", identity),
+        record_digest=feedback_record_digest(
+            row.prompt_id, row.split, *who, row.judgement, row.source, row.late, content
         ),
-        comment=verdict.comment,
-        criteria=canonical.canonical_json(verdict.criteria) if verdict.criteria else "",
-        supersedes=verdict.supersedes or None,
-        elapsed_us=verdict.elapsed_us,
-        gold=verdict.gold,
     )

@@ -16,10 +16,11 @@ from typing import IO
 from accord.errors import FieldViolation, InvalidArgument
 from accord.preference import v1 as preference_v1
 from accord_preference import converters
-from accord_preference.context import Context, check_annotator, check_size
+from accord_preference.annotators import check_annotator
+from accord_preference.context import Context
 from accord_preference.domain.judgement import read_criteria, read_judgement, read_text
-from accord_preference.feedback.feedback_record import Verdict, feedback_row
-from accord_preference.idempotency import once
+from accord_preference.feedback.feedback_record import feedback_row, identified
+from accord_preference.prompts import check_size
 from accord_preference.storage.store import CompletionRow, FeedbackRow, PromptRow, Writer
 
 SPOOL_BYTES = 16 * 2**20
@@ -50,7 +51,7 @@ class Imports:
                     await self._store(tx, chunk, total)
                 return total
 
-            return await once(self._context, request_id, content, preference_v1.ImportRecordsResponse, change)
+            return await self._context.once.run(request_id, content, preference_v1.ImportRecordsResponse, change)
 
     async def _receive(
         self, requests: AsyncIterator[preference_v1.ImportRecordsRequest], spool: IO[bytes]
@@ -107,15 +108,10 @@ class Imports:
             check_annotator(record.annotator, f"{path}annotator")
             judgement = read_judgement(record, path, resolve)
             who = record.annotator
-            verdict = Verdict(
-                who.annotator_id,
-                who.kind,
-                judgement,
-                record.source,
-                criteria=read_criteria(record.criteria, path, judgement.fields, resolve),
-                comment=read_text(record.comment, f"{path}comment"),
-            )
-            judged = feedback_row(verdict, prompt, now_us)
+            criteria = read_criteria(record.criteria, path, judgement.fields, resolve)
+            comment = read_text(record.comment, f"{path}comment")
+            given = feedback_row(judgement, who, prompt, record.source, now_us, criteria=criteria, comment=comment)
+            judged = identified(given)
         elif record.criteria:
             raise InvalidArgument.at(f"{path}criteria", "go beside a judgement, and this record has none")
         return prompt, list(answers.values()), judged

@@ -2,49 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from accord.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument
 from accord.preference import v1 as preference_v1
-from accord_preference.context import unknown
+from accord_preference.context import not_found
+from accord_preference.domain.canonical import read_json
 from accord_preference.domain.judgement import KIND_NAMES, Judgement
-from accord_preference.feedback.feedback_record import Verdict, feedback_row
-from accord_preference.storage.store import ANSWERED, FeedbackRow, LeaseRow, PromptRow, TaskRow, Writer
+from accord_preference.feedback.feedback_record import identified
+from accord_preference.storage.store import ANSWERED, FeedbackRow, LeaseRow, TaskRow, Writer
 from accord_preference.tasks.forms import criteria_of
 from accord_preference.tasks.tasks import find_lease
 
 
 async def answer(
-    tx: Writer, request: preference_v1.SubmitFeedbackRequest, verdict: Verdict, prompt: PromptRow, now_us: int
+    tx: Writer, request: preference_v1.SubmitFeedbackRequest, judgement: Judgement, given: FeedbackRow
 ) -> FeedbackRow:
-    """The answer to a leased task. After the lease's end, by this service's clock, it is kept and marked late."""
-    task, lease = await _leased(tx, request, verdict.judgement)
-    check_criteria(task, verdict)
+    """Stores the answer to a leased task. It is kept, and marked late, when the lease has ended by this service's
+    clock."""
+    task, lease = await _leased(tx, request, judgement)
+    check_criteria(task, given)
     before = await tx.answer(task.task_id, lease.annotator_id)
     taken_back = await tx.retracted(task.task_id, lease.annotator_id) if before is None else None
-    verdict = replace(
-        verdict,
-        task_id=task.task_id,
-        queue=task.queue,
-        late=lease.ended or lease.expire_us <= now_us,
-        gold=task.gold is not None,
-        # A clock that was set back has taken no time.
-        elapsed_us=max(0, now_us - lease.leased_us) if lease.leased_us else None,
-        supersedes=taken_back.feedback_id if taken_back is not None else before.supersedes or "" if before else "",
+    supersedes = before.supersedes if before is not None else taken_back.feedback_id if taken_back is not None else None
+    row = identified(
+        given._replace(
+            task_id=task.task_id,
+            queue=task.queue,
+            late=not lease.is_active(given.created_us),
+            gold=task.gold is not None,
+            # 0 when the clock was set back meanwhile.
+            elapsed_us=max(0, given.created_us - lease.leased_us) if lease.leased_us else None,
+            supersedes=supersedes,
+        )
     )
-    row = feedback_row(verdict, prompt, now_us)
     if before is not None:
         if before.feedback_id == row.feedback_id:
             return before
         raise AlreadyExists(
-            f"{lease.annotator_id} has answered task {task.task_id} already, and otherwise; the first is kept. To "
+            f"{lease.annotator_id} has already given another answer to task {task.task_id}; the first is kept. To "
             "correct it, name it in feedback.supersedes",
             reason="TASK_ANSWERED",
             metadata={"task_id": task.task_id, "feedback_id": before.feedback_id},
         )
     if lease.outcome == ANSWERED:
         raise FailedPrecondition(
-            "the answer given under this lease was taken back; lease the task again",
+            "the answer given under this lease was retracted; lease the task again",
             reason="LEASE_USED",
             metadata={"lease_id": lease.lease_id},
         )
@@ -52,15 +53,16 @@ async def answer(
     await tx.count_answer(task.task_id)
     await tx.add_feedback([row])
     if taken_back is not None:
-        await put_out_of_force(tx, taken_back, row.feedback_id, retracted=True)
+        await supersede(tx, taken_back, row.feedback_id, retracted=True)
     return row
 
 
-async def put_out_of_force(tx: Writer, row: FeedbackRow, by: str, *, retracted: bool = False) -> None:
-    """Takes feedback out of force. Aborted, so that the transaction runs again, where another was faster."""
+async def supersede(tx: Writer, row: FeedbackRow, by: str, *, retracted: bool = False) -> None:
+    """Notes that feedback is no longer active, as `Writer.supersede`. Aborted, so that the transaction runs again, when
+    another call was faster."""
     if not await tx.supersede(row.feedback_id, by, retracted=retracted):
         raise Aborted(
-            f"{row.feedback_id} was changed by another call meanwhile; repeat this one", reason="DATABASE_CONFLICT"
+            f"another call changed {row.feedback_id} at the same time; repeat this one", reason="DATABASE_CONFLICT"
         )
 
 
@@ -70,7 +72,7 @@ async def _leased(
     message = request.feedback
     task = await tx.task(message.task_id)
     if task is None:
-        raise unknown("task", message.task_id, "feedback.task_id")
+        raise not_found("task", message.task_id, "feedback.task_id")
     lease = await find_lease(tx, request.lease_id)
     # Leases of the first schema know no kind.
     same_kind = lease.annotator_kind in (0, message.annotator.kind)
@@ -88,7 +90,7 @@ async def _leased(
 
 
 def check_answers(task: TaskRow, judgement: Judgement) -> None:
-    """InvalidArgument where a judgement is of another kind than asked, or not of exactly the task's completions."""
+    """InvalidArgument when a judgement is of another kind than the task asks for, or not of exactly its completions."""
     name = KIND_NAMES[preference_v1.TaskKind.ValueType(task.kind)]
     if judgement.kind != task.kind:
         raise InvalidArgument.at("feedback.judgement", f"the task asks for a {name}")
@@ -100,11 +102,11 @@ def check_answers(task: TaskRow, judgement: Judgement) -> None:
             raise InvalidArgument.at(where, f"{one} is not in the task")
 
 
-def check_criteria(task: TaskRow, verdict: Verdict) -> None:
+def check_criteria(task: TaskRow, given: FeedbackRow) -> None:
     """InvalidArgument for a criterion that a task with criteria does not ask for."""
     asked = criteria_of(task)
-    for number, rating in enumerate(verdict.criteria):
-        if asked and rating["criterion"] not in asked:
+    for number, rating in enumerate(read_json(given.criteria) if asked and given.criteria else ()):
+        if rating["criterion"] not in asked:
             raise InvalidArgument.at(
                 f"feedback.criteria[{number}].criterion",
                 f"is {rating['criterion']!r}; the task asks for {', '.join(asked)}",

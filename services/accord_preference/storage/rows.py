@@ -105,6 +105,10 @@ class LeaseRow:
     leased_us: int = 0
     outcome: int = HELD
 
+    def is_active(self, now_us: int) -> bool:
+        """Whether the task is reserved at `now_us`; `conditions.is_active` is the same in SQL."""
+        return not self.ended and self.expire_us > now_us
+
 
 @dataclass(frozen=True)
 class AnnotatorRow:
@@ -193,15 +197,6 @@ class RecordRow(NamedTuple):
     prompt: PromptRow
     completions: tuple[CompletionRow, ...] = ()
     feedback: FeedbackRow | None = None
-
-
-@dataclass(frozen=True)
-class RequestRow:
-    """What was answered to a request_id: the digest of the request, and the serialised response."""
-
-    request_id: str
-    content: str
-    response: bytes
 
 
 @dataclass(frozen=True)

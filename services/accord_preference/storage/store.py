@@ -33,11 +33,11 @@ from accord_preference.storage.rows import (
     PromptRow,
     QueueCounts,
     RecordRow,
-    RequestRow,
     SnapshotRow,
     Stats,
     TaskRow,
 )
+from accord_runtime.serving.idempotency import KeptResponse
 
 __all__ = [
     "ANSWERED",
@@ -60,7 +60,6 @@ __all__ = [
     "RETRACTED",
     "Reader",
     "RecordRow",
-    "RequestRow",
     "SKIPPED",
     "SnapshotRow",
     "Stats",
@@ -195,7 +194,7 @@ class Reader(Protocol):
         """(record digest, split) of every record that matches, in canonical order: by record digest."""
         ...
 
-    async def request(self, request_id: str) -> RequestRow | None:
+    async def request(self, request_id: str) -> KeptResponse | None:
         """What was answered to this request_id, if anything."""
         ...
 
@@ -283,7 +282,7 @@ class Writer(Reader, Protocol):
         """Freezes the records that match now, in canonical order."""
         ...
 
-    async def remember(self, row: RequestRow, now_us: int) -> None:
+    async def remember(self, row: KeptResponse, now_us: int) -> None:
         """Keeps an answer for repeats of its request_id."""
         ...
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord.preference import v1 as preference_v1
 from accord_preference import converters
-from accord_preference.context import Context, unknown
+from accord_preference.context import Context, not_found
 from accord_preference.domain.judgement import read_text
-from accord_preference.idempotency import content_of, once
-from accord_preference.paging import page_size, page_token, read_token
 from accord_preference.storage.store import FLAGGED, FlagRow, Reader, TaskRow, Writer
 from accord_preference.tasks.tasks import find_lease
+from accord_runtime.serving.paging import read_page
 
 STATES = {
     preference_v1.TASK_RESOLUTION_REOPEN: preference_v1.TASK_STATE_OPEN,
@@ -44,20 +43,16 @@ class Flags:
                 await tx.set_task(task.task_id, preference_v1.TASK_STATE_FLAGGED)
             return preference_v1.FlagTaskResponse(task=converters.task(await self._task(tx, lease.task_id)))
 
-        return await once(
-            self._context, request.request_id, content_of(request), preference_v1.FlagTaskResponse, change
-        )
+        return await self._context.once.run(request.request_id, request, preference_v1.FlagTaskResponse, change)
 
     async def page(self, request: preference_v1.ListFlagsRequest) -> preference_v1.ListFlagsResponse:
         """One page of flags, newest first."""
-        size = page_size(request.page_size, 100, 1000)
-        before = read_token(request.page_token, 0, "flags", request.queue)
+        page = read_page(request, 0, "flags", request.queue)
         async with self._context.store.reading() as tx:
-            found = await tx.list_flags(request.queue, before, size + 1)
-        more = len(found) > size
+            found = await tx.list_flags(request.queue, page.after, page.size + 1)
+        rows, token = page.cut(found, lambda flagged: flagged[0].number)
         return preference_v1.ListFlagsResponse(
-            flags=[converters.flag(row, task) for row, task in found[:size]],
-            next_page_token=page_token(found[size - 1][0].number, "flags", request.queue) if more else "",
+            flags=[converters.flag(row, task) for row, task in rows], next_page_token=token
         )
 
     async def resolve(self, request: preference_v1.ResolveTaskRequest) -> preference_v1.ResolveTaskResponse:
@@ -79,12 +74,10 @@ class Flags:
             await tx.set_task(task.task_id, state)
             return preference_v1.ResolveTaskResponse(task=converters.whole_task(await self._task(tx, task.task_id)))
 
-        return await once(
-            self._context, request.request_id, content_of(request), preference_v1.ResolveTaskResponse, change
-        )
+        return await self._context.once.run(request.request_id, request, preference_v1.ResolveTaskResponse, change)
 
     async def _task(self, tx: Reader, task_id: str) -> TaskRow:
         task = await tx.task(task_id)
         if task is None:
-            raise unknown("task", task_id, "task_id")
+            raise not_found("task", task_id, "task_id")
         return task

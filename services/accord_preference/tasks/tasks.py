@@ -10,14 +10,13 @@ from dataclasses import replace
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord.preference import v1 as preference_v1
 from accord_preference import converters
-from accord_preference.context import Context, admit, check_annotator, judged_of, unknown
-from accord_preference.idempotency import content_of, once
+from accord_preference.annotators import admit, check_annotator
+from accord_preference.context import Context, not_found
+from accord_preference.prompts import find_judged
 from accord_preference.storage.store import SKIPPED, LeaseRow, Reader, TaskRow, Writer
 from accord_preference.tasks.forms import read_form, read_gold
 
 Timed = preference_v1.LeaseTaskRequest | preference_v1.RenewLeaseRequest | preference_v1.RetractFeedbackRequest
-# What GetQueue calls recent.
-RECENT_US = 600 * 1_000_000
 
 # How many completions a task of each kind may have.
 SIZES = {
@@ -43,14 +42,12 @@ class Tasks:
             for index, task in enumerate(request.tasks):
                 path = f"tasks[{index}]"
                 fields = {name: f"{path}.completion_ids[{place}]" for place, name in enumerate(task.completion_ids)}
-                await judged_of(tx, task.prompt_id, fields, f"{path}.prompt_id")
+                await find_judged(tx, task.prompt_id, fields, f"{path}.prompt_id")
                 new.append(_row(task, request.request_id, index))
             await tx.add_tasks(new)
             return preference_v1.CreateTasksResponse(tasks=[converters.whole_task(row) for row in new])
 
-        return await once(
-            self._context, request.request_id, content_of(request), preference_v1.CreateTasksResponse, change
-        )
+        return await self._context.once.run(request.request_id, request, preference_v1.CreateTasksResponse, change)
 
     async def lease(self, request: preference_v1.LeaseTaskRequest) -> preference_v1.LeaseTaskResponse:
         """Hands an open task to an annotator, or nothing when there is none for them."""
@@ -73,10 +70,9 @@ class Tasks:
                     return preference_v1.LeaseTaskResponse(lease=await lease_message(tx, lease, now_us))
             return preference_v1.LeaseTaskResponse()
 
-        return await once(
-            self._context,
+        return await self._context.once.run(
             request.request_id,
-            content_of(request),
+            request,
             preference_v1.LeaseTaskResponse,
             change,
             keep=lambda response: response.HasField("lease"),
@@ -89,7 +85,7 @@ class Tasks:
         async def change(tx: Writer) -> preference_v1.RenewLeaseResponse:
             now_us = self._context.now_us()
             lease = await find_lease(tx, request.lease_id)
-            if lease.ended or lease.expire_us <= now_us:
+            if not lease.is_active(now_us):
                 raise FailedPrecondition(
                     "the lease has ended; lease a task again, or submit what there is: it is kept and marked late",
                     reason="LEASE_ENDED",
@@ -99,9 +95,7 @@ class Tasks:
             await tx.renew_lease(lease.lease_id, renewed.expire_us)
             return preference_v1.RenewLeaseResponse(lease=await lease_message(tx, renewed, now_us))
 
-        return await once(
-            self._context, request.request_id, content_of(request), preference_v1.RenewLeaseResponse, change
-        )
+        return await self._context.once.run(request.request_id, request, preference_v1.RenewLeaseResponse, change)
 
     async def release(self, request: preference_v1.ReleaseTaskRequest) -> preference_v1.ReleaseTaskResponse:
         """Gives a task back; one whose lease has ended already is back."""
@@ -111,9 +105,7 @@ class Tasks:
             await tx.end_lease(request.lease_id, SKIPPED)
             return preference_v1.ReleaseTaskResponse()
 
-        return await once(
-            self._context, request.request_id, content_of(request), preference_v1.ReleaseTaskResponse, change
-        )
+        return await self._context.once.run(request.request_id, request, preference_v1.ReleaseTaskResponse, change)
 
     async def cancel(self, request: preference_v1.CancelTasksRequest) -> preference_v1.CancelTasksResponse:
         """Withdraws a queue's open tasks; their leases end, answers are kept."""
@@ -123,18 +115,7 @@ class Tasks:
         async def change(tx: Writer) -> preference_v1.CancelTasksResponse:
             return preference_v1.CancelTasksResponse(cancelled=await tx.cancel_tasks(request.queue))
 
-        return await once(
-            self._context, request.request_id, content_of(request), preference_v1.CancelTasksResponse, change
-        )
-
-    async def queue(self, request: preference_v1.GetQueueRequest) -> preference_v1.GetQueueResponse:
-        """How far a queue is; one that nobody used is empty."""
-        if not request.queue:
-            raise InvalidArgument.at("queue", "must be set")
-        now_us = self._context.now_us()
-        async with self._context.store.reading() as tx:
-            found = await tx.queue(request.queue, now_us, now_us - RECENT_US)
-        return preference_v1.GetQueueResponse(**vars(found))
+        return await self._context.once.run(request.request_id, request, preference_v1.CancelTasksResponse, change)
 
     def _order(self, request_id: str) -> tuple[bool, bool]:
         """Whether a gold task is looked for first, drawn from the request's own id: nobody can tell beforehand."""
@@ -158,7 +139,7 @@ async def find_lease(tx: Reader, lease_id: str) -> LeaseRow:
     """A lease. NotFound, LEASE_NOT_FOUND."""
     lease = await tx.lease(lease_id)
     if lease is None:
-        raise unknown("lease", lease_id, "lease_id")
+        raise not_found("lease", lease_id, "lease_id")
     return lease
 
 

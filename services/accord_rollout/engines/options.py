@@ -1,4 +1,4 @@
-"""Options of one engine: `engine_options` of the settings as that engine's own model, told apart by field."""
+"""Reads `engine_options` of the settings into the options model of one engine; errors name the field."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from accord_rollout.settings import RolloutSettings
 
 
 class EngineOptions(BaseModel):
-    """What an engine's options have in common: frozen, nothing unknown."""
+    """Base of an engine's options: frozen; unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,7 +29,7 @@ def read_options(kind: type[Options], settings: RolloutSettings) -> Options:
         ]
         known = ", ".join(sorted(kind.model_fields))
         raise InvalidArgument(
-            "; ".join(f"{one.field}: {one.description}" for one in found) + f"; {settings.engine} takes: {known}",
+            "; ".join(f"{one.field}: {one.description}" for one in found) + f"; {settings.engine} accepts: {known}",
             reason="BAD_ENGINE_OPTIONS",
             violations=found,
         ) from error

@@ -1,1 +1,1 @@
-"""A Generate request: checked, planned, admitted, answered."""
+"""Generate requests: validation, planning, admission, responses."""

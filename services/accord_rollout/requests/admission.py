@@ -1,4 +1,4 @@
-"""How much work is waiting, and the limit above which no more is taken."""
+"""Limits the samples that wait or are being generated."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from accord.errors import ResourceExhausted
 class Ticket:
     """The places that one request still holds."""
 
-    def __init__(self, backlog: Admission, samples: int) -> None:
-        self._backlog = backlog
+    def __init__(self, admission: Admission, samples: int) -> None:
+        self._admission = admission
         self.left = samples
 
     def done(self, samples: int = 1) -> None:
-        """Gives places back."""
+        """Releases places."""
         self.left -= samples
-        self._backlog.pending -= samples
+        self._admission.pending -= samples
 
 
 class Admission:
-    """Counts samples waiting and in work."""
+    """Counts the samples that wait or are being generated."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -30,14 +30,14 @@ class Admission:
 
     @contextmanager
     def admit(self, samples: int) -> Iterator[Ticket]:
-        """Holds places for `samples` during the block. ResourceExhausted/OVERLOADED when the queue is full.
+        """Holds places for `samples` during the block. ResourceExhausted/OVERLOADED if the queue is full.
 
-        A request larger than the limit is taken when nothing else waits: refused always, it could never be served.
+        A request larger than the limit is admitted when nothing else waits; otherwise it could never be served.
         """
         if self.pending and self.pending + samples > self._limit:
             raise ResourceExhausted(
-                f"{self.pending} samples are waiting and {samples} more would pass the limit of {self._limit}; "
-                "repeat later or send fewer at once",
+                f"{self.pending} samples are waiting and {samples} more would exceed the limit of {self._limit}; "
+                "retry later, or send fewer at once",
                 reason="OVERLOADED",
                 metadata={"pending_samples": str(self.pending), "limit": str(self._limit)},
             )

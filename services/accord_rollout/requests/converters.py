@@ -14,20 +14,22 @@ _FINISH = {Finish.STOP: types_v1.FINISH_REASON_STOP, Finish.LENGTH: types_v1.FIN
 
 
 @dataclass(frozen=True)
-class InForce:
-    """The weights that serve now, and what the engine says of the model that they are in."""
+class ActiveWeights:
+    """The weights that serve now, and the engine's description of their model."""
 
     weights: Weights
     model: ModelInfo
 
 
-def held_message(held: ResidentWeights) -> rollout_v1.HeldWeights:
-    """What the engine found in its memory."""
-    return rollout_v1.HeldWeights(digest=held.digest, checksum=held.checksum, probe_logprobs=held.probe_logprobs)
+def resident_weights_message(resident: ResidentWeights) -> rollout_v1.HeldWeights:
+    """The message of what the engine holds in memory."""
+    return rollout_v1.HeldWeights(
+        digest=resident.digest, checksum=resident.checksum, probe_logprobs=resident.probe_logprobs
+    )
 
 
 def failure_response(request_id: str, failed: Failed) -> rollout_v1.GenerateResponse:
-    """The message of a sample that could not be made."""
+    """The message of a sample that could not be generated."""
     failure = types_v1.Failure(reason=failed.reason, message=failed.message, retryable=failed.retryable)
     return rollout_v1.GenerateResponse(
         failure=rollout_v1.SampleFailure(request_id=request_id, index=failed.index, failure=failure)
@@ -38,28 +40,28 @@ def sample_response(
     request: rollout_v1.GenerateRequest,
     slot: Slot,
     prompt_token_ids: Sequence[int],
-    drawn: Completion,
+    completion: Completion,
     text: str,
     sampling: Sampling,
-    in_force: InForce,
+    active: ActiveWeights,
     engine: str,
 ) -> rollout_v1.GenerateResponse:
-    """The message of a finished sample: one segment for each span, else one of the weights in force."""
+    """The message of a finished sample: one segment per span, or one for the active weights."""
     prompt = request.prompts[slot.prompt_position]
     sample = types_v1.Sample(
         request_id=request.request_id,
         index=slot.index,
         prompt_id=prompt.prompt_id,
         prompt_token_ids=prompt_token_ids,
-        response_token_ids=drawn.response_token_ids,
-        logprobs=drawn.logprobs,
-        response_mask=[True] * len(drawn.response_token_ids),
+        response_token_ids=completion.response_token_ids,
+        logprobs=completion.logprobs,
+        response_mask=[True] * len(completion.response_token_ids),
         text=text,
-        finish_reason=_FINISH[drawn.finish],
+        finish_reason=_FINISH[completion.finish],
         seed=slot.seed,
         segments=[
             types_v1.Segment(start=span.start, version=span.weights.version, digest=span.weights.digest)
-            for span in drawn.spans or (WeightSpan(0, in_force.weights),)
+            for span in completion.spans or (WeightSpan(0, active.weights),)
         ],
         sampling=types_v1.SamplingParams(
             max_new_tokens=sampling.max_new_tokens,
@@ -67,7 +69,7 @@ def sample_response(
             top_p=sampling.top_p,
             top_k=sampling.top_k,
         ),
-        tokenizer_fingerprint=in_force.model.tokenizer_fingerprint,
+        tokenizer_fingerprint=active.model.tokenizer_fingerprint,
         prompt=prompt.conversation if prompt.HasField("conversation") else None,
         engine=engine,
     )

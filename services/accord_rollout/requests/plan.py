@@ -1,4 +1,4 @@
-"""A Generate request checked and laid out: which samples, with which seeds, drawn how."""
+"""Turns a Generate request into a plan: which samples, with which seeds, sampled how."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 from accord_rollout.engine import Sampling
 
-# Below this, logits divided by the temperature may overflow; who wants less wants 0.
+# Below this, logits divided by the temperature may overflow; use 0 instead.
 _LEAST_TEMPERATURE = 1e-3
 
 
 @dataclass(frozen=True)
 class Slot:
-    """One sample asked for: `index` = prompt_position * n + j."""
+    """One requested sample: `index` = prompt_position * n + j."""
 
     index: int
     prompt_position: int
@@ -26,7 +26,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a request asks for, defaults filled in."""
+    """What a request asks for, with defaults filled in."""
 
     slots: tuple[Slot, ...]
     sampling: Sampling
@@ -43,7 +43,7 @@ def make_plan(request: rollout_v1.GenerateRequest) -> Plan:
         if not 0 <= index < total:
             raise InvalidArgument.at("indices", f"{index} is not below {total} (prompts times n)")
     if len(set(indices)) != len(indices):
-        raise InvalidArgument.at("indices", "name each index once")
+        raise InvalidArgument.at("indices", "must not contain an index twice")
     for position in sorted({index // n for index in indices}):
         _check_input(request, position, request.prompts[position])
     slots = tuple(_slot(request, index, n) for index in sorted(indices))
@@ -51,7 +51,7 @@ def make_plan(request: rollout_v1.GenerateRequest) -> Plan:
 
 
 def prompt_seed(request_id: str, position: int) -> int:
-    """The seed of a prompt that brings none: 64 bits of SHA-256 over request_id and position."""
+    """The seed of a prompt that has none: 64 bits of SHA-256 over request_id and position."""
     return _hash64(b"accord/prompt\0" + request_id.encode() + b"\0" + position.to_bytes(8, "little"))
 
 
@@ -76,9 +76,7 @@ def _check_input(request: rollout_v1.GenerateRequest, position: int, prompt: rol
     if kind is None:
         raise InvalidArgument.at(f"prompts[{position}]", "must have a conversation or token_ids")
     if kind == "token_ids" and not request.tokenizer_fingerprint:
-        raise InvalidArgument.at(
-            "tokenizer_fingerprint", f"must be given, because prompts[{position}] comes as token_ids"
-        )
+        raise InvalidArgument.at("tokenizer_fingerprint", f"must be set, because prompts[{position}] has token_ids")
 
 
 def _sampling(params: types_v1.SamplingParams) -> Sampling:

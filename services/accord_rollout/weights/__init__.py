@@ -1,1 +1,1 @@
-"""The weights that an engine serves: fetched, verified, prepared, activated."""
+"""The weights that an engine serves: fetching, verification, preparation, activation."""

@@ -1,4 +1,4 @@
-"""Where weights come from: fetched by URI, whatever their format made into one complete, verified model folder."""
+"""Fetches weights by URI and makes one complete, verified model folder of them, whatever their format."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from accord_runtime.artifacts.transfer import Limits
 
 log = logging.getLogger(__name__)
 
-_KEPT = 2  # versions whose folders in the cache stay: the one in force, and the one before it
+_KEPT = 2  # versions whose folders stay in the cache: the active one and the one before it
 
 
-# Reads a complete model; the result puts it in force.
-Read = Callable[[Path], Coroutine[None, None, Activate]]
+# Reads a complete model; the result activates it.
+ReadModel = Callable[[Path], Coroutine[None, None, Activate]]
 
 
 @dataclass(frozen=True)
-class Found:
-    """A complete model on this machine's disk; `failed`: the sources that were tried before `uri`."""
+class FetchedWeights:
+    """A complete model on this machine's disk. `failed`: the sources that were tried before `uri`."""
 
     folder: Path
     digest: str
     uri: str
     failed: Sequence[rollout_v1.FailedSource] = ()
-    # What reads the model, begun before it was verified; None: nothing does.
+    # Reads the model; started before it was verified. None: not started.
     reading: asyncio.Task[Activate] | None = None
 
 
-class Sources:
-    """Fetches into `cache`, and remembers where versions lie that an adapter or a delta may be applied to."""
+class WeightFetcher:
+    """Fetches into `cache`, and remembers the folders that an adapter or a delta may be applied to."""
 
     formats = ("merged", "adapter", "delta")
 
@@ -50,29 +50,31 @@ class Sources:
 
     @property
     def schemes(self) -> list[str]:
-        """What a URI may begin with."""
+        """The supported URI schemes."""
         return store.schemes()
 
-    async def fetch(self, ref: types_v1.WeightsRef, early: Read | None = None) -> Found:
-        """The model that `ref` means. Errors as artifacts.fetch; FailedPrecondition/BASE_MISSING. A merged one is given
-        to `early` as soon as it is there; where it turns out to be another one, that is ended."""
+    async def fetch(self, ref: types_v1.WeightsRef, early: ReadModel | None = None) -> FetchedWeights:
+        """The model that `ref` names. Errors as artifacts.fetch; FailedPrecondition/BASE_MISSING. `early` reads a
+        merged model as soon as it is on disk, and is cancelled if its verification fails."""
         store.check_digest(ref.digest, "weights.digest")
         if ref.format not in ("", *self.formats):
             raise InvalidArgument.at(
-                "weights.format", f"unknown format {ref.format!r}; there is: {', '.join(self.formats)}"
+                "weights.format", f"unknown format {ref.format!r}; available: {', '.join(self.formats)}"
             )
         base = self._base(ref) if ref.format in ("adapter", "delta") else None
         shorter = ref.HasField("delta")
         if shorter and base is not None:
-            raise InvalidArgument.at("weights.delta", f"is a way to a whole model, and the format is {ref.format}")
+            raise InvalidArgument.at(
+                "weights.delta", f"must be empty for the format {ref.format}: a delta gives a whole model"
+            )
 
-        async def attempt(uri: str, limits: Limits) -> Found:
+        async def attempt(uri: str, limits: Limits) -> FetchedWeights:
             if shorter and uri == ref.delta.uri:
-                return Found(*await self._delta(ref, uri, limits, self._base(as_delta(ref))), uri)
+                return FetchedWeights(*await self._delta(ref, uri, limits, self._base(as_delta(ref))), uri)
             if base is None:
                 return await self._merged(ref, uri, limits, early)
             make = self._delta if ref.format == "delta" else self._adapter
-            return Found(*await make(ref, uri, limits, base), uri)
+            return FetchedWeights(*await make(ref, uri, limits, base), uri)
 
         uris = [*([ref.delta.uri] if shorter else []), ref.uri, *ref.fallback_uris]
         fetched = await store.first_of(uris, self._limits, attempt)
@@ -81,8 +83,8 @@ class Sources:
         return replace(fetched.result, failed=[_failed_message(one) for one in fetched.failed])
 
     def keep(self, weights: Weights, folder: Path) -> None:
-        """Remembers where weights lie that came into force; frees our copies of older ones but the first, which
-        adapters are applied to."""
+        """Remembers the folder of activated weights. Deletes our copies of older ones, except the first, which adapters
+        are applied to."""
         first = next(iter(self._activated), weights)
         if weights != first:
             self._activated.pop(weights, None)
@@ -92,7 +94,9 @@ class Sources:
             if path.parent == self._cache and path not in self._activated.values():
                 shutil.rmtree(path, ignore_errors=True)
 
-    async def _merged(self, ref: types_v1.WeightsRef, uri: str, limits: Limits, early: Read | None) -> Found:
+    async def _merged(
+        self, ref: types_v1.WeightsRef, uri: str, limits: Limits, early: ReadModel | None
+    ) -> FetchedWeights:
         folder = await store.transfer(uri, self._cache / ref.digest, limits)
         reading = asyncio.ensure_future(early(folder)) if early is not None else None
         try:
@@ -102,12 +106,12 @@ class Sources:
                 reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)
             raise
-        return Found(folder, ref.digest, uri, reading=reading)
+        return FetchedWeights(folder, ref.digest, uri, reading=reading)
 
     async def _delta(
         self, ref: types_v1.WeightsRef, uri: str, limits: Limits, base: tuple[Weights, Path]
     ) -> tuple[Path, str]:
-        """The base with the changed elements put in; `ref.digest` is that of the result."""
+        """The base with the delta applied; `ref.digest` is the digest of the result."""
         from accord_models.delta import apply_delta
 
         target = self._cache / ref.digest
@@ -119,7 +123,7 @@ class Sources:
     async def _adapter(
         self, ref: types_v1.WeightsRef, uri: str, limits: Limits, base: tuple[Weights, Path]
     ) -> tuple[Path, str]:
-        """The base with the adapter merged in; `ref.digest` is that of the adapter."""
+        """The base with the adapter merged in; `ref.digest` is the digest of the adapter."""
         from accord_models.adapter import merge_adapter
 
         copy = self._cache / f"{ref.digest}.adapter"
@@ -132,8 +136,8 @@ class Sources:
         if ref.merged_digest and digest != ref.merged_digest:
             shutil.rmtree(target, ignore_errors=True)
             raise FailedPrecondition(
-                f"the adapter at {uri} merges into {digest[:12]} here, its publisher says {ref.merged_digest[:12]}; "
-                "publish it merged",
+                f"the adapter at {uri} merges into {digest[:12]} here, but its publisher expects "
+                f"{ref.merged_digest[:12]}; publish it merged",
                 reason="DIGEST_MISMATCH",
                 metadata={"expected": ref.merged_digest, "found": digest, "uri": uri},
             )
@@ -148,7 +152,7 @@ class Sources:
         target: Path,
         limits: Limits,
     ) -> None:
-        """Fetches the change, applies it, and removes our copy of it."""
+        """Fetches the change, applies it, and deletes our copy of it."""
         try:
             change = await store.transfer(uri, copy, limits)
             await asyncio.to_thread(apply, base[1], change, target)
@@ -157,7 +161,7 @@ class Sources:
 
     def _base(self, ref: types_v1.WeightsRef) -> tuple[Weights, Path]:
         if not ref.base_digest and not ref.HasField("base_version"):
-            raise InvalidArgument.at("weights.base_version", f"says which model the {ref.format} is for: give it")
+            raise InvalidArgument.at("weights.base_version", f"must name the model that the {ref.format} is for")
         for weights, folder in reversed(self._activated.items()):
             same = weights.digest == ref.base_digest if ref.base_digest else weights.version == ref.base_version
             if same and folder.is_dir():
@@ -165,14 +169,14 @@ class Sources:
         known = ", ".join(str(weights.version) for weights in self._activated) or "none"
         raise FailedPrecondition(
             f"the {ref.format} is for version {ref.base_version} (digest {ref.base_digest[:12] or 'not given'}), which "
-            f"is not here (kept: {known}); update to it first, or publish merged",
+            f"this service does not have (it has: {known}). Update to that version first, or publish merged",
             reason="BASE_MISSING",
             metadata={"base_version": str(ref.base_version), "base_digest": ref.base_digest, "kept": known},
         )
 
 
 def as_delta(ref: types_v1.WeightsRef) -> types_v1.WeightsRef:
-    """The same weights, by their delta alone."""
+    """The same weights, referenced by their delta alone."""
     return types_v1.WeightsRef(
         uri=ref.delta.uri,
         version=ref.version,

@@ -1,4 +1,4 @@
-"""Which weights serve and which are ready to: prepared while others serve, activated in a pause, never unverified."""
+"""Prepares weights while others serve, activates them in a pause, and serves none that are not verified."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from accord.errors import AlreadyExists, DataLoss, FailedPrecondition, ResourceE
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 from accord_rollout.engine import Activate, Engine, ResidentWeights, Weights
-from accord_rollout.requests.converters import InForce, held_message
-from accord_rollout.weights.fetching import Read, Sources
+from accord_rollout.requests.converters import ActiveWeights, resident_weights_message
+from accord_rollout.weights.fetching import ReadModel, WeightFetcher
 from accord_rollout.weights.shared_lock import SharedLock
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Ready:
-    """Weights that the engine has read and only needs to be told to use."""
+class _Prepared:
+    """Weights that the engine has read and can activate at once."""
 
     ref: types_v1.WeightsRef
     folder: Path
@@ -32,37 +32,37 @@ class _Ready:
 
 
 class WeightManager:
-    """The weights of one engine. `in_force` is None before the first activation, and after one that failed."""
+    """The weights of one engine. `active` is None before the first activation, and after one that failed."""
 
-    def __init__(self, engine: Engine, gate: SharedLock, sources: Sources, *, max_prepared: int) -> None:
-        self.in_force: InForce | None = None
-        self.held = ResidentWeights()
+    def __init__(self, engine: Engine, lock: SharedLock, fetcher: WeightFetcher, *, max_prepared: int) -> None:
+        self.active: ActiveWeights | None = None
+        self.resident = ResidentWeights()
         self._engine = engine
-        self._gate = gate
-        self._sources = sources
+        self._lock = lock
+        self._fetcher = fetcher
         self._max_prepared = max_prepared
-        self._ready: dict[int, _Ready] = {}
-        self._look: asyncio.Future[ResidentWeights] | None = None
+        self._prepared: dict[int, _Prepared] = {}
+        self._check: asyncio.Future[ResidentWeights] | None = None
         self._preparing = asyncio.Lock()
         self._activating = asyncio.Lock()
 
     @property
     def prepared(self) -> list[rollout_v1.PreparedWeights]:
-        """What can be activated, oldest first."""
-        return [ready.message for ready in self._ready.values()]
+        """The versions that can be activated, oldest first."""
+        return [ready.message for ready in self._prepared.values()]
 
     async def prepare(self, ref: types_v1.WeightsRef) -> rollout_v1.PreparedWeights:
-        """Fetches, verifies and reads; on any error nothing has changed."""
+        """Fetches, verifies and reads; an error changes nothing."""
         async with self._preparing:
-            known = self._ready.get(ref.version)
+            known = self._prepared.get(ref.version)
             if known is None:
-                if len(self._ready) >= self._max_prepared:
+                if len(self._prepared) >= self._max_prepared:
                     raise ResourceExhausted(
-                        f"versions {', '.join(map(str, self._ready))} are prepared, and no more than "
-                        f"{self._max_prepared} are kept; activate or discard one",
+                        f"versions {', '.join(map(str, self._prepared))} are prepared, and at most "
+                        f"{self._max_prepared} may be; activate or discard one",
                         reason="TOO_MANY_PREPARED",
                     )
-                known = self._ready[ref.version] = await self._make_ready(ref)
+                known = self._prepared[ref.version] = await self._prepare(ref)
             elif known.ref.digest != ref.digest:
                 raise AlreadyExists(
                     f"version {ref.version} is prepared with digest {known.ref.digest[:12]}; discard it first",
@@ -72,27 +72,27 @@ class WeightManager:
             return known.message
 
     async def activate(self, version: int) -> rollout_v1.ActivateWeightsResponse:
-        """Puts a prepared version in force. FailedPrecondition/NOT_PREPARED."""
-        ready = self._ready.get(version)
+        """Activates a prepared version. FailedPrecondition/NOT_PREPARED."""
+        ready = self._prepared.get(version)
         if ready is None:
             raise FailedPrecondition(
                 f"version {version} is not prepared; call PrepareWeights first",
                 reason="NOT_PREPARED",
-                metadata={"wanted": str(version), "prepared": ", ".join(map(str, self._ready))},
+                metadata={"wanted": str(version), "prepared": ", ".join(map(str, self._prepared))},
             )
-        seconds = await self._put_in_force(ready)
+        seconds = await self._activate(ready)
         return rollout_v1.ActivateWeightsResponse(
             version=version,
             digest=ready.message.digest,
             activate_seconds=seconds,
-            held=held_message(self.held),
+            held=resident_weights_message(self.resident),
         )
 
     async def update(self, ref: types_v1.WeightsRef) -> rollout_v1.UpdateWeightsResponse:
-        """Both at once, past what is prepared."""
+        """Prepares and activates in one call, independent of prepared versions."""
         async with self._preparing:
-            ready = await self._make_ready(ref)
-        seconds = await self._put_in_force(ready)
+            ready = await self._prepare(ref)
+        seconds = await self._activate(ready)
         return rollout_v1.UpdateWeightsResponse(
             version=ref.version,
             digest=ready.message.digest,
@@ -100,54 +100,54 @@ class WeightManager:
             activate_seconds=seconds,
             uri=ready.message.uri,
             failed_sources=ready.message.failed_sources,
-            held=held_message(self.held),
+            held=resident_weights_message(self.resident),
         )
 
     async def install(self, folder: Path, version: int, digest: str) -> None:
-        """A folder of this machine that needs no fetching, its digest known."""
+        """Activates a folder on this machine that needs no fetching and whose digest is known."""
         ref = types_v1.WeightsRef(uri=folder.as_posix(), version=version, digest=digest)
         message = rollout_v1.PreparedWeights(version=version, digest=digest, uri=ref.uri)
-        await self._put_in_force(
-            _Ready(ref, folder, await self._engine.prepare(folder, Weights(version, digest)), message)
+        await self._activate(
+            _Prepared(ref, folder, await self._engine.prepare(folder, Weights(version, digest)), message)
         )
 
     def discard(self, version: int) -> None:
-        """Forgets a prepared version, if it is there."""
-        self._ready.pop(version, None)
+        """Forgets a version if it is prepared."""
+        self._prepared.pop(version, None)
 
-    def for_request(self, request: rollout_v1.GenerateRequest) -> InForce:
-        """The weights in force, when they are those that the request wants."""
-        in_force = self.in_force
-        if in_force is None:
-            raise FailedPrecondition("no weights yet: call UpdateWeights first", reason="NO_WEIGHTS")
-        version = in_force.weights.version
+    def for_request(self, request: rollout_v1.GenerateRequest) -> ActiveWeights:
+        """The active weights, if they are those that the request wants."""
+        active = self.active
+        if active is None:
+            raise FailedPrecondition("no weights yet; call UpdateWeights first", reason="NO_WEIGHTS")
+        version = active.weights.version
         exact = request.HasField("version") and request.version != version
         if exact or (request.HasField("min_version") and request.min_version > version):
             wanted = f"{request.version}" if exact else f"{request.min_version} or later"
             raise FailedPrecondition(
-                f"version {wanted} is not in force, {version} is; call UpdateWeights first",
+                f"version {wanted} is not active, {version} is; call UpdateWeights first",
                 reason="VERSION_MISMATCH",
                 metadata={"wanted": wanted, "in_force": str(version)},
             )
-        fingerprint = in_force.model.tokenizer_fingerprint
+        fingerprint = active.model.tokenizer_fingerprint
         if request.tokenizer_fingerprint and request.tokenizer_fingerprint != fingerprint:
             raise FailedPrecondition(
-                "the caller's tokenizer is not the model's; use the tokenizer of the weights in force",
+                "the caller's tokenizer is not the model's; use the tokenizer of the active weights",
                 reason="TOKENIZER_MISMATCH",
                 metadata={"wanted": request.tokenizer_fingerprint, "in_force": fingerprint},
             )
-        return in_force
+        return active
 
-    async def looked(self) -> None:
-        """Until what the engine holds has been looked at. DataLoss/HELD_WEIGHTS_DIFFER."""
-        if self._look is not None:
-            await asyncio.shield(self._look)
+    async def until_checked(self) -> None:
+        """Waits until the resident weights have been checked. DataLoss/HELD_WEIGHTS_DIFFER."""
+        if self._check is not None:
+            await asyncio.shield(self._check)
 
-    async def _make_ready(self, ref: types_v1.WeightsRef) -> _Ready:
+    async def _prepare(self, ref: types_v1.WeightsRef) -> _Prepared:
         start = time.perf_counter()
-        # Hashing and reading take about as long: where the engine can, it reads what is still being verified.
-        early = self._read_early(ref) if getattr(self._engine, "reads_aside", False) else None
-        found = await self._sources.fetch(ref, early)
+        # Hashing and reading take about as long: an engine that can reads while the folder is still being verified.
+        early = self._read_early(ref) if getattr(self._engine, "can_prepare_unverified", False) else None
+        found = await self._fetcher.fetch(ref, early)
         activate = await (found.reading or self._engine.prepare(found.folder, Weights(ref.version, found.digest)))
         now = Timestamp()
         now.GetCurrentTime()
@@ -159,40 +159,40 @@ class WeightManager:
             prepare_seconds=time.perf_counter() - start,
             prepare_time=now,
         )
-        return _Ready(ref, found.folder, activate, message)
+        return _Prepared(ref, found.folder, activate, message)
 
-    def _read_early(self, ref: types_v1.WeightsRef) -> Read:
+    def _read_early(self, ref: types_v1.WeightsRef) -> ReadModel:
         return lambda folder: self._engine.prepare(folder, Weights(ref.version, ref.digest))
 
-    async def _put_in_force(self, ready: _Ready) -> float:
-        """The seconds in which no token was made. Activation over, the engine goes on at once; what it holds is looked
-        at meanwhile, and until then no sample leaves."""
+    async def _activate(self, ready: _Prepared) -> float:
+        """Returns the seconds in which no token was generated. The engine continues as soon as it has switched; no
+        sample leaves until the resident weights have been checked."""
         weights = Weights(ready.ref.version, ready.message.digest)
         async with self._activating:
-            # Also where the engine updates in flight: requests that name a version are in the gate and finish first.
-            async with self._gate.exclusive():
+            # Also if the engine updates in flight: requests that name a version hold the lock and finish first.
+            async with self._lock.exclusive():
                 start = time.perf_counter()
-                self._ready.pop(weights.version, None)
+                self._prepared.pop(weights.version, None)
                 try:
-                    self.in_force = InForce(weights, await ready.activate())
+                    self.active = ActiveWeights(weights, await ready.activate())
                 except BaseException:
-                    self.in_force = None
-                    log.error("version %d could not be activated; no weights are in force now", weights.version)
+                    self.active = None
+                    log.error("version %d could not be activated; no weights are active now", weights.version)
                     raise
-                self._look = asyncio.ensure_future(self._look_at(weights))
+                self._check = asyncio.ensure_future(self._check_resident(weights))
                 seconds = time.perf_counter() - start
-            self._sources.keep(weights, ready.folder)
-            self.held = await asyncio.shield(self._look)
+            self._fetcher.keep(weights, ready.folder)
+            self.resident = await asyncio.shield(self._check)
             return seconds
 
-    async def _look_at(self, weights: Weights) -> ResidentWeights:
-        held = await self._engine.held()
-        if held.digest in ("", weights.digest):
-            return held
-        self.in_force = None
+    async def _check_resident(self, weights: Weights) -> ResidentWeights:
+        resident = await self._engine.resident_weights()
+        if resident.digest in ("", weights.digest):
+            return resident
+        self.active = None
         raise DataLoss(
-            f"the engine holds other weights than version {weights.version}: digest {held.digest[:12]}, expected "
+            f"the engine holds other weights than version {weights.version}: digest {resident.digest[:12]}, expected "
             f"{weights.digest[:12]}; nothing is served until another update succeeds",
             reason="HELD_WEIGHTS_DIFFER",
-            metadata={"expected": weights.digest, "found": held.digest},
+            metadata={"expected": weights.digest, "found": resident.digest},
         )

@@ -1,4 +1,4 @@
-"""First come, first served: requests share the engine up to a limit, a change of weights has it alone."""
+"""A fair shared/exclusive lock: requests share the engine up to a limit, a weight update holds it alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 
 class SharedLock:
-    """A fair shared/exclusive lock: whoever comes after a waiting writer waits behind it, so updates never starve."""
+    """First come, first served: a request that arrives after a waiting update waits behind it, so none starves."""
 
     def __init__(self, shared_limit: int) -> None:
         self._limit = shared_limit
@@ -28,7 +28,7 @@ class SharedLock:
 
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[None]:
-        """Holds the gate alone."""
+        """Holds the lock exclusively."""
         await self._enter(exclusive=True)
         try:
             yield

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 
+from accord import plugins
 from accord.artifact import v1 as artifact_v1
 from accord.digest import file_digest, weights_digest
 from accord.errors import AccordError, FailedPrecondition, InvalidArgument, NotFound
 from accord.types import v1 as types_v1
-from accord_runtime import plugins
 from accord_runtime.artifacts.paths import inside
 from accord_runtime.artifacts.transfer import Limits, Progress, within
 from accord_runtime.artifacts.transports.file import local_path as local_path

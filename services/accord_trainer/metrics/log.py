@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from accord import plugins
 from accord.trainer import v1 as trainer_v1
-from accord_runtime import plugins
 from accord_trainer.metrics.writer import GROUP, MetricsWriter
 
 log = logging.getLogger(__name__)

@@ -18,12 +18,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from accord.errors import InvalidArgument
 from accord.trainer import v1 as trainer_v1
 from accord_models.loading import pooling_of, reward_head
+from accord_models.reward_head import has_bare_head, head_tokens, pool
 from accord_models.tokenizer import after_cut, answer_start, keep_end, pair_inputs, render_response
 from accord_trainer.distributed.rounds import rounds
 from accord_trainer.distributed.world import Passes, World, passing, straight
 from accord_trainer.model.capabilities import can_share
 from accord_trainer.model.flops import Costs
-from accord_trainer.model.logprobs import autocast, response_states
+from accord_trainer.model.logprobs import autocast
 from accord_trainer.model.packing import Row, buckets, collate
 from accord_trainer.model.trunk import Trunk
 
@@ -81,8 +82,7 @@ class Scorer:
         self.compute_dtype = compute_dtype
         self.head = reward_head(model)
         self.members = self.head.out_features
-        # A causal trunk with a bare head: the score is the head's output at the last token.
-        self.causal = getattr(model, "score", None) is self.head
+        self.causal = has_bare_head(model)
         self.share = share and self.causal and can_share(trunk, self.pad)
         self.pooling = pooling_of(model.config)
         if self.pooling == "mean" and not self.causal:
@@ -111,16 +111,13 @@ class Scorer:
         with autocast(self.compute_dtype, device.type):
             if self.causal:
                 hidden_WTD = self.trunk.hidden(packed)
-                if self.pooling == "mean":
-                    pooled_ND = self._mean_states(hidden_WTD, answers)
-                else:
-                    _, pooled_ND = response_states(hidden_WTD, packed)
+                pooled_ND = pool(hidden_WTD, self._tokens_read(answers, hidden_WTD.shape[1]))
             else:
                 inputs = {"attention_mask": packed.attention, **pair_inputs(self.tokenizer, packed.tokens_WT)}
                 scores_NM = self.model(input_ids=packed.tokens_WT, **inputs).logits
         if self.causal:
             # Not in bfloat16: differences of scores are what counts.
-            scores_NM = self.head(pooled_ND.float())
+            scores_NM = self.head(pooled_ND)
         return list(scores_NM.float().cpu().t().split([len(one.rest) for one in answers], dim=1))
 
     def states(self, answers: Sequence[Answers]) -> list[Tensor]:
@@ -133,27 +130,22 @@ class Scorer:
             hook.remove()
         return list(read[-1].detach().float().cpu().split([len(one.rest) for one in answers]))  # type: ignore[no-untyped-call]
 
-    def _mean_states(self, hidden_WTD: Tensor, answers: Sequence[Answers]) -> Tensor:
-        """The mean state over each answer's tokens, (N, D), all answers in turn."""
-        width = hidden_WTD.shape[1]
-        places: list[list[int]] = []
-        number = 0
+    def _tokens_read(self, answers: Sequence[Answers], width: int) -> list[list[int]]:
+        """For each answer, all in turn, the places in the packed rows, flattened, that the head reads."""
+        tokens: list[list[int]] = []
+        row = 0
         for one in answers:
-            offset = 0
-            for rest, start in zip(one.rest, one.starts, strict=True):
-                row = number * width
-                common = len(one.common)
-                shared = range(row + start, row + common)
-                own = range(row + common + offset + max(start - common, 0), row + common + offset + len(rest))
-                places.append([*shared, *own])
+            common, earlier = len(one.common), 0
+            for rest, start in zip(one.rest, one.starts or (0,) * len(one.rest), strict=True):
+                read = head_tokens(self.pooling, start, common + len(rest))
+                # The common tokens are there once; each answer's rest follows those of the answers before it.
+                tokens.append([row * width + at + (earlier if at >= common else 0) for at in read])
                 if self.share:
-                    offset += len(rest)
+                    earlier += len(rest)
                 else:
-                    number += 1
-            number += self.share
-        chosen = torch.tensor([place for each in places for place in each], device=hidden_WTD.device)
-        states_ND = hidden_WTD.flatten(0, 1).index_select(0, chosen).float()
-        return torch.stack([each.mean(0) for each in states_ND.split([len(each) for each in places])])  # type: ignore[no-untyped-call]
+                    row += 1
+            row += self.share
+        return tokens
 
 
 class Gathered:

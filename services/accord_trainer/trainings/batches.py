@@ -8,10 +8,10 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError, Message
 
+from accord import atomic
 from accord.digest import content_digest
 from accord.errors import DataLoss, InvalidArgument, NotFound
 from accord.trainer import v1 as trainer_v1
-from accord_runtime import atomic
 from accord_trainer.algorithm import Experience
 
 

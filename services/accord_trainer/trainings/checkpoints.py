@@ -17,8 +17,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from accord import atomic
 from accord.errors import Aborted, DataLoss
-from accord_runtime import atomic
 from accord_trainer.algorithm import AlgorithmState
 from accord_trainer.distributed.sharded_safetensors import is_spread, read_shards, write_shards
 from accord_trainer.distributed.world import Alone, World, all_or_none, leads

@@ -9,9 +9,9 @@ from typing import Any
 
 from google.protobuf.json_format import MessageToDict, ParseDict
 
+from accord import atomic
 from accord.errors import AlreadyExists, DataLoss
 from accord.trainer import v1 as trainer_v1
-from accord_runtime import atomic
 from accord_trainer.algorithm import Kind
 from accord_trainer.trainings.verification import Facts
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from accord import atomic
 from accord.digest import weights_digest
 from accord.errors import Internal, InvalidArgument
 from accord.types import v1 as types_v1
@@ -14,7 +15,6 @@ from accord_models.delta import find_delta
 from accord_models.loading import torch_dtype
 from accord_models.publishing import save_model
 from accord_models.streaming import save_streamed
-from accord_runtime import atomic
 from accord_trainer.algorithm import Algorithm
 from accord_trainer.distributed.sharded_safetensors import is_spread
 from accord_trainer.distributed.world import Alone, World, all_or_none, leads

@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
+from accord import plugins
 from accord.errors import AlreadyExists, InvalidArgument, NotFound
 from accord.trainer import v1 as trainer_v1
 from accord.types import v1 as types_v1
 from accord_models.precision import compute_threads, resolve_dtype
-from accord_runtime import plugins
 from accord_trainer.distributed.executor import Command, Executor
 from accord_trainer.options import parse_options
 from accord_trainer.trainings.batches import BatchStore

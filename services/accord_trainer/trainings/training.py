@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
+from accord import plugins
 from accord.errors import FailedPrecondition, Internal
 from accord.trainer import v1 as trainer_v1
 from accord.types import v1 as types_v1
 from accord_models.tokenizer import fingerprint
-from accord_runtime import plugins
 from accord_trainer.algorithm import Algorithm, Experience, Start, StepContext
 from accord_trainer.distributed.executor import Command, Executor, batch_message
 from accord_trainer.model.flops import Speed

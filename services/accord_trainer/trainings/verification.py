@@ -6,12 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from accord.conversations import ROLES
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord.trainer import v1 as trainer_v1
 from accord.types import v1 as types_v1
 from accord_trainer.algorithm import Kind
-
-ROLES = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True)

@@ -1,48 +1,32 @@
-"""What a check is, and what came of it."""
+"""What a check is, and its outcome."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from accord.conformance.target import Target
-
-
-class Unmet(Exception):
-    """The engine does not do what the contract demands; the message says what it did."""
-
-
-class NotApplicable(Exception):
-    """It cannot be told of this engine, or not with what was given; the message says why."""
-
-
-class Verdict(StrEnum):
-    """`unmet` is the only one that fails the suite."""
-
-    met = "met"
-    unmet = "unmet"
-    skipped = "skipped"
+from accord.conformance.target import Target
+from accord.conformance.verdict import Verdict
 
 
 @dataclass(frozen=True)
 class Check:
-    """One demand of the contract. `run` returns where it is met, else raises Unmet or NotApplicable.
+    """One demand of the contract. `run` returns if it is met, else raises Unmet or NotApplicable.
 
-    `when`: "swap" where an engine must also meet it before an active run is shifted to it."""
+    `acceptance`: a replica must pass it before it serves a run. Not among these is what keeps the engine busy for
+    minutes (overload, deadlines), what needs a second model, and what the steps of a run show anyway.
+    """
 
     name: str
     demands: str
     fix: str
     run: Callable[[Target], Awaitable[None]]
-    when: str = ""
+    acceptance: bool
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a check: `detail` is empty where it was met."""
+    """The outcome of a check; `detail` is empty if it was met."""
 
     check: Check
     verdict: Verdict
@@ -53,18 +37,14 @@ class Outcome:
 CHECKS: list[Check] = []
 
 
-def check(*, demands: str, fix: str, when: str = "") -> Callable[[Callable[[Target], Awaitable[None]]], Check]:
-    """Makes a function the check of its name, dashes for underscores, and adds it to CHECKS."""
+def check(
+    *, demands: str, fix: str, acceptance: bool = False
+) -> Callable[[Callable[[Target], Awaitable[None]]], Check]:
+    """Makes a function the check of its name, with dashes for underscores, and adds it to CHECKS."""
 
     def add(run: Callable[[Target], Awaitable[None]]) -> Check:
-        made = Check(run.__name__.replace("_", "-"), demands, fix, run, when)
+        made = Check(run.__name__.replace("_", "-"), demands, fix, run, acceptance)
         CHECKS.append(made)
         return made
 
     return add
-
-
-def demand(condition: object, otherwise: str) -> None:
-    """Unmet, unless the condition holds."""
-    if not condition:
-        raise Unmet(otherwise)

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from accord.channel import open_channel
 from accord.conformance import checks as checks  # fills CHECKS
-from accord.conformance.check import CHECKS, Check, NotApplicable, Outcome, Unmet, Verdict
+from accord.conformance.check import CHECKS, Check, Outcome
 from accord.conformance.checks.sharing import take_lease
 from accord.conformance.target import Reference, Target
+from accord.conformance.verdict import NotApplicable, Unmet, Verdict
 from accord.errors import AccordError, InvalidArgument
 from accord.rollout import v1 as rollout_v1
 
@@ -25,6 +26,11 @@ def chosen(patterns: Sequence[str] = ()) -> list[Check]:
         names = ", ".join(one.name for one in CHECKS)
         raise InvalidArgument.at("only", f"no check is named {', '.join(patterns)}; there is: {names}")
     return found
+
+
+def acceptance() -> list[str]:
+    """The names of the checks that a replica must pass before it serves a run."""
+    return [one.name for one in CHECKS if one.acceptance]
 
 
 async def conformance(

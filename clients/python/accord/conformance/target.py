@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from accord.conformance.check import NotApplicable, Unmet, demand
+from accord.conformance.verdict import NotApplicable, Unmet, demand
 from accord.conversations import conversation
 from accord.digest import weights_digest
 from accord.errors import AccordError, InvalidArgument, Unimplemented

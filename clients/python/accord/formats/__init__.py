@@ -16,7 +16,7 @@ assistant message. In pairs the prompt may be left out where both answers begin 
 prompts).
 """
 
-from accord.formats.layouts.layout import LAYOUTS as LAYOUTS
+from accord.formats.layouts.layout import layout_names as layout_names
 from accord.formats.layouts.layout import layout_of as layout_of
 from accord.formats.reading import Form as Form
 from accord.formats.reading import ParsedFile as ParsedFile
@@ -25,4 +25,4 @@ from accord.formats.writing import from_record as from_record
 from accord.formats.writing import to_line as to_line
 from accord.formats.writing import write as write
 
-__all__ = ["LAYOUTS", "Form", "ParsedFile", "from_record", "layout_of", "read", "to_line", "write"]
+__all__ = ["Form", "ParsedFile", "from_record", "layout_names", "layout_of", "read", "to_line", "write"]

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from accord import atomic
 from accord.errors import InvalidArgument
 from accord.formats import dialogue
-from accord.formats.reading import KINDS
+from accord.names import enum_name
 from accord.preference import v1 as preference_v1
 from accord.types import v1 as types_v1
 
 Style = Literal["text", "conversational"]
-_KIND_NAMES = {value: name for name, value in KINDS.items()}
 
 
 def from_record(record: preference_v1.Record) -> preference_v1.ImportRecord:
@@ -93,7 +90,7 @@ def line_of(record: preference_v1.ImportRecord, *, style: Style = "text") -> dic
         line["truncated"] = cut_off
     if which is not None:
         line["annotator"] = record.annotator.annotator_id
-        line["annotator_kind"] = _KIND_NAMES[record.annotator.kind]
+        line["annotator_kind"] = enum_name(preference_v1.AnnotatorKind, record.annotator.kind)
         if record.comment:
             line["comment"] = record.comment
         if record.criteria:
@@ -118,25 +115,9 @@ def write(path: str | Path, records: Iterable[preference_v1.ImportRecord], *, st
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Writes a file of these lines, whole or not at all."""
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
+    with atomic.file(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
         for line in lines:
             file.write(line + "\n")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[str]:
-    """The name of a file that takes the place of `path` when the block ends well, and is gone when it does not."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        yield temporary
-        os.fsync(handle)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    finally:
-        os.close(handle)
 
 
 def _prompt(prompt: types_v1.Conversation, style: Style) -> Any:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from accord.controller import v1 as controller_v1
+from accord.names import stage_name
 from accord.report.model import Dispatch
-from accord.report.names import stage_name
 
 _TAKEN = (controller_v1.SWAP_STATE_SHIFTED, controller_v1.SWAP_STATE_DONE)
 

@@ -12,9 +12,9 @@ import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from accord.names import stage_title
 from accord.report import series
 from accord.report.model import Iteration, Report
-from accord.report.names import stage_title
 from accord.report.text import duration, stage_order
 
 # Okabe and Ito's palette: told apart by colour-blind readers, on white and on black.

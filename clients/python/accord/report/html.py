@@ -7,9 +7,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from accord.names import stage_title
 from accord.report.figures import figures
 from accord.report.model import Report
-from accord.report.names import stage_title
 from accord.report.text import drawn_by, duration, number, percent, signed, stage_order
 
 

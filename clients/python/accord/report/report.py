@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from accord.controller import v1 as controller_v1
+from accord.names import stage_name, state_name
 from accord.report.engines import drawings
 from accord.report.model import Answer, Iteration, Report, Step, Used
-from accord.report.names import stage_name, state_name
 
 
 def build_report(run: controller_v1.Run, events: Iterable[controller_v1.RunEvent] = ()) -> Report:

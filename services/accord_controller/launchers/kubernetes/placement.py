@@ -1,5 +1,5 @@
-"""What a Run says of its pods, put into what is made of templates: resources, nodes, priority, a queue, and trainers of
-several pods. Pure functions: dicts and messages in, dicts out."""
+"""The placement of a Run, applied to its workloads: resources, nodes, priority, a queue, and trainers of several pods.
+Pure functions: dicts and messages in, dicts out."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 from google.protobuf import json_format
 
 from accord.controller import v1 as controller_v1
-from accord_controller.launchers.kubernetes.cluster import Object
+from accord_controller.cluster import Object
 
 KUEUE = "kueue.x-k8s.io"
 QUEUE = f"{KUEUE}/queue-name"
 RENDEZVOUS_PORT = 29500
-# Each pod is a node of torchrun, by its number in the StatefulSet: rank 0, which serves, is pod 0. A rank that is lost
-# ends all; the pods' containers are started again and meet anew.
+# Each pod is a node of torchrun, numbered by the StatefulSet; rank 0, which serves, is pod 0. When a rank is lost, all
+# ranks end; the containers are restarted and rendezvous again.
 _TORCHRUN = (
     "exec python -m torch.distributed.run --nnodes {ranks} --nproc-per-node 1 --node-rank ${{HOSTNAME##*-}} "
     '--master-addr {first} --master-port {port} -m accord_trainer "$@"'
@@ -24,21 +24,21 @@ _TORCHRUN = (
 
 
 def of_run(run: Object | None) -> controller_v1.PlacementSpec:
-    """What the custom resource says; nothing for a run that is none."""
-    said = run["spec"].get("placement", {}) if run is not None else {}
-    return json_format.ParseDict(said, controller_v1.PlacementSpec(), ignore_unknown_fields=True)
+    """The placement of the custom resource; empty for a run without one."""
+    given = run["spec"].get("placement", {}) if run is not None else {}
+    return json_format.ParseDict(given, controller_v1.PlacementSpec(), ignore_unknown_fields=True)
 
 
 def ranks_of(placement: controller_v1.PlacementSpec, service: str) -> int:
-    """Pods that compute the service together."""
+    """How many pods form one service."""
     return max(1, placement.trainer_ranks) if service == "trainer" else 1
 
 
 def placed(workload: Object, placement: controller_v1.PlacementSpec, service: str, *, kueue: bool) -> Object:
-    """The workload with what the Run says of it. `kueue`: whether the cluster has Kueue."""
-    made = deepcopy(workload)
+    """The workload with the Run's placement applied. `kueue`: whether the cluster has Kueue."""
+    body = deepcopy(workload)
     wanted: controller_v1.ServicePlacement = getattr(placement, service)
-    pod = made["spec"]["template"]["spec"]
+    pod = body["spec"]["template"]["spec"]
     if wanted.node_selector:
         pod["nodeSelector"] = {**pod.get("nodeSelector", {}), **wanted.node_selector}
     if wanted.tolerations:
@@ -50,17 +50,17 @@ def placed(workload: Object, placement: controller_v1.PlacementSpec, service: st
         for kind in ("requests", "limits"):
             resources[kind] = {**resources.get(kind, {}), **wanted.resources}
     if placement.queue and kueue:
-        made["metadata"]["labels"][QUEUE] = placement.queue
+        body["metadata"]["labels"][QUEUE] = placement.queue
     ranks = ranks_of(placement, service)
-    return _of_ranks(made, ranks) if ranks > 1 else made
+    return _of_ranks(body, ranks) if ranks > 1 else body
 
 
-def meeting_point(workload: Object, labels: dict[str, str], *, owner: Sequence[Object]) -> Object:
-    """The headless Service by which the pods of one trainer find its first one, also before it is ready."""
+def rendezvous_service(workload: Object, labels: dict[str, str], *, owner: Sequence[Object]) -> Object:
+    """The headless Service by which the pods of a trainer find its first pod, also before that is ready."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": meeting_name(workload), "labels": labels, "ownerReferences": list(owner)},
+        "metadata": {"name": rendezvous_name(workload), "labels": labels, "ownerReferences": list(owner)},
         "spec": {
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
@@ -72,22 +72,22 @@ def meeting_point(workload: Object, labels: dict[str, str], *, owner: Sequence[O
     }
 
 
-def meeting_name(workload: Object) -> str:
-    """Its name."""
+def rendezvous_name(workload: Object) -> str:
+    """The name of that Service."""
     return f"{workload['metadata']['name']}-ranks"
 
 
-def _of_ranks(made: Object, ranks: int) -> Object:
-    """A StatefulSet whose pods are the ranks. Only the first serves, and is ready; no probe ends the others."""
-    spec = made["spec"]
-    spec.update(replicas=ranks, podManagementPolicy="Parallel", serviceName=meeting_name(made))
+def _of_ranks(body: Object, ranks: int) -> Object:
+    """A StatefulSet whose pods are the ranks. Only the first serves and becomes ready; no probe restarts the others."""
+    spec = body["spec"]
+    spec.update(replicas=ranks, podManagementPolicy="Parallel", serviceName=rendezvous_name(body))
     container = _serving(spec["template"]["spec"])
     for probe in ("startupProbe", "livenessProbe"):
         container.pop(probe, None)
-    first = f"{made['metadata']['name']}-0.{meeting_name(made)}"
+    first = f"{body['metadata']['name']}-0.{rendezvous_name(body)}"
     command = _TORCHRUN.format(ranks=ranks, first=first, port=RENDEZVOUS_PORT)
     container["command"] = ["/bin/sh", "-c", command, "accord"]
-    return made
+    return body
 
 
 def _serving(pod: dict[str, Any]) -> dict[str, Any]:

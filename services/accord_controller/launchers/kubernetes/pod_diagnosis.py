@@ -1,4 +1,4 @@
-"""What keeps pods from running, in words that say what to do: pure functions over what the API shows."""
+"""What keeps pods from running, and what to do about it: pure functions of the API's objects."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from accord_controller.launchers.kubernetes.cluster import Object
+from accord_controller.cluster import Object
 
-# Reasons of a waiting container, and what a person can do about it.
+# Reasons of a waiting container.
 _IMAGE = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable")
 _CONFIG = ("CreateContainerConfigError", "CreateContainerError")
 CRASHING = "CrashLoopBackOff"
@@ -16,31 +16,30 @@ CRASHING = "CrashLoopBackOff"
 
 @dataclass(frozen=True)
 class PodProblem:
-    """Why a pod does not run. It may go away when somebody does what the message says."""
+    """Why a pod does not run. The message says what resolves it."""
 
     reason: str
     message: str
 
 
 def is_ready(pod: Object) -> bool:
-    """Whether it takes calls and is not being deleted."""
+    """Whether it accepts calls and is not being deleted."""
     if pod["metadata"].get("deletionTimestamp"):
         return False
     return any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"].get("conditions", ()))
 
 
 def restarts(pod: Object) -> int:
-    """How often its containers were started again."""
+    """How often its containers were restarted."""
     return sum(int(status.get("restartCount", 0)) for status in pod["status"].get("containerStatuses", ()))
 
 
-def find_trouble(pods: Sequence[Object], events: Iterable[Object]) -> PodProblem | None:
-    """The first thing that is wrong with pods; `events` are those of the pods and of what makes them, oldest first.
-    None while all goes its way."""
+def find_problem(pods: Sequence[Object], events: Iterable[Object]) -> PodProblem | None:
+    """The first problem of the pods, or None. `events`: of the pods and of what creates them, oldest first."""
     for pod in pods:
-        trouble = _of_pod(pod)
-        if trouble is not None:
-            return trouble
+        problem = _of_pod(pod)
+        if problem is not None:
+            return problem
     waiting = {pod["metadata"]["uid"] for pod in pods if pod["status"].get("phase") == "Pending"}
     for event in reversed(list(events)):
         message = str(event.get("message", ""))
@@ -50,8 +49,8 @@ def find_trouble(pods: Sequence[Object], events: Iterable[Object]) -> PodProblem
             name = event["involvedObject"]["name"]
             return PodProblem(
                 "CONFIG_MISSING",
-                f"pod {name} cannot have a volume: {message}. Create that Secret, ConfigMap or claim; the pod "
-                "goes on by itself",
+                f"a volume of pod {name} cannot be mounted: {message}. Create that Secret, ConfigMap or claim; the pod "
+                "then starts by itself",
             )
     return None
 
@@ -60,7 +59,7 @@ def _refused(message: str) -> PodProblem:
     if "exceeded quota" in message:
         return PodProblem(
             "QUOTA_FULL",
-            f"the namespace's quota is full: {message}. Free some of it (kubectl get resourcequota), or have it raised",
+            f"the namespace's quota is used up: {message}. Free some of it (kubectl get resourcequota), or raise it",
         )
     return PodProblem("PODS_REFUSED", f"the cluster refuses the pod: {message}")
 
@@ -72,8 +71,8 @@ def _of_pod(pod: Object) -> PodProblem | None:
         if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
             return PodProblem(
                 "UNSCHEDULABLE",
-                f"no node can take pod {name}: {condition.get('message', '')} Add such a node, or ask for less "
-                "(requests, node selector, tolerations of the template)",
+                f"no node can run pod {name}: {condition.get('message', '')} Add a suitable node, or change the "
+                "requests, the node selector or the tolerations of the template",
             )
     for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
         waiting = container.get("state", {}).get("waiting")
@@ -83,15 +82,15 @@ def _of_pod(pod: Object) -> PodProblem | None:
         if reason in _IMAGE:
             return PodProblem(
                 "IMAGE_MISSING",
-                f"the image {container['image']} of pod {name} cannot be had ({reason}): {message}. Push it, or "
+                f"the image {container['image']} of pod {name} is not available ({reason}): {message}. Push it, or "
                 "correct its name or the pull secret in the template",
             )
         if reason in _CONFIG:
             return PodProblem(
                 "CONFIG_MISSING",
-                f"pod {name} needs what is not there ({reason}): {message}. Create that Secret or ConfigMap; the pod "
-                "goes on by itself",
+                f"the configuration of pod {name} is missing ({reason}): {message}. Create that Secret or ConfigMap; "
+                "the pod then starts by itself",
             )
         if reason == CRASHING:
-            return PodProblem(CRASHING, f"pod {name} keeps ending: {message}")
+            return PodProblem(CRASHING, f"pod {name} keeps crashing: {message}")
     return None

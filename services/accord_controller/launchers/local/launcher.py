@@ -1,8 +1,9 @@
-"""The laptop's launcher: each service is a process of its own with a log file of its own.
+"""The launcher for one machine: each service is a separate process with its own log file.
 
-Live services are found through their discovery files and adopted, whoever started them. Dead ones are started again,
-a bounded number of times. A service survives the death of its controller (SIGKILL); the next controller adopts it, and
-stops at its end what it or a predecessor started, never what somebody else did (`launched.json` keeps count).
+Running services are found through their discovery files and adopted, also those that this launcher did not start. Dead
+ones are restarted, a bounded number of times. A service survives the death of its controller (SIGKILL); the next
+controller adopts it. At its end a controller stops what it or a predecessor started, and nothing else: `launched.json`
+lists those processes.
 """
 
 from __future__ import annotations
@@ -15,15 +16,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import accord
-from accord import discovery
+from accord import atomic, discovery
 from accord.errors import Unavailable
 from accord_controller.launchers import health
 from accord_controller.launchers.launcher import OnRestart, OnWaiting, RolloutSet, check_services
 from accord_controller.launchers.local.process import Instance, ServiceProcess, instance_of, start_process
 from accord_controller.launchers.local.process_registry import ProcessRegistry
-from accord_controller.launchers.static import healthy_ones
 from accord_controller.settings import ControllerSettings
-from accord_runtime import atomic
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ MOST_RESTARTS = 5
 WINDOW_SECONDS = 600.0
 FIRST_DELAY_SECONDS = 0.2
 STOP_SECONDS = 25.0
-# What a service that does not serve yet may take to end.
+# How long a service that does not serve yet may take to end.
 STARTING_SECONDS = 5.0
 
 
@@ -41,9 +40,9 @@ class LocalLauncher:
     def __init__(self, settings: ControllerSettings) -> None:
         self._settings = settings
         self._state_dir: Path = settings.state_dir.absolute()
-        self._launched = ProcessRegistry(self._state_dir / "launched.json")
+        self._registry = ProcessRegistry(self._state_dir / "launched.json")
         self._processes: dict[str, ServiceProcess] = {}
-        # When each service was started again after a death, monotonic seconds.
+        # When each service was restarted, monotonic seconds.
         self._restarts: dict[str, list[float]] = {}
         self._seen: set[str] = set()
         self._locks: dict[str, asyncio.Lock] = {}
@@ -53,22 +52,21 @@ class LocalLauncher:
         return self
 
     async def ensure(self, services: Iterable[str], on_restart: OnRestart | None = None) -> dict[str, str]:
-        """Healthy addresses, all services at once. Unavailable: SERVICE_DOWN, SERVICE_FAILED, SERVICE_KEEPS_DYING."""
+        """Starts all services at once. Unavailable: SERVICE_DOWN, SERVICE_FAILED, SERVICE_KEEPS_DYING."""
         names = check_services(services)
         addresses = await asyncio.gather(*(self._ensure_shared(name, on_restart) for name in names))
         return dict(zip(names, addresses, strict=True))
 
     async def ensure_rollouts(self, wanted: RolloutSet, on_restart: OnRestart | None = None) -> list[str]:
-        """Healthy addresses, all at once; where some do not come up, the others'."""
+        """Starts all replicas at once; returns the addresses of those that come up."""
         if not wanted.name and self._settings.rollout_addresses:
-            return await healthy_ones(self._settings.rollout_addresses, self._settings.start_seconds)
-        instances = self._instances(wanted)
-        return await health.those_up(self._ensure(instance, on_restart) for instance in instances)
+            return await health.healthy_ones(self._settings.rollout_addresses, self._settings.start_seconds)
+        return await health.those_up(self._ensure(instance, on_restart) for instance in self._instances(wanted))
 
     async def end_rollouts(self, ended: RolloutSet, *, keep: int = 0) -> None:
         """Stops those that a controller of this state folder started."""
         names = {instance.name for instance in self._instances(ended)[keep:]}
-        await self._launched.stop(names, self._processes, STOP_SECONDS)
+        await self._registry.stop(names, self._processes, STOP_SECONDS)
         for name in names:
             self._processes.pop(name, None)
             self._seen.discard(name)
@@ -77,12 +75,12 @@ class LocalLauncher:
         """Nothing runs for one run alone."""
 
     async def close(self) -> None:
-        """Stops, gently and then firmly, every service that a controller of this state folder started."""
-        await self._launched.stop_all(self._processes, STOP_SECONDS)
+        """Stops every service that a controller of this state folder started: SIGTERM, then SIGKILL."""
+        await self._registry.stop_all(self._processes, STOP_SECONDS)
         self._processes.clear()
 
     def _instances(self, wanted: RolloutSet) -> list[Instance]:
-        """The processes of a set. The first of the settings' own engine is the service that everybody finds."""
+        """The processes of a set. The first one with the engine of the settings is the service that all runs share."""
         engine = wanted.engine or self._settings.engine
         base = wanted.name
         if not base and engine == self._settings.engine and not wanted.options:
@@ -116,21 +114,21 @@ class LocalLauncher:
             if address:
                 self._seen.add(name)
                 return address
-            died = name in self._seen
-            if died:
+            restarted = name in self._seen
+            if restarted:
                 await self._back_off(name)
             address = await self._start(instance)
             self._seen.add(name)
-        if died and on_restart is not None:
-            await on_restart(name, f"the {name} service had died and was started again at {address}")
+        if restarted and on_restart is not None:
+            await on_restart(name, f"the {name} service died and was restarted at {address}")
         return address
 
     async def _running(self, instance: Instance) -> str:
-        """The address of a live service, once it is healthy; empty where there is none."""
+        """The address of a running service, once it is healthy; empty where none runs."""
         name = instance.name
         own = self._processes.get(name)
         if own is not None and own.exit_code() is not None:
-            log.warning("the %s service (pid %s) ended with code %s", name, own.pid, own.exit_code())
+            log.warning("the %s service (pid %s) exited with code %s", name, own.pid, own.exit_code())
             del self._processes[name]
         record = discovery.read(instance.state_dir, instance.service)
         if record is None:
@@ -143,8 +141,8 @@ class LocalLauncher:
                 return ""
             if time.monotonic() > deadline:
                 raise Unavailable(
-                    f"the {name} service (pid {record.pid}, {record.address}) lives but does not answer within "
-                    f"{self._seconds(instance):g} s; look at {self._log(name)} and end it if it hangs",
+                    f"the {name} service (pid {record.pid}, {record.address}) is running but did not answer within "
+                    f"{self._seconds(instance):g} s. See {self._log(name)}, and stop the process if it hangs",
                     reason="SERVICE_DOWN",
                     metadata={"service": name, "pid": str(record.pid)},
                 )
@@ -154,27 +152,27 @@ class LocalLauncher:
     async def _start(self, instance: Instance) -> str:
         """Starts a service and waits until it is healthy."""
         name = instance.name
-        ending = self._processes.get(name)
-        if ending is not None:  # torchrun, whose serving rank is dead already
-            await ending.stop(STOP_SECONDS)
-        # One that a killed controller had begun to start: two would serve one state folder.
-        await self._launched.stop({name}, {}, STARTING_SECONDS)
-        known = self._dtype_file(instance)
-        dtype = known.read_text() if known is not None and known.exists() else ""
+        remaining = self._processes.get(name)
+        if remaining is not None:  # torchrun, whose serving rank has died
+            await remaining.stop(STOP_SECONDS)
+        # A killed controller may have begun to start this service: two must not share one state folder.
+        await self._registry.stop({name}, {}, STARTING_SECONDS)
+        dtype_file = self._dtype_file(instance)
+        dtype = dtype_file.read_text() if dtype_file is not None and dtype_file.exists() else ""
         process = await asyncio.to_thread(start_process, instance, self._settings, self._log(name), dtype=dtype)
         self._processes[name] = process
-        self._launched.add(name, process.pid)
+        self._registry.add(name, process.pid)
         deadline = time.monotonic() + self._seconds(instance)
         while True:
             code = process.exit_code()
             if code is not None:
                 del self._processes[name]
-                raise self._failed(name, f"ended with code {code} while it started", process)
+                raise self._failed(name, f"exited with code {code} while it started", process)
             record = discovery.read(instance.state_dir, instance.service)
             if record is not None and process.serves_as(record.pid) and await health.is_healthy(record.address):
                 log.info("started the %s service at %s (pid %s)", name, record.address, process.pid)
-                if known is not None and not known.exists():
-                    await self._remember_dtype(record.address, known)
+                if dtype_file is not None and not dtype_file.exists():
+                    await self._remember_dtype(record.address, dtype_file)
                 return record.address
             if time.monotonic() > deadline:
                 await process.stop(1.0)
@@ -183,27 +181,28 @@ class LocalLauncher:
             await asyncio.sleep(health.POLL_SECONDS)
 
     def _seconds(self, instance: Instance) -> float:
-        """How long it may take to come up: the engine of a swap may be slow, since a run goes on meanwhile."""
-        own = instance.state_dir != self._state_dir
-        return max(self._settings.start_seconds, self._settings.swap_seconds) if own else self._settings.start_seconds
+        """How long it may take to come up: longer for the engine of a swap, since the run continues meanwhile."""
+        if instance.state_dir == self._state_dir:
+            return self._settings.start_seconds
+        return max(self._settings.start_seconds, self._settings.swap_seconds)
 
     def _dtype_file(self, instance: Instance) -> Path | None:
         return self._state_dir / f"engine-{instance.engine}.dtype" if instance.service == "rollout" else None
 
-    async def _remember_dtype(self, address: str, known: Path) -> None:
-        """The engine measures once what it is fastest with; a restarted one is told, so that it computes the same."""
+    async def _remember_dtype(self, address: str, dtype_file: Path) -> None:
+        """Keeps the type that the engine measured as fastest: a restarted engine is given it, to compute the same."""
         async with accord.Client(rollout=address) as client:
             found = (await client.rollout.status()).compute_dtype
-        atomic.write_bytes(known, found.encode())
+        atomic.write_bytes(dtype_file, found.encode())
 
     async def _back_off(self, name: str) -> None:
-        """Waits longer before each further restart; Unavailable when there were too many lately."""
+        """Waits longer before each further restart. Unavailable after too many of them."""
         now = time.monotonic()
         recent = [moment for moment in self._restarts.get(name, []) if now - moment < WINDOW_SECONDS]
         if len(recent) >= MOST_RESTARTS:
             raise Unavailable(
-                f"the {name} service was started again {len(recent)} times in {WINDOW_SECONDS / 60:g} minutes and "
-                f"keeps dying; {self._log(name)} ends with:\n{_tail(self._log(name))}",
+                f"the {name} service keeps dying: it was restarted {len(recent)} times within {WINDOW_SECONDS / 60:g} "
+                f"minutes. {self._log(name)} ends with:\n{_tail(self._log(name))}",
                 reason="SERVICE_KEEPS_DYING",
                 metadata={"service": name},
             )
@@ -212,7 +211,7 @@ class LocalLauncher:
 
     def _failed(self, name: str, what: str, process: ServiceProcess) -> Unavailable:
         return Unavailable(
-            f"the {name} service {what}; {process.log} ends with:\n{_tail(process.log, process.log_start)}",
+            f"the {name} service {what}. {process.log} ends with:\n{_tail(process.log, process.log_start)}",
             reason="SERVICE_FAILED",
             metadata={"service": name},
         )
@@ -222,12 +221,12 @@ class LocalLauncher:
 
 
 def _tail(path: Path, start: int = 0, lines: int = 12, most_bytes: int = 8192) -> str:
-    """The last lines of a log, not further back than byte `start`."""
+    """The last lines of a log, none from before byte `start`."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
             file.seek(max(start, size - most_bytes))
             text = file.read().decode(errors="replace")
     except FileNotFoundError:
-        return "(nothing)"
-    return "\n".join(text.splitlines()[-lines:]) or "(nothing)"
+        return "(empty)"
+    return "\n".join(text.splitlines()[-lines:]) or "(empty)"

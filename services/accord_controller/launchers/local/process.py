@@ -1,4 +1,4 @@
-"""One service process: how it is started, watched and stopped."""
+"""One service process: how it is started, observed and stopped."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ import psutil
 
 from accord_controller.settings import ControllerSettings
 
-# Threads that spin while they wait cost tenfold when several services share the cores.
+# Threads that spin while they wait are ten times slower when several services share the cores.
 ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "TOKENIZERS_PARALLELISM": "false"}
-# The module behind the command `torchrun`, of this very Python.
+# The module behind the command `torchrun`, run by this Python.
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone")
 
 
 @dataclass(frozen=True)
 class ServiceProcess:
-    """A child process. `log_start`: where in the log file its own lines begin, bytes."""
+    """A child process. `log_start`: the byte of the log file where its lines begin."""
 
     popen: subprocess.Popen[bytes]
     log: Path
@@ -35,7 +35,7 @@ class ServiceProcess:
         return self.popen.pid
 
     def serves_as(self, pid: int) -> bool:
-        """Whether `pid` is this process or was started by it (torchrun's first rank serves, not torchrun)."""
+        """Whether `pid` is this process or its child: torchrun's first rank serves, not torchrun."""
         try:
             return pid == self.pid or psutil.Process(pid).ppid() == self.pid
         except psutil.NoSuchProcess:
@@ -46,7 +46,7 @@ class ServiceProcess:
         return self.popen.poll()
 
     async def stop(self, seconds: float) -> None:
-        """SIGTERM, then SIGKILL when it has not ended after `seconds`."""
+        """SIGTERM, then SIGKILL if it is still running after `seconds`."""
         if self.exit_code() is None:
             self.popen.terminate()
         deadline = time.monotonic() + seconds
@@ -58,8 +58,8 @@ class ServiceProcess:
 
 @dataclass(frozen=True)
 class Instance:
-    """What is to be started: a service, under a name that its log and `launched.json` have it by, and its own state
-    folder; a rollout service also with its engine and what that is told (JSON)."""
+    """A service to start: the name of its log and of its entry in `launched.json`, its state folder and, for a rollout
+    service, its engine and the engine's options (JSON)."""
 
     service: str
     name: str
@@ -69,14 +69,16 @@ class Instance:
 
 
 def instance_of(service: str, settings: ControllerSettings) -> Instance:
-    """The one that everybody on this state folder shares."""
+    """The instance that all runs on this state folder share."""
     return Instance(service, service, settings.state_dir.absolute(), settings.engine if service == "rollout" else "")
 
 
-def start_process(what: str | Instance, settings: ControllerSettings, log: Path, *, dtype: str = "") -> ServiceProcess:
-    """Starts `python -m accord_<service>` in a session of its own: Ctrl-C in the terminal reaches the controller alone,
-    which then stops its services in order."""
-    instance = instance_of(what, settings) if isinstance(what, str) else what
+def start_process(
+    service: str | Instance, settings: ControllerSettings, log: Path, *, dtype: str = ""
+) -> ServiceProcess:
+    """Starts `python -m accord_<service>` in a new session: Ctrl-C in the terminal reaches only the controller, which
+    then stops its services in order."""
+    instance = instance_of(service, settings) if isinstance(service, str) else service
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
         start = out.seek(0, 2)
@@ -91,23 +93,23 @@ def start_process(what: str | Instance, settings: ControllerSettings, log: Path,
     return ServiceProcess(popen, log, start)
 
 
-def command(what: str | Instance, settings: ControllerSettings, dtype: str = "") -> list[str]:
-    """The command line of a service. `dtype`: what an engine that ran here before computed in."""
-    instance = instance_of(what, settings) if isinstance(what, str) else what
+def command(service: str | Instance, settings: ControllerSettings, dtype: str = "") -> list[str]:
+    """The command line of a service. `dtype`: the type that this engine computed in when it ran here before."""
+    instance = instance_of(service, settings) if isinstance(service, str) else service
     options = ["--state-dir", str(instance.state_dir), "--port", "0", "--log-level", settings.log_level]
     if instance.service == "rollout":
         options += ["--engine", instance.engine, *(["--dtype", dtype] if dtype else [])]
         options += ["--engine-options", instance.options] if instance.options else []
     module = ["-m", f"accord_{instance.service}", *options]
     if instance.service == "trainer" and settings.trainer_ranks > 1:
-        # No restarts of its own: a dead trainer is for the launcher to start again, which counts how often.
+        # torchrun restarts nothing: the launcher restarts a dead trainer and counts the restarts.
         module = [*TORCHRUN, f"--nproc-per-node={settings.trainer_ranks}", "--max-restarts=0", *module]
     python = settings.python(instance.engine) if instance.service == "rollout" else sys.executable
     return [str(python), *module]
 
 
 def environment(threads: int, outer: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a service that computes with `threads` threads; 0: all cores, unless told by the outer one."""
+    """The environment of a service that computes with `threads` threads; 0: as `outer` sets, by default all cores."""
     inner = {**outer, **ENVIRONMENT}
     if threads:
         inner["OMP_NUM_THREADS"] = str(threads)

@@ -1,63 +1,55 @@
-"""Which services were started by controllers of this state folder: only those are theirs to stop."""
+"""The processes that controllers of this state folder started: a controller stops only those."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import psutil
 
+from accord import atomic, discovery
 from accord_controller.launchers.local.process import ServiceProcess
-from accord_runtime import atomic
-
-# The start time is computed from the boot time, which moves when the clock is set.
-SAME_START_SECONDS = 2.0
 
 
 class ProcessRegistry:
-    """A small file: service -> pid and start time of the process that was started for it."""
+    """A JSON file: service -> pid and start time of the process that was started for it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def add(self, service: str, pid: int) -> None:
-        """Remembers that this process was started for `service`."""
+        """Records that this process was started for `service`."""
         try:
             started = psutil.Process(pid).create_time()
         except psutil.NoSuchProcess:
             return
-        kept = self._read()
-        kept[service] = (pid, started)
-        self._write(kept)
+        entries = self._read()
+        entries[service] = (pid, started)
+        self._write(entries)
 
     def processes(self) -> dict[str, psutil.Process]:
-        """The remembered processes that still live, by service."""
+        """The recorded processes that are still running, by service."""
         found = {}
         for service, (pid, started) in self._read().items():
-            try:
-                process = psutil.Process(pid)
-                alive = process.status() != psutil.STATUS_ZOMBIE
-            except psutil.NoSuchProcess:
-                continue
-            if alive and abs(process.create_time() - started) < SAME_START_SECONDS:
+            if (process := discovery.running_process(pid, started)) is not None:
                 found[service] = process
         return found
 
     async def stop_all(self, own: Mapping[str, ServiceProcess], seconds: float) -> None:
-        """Stops all. `own`: children, which must be reaped."""
+        """Stops all of them. `own`: children of this process, which must be reaped."""
         await self.stop({*self._read(), *own}, own, seconds)
 
     async def stop(self, names: Collection[str], own: Mapping[str, ServiceProcess], seconds: float) -> None:
-        """SIGTERM to those named, SIGKILL to those that live on after `seconds`."""
+        """SIGTERM to the named processes, SIGKILL to those that are still running after `seconds`."""
         own = {name: child for name, child in own.items() if name in names}
         processes = [process for name, process in self.processes().items() if name in names]
         for process in processes:
             _quietly(process.terminate)
         deadline = time.monotonic() + seconds
-        while any(_lives(process) for process in processes):
+        while any(_is_running(process) for process in processes):
             for child in own.values():
                 child.exit_code()  # reaps it
             if time.monotonic() > deadline:
@@ -67,7 +59,7 @@ class ProcessRegistry:
             await asyncio.sleep(0.05)
         for child in own.values():
             await child.stop(1.0)
-        self._write({name: kept for name, kept in self._read().items() if name not in names})
+        self._write({name: entry for name, entry in self._read().items() if name not in names})
 
     def _read(self) -> dict[str, tuple[int, float]]:
         try:
@@ -75,20 +67,20 @@ class ProcessRegistry:
         except FileNotFoundError:
             return {}
 
-    def _write(self, kept: Mapping[str, tuple[int, float]]) -> None:
-        atomic.write_bytes(self._path, json.dumps(kept).encode())
+    def _write(self, entries: Mapping[str, tuple[int, float]]) -> None:
+        atomic.write_bytes(self._path, json.dumps(entries).encode())
 
 
-def _lives(process: psutil.Process) -> bool:
+def _is_running(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
 
-def _quietly(action: object) -> None:
-    """Signals a process that may have ended meanwhile."""
+def _quietly(action: Callable[[], None]) -> None:
+    """Signals a process that may have ended in the meantime."""
     try:
-        action()  # type: ignore[operator]
+        action()
     except psutil.NoSuchProcess:
         return

@@ -26,11 +26,11 @@ from accord_preference.storage.store import (
     LeaseRow,
     PromptRow,
     QueueCounts,
-    RequestRow,
     SnapshotRow,
     Stats,
     TaskRow,
 )
+from accord_runtime.serving.idempotency import KeptResponse
 
 T = TypeVar("T")
 K = TypeVar("K", PromptRow, CompletionRow)
@@ -131,11 +131,11 @@ class SqlReader(SqlRecords):
             query = query.where(table.c.number < before)
         return [mapping.snapshot(row) for row in await self._connection.execute(query)]
 
-    async def request(self, request_id: str) -> RequestRow | None:
+    async def request(self, request_id: str) -> KeptResponse | None:
         """See `Reader`."""
         table = tables.requests
         return await self._one(
-            table, table.c.request_id == request_id, lambda row: RequestRow(row.request_id, row.content, row.response)
+            table, table.c.request_id == request_id, lambda row: KeptResponse(row.request_id, row.content, row.response)
         )
 
     async def _one(self, table: Table, condition: ColumnElement[bool], read: Callable[[Row[Any]], T]) -> T | None:

@@ -25,10 +25,10 @@ from accord_preference.storage.store import (
     FlagRow,
     LeaseRow,
     PromptRow,
-    RequestRow,
     SnapshotRow,
     TaskRow,
 )
+from accord_runtime.serving.idempotency import KeptResponse
 
 _OPEN, _DONE, _CANCELLED, _FLAGGED = 1, 2, 3, 4
 
@@ -170,7 +170,7 @@ class SqlWriter(SqlReader):
         )
         await self._connection.execute(insert(members).from_select(["snapshot", "position", "member", "split"], chosen))
 
-    async def remember(self, row: RequestRow, now_us: int) -> None:
+    async def remember(self, row: KeptResponse, now_us: int) -> None:
         """See `Writer`."""
         await self._connection.execute(insert(tables.requests), [{**mapping.values(row), "created_us": now_us}])
 

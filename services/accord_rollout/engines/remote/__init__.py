@@ -1,1 +1,1 @@
-"""Inference servers that somebody else runs."""
+"""Engines for inference servers that run elsewhere."""

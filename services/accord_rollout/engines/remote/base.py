@@ -1,4 +1,4 @@
-"""What the engines for other people's servers share: the tokenizer here, the model there, one call for each sample."""
+"""What the engines for remote servers share: the tokenizer is here, the model there, each sample is one call."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from accord.errors import AccordError, DeadlineExceeded, FailedPrecondition, Internal, ResourceExhausted, Unavailable
 from accord.types import v1 as types_v1
-from accord_models.loading import load_config
+from accord_models.loading import load_config, stop_tokens
 from accord_models.tokenizer import fingerprint, load_tokenizer, render
 from accord_rollout.engine import (
     Activate,
@@ -27,49 +27,48 @@ from accord_rollout.engine import (
     Sampling,
     Weights,
 )
-from accord_rollout.engines.finishing import as_finished
+from accord_rollout.engines.concurrent import as_finished
 from accord_rollout.engines.remote.http import Server, ServerOptions
-from accord_rollout.engines.transformers.generation import stop_tokens
 from accord_rollout.settings import RolloutSettings
 
 _RETRYABLE = (DeadlineExceeded, ResourceExhausted, Unavailable)
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """The model in force, as far as this side needs it."""
+class ActiveModel:
+    """The part of the active model that this side needs."""
 
     tokenizer: PreTrainedTokenizerBase
     stop_ids: tuple[int, ...]
 
 
-class ServedEngine(ABC):
-    """One HTTP call for each sample: the server batches across callers. Weights change between requests only, because
-    the answers do not say which weights drew which token."""
+class RemoteEngine(ABC):
+    """One HTTP call per sample; the server batches across callers. Weights change only between requests, because the
+    responses do not say which weights sampled which token."""
 
     updates_in_flight = False
 
     def __init__(self, settings: RolloutSettings, options: ServerOptions) -> None:
-        # What the server computes with it does not say; recorded is what the settings claim.
+        # The server does not report its number type; the settings' claim is recorded.
         self.compute_dtype = "" if settings.dtype == "auto" else settings.dtype
         self.compute_threads = settings.threads
         self.max_concurrent_requests = options.max_connections
         self.options = options
         self.server = Server(options)
-        self._loaded: Loaded | None = None
+        self._active: ActiveModel | None = None
 
     async def prepare(self, folder: Path, weights: Weights) -> Activate:
-        """Asks the server whether it can do what samples need, and how it can have these weights.
+        """Checks that the server returns what training needs and can serve these weights.
 
-        FailedPrecondition says what it lacks: then its samples are not fit for training, and it is refused.
+        FailedPrecondition says what it lacks; its samples would not be fit for training.
         """
         tokenizer, config = await asyncio.to_thread(lambda: (load_tokenizer(folder), load_config(folder)))
         limit = await self.check(folder, weights)
-        new = Loaded(tokenizer, stop_tokens(folder, config, tokenizer))
+        new = ActiveModel(tokenizer, stop_tokens(folder, config, tokenizer))
 
         async def activate() -> ModelInfo:
-            await self.put_in_force(folder, weights)
-            self._loaded = new
+            await self.activate(folder, weights)
+            self._active = new
             return ModelInfo(
                 tokenizer_fingerprint=fingerprint(tokenizer),
                 max_context_tokens=limit,
@@ -80,73 +79,73 @@ class ServedEngine(ABC):
 
     def render(self, conversation: types_v1.Conversation) -> list[int]:
         """By the model's chat template."""
-        return render(self._in_force().tokenizer, conversation)
+        return render(self._require_active().tokenizer, conversation)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """By the model's tokenizer."""
-        return str(self._in_force().tokenizer.decode(list(token_ids), skip_special_tokens=True))
+        return str(self._require_active().tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
     async def generate(self, jobs: Sequence[Job], sampling: Sampling) -> AsyncGenerator[Completion | Failed, None]:
-        """Closing the iterator closes the connections of calls in work, on which servers stop working."""
-        loaded = self._in_force()
+        """Closing the iterator closes the connections of running calls, which makes servers stop generating."""
+        model = self._require_active()
         self.check_sampling(sampling)
-        places = asyncio.Semaphore(self.options.max_connections)
+        connections = asyncio.Semaphore(self.options.max_connections)
 
-        async def draw(job: Job) -> Completion | Failed:
-            async with places:
-                return await self._draw(loaded, job, sampling)
+        async def generate_one(job: Job) -> Completion | Failed:
+            async with connections:
+                return await self._generate_one(model, job, sampling)
 
-        async with aclosing(as_finished(jobs, draw, set())) as results:
+        async with aclosing(as_finished(jobs, generate_one, set())) as results:
             async for result in results:
                 yield result
 
     async def close(self) -> None:
-        """Closes the connections; the server goes on."""
+        """Closes the connections; the server keeps running."""
         await self.server.close()
 
     @abstractmethod
     async def check(self, folder: Path, weights: Weights) -> int:
-        """The most tokens that prompt and response may have; FailedPrecondition says what the server lacks."""
+        """Returns the most tokens of prompt plus response; FailedPrecondition says what the server lacks."""
 
     @abstractmethod
-    async def put_in_force(self, folder: Path, weights: Weights) -> None:
-        """Makes the server serve these weights, where it does not do so already."""
+    async def activate(self, folder: Path, weights: Weights) -> None:
+        """Makes the server serve these weights, unless it already does."""
 
     @abstractmethod
-    async def held(self) -> ResidentWeights:
-        """What the server says of the weights that it holds."""
+    async def resident_weights(self) -> ResidentWeights:
+        """What the server reports about its weights."""
 
     @abstractmethod
     def check_sampling(self, sampling: Sampling) -> None:
-        """FailedPrecondition where the server's logprobs would not be those of the sampled distribution."""
+        """FailedPrecondition if the server's logprobs would not be those of the sampled distribution."""
 
     @abstractmethod
-    async def ask(self, loaded: Loaded, job: Job, sampling: Sampling) -> Completion | Failed:
+    async def request_sample(self, model: ActiveModel, job: Job, sampling: Sampling) -> Completion | Failed:
         """One sample."""
 
-    async def _draw(self, loaded: Loaded, job: Job, sampling: Sampling) -> Completion | Failed:
+    async def _generate_one(self, model: ActiveModel, job: Job, sampling: Sampling) -> Completion | Failed:
         try:
-            return await self.ask(loaded, job, sampling)
+            return await self.request_sample(model, job, sampling)
         except AccordError as error:
             return Failed(job.index, error.reason, error.message, retryable=isinstance(error, _RETRYABLE))
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            wrong = Internal(f"{self.server.url} answered something else than its protocol: {error!r}")
+            wrong = Internal(f"{self.server.url} sent a response that does not follow its protocol: {error!r}")
             return Failed(job.index, "SERVER_ANSWER", wrong.message)
 
-    def _in_force(self) -> Loaded:
-        if self._loaded is None:
-            raise FailedPrecondition("no weights yet: call UpdateWeights first", reason="NO_WEIGHTS")
-        return self._loaded
+    def _require_active(self) -> ActiveModel:
+        if self._active is None:
+            raise FailedPrecondition("no weights yet; call UpdateWeights first", reason="NO_WEIGHTS")
+        return self._active
 
 
-def finished(job: Job, tokens: Sequence[int], logprobs: Sequence[Any], reason: Any) -> Completion | Failed:
-    """A checked sample. `reason`: the server's word for why it ended, `stop` or `length`."""
+def checked_completion(job: Job, tokens: Sequence[int], logprobs: Sequence[Any], reason: Any) -> Completion | Failed:
+    """The sample, or why it cannot be used. `reason`: why the server ended it, `stop` or `length`."""
     numbers = [float(value) if isinstance(value, int | float) else float("nan") for value in logprobs]
     if reason not in ("stop", "length") or not tokens or len(numbers) != len(tokens):
         return Failed(
             job.index, "SERVER_ANSWER", f"{len(tokens)} tokens, {len(numbers)} logprobs, ended by {reason!r}", True
         )
-    # JSON has no NaN: servers write the sentinel -9999, or nothing, for what is not a number.
+    # JSON has no NaN: servers send the sentinel -9999, or nothing, instead.
     if not all(-9999 < number < 1e-3 for number in numbers):
         return Failed(
             job.index, "NON_FINITE_LOGITS", "the model's logits are not finite numbers: its weights are broken"
@@ -160,5 +159,5 @@ def finished(job: Job, tokens: Sequence[int], logprobs: Sequence[Any], reason: A
 
 
 def seed_of(job: Job) -> int:
-    """The job's seed without its highest bit: what every server takes."""
+    """The job's seed without its highest bit, which every server accepts."""
     return job.seed & (2**63 - 1)

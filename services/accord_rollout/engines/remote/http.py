@@ -1,4 +1,4 @@
-"""Calls to an inference server that somebody else runs: every one with a deadline, every failure typed."""
+"""HTTP calls to a remote inference server: each has a deadline, and each failure a type."""
 
 from __future__ import annotations
 
@@ -21,14 +21,18 @@ from accord_rollout.engines.options import EngineOptions
 
 
 class ServerOptions(EngineOptions):
-    """`engine_options` that the engines for servers have in common."""
+    """`engine_options` that the engines for remote servers have in common."""
 
-    url: str = Field(description="Where the server is: http://host:port, without /v1.")
-    api_key: SecretStr | None = Field(None, description="Sent as bearer token; unset: the variable OPENAI_API_KEY.")
-    connect_seconds: float = Field(10, gt=0, description="How long a connection may take, seconds.")
-    request_seconds: float = Field(600, gt=0, description="Deadline of one sample, waiting included, seconds.")
-    update_seconds: float = Field(300, gt=0, description="Deadline of each step of a change of weights, seconds.")
-    max_connections: int = Field(256, ge=1, description="Samples asked for at once; more wait here.")
+    url: str = Field(description="The server's address: http://host:port, without /v1.")
+    api_key: SecretStr | None = Field(
+        None, description="Sent as bearer token; unset: the environment variable OPENAI_API_KEY."
+    )
+    connect_seconds: float = Field(10, gt=0, description="Deadline for a connection, seconds.")
+    request_seconds: float = Field(
+        600, gt=0, description="Deadline of one sample, including its wait for a connection, seconds."
+    )
+    update_seconds: float = Field(300, gt=0, description="Deadline of each step of a weight update, seconds.")
+    max_connections: int = Field(256, ge=1, description="The most samples requested at once; others wait here.")
 
     @field_validator("url")
     @classmethod
@@ -39,7 +43,7 @@ class ServerOptions(EngineOptions):
 
 
 class Server:
-    """JSON in, JSON out. Raises AccordError alone."""
+    """JSON in, JSON out. Raises only AccordError."""
 
     def __init__(self, options: ServerOptions) -> None:
         self.url = options.url
@@ -52,15 +56,15 @@ class Server:
         )
 
     async def get(self, path: str) -> dict[str, Any]:
-        """A quick question."""
+        """A short call."""
         return await self._call("GET", path, None, 30)
 
     async def post(self, path: str, body: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """A call that may take `seconds`, waiting for a free connection included."""
+        """A call that may take `seconds`, including its wait for a free connection."""
         return await self._call("POST", path, body, seconds)
 
     async def has(self, path: str) -> bool:
-        """Whether the server answers there at all."""
+        """Whether the server has this path."""
         try:
             await self.get(path)
         except FailedPrecondition as error:
@@ -70,7 +74,7 @@ class Server:
         return True
 
     async def close(self) -> None:
-        """Closes the connections; calls in work end as Unavailable."""
+        """Closes the connections; running calls fail as Unavailable."""
         await self._client.aclose()
 
     async def _call(self, method: str, path: str, body: dict[str, Any] | None, seconds: float) -> dict[str, Any]:
@@ -81,7 +85,7 @@ class Server:
             raise self._unreachable(path, error) from error
         except httpx2.TimeoutException as error:
             raise DeadlineExceeded(
-                f"{self.url}{path} gave no answer within {seconds:g} s", reason="SERVER_TIMEOUT"
+                f"{self.url}{path} did not respond within {seconds:g} s", reason="SERVER_TIMEOUT"
             ) from error
         except (httpx2.TransportError, RuntimeError) as error:  # RuntimeError: closed meanwhile
             raise self._unreachable(path, error) from error
@@ -95,14 +99,14 @@ class Server:
         try:
             answer = response.json()
         except ValueError as error:
-            raise Internal(f"{self.url}{path} answered no JSON: {error}", reason="SERVER_ANSWER") from error
+            raise Internal(f"{self.url}{path} did not return JSON: {error}", reason="SERVER_ANSWER") from error
         return answer if isinstance(answer, dict) else {"answer": answer}
 
     def _refusal(self, path: str, response: httpx2.Response) -> AccordError:
-        text = f"{self.url}{path} answered {response.status_code}: {response.text[:500]}"
+        text = f"{self.url}{path} returned {response.status_code}: {response.text[:500]}"
         code = response.status_code
         if code in (401, 403):
-            return FailedPrecondition(f"{text}; give the right api_key", reason="SERVER_DENIES")
+            return FailedPrecondition(f"{text}; check api_key", reason="SERVER_DENIES")
         if code in (404, 405):
             return FailedPrecondition(text, reason="SERVER_LACKS")
         if code == 429:
@@ -114,5 +118,5 @@ class Server:
     def _unreachable(self, path: str, error: Exception) -> Unavailable:
         what = str(error) or type(error).__name__
         return Unavailable(
-            f"{self.url}{path} cannot be reached: {what}; is the server up?", reason="SERVER_UNREACHABLE"
+            f"{self.url}{path} cannot be reached: {what}. Is the server running?", reason="SERVER_UNREACHABLE"
         )

@@ -1,8 +1,8 @@
-"""Servers with OpenAI's completions API that people already run: `vllm serve`, and what speaks its extensions.
+"""Servers with OpenAI's completions API: `vllm serve`, and any server with its extensions.
 
-A sample for training needs token ids in and out and the logprobs of the sampled distribution. OpenAI's own API has none
-of the first: such servers are refused, with what they lack. vLLM's has all. Weights are changed through vLLM's
-development endpoints (VLLM_SERVER_DEV_MODE=1), from a disk that the server shares with this process; without them the
+Training needs token ids in and out and the logprobs of the sampled distribution. OpenAI's own API has no token ids, so
+such servers are refused with what they lack; vLLM's API has all of it. Weights change through vLLM's development
+endpoints (VLLM_SERVER_DEV_MODE=1), from a disk that the server shares with this process. Without these endpoints the
 server serves only the folder that it was started on.
 """
 
@@ -20,7 +20,7 @@ from accord.digest import weights_digest
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord_rollout.engine import PROBE_TOKENS, Completion, Failed, Job, ResidentWeights, Sampling, Weights
 from accord_rollout.engines.options import read_options
-from accord_rollout.engines.remote.base import Loaded, ServedEngine, finished, seed_of
+from accord_rollout.engines.remote.base import ActiveModel, RemoteEngine, checked_completion, seed_of
 from accord_rollout.engines.remote.http import ServerOptions
 from accord_rollout.settings import RolloutSettings
 
@@ -30,47 +30,47 @@ _COMPLETIONS = "/v1/completions"
 class OpenAIOptions(ServerOptions):
     """`engine_options` of `--engine openai`."""
 
-    model: str = Field("", description="The model's name at the server; unset: the first that it lists.")
+    model: str = Field("", description="The model's name on the server; unset: the first that it lists.")
 
 
-class OpenAIEngine(ServedEngine):
-    """One completion for each sample."""
+class OpenAIEngine(RemoteEngine):
+    """One completion per sample."""
 
     def __init__(self, settings: RolloutSettings) -> None:
         options = read_options(OpenAIOptions, settings)
         super().__init__(settings, options)
         self._name = options.model
-        self._in_place: Weights | None = None
-        self._processed = False  # whether logprobs are those after temperature and truncation
+        self._served: Weights | None = None
+        self._processed = False  # whether logprobs include temperature and truncation
 
     async def check(self, folder: Path, weights: Weights) -> int:
-        """Asks for its models, for one token as training needs it, and whether it can change weights."""
+        """Checks the server's models, the fields of one token, and whether it can change weights."""
         model = await self._model()
         self._name = model["id"]
         await self._check_tokens()
-        if self._in_place is None or self._in_place.digest != weights.digest:
+        if self._served is None or self._served.digest != weights.digest:
             started_on = Path(str(model.get("root") or ""))
-            if self._in_place is None and started_on.is_dir():
+            if self._served is None and started_on.is_dir():
                 digest = await asyncio.to_thread(weights_digest, started_on)
                 if digest == weights.digest:
-                    self._in_place = weights
+                    self._served = weights
                     return _limit(model)
             if not await self.server.has("/weight_info"):
                 raise FailedPrecondition(
                     f"{self.server.url} was started on {model.get('root') or 'weights that it does not name'} and "
-                    f"cannot change to version {weights.version}: it offers no weight update. Start `vllm serve` with "
+                    f"cannot change to version {weights.version}: it has no weight update. Start `vllm serve` with "
                     "VLLM_SERVER_DEV_MODE=1 on a trusted network, or use the engine vllm",
                     reason="SERVER_WEIGHTS_FIXED",
                 )
         return _limit(model)
 
-    async def put_in_force(self, folder: Path, weights: Weights) -> None:
-        """Pause, reload from the folder, forget all cached keys and values, resume. The handler has drained it before;
-        other people's requests to the server wait meanwhile."""
-        if self._in_place is not None and self._in_place.digest == weights.digest:
-            self._in_place = weights
+    async def activate(self, folder: Path, weights: Weights) -> None:
+        """Pauses, reloads from the folder, drops all cached keys and values, resumes. The handler has drained our
+        requests before; requests of other clients wait on the server."""
+        if self._served is not None and self._served.digest == weights.digest:
+            self._served = weights
             return
-        self._in_place = None  # unknown until all is done
+        self._served = None  # unknown until the update is complete
         seconds = self.options.update_seconds
         await self.server.post("/pause?mode=wait", {}, seconds)
         reload = {"method": "reload_weights", "kwargs": {"weights_path": str(folder.absolute())}}
@@ -78,11 +78,11 @@ class OpenAIEngine(ServedEngine):
         await self.server.post("/reset_prefix_cache", {}, seconds)
         await self.server.post("/update_weight_version", {"new_version": str(weights.version)}, seconds)
         await self.server.post("/resume", {}, seconds)
-        self._in_place = weights
+        self._served = weights
 
-    async def held(self) -> ResidentWeights:
-        """The server's own checksums, where it has them (vLLM's leave out layers that the CPU build has repacked), and
-        the probe."""
+    async def resident_weights(self) -> ResidentWeights:
+        """The server's own checksums, if it has them (vLLM's omit layers that the CPU build has repacked), and the
+        probe."""
         checksum = ""
         if await self.server.has("/weight_info"):
             found = await self.server.post("/weight_checker", {"action": "checksum"}, self.options.update_seconds)
@@ -97,16 +97,16 @@ class OpenAIEngine(ServedEngine):
         )
 
     def check_sampling(self, sampling: Sampling) -> None:
-        """Raw logprobs, those of softmax(logits), are right for greedy and at temperature 1 without top_k and top_p."""
+        """Raw logprobs, those of softmax(logits), are right at temperature 0, and at 1 without top_k and top_p."""
         plain = sampling.temperature in (0, 1) and sampling.top_p == 1 and sampling.top_k == 0
         if not (self._processed or plain):
             raise FailedPrecondition(
-                f"{self.server.url} reports logprobs before temperature, top_k and top_p: start it with "
+                f"{self.server.url} reports logprobs before temperature, top_k and top_p. Start it with "
                 "`--logprobs-mode processed_logprobs`, or sample at temperature 1 without them",
                 reason="SERVER_LOGPROBS_RAW",
             )
 
-    async def ask(self, loaded: Loaded, job: Job, sampling: Sampling) -> Completion | Failed:
+    async def request_sample(self, model: ActiveModel, job: Job, sampling: Sampling) -> Completion | Failed:
         """One completion."""
         choice = await self._complete(
             list(job.prompt_token_ids),
@@ -115,16 +115,18 @@ class OpenAIEngine(ServedEngine):
             top_p=sampling.top_p,
             top_k=sampling.top_k,
             seed=seed_of(job),
-            stop_token_ids=list(loaded.stop_ids),
+            stop_token_ids=list(model.stop_ids),
         )
         if choice["prompt_token_ids"] != list(job.prompt_token_ids):
             return Failed(
-                job.index, "SERVER_RETOKENISED", "the server fed the model other prompt tokens than were sent"
+                job.index, "SERVER_RETOKENISED", "the server gave the model other prompt tokens than were sent"
             )
-        return finished(job, choice["token_ids"], choice["logprobs"]["token_logprobs"], choice["finish_reason"])
+        return checked_completion(
+            job, choice["token_ids"], choice["logprobs"]["token_logprobs"], choice["finish_reason"]
+        )
 
     async def _complete(self, prompt: list[int], **sampling: Any) -> dict[str, Any]:
-        """The one choice. Whatever the server has as defaults of the model's own is set to no effect."""
+        """The one choice. The request overrides every sampling default that the server takes from the model."""
         body = {
             "model": self._name,
             "prompt": prompt,
@@ -149,12 +151,12 @@ class OpenAIEngine(ServedEngine):
             if self._name in ("", model["id"]):
                 return dict(model)
         raise FailedPrecondition(
-            f"{self.server.url} has no model {self._name!r}; it has: {', '.join(m['id'] for m in listed) or 'none'}",
+            f"{self.server.url} has no model {self._name!r}; available: {', '.join(m['id'] for m in listed) or 'none'}",
             reason="SERVER_LACKS",
         )
 
     async def _check_tokens(self) -> None:
-        """Asks for one token out of the likeliest one: after truncation its logprob is 0."""
+        """Requests one token with top_k 1: after truncation its logprob is 0."""
         prompt = list(PROBE_TOKENS[:4])
         try:
             choice = await self._complete(prompt, max_tokens=1, temperature=1, top_k=1, seed=1)
@@ -171,8 +173,8 @@ class OpenAIEngine(ServedEngine):
 
     def _unfit(self, why: str) -> FailedPrecondition:
         return FailedPrecondition(
-            f"{self.server.url} cannot serve training: {why}. Text that is tokenised again may be other tokens than "
-            "those drawn; use vLLM or SGLang",
+            f"{self.server.url} cannot serve training: {why}. Text that is tokenised again may give other tokens "
+            "than those sampled. Use vLLM or SGLang",
             reason="SERVER_UNFIT",
         )
 

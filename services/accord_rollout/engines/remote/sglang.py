@@ -1,7 +1,7 @@
 """SGLang servers, by their native HTTP API: /generate with token ids, weights from disk, flushed caches.
 
-Not run against a real SGLang here: its CPU build is none that pip installs. The tests hold this engine to the seam
-against a local server that speaks the same protocol.
+The tests do not run a real SGLang, because pip installs no CPU build of it. They run this engine against a local server
+that speaks the same protocol.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from accord.errors import FailedPrecondition, Unavailable
 from accord_rollout.engine import PROBE_TOKENS, Completion, Failed, Job, ResidentWeights, Sampling, Weights
 from accord_rollout.engines.options import read_options
-from accord_rollout.engines.remote.base import Loaded, ServedEngine, finished, seed_of
+from accord_rollout.engines.remote.base import ActiveModel, RemoteEngine, checked_completion, seed_of
 from accord_rollout.engines.remote.http import ServerOptions
 from accord_rollout.settings import RolloutSettings
 
@@ -21,14 +21,14 @@ class SGLangOptions(ServerOptions):
     """`engine_options` of `--engine sglang`."""
 
 
-class SGLangEngine(ServedEngine):
-    """One /generate for each sample. Seeds count where the server runs with --enable-deterministic-inference."""
+class SGLangEngine(RemoteEngine):
+    """One /generate per sample. Seeds have an effect if the server runs with --enable-deterministic-inference."""
 
     def __init__(self, settings: RolloutSettings) -> None:
         super().__init__(settings, read_options(SGLangOptions, settings))
 
     async def check(self, folder: Path, weights: Weights) -> int:
-        """Asks for one token as training needs it, and for the context's length."""
+        """Checks the fields of one token; reads the context length."""
         answer = await self._generate(list(PROBE_TOKENS[:4]), {"max_new_tokens": 1, "temperature": 0})
         if not answer.get("output_ids") or not answer["meta_info"].get("output_token_logprobs"):
             raise FailedPrecondition(
@@ -38,8 +38,8 @@ class SGLangEngine(ServedEngine):
         info = await self.server.get("/get_server_info")
         return int(info.get("context_length") or info.get("max_total_num_tokens") or 2**31 - 1)
 
-    async def put_in_force(self, folder: Path, weights: Weights) -> None:
-        """Pause, load from the folder (a disk that the server shares with this process), forget caches, continue."""
+    async def activate(self, folder: Path, weights: Weights) -> None:
+        """Pauses, loads from the folder (on a disk shared with the server), drops caches, continues."""
         seconds = self.options.update_seconds
         await self.server.post("/pause_generation", {"mode": "retract"}, seconds)
         try:
@@ -52,27 +52,27 @@ class SGLangEngine(ServedEngine):
             await self.server.post("/continue_generation", {}, seconds)
         if not done.get("success"):
             raise Unavailable(
-                f"{self.server.url} did not take version {weights.version}: {done.get('message')}",
+                f"{self.server.url} did not load version {weights.version}: {done.get('message')}",
                 reason="SERVER_FAILS",
             )
         await self.server.post("/flush_cache", {}, seconds)
 
-    async def held(self) -> ResidentWeights:
-        """The probe: SGLang's API has no checksum that this engine relies on."""
+    async def resident_weights(self) -> ResidentWeights:
+        """The probe alone: SGLang's API has no checksum that this engine can rely on."""
         ids = list(PROBE_TOKENS)
         answer = await self._generate(ids, {"max_new_tokens": 1, "temperature": 0}, logprob_start_len=0)
         found = answer["meta_info"].get("input_token_logprobs") or []
         return ResidentWeights(probe_logprobs=tuple(float(entry[0]) for entry in found[1:]))
 
     def check_sampling(self, sampling: Sampling) -> None:
-        """SGLang's logprobs are those after temperature and before top_k and top_p."""
+        """SGLang computes logprobs after temperature and before top_k and top_p."""
         if sampling.temperature != 0 and (sampling.top_p != 1 or sampling.top_k != 0):
             raise FailedPrecondition(
-                f"{self.server.url} (SGLang) reports logprobs before top_k and top_p: sample without them",
+                f"{self.server.url} (SGLang) reports logprobs before top_k and top_p; sample without them",
                 reason="SERVER_LOGPROBS_RAW",
             )
 
-    async def ask(self, loaded: Loaded, job: Job, sampling: Sampling) -> Completion | Failed:
+    async def request_sample(self, model: ActiveModel, job: Job, sampling: Sampling) -> Completion | Failed:
         """One /generate."""
         answer = await self._generate(
             list(job.prompt_token_ids),
@@ -82,14 +82,14 @@ class SGLangEngine(ServedEngine):
                 "top_p": sampling.top_p,
                 "top_k": sampling.top_k or -1,
                 "sampling_seed": seed_of(job) & 0x7FFFFFFF,  # a 32-bit number there
-                "stop_token_ids": list(loaded.stop_ids),
+                "stop_token_ids": list(model.stop_ids),
             },
         )
         entries, meta = answer["meta_info"]["output_token_logprobs"], answer["meta_info"]
         tokens = list(answer["output_ids"])
         if [entry[1] for entry in entries] != tokens:
             return Failed(job.index, "SERVER_ANSWER", "output_ids and output_token_logprobs name different tokens")
-        return finished(job, tokens, [entry[0] for entry in entries], meta["finish_reason"]["type"])
+        return checked_completion(job, tokens, [entry[0] for entry in entries], meta["finish_reason"]["type"])
 
     async def _generate(self, ids: list[int], sampling: dict[str, Any], logprob_start_len: int = -1) -> dict[str, Any]:
         body = {

@@ -1,10 +1,9 @@
-"""The reference engine: Hugging Face `generate`, batched, each row with a random stream of its own.
+"""The reference engine: Hugging Face `generate`, batched; each row has its own random stream.
 
-What holds: the same request (same seeds, weights, machine, number type, threads) gives the same tokens and logprobs,
-whatever else is asked meanwhile, because a batch holds samples of one request only. A sample drawn again through
-`indices` meets other neighbours and other padding; its random numbers are the same and its logits equal up to float
-rounding, so it has the same tokens unless two candidates tie within rounding. On another device the random numbers
-differ.
+The same request (same seeds, weights, machine, number type, threads) gives the same tokens and logprobs, whatever else
+runs meanwhile, because a batch holds samples of one request only. A sample requested again through `indices` has other
+neighbours and other padding: its random numbers are the same and its logits are equal up to float rounding, so it has
+the same tokens unless two candidates tie within rounding. On another device the random numbers differ.
 """
 
 from __future__ import annotations
@@ -22,20 +21,18 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from accord.errors import FailedPrecondition
 from accord.types import v1 as types_v1
-from accord_models.loading import load_causal_lm, load_config
+from accord_models.loading import load_causal_lm, load_config, same_architecture, stop_tokens
 from accord_models.precision import compute_threads, resolve_dtype
+from accord_models.stored import stored_types
 from accord_models.tokenizer import fingerprint, load_tokenizer, render
 from accord_rollout.engine import Activate, Completion, Failed, Job, ModelInfo, ResidentWeights, Sampling, Weights
-from accord_rollout.engines.transformers.batches import batches
-from accord_rollout.engines.transformers.generation import draw_batch, stop_tokens
+from accord_rollout.engines.transformers.generation import batches, generate_batch
 from accord_rollout.engines.transformers.resident_weights import (
     converted,
     fits,
-    held_digest,
     probe_logprobs,
     read_state,
-    same_architecture,
-    stored_types,
+    resident_digest,
     swap_state,
 )
 from accord_rollout.settings import RolloutSettings
@@ -53,11 +50,11 @@ class _Active:
 
 
 class TransformersEngine:
-    """Computes in one thread of its own; the event loop stays free."""
+    """Computes in its own thread; the event loop stays free."""
 
     max_concurrent_requests = 1
     updates_in_flight = False
-    reads_aside = True
+    can_prepare_unverified = True
 
     def __init__(self, settings: RolloutSettings) -> None:
         cuda = torch.cuda.is_available()
@@ -72,8 +69,8 @@ class TransformersEngine:
         self._closing = threading.Event()
 
     async def prepare(self, folder: Path, weights: Weights) -> Activate:
-        """Reads the weights into memory beside the model in force; Activate makes them the module's (same architecture)
-        or takes the new model."""
+        """Reads the weights into memory next to the active model. Activate puts them into its module (same
+        architecture) or switches to the new model."""
         current = self._active
         new, state = await asyncio.to_thread(self._read, folder, current)
 
@@ -85,28 +82,30 @@ class TransformersEngine:
 
         return activate
 
-    async def held(self) -> ResidentWeights:
-        """Of the module's own tensors; the probe is computed between two batches."""
-        active, loop = self._in_force(), asyncio.get_running_loop()
+    async def resident_weights(self) -> ResidentWeights:
+        """The digest of the module's own tensors; the probe is computed between two batches."""
+        active, loop = self._require_active(), asyncio.get_running_loop()
         probe = await loop.run_in_executor(self._worker, probe_logprobs, active.model)
-        return ResidentWeights(await asyncio.to_thread(held_digest, active.model, active.stored), probe_logprobs=probe)
+        return ResidentWeights(
+            await asyncio.to_thread(resident_digest, active.model, active.stored), probe_logprobs=probe
+        )
 
     def render(self, conversation: types_v1.Conversation) -> list[int]:
         """By the model's chat template."""
-        return render(self._in_force().tokenizer, conversation)
+        return render(self._require_active().tokenizer, conversation)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """By the model's tokenizer."""
-        return str(self._in_force().tokenizer.decode(list(token_ids), skip_special_tokens=True))
+        return str(self._require_active().tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
     async def generate(self, jobs: Sequence[Job], sampling: Sampling) -> AsyncGenerator[Completion | Failed, None]:
-        """Batch after batch; closing it ends the batch in work after the token that is being computed."""
-        active, loop, stop = self._in_force(), asyncio.get_running_loop(), threading.Event()
+        """One batch after another. Closing the iterator ends the running batch after its current token."""
+        active, loop, stop = self._require_active(), asyncio.get_running_loop(), threading.Event()
         try:
             for batch in batches(jobs, self._max_batch_size):
                 results = await loop.run_in_executor(
                     self._worker,
-                    draw_batch,
+                    generate_batch,
                     active.model,
                     active.stop_ids,
                     active.tokenizer.pad_token_id,
@@ -120,17 +119,17 @@ class TransformersEngine:
             stop.set()
 
     async def close(self) -> None:
-        """Gives up what is being generated."""
+        """Abandons the samples that are being generated."""
         self._closing.set()
         await asyncio.to_thread(self._worker.shutdown, cancel_futures=True)
 
-    def _in_force(self) -> _Active:
+    def _require_active(self) -> _Active:
         if self._active is None:
-            raise FailedPrecondition("no weights yet: call UpdateWeights first", reason="NO_WEIGHTS")
+            raise FailedPrecondition("no weights yet; call UpdateWeights first", reason="NO_WEIGHTS")
         return self._active
 
     def _read(self, folder: Path, current: _Active | None) -> tuple[_Active, dict[str, torch.Tensor] | None]:
-        """The model to come, and the state to copy into its module where that is the one in use now."""
+        """The new model, and the state to put into its module if that is the one in use now."""
         tokenizer, config = load_tokenizer(folder), load_config(folder)
         model, state = None, None
         if current is not None and same_architecture(current.model.config, config):
@@ -142,7 +141,7 @@ class TransformersEngine:
             state = None
             model = load_causal_lm(folder, self.compute_dtype)
             nn.Module.to(model, self._device)
-            # Whatever the model's own defaults are (a repetition penalty, say), samples are drawn as requests say.
+            # The request decides how to sample, not the model's own defaults (a repetition penalty, say).
             model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
         text_config = model.config.get_text_config()
         info = ModelInfo(

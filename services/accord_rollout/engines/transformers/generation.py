@@ -1,10 +1,9 @@
-"""One batch through `generate`: padding, stopping, reading out what was drawn."""
+"""Splits samples into batches and runs each through `generate`: padding, stopping, reading the result."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +11,6 @@ from transformers import (
     GenerationConfig,
     LogitsProcessorList,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
     StoppingCriteria,
     StoppingCriteriaList,
 )
@@ -21,19 +19,17 @@ from accord_rollout.engine import Completion, Failed, Finish, Job, Sampling
 from accord_rollout.engines.transformers.sampling import TokenSampler
 
 
-def stop_tokens(folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Ids that end a response: of generation_config.json, else of the config, else of the tokenizer."""
-    named: Any = None
-    if (folder / "generation_config.json").is_file():
-        named = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id
-    for other in (getattr(config, "eos_token_id", None), tokenizer.eos_token_id):
-        named = other if named is None else named
-    ids = named if isinstance(named, list) else [] if named is None else [named]
-    return tuple(sorted(set(ids)))
+def batches(jobs: Sequence[Job], max_batch_size: int) -> list[list[Job]]:
+    """Jobs in batches of at most `max_batch_size`, similar prompt lengths together to save padding.
+
+    The composition depends on the jobs alone: a request gives the same batches wherever and whenever it runs.
+    """
+    ordered = sorted(jobs, key=lambda job: (len(job.prompt_token_ids), job.index))
+    return [ordered[start : start + max_batch_size] for start in range(0, len(ordered), max_batch_size)]
 
 
 @torch.inference_mode()
-def draw_batch(
+def generate_batch(
     model: PreTrainedModel,
     stop_ids: Sequence[int],
     pad_id: int,
@@ -41,28 +37,28 @@ def draw_batch(
     sampling: Sampling,
     cancelled: Callable[[], bool],
 ) -> list[Completion | Failed]:
-    """The responses to a batch, in its order; empty when it was cancelled, which is looked at before each token."""
+    """The responses to a batch, in its order; empty if it was cancelled, which is checked before each token."""
     if cancelled():
         return []
     ids_BT, mask_BT = _left_padded(batch, pad_id, model.device)
-    draw = TokenSampler(sampling, [job.seed for job in batch], stop_ids, pad_id, model.device)
+    sampler = TokenSampler(sampling, [job.seed for job in batch], stop_ids, pad_id, model.device)
     generate: Any = model.generate  # typed as a tensor by torch's Module
     generate(
         inputs=ids_BT,
         attention_mask=mask_BT,
         generation_config=GenerationConfig(  # type: ignore[no-untyped-call]
-            do_sample=False,  # greedy over what Draw has chosen
+            do_sample=False,  # greedy over what the sampler chose
             max_new_tokens=sampling.max_new_tokens,
             eos_token_id=list(stop_ids) or None,
             pad_token_id=pad_id,
         ),
-        logits_processor=LogitsProcessorList([draw]),
+        logits_processor=LogitsProcessorList([sampler]),
         stopping_criteria=StoppingCriteriaList([_Cancelled(cancelled)]),
     )
     if cancelled():
         return []
-    tokens_BT = torch.stack(draw.tokens_TB, dim=1).tolist()
-    logprobs_BT = torch.stack(draw.logprobs_TB, dim=1).tolist()
+    tokens_BT = torch.stack(sampler.tokens_TB, dim=1).tolist()
+    logprobs_BT = torch.stack(sampler.logprobs_TB, dim=1).tolist()
     return [
         _result(job, tokens_T, logprobs_T, stop_ids)
         for job, tokens_T, logprobs_T in zip(batch, tokens_BT, logprobs_BT, strict=True)
@@ -70,7 +66,7 @@ def draw_batch(
 
 
 class _Cancelled(StoppingCriteria):
-    """Ends every row between two tokens when the caller has gone."""
+    """Ends every row between two tokens when the caller has left."""
 
     def __init__(self, cancelled: Callable[[], bool]) -> None:
         self._cancelled = cancelled

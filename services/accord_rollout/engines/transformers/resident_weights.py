@@ -1,7 +1,4 @@
-"""New weights into the module that is there: nothing is traced again, and the change itself moves no bytes.
-
-And back out of it: the digest of what the module holds.
-"""
+"""Puts new weights into the existing module, without a trace or a copy, and computes the digest of what it holds."""
 
 from __future__ import annotations
 
@@ -9,24 +6,15 @@ import hashlib
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
 from accord.errors import InvalidArgument
-from accord_models.streaming import NAMES, digest_line, tensor_bytes
+from accord_models.streaming import digest_line, tensor_bytes
 from accord_rollout.engine import PROBE_TOKENS
-
-# What may differ between two configs of the same architecture.
-_NOT_ARCHITECTURE = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
-
-
-def same_architecture(left: Any, right: Any) -> bool:
-    """Whether two Hugging Face configs describe the same modules."""
-    return _architecture(left) == _architecture(right)
 
 
 def read_state(folder: Path) -> dict[str, torch.Tensor]:
@@ -51,10 +39,10 @@ def fits(model: nn.Module, state: dict[str, torch.Tensor]) -> bool:
 
 @torch.no_grad()
 def converted(model: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """`state`, which fits, in memory of its own, in the number types and on the device of `model`."""
+    """A copy of `state`, which must fit, in the number types and on the device of `model`."""
     wanted = model.state_dict()
     return {
-        # Not the file's mapped pages: whoever writes to the file later must not change the model.
+        # Not the file's mapped pages: a later write to the file must not change the model.
         name: torch.empty_like(wanted[name], memory_format=torch.contiguous_format).copy_(tensor)
         for name, tensor in state.items()
     }
@@ -62,47 +50,23 @@ def converted(model: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, 
 
 @torch.no_grad()
 def swap_state(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    """Makes the tensors of `state`, which are converted, those of `model`; tied ones stay tied."""
+    """Replaces the tensors of `model` by those of `state`, already converted; tied ones stay tied."""
     tensors = dict(chain(model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)))
     for name, tensor in state.items():
         tensors[name].data = tensor
 
 
-def stored_types(folder: Path) -> dict[str, torch.dtype]:
-    """The number type of each tensor of `folder`/*.safetensors."""
-    types = {name: dtype for dtype, name in NAMES.items()}
-    found: dict[str, torch.dtype] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            found.update({name: types[file.get_slice(name).get_dtype()] for name in file.keys()})  # noqa: SIM118
-    return found
-
-
-def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor of `folder`/*.safetensors. InvalidArgument/BAD_MODEL for damaged files or none."""
-    found: dict[str, tuple[int, ...]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(path, framework="pt") as file:
-                found.update({name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118
-        except SafetensorError as error:
-            raise InvalidArgument(f"{path} is damaged: {error}; publish it again", reason="BAD_MODEL") from error
-    if not found:
-        raise InvalidArgument(f"{folder} has no *.safetensors", reason="BAD_MODEL")
-    return found
-
-
 @torch.inference_mode()
 def probe_logprobs(model: nn.Module) -> tuple[float, ...]:
-    """Of the probe, nats."""
+    """Log-probabilities of PROBE_TOKENS from the second on, nats."""
     ids_1T = torch.tensor([PROBE_TOKENS], device=next(model.parameters()).device)
     logprobs_TV = model(ids_1T).logits[0, :-1].float().log_softmax(dim=-1)
     return tuple(logprobs_TV.gather(-1, ids_1T[0, 1:, None])[:, 0].tolist())
 
 
-def held_digest(model: nn.Module, stored: Mapping[str, torch.dtype]) -> str:
-    """Of the module's tensors in the types in which they are `stored`, as accord.digest.weights_digest; empty where the
-    module names its tensors otherwise, or rounded them."""
+def resident_digest(model: nn.Module, stored: Mapping[str, torch.dtype]) -> str:
+    """The digest of the module's tensors in the types in which they are `stored`, as accord.digest.weights_digest;
+    empty if the module names its tensors differently or rounded them."""
     state = model.state_dict()
     total = hashlib.sha256()
     for name in sorted(stored):
@@ -112,7 +76,3 @@ def held_digest(model: nn.Module, stored: Mapping[str, torch.dtype]) -> str:
         total.update(digest_line(name, tensor))
         total.update(tensor_bytes(tensor))
     return total.hexdigest()
-
-
-def _architecture(config: Any) -> dict[str, Any]:
-    return {name: value for name, value in config.to_dict().items() if name not in _NOT_ARCHITECTURE}

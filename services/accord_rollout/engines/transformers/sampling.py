@@ -1,4 +1,4 @@
-"""Drawing tokens: the sampled distribution, one random stream for each row, logprobs of what was drawn."""
+"""Samples tokens: the distribution, one random stream per row, the log-probabilities of the sampled tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from accord_rollout.engine import Sampling
 def sampled_logits(logits_BV: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     """Logits whose softmax is the sampled distribution: float32, divided by the temperature, cut by top_k, then top_p.
 
-    With temperature 0 (greedy) the plain logits: logprobs are then those of softmax(logits).
+    Temperature 0 (greedy) gives the plain logits: logprobs are then those of softmax(logits).
     """
     logits_BV = logits_BV.float()
     if sampling.temperature == 0:
@@ -35,10 +35,10 @@ class TokenSampler(LogitsProcessor):
     """Chooses each row's next token and makes greedy `generate` take it.
 
     Inverse transform sampling: the first token at which the cumulated probability exceeds one uniform number.
-    Gumbel-max would want a random number for each token of the vocabulary, an eighth of generation's time. A row's
+    Gumbel-max would need a random number for each token of the vocabulary, an eighth of generation's time. A row's
     number comes from its own generator, so its tokens depend on its seed and logits, not on its neighbours.
 
-    After generate, `tokens_TB` and `logprobs_TB` hold what was drawn at each step (rows that had ended before: pad, 0).
+    After generate, `tokens_TB` and `logprobs_TB` hold the samples of each step (rows that had ended before: pad, 0).
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class TokenSampler(LogitsProcessor):
         self._pad_id = pad_id
         self._eos = torch.tensor(sorted(eos_ids), device=device)
         self._running_B = torch.ones(len(seeds), dtype=torch.bool, device=device)
-        # A generator takes 64 bits, written as a signed number.
+        # A generator takes 64 bits as a signed number.
         self._generators = [
             torch.Generator(device).manual_seed(seed - 2**64 if seed >= 2**63 else seed) for seed in seeds
         ]
@@ -71,6 +71,6 @@ class TokenSampler(LogitsProcessor):
             return logits_BV.argmax(dim=-1)
         upto_BV = logits_BV.softmax(dim=-1).cumsum(dim=-1)
         uniform_B1 = torch.stack([torch.rand(1, generator=each, device=each.device) for each in self._generators])
-        # Of the mass that rounding left, so that the last token with any is the last that can be drawn.
+        # Scaled to the mass that rounding left, so that no token after the last one with mass can be sampled.
         tokens_B1 = torch.searchsorted(upto_BV, uniform_B1 * upto_BV[:, -1:], right=True)
         return tokens_B1[:, 0].clamp(max=logits_BV.shape[-1] - 1)

@@ -1,4 +1,4 @@
-"""The seam's carriers in vLLM's terms, and back."""
+"""Converts the seam's types to vLLM's and back."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from accord_rollout.engine import PROBE_TOKENS, Completion, Failed, Finish, Samp
 
 
 def sampling_params(sampling: Sampling, stop_ids: Sequence[int]) -> SamplingParams:
-    """All but the seed. InvalidArgument where vLLM does not draw like that (its temperatures end at 2)."""
+    """All but the seed. InvalidArgument if vLLM does not support it (its temperatures end at 2)."""
     try:
         return SamplingParams(
             max_tokens=sampling.max_new_tokens,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,
-            logprobs=0,  # of the sampled token alone
+            logprobs=0,  # of the sampled token only
             flat_logprobs=True,
             stop_token_ids=list(stop_ids),
             ignore_eos=True,  # stop_ids has it
@@ -30,11 +30,11 @@ def sampling_params(sampling: Sampling, stop_ids: Sequence[int]) -> SamplingPara
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
     except (VLLMClientError, ValueError) as error:
-        raise InvalidArgument(f"sampling: vLLM does not take it: {error}", reason="ENGINE_REFUSES") from error
+        raise InvalidArgument(f"sampling: vLLM does not support it: {error}", reason="ENGINE_REFUSES") from error
 
 
-def drawn(index: int, output: Any, versions: Mapping[str, Weights]) -> Completion | Failed:
-    """A finished CompletionOutput; `versions`: which weights its labels stand for."""
+def completion(index: int, output: Any, versions: Mapping[str, Weights]) -> Completion | Failed:
+    """The result from a finished CompletionOutput. `versions`: the weights that each label stands for."""
     tokens = tuple(output.token_ids)
     if output.finish_reason not in ("stop", "length") or not tokens:
         return Failed(index, "ENGINE_ABORTED", f"vLLM ended the sample early: {output.finish_reason}", retryable=True)
@@ -51,7 +51,7 @@ def drawn(index: int, output: Any, versions: Mapping[str, Weights]) -> Completio
 
 
 def probe_logprobs(output: Any) -> tuple[float, ...]:
-    """Of the prompt's tokens from the second on."""
+    """Log-probabilities of the prompt's tokens from the second on, nats."""
     return tuple(
         float(at[token].logprob) for token, at in zip(PROBE_TOKENS[1:], output.prompt_logprobs[1:], strict=True)
     )

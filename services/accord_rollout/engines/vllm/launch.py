@@ -1,4 +1,4 @@
-"""Starting and ending vLLM's processes."""
+"""Starts and ends vLLM's processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GIB = 2**30
 
 
 def device(setting: str, options: VllmOptions) -> str:
-    """`cuda` or `cpu`. FailedPrecondition/NO_DEVICE where what was asked for is not here."""
+    """`cuda` or `cpu`. FailedPrecondition/NO_DEVICE if the requested device is not available."""
     cuda = torch.cuda.is_available() and setting != "cpu"
     if not cuda and (setting == "cuda" or options.weight_transfer != "reload"):
         raise FailedPrecondition(
@@ -31,7 +31,7 @@ def device(setting: str, options: VllmOptions) -> str:
 
 
 def engine_args(folder: Path, options: VllmOptions, *, cuda: bool, dtype: str, threads: int) -> AsyncEngineArgs:
-    """vLLM's arguments; puts what it reads from the environment there, for the processes that it starts.
+    """vLLM's arguments. Also sets the environment variables that vLLM's processes read.
 
     InvalidArgument/BAD_ENGINE_OPTIONS for an argument that vLLM does not know.
     """
@@ -40,11 +40,11 @@ def engine_args(folder: Path, options: VllmOptions, *, cuda: bool, dtype: str, t
     given: dict[str, Any] = dict(options.engine_args)
     if not cuda:
         os.environ["OMP_NUM_THREADS"] = str(threads)
-        # Bound to cores, its threads would fight with those of the other services for the same ones.
+        # Bound to cores, its threads would compete with those of the other services.
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         given.setdefault("kv_cache_memory_bytes", int((options.kv_cache_gib or 1) * _GIB))
-        # vLLM takes back what it drew after a part of a prompt by the generator's offset, which torch's generator on
-        # the CPU has not: a seeded prompt that is cut in parts ends the whole engine.
+        # After a part of a prompt, vLLM rewinds the generator by its offset, which torch's CPU generator does not have:
+        # a seeded prompt that is split into parts ends the whole engine.
         given.setdefault("enable_chunked_prefill", False)
     elif options.kv_cache_gib is not None:
         given["kv_cache_memory_bytes"] = int(options.kv_cache_gib * _GIB)
@@ -57,7 +57,7 @@ def engine_args(folder: Path, options: VllmOptions, *, cuda: bool, dtype: str, t
             skip_tokenizer_init=True,  # tokens in, tokens out
             dtype=dtype,
             logprobs_mode="processed_logprobs",  # of the sampled distribution
-            generation_config="vllm",  # no sampling defaults of the model's own
+            generation_config="vllm",  # none of the model's own sampling defaults
             worker_extension_cls=f"{WeightsChecksum.__module__}.{WeightsChecksum.__qualname__}",
             enforce_eager=eager,
             **{"disable_log_stats": True, **given},
@@ -67,16 +67,16 @@ def engine_args(folder: Path, options: VllmOptions, *, cuda: bool, dtype: str, t
 
 
 async def start(args: AsyncEngineArgs, folder: Path) -> AsyncLLM:
-    """The engine on the model in `folder`, ready. InvalidArgument/BAD_MODEL where vLLM cannot serve it."""
+    """The engine on the model in `folder`, ready. InvalidArgument/BAD_MODEL if vLLM cannot serve it."""
     try:
         return await asyncio.to_thread(AsyncLLM.from_engine_args, args)
-    except Exception as error:  # vLLM raises many types, and RuntimeError for whatever ended its processes
+    except Exception as error:  # vLLM raises many types, and RuntimeError if its processes ended
         raise InvalidArgument(
-            f"vLLM does not start on {folder}: {error} (the service's log has what its processes said)",
+            f"vLLM cannot start on {folder}: {error} (its processes' output is in the service's log)",
             reason="BAD_MODEL",
         ) from error
 
 
 def end(llm: AsyncLLM) -> None:
-    """Ends its processes; waits for them elsewhere."""
+    """Ends its processes; another thread waits for them."""
     threading.Thread(target=llm.shutdown, name="end-vllm", daemon=True).start()

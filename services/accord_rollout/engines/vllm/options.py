@@ -1,4 +1,4 @@
-"""What the vLLM engine alone can be told."""
+"""Options of the vLLM engine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from accord_rollout.engines.options import EngineOptions
 
-# Decided by the contract or by the service's own settings.
+# Set by the contract or by the service's settings.
 OURS = (
     "model",
     "tokenizer",
@@ -26,16 +26,16 @@ class VllmOptions(EngineOptions):
 
     weight_transfer: Literal["reload", "ipc", "nccl"] = Field(
         "reload",
-        description="How new weights reach the workers: reload (each reads the folder), ipc (one GPU that the service "
-        "shares with the worker), nccl (the service has the GPU after the workers').",
+        description="How new weights reach the workers: reload (each reads the folder), ipc (the service shares its "
+        "only GPU with the worker), nccl (the service uses the GPU after the workers').",
     )
     enforce_eager: bool | None = Field(
-        None, description="No compilation and no CUDA graphs; unset: so on a CPU, vLLM's default on GPUs."
+        None, description="No compilation and no CUDA graphs; unset: true on a CPU, vLLM's default on GPUs."
     )
     kv_cache_gib: float | None = Field(
-        None, gt=0, description="Room for keys and values, GiB; unset: 1 on a CPU, vLLM's choice on GPUs."
+        None, gt=0, description="Memory for keys and values, GiB; unset: 1 on a CPU, vLLM's choice on GPUs."
     )
-    update_seconds: float = Field(300, gt=0, description="Deadline of one change of weights, seconds.")
+    update_seconds: float = Field(300, gt=0, description="Deadline of one weight update, seconds.")
     engine_args: dict[str, Any] = Field(
         default_factory=dict, description="Any other field of vLLM's AsyncEngineArgs: tensor_parallel_size, ..."
     )

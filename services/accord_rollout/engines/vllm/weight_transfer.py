@@ -1,7 +1,7 @@
-"""How verified weights get from a folder into vLLM's running workers.
+"""Transfers verified weights from a folder into vLLM's running workers.
 
-reload: each worker reads the folder itself. ipc and nccl: this process reads it once, onto a GPU, and plays the trainer
-of vLLM's weight-transfer interface: CUDA IPC handles to a worker on the same GPU, or an NCCL broadcast to all of them.
+reload: each worker reads the folder itself. ipc and nccl: this process reads it once, onto a GPU, and acts as the
+trainer of vLLM's weight-transfer interface: CUDA IPC handles to a worker on the same GPU, or an NCCL broadcast to all.
 """
 
 from __future__ import annotations
@@ -24,21 +24,19 @@ from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactor
 from vllm.utils.network_utils import get_open_port
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from accord_models.streaming import NAMES
-
-_TYPES = {name: dtype for dtype, name in NAMES.items()}
+from accord_models.streaming import TYPES
 
 
 class Transfer(Protocol):
-    """Puts the weights of a folder into the workers of one engine, which generates nothing meanwhile."""
+    """Loads the weights of a folder into the workers of one engine, which is paused meanwhile."""
 
     async def send(self, folder: Path) -> None:
-        """Returns when every worker holds them."""
+        """Returns when every worker has them."""
         ...
 
 
 class Reload:
-    """Each worker reads the folder: any device; the folder must be on a disk that they share with this process."""
+    """Each worker reads the folder, on any device. The folder must be on a disk that they share with this process."""
 
     def __init__(self, llm: AsyncLLM, seconds: float) -> None:
         self._llm, self._seconds = llm, seconds
@@ -49,7 +47,7 @@ class Reload:
 
 
 class Push:
-    """This process sends from its own GPU: `backend` ipc (the one worker's GPU) or nccl (a GPU that no worker has)."""
+    """This process sends from its GPU. `backend`: ipc (the only worker's GPU) or nccl (a GPU that no worker uses)."""
 
     def __init__(self, llm: AsyncLLM, backend: str, seconds: float) -> None:
         self._llm, self._backend, self._seconds = llm, backend, seconds
@@ -58,12 +56,12 @@ class Push:
         self._source = FolderSource(torch.device("cuda", self._world_size if backend == "nccl" else 0))
 
     async def send(self, folder: Path) -> None:
-        """The sender is synchronous: it runs in a thread and calls back into this loop."""
+        """Runs the synchronous sender in a thread; it calls back into this loop."""
         self._source.folder = folder
         await asyncio.to_thread(self._send, _Client(self._llm, asyncio.get_running_loop(), self._seconds))
 
     def _send(self, client: _Client) -> None:
-        torch.cuda.set_device(self._source.device)  # of this thread: senders take the current one
+        torch.cuda.set_device(self._source.device)  # per thread; senders use the current device
         if self._sender is None:
             self._sender = WeightTransferTrainerFactory.trainer_init(
                 self._init_info(), client=client, source=self._source
@@ -80,7 +78,7 @@ class Push:
         return NCCLTrainerInitInfo("127.0.0.1", get_open_port(), self._world_size + 1, rank=0)
 
 
-class FolderSource(WeightSource):  # type: ignore[misc]  # typed where vLLM is installed
+class FolderSource(WeightSource):  # type: ignore[misc]  # typed only if vLLM is installed
     """The tensors of `folder`/*.safetensors, sorted by name, read onto `device` one at a time."""
 
     def __init__(self, device: torch.device, folder: Path = Path()) -> None:
@@ -88,12 +86,12 @@ class FolderSource(WeightSource):  # type: ignore[misc]  # typed where vLLM is i
         self.folder = folder
 
     def metadata(self) -> list[ParamMeta]:
-        """Name, type and shape of each, from the headers alone."""
+        """Name, type and shape of each tensor, from the headers alone."""
         found = []
         for name, file in self._files():
             with safe_open(file, framework="pt") as reader:
                 part = reader.get_slice(name)
-                found.append(ParamMeta(name, _TYPES[part.get_dtype()], tuple(part.get_shape())))
+                found.append(ParamMeta(name, TYPES[part.get_dtype()], tuple(part.get_shape())))
         return found
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
@@ -110,7 +108,7 @@ class FolderSource(WeightSource):  # type: ignore[misc]  # typed where vLLM is i
 
 
 class _Client:
-    """vLLM's VLLMWeightSyncClient on an AsyncLLM of this process: every call has a deadline."""
+    """vLLM's VLLMWeightSyncClient for an AsyncLLM in this process; every call has a deadline."""
 
     def __init__(self, llm: AsyncLLM, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         self._llm, self._loop, self._seconds = llm, loop, seconds

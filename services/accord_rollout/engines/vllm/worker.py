@@ -1,4 +1,4 @@
-"""What runs inside vLLM's own processes: the checksum of resident weights, and not outliving the service."""
+"""Code that runs in vLLM's processes: the checksum of resident weights, and the end with the service."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class WeightsChecksum:
 
     @torch.inference_mode()
     def accord_checksum(self) -> str:
-        """SHA-256 over what this worker computes with, in its own layout.
+        """SHA-256 over the weights that this worker computes with, in its own layout.
 
-        The bytes of each parameter. A layer that computes with a packed copy of its weights (linear layers and the
-        output head on the CPU; the parameter is then empty or not what is used) counts by its output for one fixed
-        random input of 8 rows, which every weight moves; a change too small to move a rounded output is not seen.
+        It covers the bytes of each parameter. A layer that computes with a packed copy of its weights (linear layers
+        and the output head on the CPU; the parameter is then empty or unused) is covered by its output for one fixed
+        random input of 8 rows, which every weight affects; a change too small to move a rounded output is not seen.
         """
         total = hashlib.sha256()
         for name, module in sorted(self.model_runner.get_model().named_modules(), key=lambda pair: pair[0]):
@@ -45,10 +45,10 @@ class WeightsChecksum:
         return total.hexdigest()
 
     def accord_repack(self) -> None:
-        """After a change of weights: the output head packs its weights again where they are tied to the embeddings.
+        """Packs the output head's weights again after an update if they are tied to the embeddings.
 
-        On the CPU vLLM 0.32 computes with a packed copy that its reload does not renew: the head would be the old one.
-        Linear layers are renewed; their parameters are empty.
+        On the CPU vLLM 0.32 computes with a packed copy that its reload does not renew, so the head would stay the old
+        one. Linear layers are renewed; their parameters are empty.
         """
         from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
 
@@ -58,7 +58,7 @@ class WeightsChecksum:
 
 
 def _output(layer: Any) -> torch.Tensor:
-    """The output, (8, out), of a linear layer of vLLM, without its bias."""
+    """The output, (8, out), of one of vLLM's linear layers, without its bias."""
     names = ("input_size_per_partition", "input_size", "embedding_dim")  # of row-parallel, other and vocabulary layers
     features = int(next(getattr(layer, name) for name in names if hasattr(layer, name)))
     generator = torch.Generator().manual_seed(features)
@@ -68,8 +68,8 @@ def _output(layer: Any) -> torch.Tensor:
 
 
 def end_with_the_service() -> None:
-    """vLLM calls this in each of its processes (entry point of group `vllm.general_plugins`): a process that the engine
-    started ends when the service is gone, however that ended. Does nothing in other people's processes."""
+    """vLLM calls this in each of its processes (entry point of group `vllm.general_plugins`). A process that the engine
+    started ends when the service has ended, for whatever reason. Has no effect in vLLM processes of other programs."""
     service = int(os.environ.get(SERVICE_PID) or 0)
     if service in (0, os.getpid()) or not hasattr(os, "pidfd_open"):
         return
@@ -80,7 +80,7 @@ def end_with_the_service() -> None:
 
     def wait() -> None:
         select.select([handle], [], [])  # readable when the process has ended
-        log.warning("the rollout service (pid %s) is gone: ending", service)
+        log.warning("the rollout service (pid %s) has ended: exiting", service)
         os._exit(1)
 
     threading.Thread(target=wait, name="service-watch", daemon=True).start()

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
+from accord import atomic
 from accord.artifact import v1 as artifact_v1
 from accord.channel import open_channel
 from accord.digest import file_digest
 from accord.errors import FailedPrecondition, Unavailable
-from accord_runtime import atomic
 from accord_runtime.artifacts.paths import inside
 from accord_runtime.artifacts.transfer import Progress
 

@@ -13,8 +13,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from accord import atomic
 from accord.errors import AccordError, FailedPrecondition, NotFound, PermissionDenied, Unavailable
-from accord_runtime import atomic
 from accord_runtime.artifacts.paths import inside
 from accord_runtime.artifacts.transfer import Limits, Progress
 

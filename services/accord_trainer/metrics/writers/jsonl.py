@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from accord_runtime import atomic
+from accord import atomic
 
 
 class JsonlWriter:

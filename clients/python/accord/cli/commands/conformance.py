@@ -55,9 +55,10 @@ async def _conformance(
 ) -> int:
     """How many checks were not met."""
     from accord.cli.render.output import note, out, print_json
-    from accord.conformance.check import Outcome, Verdict
+    from accord.conformance.check import Outcome
     from accord.conformance.reference import reference_named
     from accord.conformance.suite import conformance as suite
+    from accord.conformance.verdict import Verdict
 
     outcomes: list[Outcome] = []
     async for outcome in suite(

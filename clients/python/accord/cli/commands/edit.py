@@ -32,10 +32,11 @@ def edit(
 
 
 async def _edit(state_dir: Path, target: str, overrides: list[str], wait: bool, format: Format) -> int:
-    from accord.cli.commands.swap_engine import STATES, until_over
+    from accord.cli.commands.swap_engine import until_over
     from accord.cli.local.session import open_session
     from accord.cli.render.output import note, print_json
     from accord.cli.render.shapes import run_full
+    from accord.controller import v1 as controller_v1
     from accord.runfile import load_edits, load_run
 
     whole = Path(target).is_file()
@@ -53,6 +54,6 @@ async def _edit(state_dir: Path, target: str, overrides: list[str], wait: bool, 
         print_json(run_full(edited))
     elif swap is None:
         note(f"{run_id} is as that says; what draws for it stays")
-    elif swap.state == 1:
+    elif swap.state == controller_v1.SWAP_STATE_PENDING:
         note(f"swap {swap.number} of {run_id} is pending; it goes on with the run: accord runs watch {run_id}")
-    return 1 if swap is not None and STATES.get(swap.state) == "refused" else 0
+    return 1 if swap is not None and swap.state == controller_v1.SWAP_STATE_REFUSED else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,16 +13,19 @@ from accord.cli.options import Format, Interrupted, options, run_async
 app = typer.Typer(help="Prompts and feedback in the preference service.", no_args_is_help=True)
 
 
-class Layout(StrEnum):
-    """How a file is laid out; see accord.formats.layouts."""
+def _known_layout(value: str) -> str:
+    from accord import formats
 
-    auto = "auto"
-    jsonl = "jsonl"
-    trl = "trl"
-    hh_rlhf = "hh-rlhf"
-    argilla = "argilla"
-    label_studio = "label-studio"
-    parquet = "parquet"
+    names = ["auto", *formats.layout_names()]
+    if value not in names:
+        raise typer.BadParameter(f"unknown format {value!r}; available: {', '.join(names)}")
+    return value
+
+
+def _layout(purpose: str, auto: str) -> Any:
+    """The option `--format`: the name of an installed layout of accord.formats."""
+    names = f"auto ({auto}), jsonl, trl, hh-rlhf, argilla, label-studio, parquet, or the name of a plug-in"
+    return typer.Option("--format", "-f", metavar="NAME", callback=_known_layout, help=f"{purpose}: {names}.")
 
 
 class Kind(StrEnum):
@@ -69,13 +72,11 @@ def import_(
     kind: Annotated[
         Kind, typer.Option("--annotator-kind", help="What they are, where a line does not say.")
     ] = Kind.human,
-    format: Annotated[
-        Layout, typer.Option("--format", "-f", help="How the files are laid out (auto: as each shows).")
-    ] = Layout.auto,
+    format: Annotated[str, _layout("Format of the files", "detected")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:
     """Import files, all of them or none: a wrong line is named and nothing is kept."""
-    given = {"source": source, "annotator": annotator, "annotator_kind": kind.value, "format": format.value}
+    given = {"source": source, "annotator": annotator, "annotator_kind": kind.value, "format": format}
     try:
         run_async(_import(options(context).state_dir, files, given, as_json))
     except Interrupted as interruption:
@@ -129,7 +130,7 @@ def export(
     form: Annotated[
         Form | None, typer.Option("--form", help="What to export (default: the one kind there is).")
     ] = None,
-    format: Annotated[Layout, typer.Option("--format", "-f", help="How to lay it out (auto: jsonl).")] = Layout.auto,
+    format: Annotated[str, _layout("Format to write", "jsonl")] = "auto",
     style: Annotated[Style, typer.Option("--style", help="conversational: TRL's lists of messages.")] = Style.text,
     sources: Annotated[
         list[str] | None, typer.Option("--source", "-s", help="Only of this source. May be repeated.")
@@ -140,7 +141,7 @@ def export(
     ] = "",
 ) -> None:
     """Export to a file that `accord preferences import` reads back. The file is whole or not there."""
-    layout = "jsonl" if format is Layout.auto else format.value
+    layout = "jsonl" if format == "auto" else format
     if layout != "jsonl" and (str(destination) == "-" or style is not Style.text):
         raise typer.BadParameter(f"stdout and --style go with jsonl, not with {layout}", param_hint="--format")
     if snapshot and sources:

@@ -41,11 +41,11 @@ def report(
 
 
 async def _report(state_dir: Path, run_id: str, format: ReportFormat, output: Path | None) -> None:
-    from accord.cli.local.files import write_text
+    from accord import atomic
     from accord.cli.local.session import open_session
     from accord.cli.render.output import note, out, print_json
+    from accord.cli.render.report_table import report_table
     from accord.report.json_form import report_json
-    from accord.report.table import report_table
 
     if format is ReportFormat.html:
         _need_plots()
@@ -57,7 +57,9 @@ async def _report(state_dir: Path, run_id: str, format: ReportFormat, output: Pa
         if output is None:
             print_json(report_json(found))
         else:
-            write_text(output, json.dumps(report_json(found), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+            atomic.write_text(
+                output, json.dumps(report_json(found), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+            )
     elif output is None:
         out().print(report_table(found))
     else:
@@ -65,9 +67,9 @@ async def _report(state_dir: Path, run_id: str, format: ReportFormat, output: Pa
 
         from rich.console import Console
 
-        text = io.StringIO()
-        Console(file=text, width=100).print(report_table(found))
-        write_text(output, text.getvalue())
+        shown = io.StringIO()
+        Console(file=shown, width=100).print(report_table(found))
+        atomic.write_text(output, shown.getvalue())
 
 
 async def collect(session: Session, run_id: str) -> Report:
@@ -80,14 +82,14 @@ async def collect(session: Session, run_id: str) -> Report:
 
 def write_html(found: Report, output: Path | None) -> Path | None:
     """Writes the HTML report and returns its path; None where the plotting libraries are not installed."""
-    from accord.cli.local.files import write_text
+    from accord import atomic
 
     if not _plots_installed():
         return None
     from accord.report.html import render_html
 
     path = output or Path(f"{found.run_id}.report.html")
-    write_text(path, render_html(found))
+    atomic.write_text(path, render_html(found))
     return path
 
 

@@ -132,7 +132,7 @@ async def _follow(session: Session, run_id: str, after: int, report_file: Path |
 
 
 async def _state(session: Session, run_id: str) -> str:
-    from accord.report.names import state_name
+    from accord.names import state_name
 
     state = state_name((await session.client.runs.get(run_id)).status.state)
     return "being paused" if state == "running" else state
@@ -142,7 +142,7 @@ async def _finish(session: Session, run_id: str, report_file: Path | None) -> in
     """Prints what the run came to; 0 only where it succeeded."""
     from accord.cli.commands.report import collect, write_html
     from accord.cli.render.output import note, out
-    from accord.report.table import report_table
+    from accord.cli.render.report_table import report_table
 
     report = await collect(session, run_id)
     if report.iterations:

@@ -60,9 +60,9 @@ def get(context: typer.Context, run: RunArgument, format: FormatOption = Format.
 async def _get(state_dir: Path, run_id: str, format: Format) -> None:
     from accord.cli.local.session import open_session
     from accord.cli.render.output import out, print_json
+    from accord.cli.render.report_table import report_table
     from accord.cli.render.shapes import run_full
     from accord.report.report import build_report
-    from accord.report.table import report_table
 
     async with open_session(state_dir) as session:
         found = await session.client.runs.get(run_id)
@@ -83,10 +83,10 @@ async def _watch(state_dir: Path, run_id: str, format: Format) -> int:
     from accord.cli.render.follow import Ending, follow, interrupts
     from accord.cli.render.output import note, out
     from accord.cli.render.progress import Progress
+    from accord.cli.render.report_table import report_table
     from accord.cli.render.shapes import event_shape
     from accord.controller import v1 as controller_v1
     from accord.report.report import build_report
-    from accord.report.table import report_table
 
     async with open_session(state_dir) as session:
         run = await session.client.runs.get(run_id)

@@ -95,13 +95,14 @@ async def _answers(
 
 
 def _shape(name: str, found: types_v1.Sample) -> dict[str, object]:
+    from accord.names import enum_name
     from accord.types import v1 as types_v1
 
     return {
         "model": name,
         "text": found.text,
         "tokens": len(found.response_token_ids),
-        "finish_reason": types_v1.FinishReason.Name(found.finish_reason).removeprefix("FINISH_REASON_").lower(),
+        "finish_reason": enum_name(types_v1.FinishReason, found.finish_reason),
         "seed": found.seed,
         "logprob": sum(found.logprobs),
         "version": found.segments[0].version if found.segments else None,

@@ -14,10 +14,6 @@ if TYPE_CHECKING:
     from accord.cli.local.session import Session
     from accord.controller import v1 as controller_v1
 
-# What a swap comes to, by state.
-STATES = {1: "pending", 2: "shifted", 3: "done", 4: "refused"}
-OVER = (3, 4)
-
 
 def swap_engine(
     context: typer.Context,
@@ -69,6 +65,7 @@ async def _swap(
 ) -> int:
     from accord.cli.local.session import open_session
     from accord.cli.render.output import note, print_json
+    from accord.controller import v1 as controller_v1
 
     async with open_session(state_dir) as session:
         after = max([event.sequence async for event in session.client.runs.events(run_id)], default=0)
@@ -79,9 +76,9 @@ async def _swap(
             swap = await until_over(session, run_id, swap.number, after, quiet=format is Format.json)
     if format is Format.json:
         print_json(swap_shape(swap))
-    elif swap.state == 1:
+    elif swap.state == controller_v1.SWAP_STATE_PENDING:
         note(f"swap {swap.number} of {run_id} is pending; it goes on with the run: accord runs watch {run_id}")
-    return 1 if STATES.get(swap.state) == "refused" else 0
+    return 1 if swap.state == controller_v1.SWAP_STATE_REFUSED else 0
 
 
 async def until_over(
@@ -101,9 +98,11 @@ async def until_over(
 
 def swap_shape(swap: controller_v1.EngineSwap) -> dict[str, Any]:
     """For programs: `swap, state, engine, replicas, addresses, reason, message, checks`."""
+    from accord.names import swap_state_name
+
     return {
         "swap": swap.number,
-        "state": STATES.get(swap.state, "unknown"),
+        "state": swap_state_name(swap.state),
         "engine": swap.services.engine,
         "replicas": len(swap.services.addresses) or swap.services.replicas,
         "addresses": list(swap.services.addresses),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from accord.cli.render.people import kind_name
 from accord.client import Client
 from accord.controller import v1 as controller_v1
+from accord.names import enum_name
 from accord.preference import v1 as preference_v1
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def use_shape(use: preference_v1.SnapshotUse) -> dict[str, Any]:
     snapshot = use.snapshot
     return {
         "digest": snapshot.digest,
-        "kind": preference_v1.SnapshotKind.Name(snapshot.kind).removeprefix("SNAPSHOT_KIND_").lower(),
+        "kind": enum_name(preference_v1.SnapshotKind, snapshot.kind),
         "records": use.records,
         "create_time": snapshot.create_time.ToJsonString(),
     }
@@ -62,7 +62,7 @@ def origins_shape(origins: preference_v1.GetSnapshotOriginsResponse) -> dict[str
         "annotators": [
             {
                 "annotator_id": one.annotator.annotator_id,
-                "kind": kind_name(one.annotator.kind),
+                "kind": enum_name(preference_v1.AnnotatorKind, one.annotator.kind),
                 "records": one.records,
             }
             for one in origins.annotators

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.message import Message
 
 from accord.cli.options import AnnotatorKind
+from accord.names import enum_name
 from accord.preference import v1 as preference_v1
 
 if TYPE_CHECKING:
@@ -21,23 +22,13 @@ def annotator_of(name: str, kind: AnnotatorKind) -> preference_v1.Annotator:
     )
 
 
-def kind_name(kind: preference_v1.AnnotatorKind.ValueType) -> str:
-    """`human` of ANNOTATOR_KIND_HUMAN."""
-    return preference_v1.AnnotatorKind.Name(kind).removeprefix("ANNOTATOR_KIND_").lower()
-
-
-def state_name(state: preference_v1.AnnotatorState.ValueType) -> str:
-    """`active` of ANNOTATOR_STATE_ACTIVE."""
-    return preference_v1.AnnotatorState.Name(state).removeprefix("ANNOTATOR_STATE_").lower()
-
-
 def profile_shape(profile: preference_v1.AnnotatorProfile) -> dict[str, Any]:
     """`annotator_id, kind, display_name, state, reason, feedback, create_time`."""
     return {
         "annotator_id": profile.annotator.annotator_id,
-        "kind": kind_name(profile.annotator.kind),
+        "kind": enum_name(preference_v1.AnnotatorKind, profile.annotator.kind),
         "display_name": profile.display_name,
-        "state": state_name(profile.state),
+        "state": enum_name(preference_v1.AnnotatorState, profile.state),
         "reason": profile.reason,
         "feedback": profile.feedback,
         "create_time": profile.create_time.ToJsonString(),
@@ -48,12 +39,12 @@ def quality_shape(kinds: Sequence[preference_v1.KindQuality]) -> list[dict[str, 
     """One object a kind of annotator: the fields of KindQuality by name, null where a number is not known."""
     return [
         {
-            "kind": kind_name(kind.kind),
+            "kind": enum_name(preference_v1.AnnotatorKind, kind.kind),
             **_numbers(kind),
             "annotators": [
                 {
                     "annotator_id": one.annotator.annotator_id,
-                    "state": state_name(one.state),
+                    "state": enum_name(preference_v1.AnnotatorState, one.state),
                     **_numbers(one),
                 }
                 for one in kind.annotators

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from accord.report.names import stage_name, stage_title
+from accord.names import stage_name, stage_title
 from accord.report.series import KL_CURVES, REWARD_CURVES
 from accord.report.text import NOT_MEASURED, duration, number
 

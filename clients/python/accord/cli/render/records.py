@@ -10,6 +10,7 @@ from typing import Any
 from accord.errors import FailedPrecondition, InvalidArgument, NotFound
 from accord.formats.lines import at
 from accord.formats.reading import ParsedFile
+from accord.names import enum_name
 from accord.preference import v1 as preference_v1
 from accord.resources.preferences import Preferences
 
@@ -72,10 +73,8 @@ def stats_shape(stats: preference_v1.GetStatsResponse) -> dict[str, Any]:
         "feedback": [
             {
                 "source": row.source,
-                "split": preference_v1.Split.Name(row.split).removeprefix("SPLIT_").lower(),
-                "annotator_kind": preference_v1.AnnotatorKind.Name(row.annotator_kind)
-                .removeprefix("ANNOTATOR_KIND_")
-                .lower(),
+                "split": enum_name(preference_v1.Split, row.split),
+                "annotator_kind": enum_name(preference_v1.AnnotatorKind, row.annotator_kind),
                 "count": row.count,
             }
             for row in stats.feedback

@@ -7,7 +7,7 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 
 from accord.controller import v1 as controller_v1
-from accord.report.names import stage_name, state_name
+from accord.names import stage_name, state_name
 
 
 def run_summary(run: controller_v1.Run) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from accord.conformance.check import NotApplicable, check, demand
+from accord.conformance.check import check
 from accord.conformance.target import PROMPTS, Target
+from accord.conformance.verdict import NotApplicable, demand
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 
@@ -11,7 +12,7 @@ from accord.types import v1 as types_v1
 @check(
     demands="GetStatus says engine, readiness, weights in force, tokenizer and limits",
     fix="fill GetStatusResponse; digest and tokenizer_fingerprint are SHA-256 in lower-case hex",
-    when="swap",
+    acceptance=True,
 )
 async def status(target: Target) -> None:
     said = await target.status()
@@ -25,7 +26,7 @@ async def status(target: Target) -> None:
 @check(
     demands="each of prompts x n indices comes once, with tokens, logprobs, mask, seed, segments and fingerprint",
     fix="key samples by prompt_index * n + j; one logprob and one mask entry for each response token",
-    when="swap",
+    acceptance=True,
 )
 async def samples_are_whole(target: Target) -> None:
     in_force = await target.status()
@@ -53,7 +54,7 @@ async def samples_are_whole(target: Target) -> None:
 @check(
     demands="max_new_tokens is the most; a response that reaches it says LENGTH, any other STOP",
     fix="count the end-of-sequence token; finish_reason LENGTH only where the limit ended it",
-    when="swap",
+    acceptance=True,
 )
 async def length_is_kept(target: Target) -> None:
     for most in (1, 5):
@@ -68,7 +69,7 @@ async def length_is_kept(target: Target) -> None:
 @check(
     demands="the end-of-sequence token ends the response and is its last token",
     fix="keep the end-of-sequence token, and its logprob, in the response; nothing after it",
-    when="swap",
+    acceptance=True,
 )
 async def stop_ends_the_response(target: Target) -> None:
     sampling = types_v1.SamplingParams(max_new_tokens=48, temperature=2.0)
@@ -87,7 +88,7 @@ async def stop_ends_the_response(target: Target) -> None:
 @check(
     demands="a prompt of token ids is fed as it is",
     fix="do not add or strip tokens of Prompt.token_ids",
-    when="swap",
+    acceptance=True,
 )
 async def token_ids_are_taken_as_they_are(target: Target) -> None:
     told = next(iter((await target.samples(target.request(PROMPTS[:1]))).values()))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from accord.conformance.check import check, demand
+from accord.conformance.check import check
 from accord.conformance.target import PROMPTS, Target, refused
+from accord.conformance.verdict import demand
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord.types import v1 as types_v1
 
@@ -17,7 +18,7 @@ async def _names_the_field(target: Target, field: str, **fields: object) -> None
 @check(
     demands="a request without what is required is INVALID_ARGUMENT and names the field",
     fix="check REQUIRED fields; add BadRequest with the field to the status details",
-    when="swap",
+    acceptance=True,
 )
 async def missing_fields_are_named(target: Target) -> None:
     await _names_the_field(target, "request_id", request_id="")
@@ -28,7 +29,7 @@ async def missing_fields_are_named(target: Target) -> None:
 @check(
     demands="values that mean nothing are INVALID_ARGUMENT and name the field",
     fix="check max_new_tokens, temperature and indices before any work",
-    when="swap",
+    acceptance=True,
 )
 async def bad_values_are_named(target: Target) -> None:
     await _names_the_field(target, "max_new_tokens", sampling=types_v1.SamplingParams(max_new_tokens=-1))
@@ -39,7 +40,7 @@ async def bad_values_are_named(target: Target) -> None:
 @check(
     demands="a version that is not in force is FAILED_PRECONDITION/VERSION_MISMATCH",
     fix="compare GenerateRequest.version with the version in force, again when the work starts",
-    when="swap",
+    acceptance=True,
 )
 async def another_version_is_refused(target: Target) -> None:
     version = (await target.status()).version
@@ -50,7 +51,7 @@ async def another_version_is_refused(target: Target) -> None:
 @check(
     demands="another tokenizer's fingerprint is FAILED_PRECONDITION/TOKENIZER_MISMATCH",
     fix="compare GenerateRequest.tokenizer_fingerprint with that of the weights in force",
-    when="swap",
+    acceptance=True,
 )
 async def another_tokenizer_is_refused(target: Target) -> None:
     request = target.request(tokenizer_fingerprint="0" * 64)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from accord.conformance.check import NotApplicable, Unmet, check, demand
+from accord.conformance.check import check
 from accord.conformance.target import PROMPTS, Target
+from accord.conformance.verdict import NotApplicable, Unmet, demand
 from accord.errors import FailedPrecondition, InvalidArgument, Unimplemented
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
@@ -25,7 +26,7 @@ TEMPERATURES = (1.0, 2.0, 1000.0)
 @check(
     demands="the same seeds and weights give the same tokens, other seeds others, as far as the policy leaves a choice",
     fix="derive every sample's random numbers from (prompt seed, j) alone, and divide the logits by the temperature",
-    when="swap",
+    acceptance=True,
 )
 async def seeds_decide(target: Target) -> None:
     for temperature in TEMPERATURES:
@@ -68,7 +69,7 @@ def told_apart(first: dict[int, types_v1.Sample], others: dict[int, types_v1.Sam
 @check(
     demands="`indices` gives those samples only, as they were in the whole request; prompts without any may be empty",
     fix="a sample's seed and index must not depend on which others are asked for; look at no other prompts than theirs",
-    when="swap",
+    acceptance=True,
 )
 async def missing_indices_can_be_asked_for(target: Target) -> None:
     request = target.request(n=2)
@@ -86,7 +87,7 @@ async def missing_indices_can_be_asked_for(target: Target) -> None:
 @check(
     demands="temperature 0 is greedy whatever the seed, with logprobs of softmax(logits)",
     fix="at temperature 0 take the likeliest token",
-    when="swap",
+    acceptance=True,
 )
 async def greedy_is_greedy(target: Target) -> None:
     request = target.request(sampling=types_v1.SamplingParams(max_new_tokens=8, temperature=0))
@@ -143,7 +144,7 @@ async def logprobs_under_top_k(target: Target) -> None:
 @check(
     demands="a conversation that fits no template, or a prompt that is too long, is a failure of its own samples only",
     fix="answer SampleFailure for that prompt's indices; never an empty sample, never an error of the whole request",
-    when="swap",
+    acceptance=True,
 )
 async def a_bad_prompt_loses_no_other(target: Target) -> None:
     status = await target.status()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from accord.conformance.check import NotApplicable, check, demand
+from accord.conformance.check import check
 from accord.conformance.target import PROMPTS, Target, refused, running
+from accord.conformance.verdict import NotApplicable, demand
 from accord.errors import DeadlineExceeded, FailedPrecondition, ResourceExhausted, Unimplemented
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1

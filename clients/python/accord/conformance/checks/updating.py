@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from accord.conformance.check import check, demand
+from accord.conformance.check import check
 from accord.conformance.target import PROMPTS, Target, refused, running
+from accord.conformance.verdict import demand
 from accord.errors import AccordError, FailedPrecondition
 from accord.types import v1 as types_v1
 

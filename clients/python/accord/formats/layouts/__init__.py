@@ -1,1 +1,1 @@
-"""Layouts of files, one a file, by the name that `--format` takes."""
+"""Layouts of files, one per tool; entry points name them."""

@@ -12,22 +12,24 @@ from pathlib import Path
 from typing import Any
 
 from accord.formats.layouts.judged import BESIDE, array, compared, elements, named, ranked, rated
+from accord.formats.layouts.layout import Head
 from accord.formats.lines import BadLine, shown
 from accord.formats.writing import write_lines
 from accord.preference import v1 as preference_v1
 
 
 class ArgillaLayout:
-    """See `Layout`."""
+    """Records with fields and responses."""
 
     suffix = ".json"
 
+    def recognizes(self, head: Head) -> bool:
+        return "fields" in head.keys and (head.is_array or "responses" in head.keys)
+
     def items(self, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-        """See `Layout`."""
         return elements(path)
 
     def lines(self, item: dict[str, Any]) -> list[dict[str, Any]]:
-        """See `Layout`."""
         fields = item.get("fields")
         if not isinstance(fields, dict) or "prompt" not in fields or len(fields) < 2:
             raise BadLine("`fields` must hold `prompt` and the answers")
@@ -48,7 +50,7 @@ class ArgillaLayout:
         return found
 
     def write(self, path: Path, records: Iterable[preference_v1.ImportRecord]) -> int:
-        """See `Layout`: one record for each judgement."""
+        """Writes one record for each judgement."""
         items = [_item(number, record) for number, record in enumerate(records)]
         write_lines(path, array(items))
         return len(items)
@@ -82,6 +84,3 @@ def _item(number: int, record: preference_v1.ImportRecord) -> dict[str, Any]:
         "suggestions": {},
         "responses": {"preference": [{"value": value, "user_id": line["annotator"], "status": "submitted"}]},
     }
-
-
-layout = ArgillaLayout()

@@ -13,6 +13,7 @@ from typing import Any
 
 from accord.errors import InvalidArgument
 from accord.formats import dialogue, lines
+from accord.formats.layouts.layout import Head
 from accord.formats.lines import BadLine, text_of
 from accord.formats.writing import write_lines
 from accord.preference import v1 as preference_v1
@@ -21,16 +22,17 @@ _KEYS = ("chosen", "rejected")
 
 
 class HhRlhfLayout:
-    """See `Layout`."""
+    """Pairs of whole dialogues."""
 
     suffix = ".jsonl"
 
+    def recognizes(self, head: Head) -> bool:
+        return False  # `jsonl` reads these lines too, and takes more
+
     def items(self, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-        """See `Layout`."""
         return lines.objects(path)
 
     def lines(self, item: dict[str, Any]) -> list[dict[str, Any]]:
-        """See `Layout`."""
         for key in _KEYS:
             if key not in item:
                 raise BadLine(f"has no `{key}`: a line is `chosen` and `rejected`")
@@ -41,7 +43,6 @@ class HhRlhfLayout:
         return [item]
 
     def write(self, path: Path, records: Iterable[preference_v1.ImportRecord]) -> int:
-        """See `Layout`."""
         lines = [json.dumps(_line(record), ensure_ascii=False) for record in records]
         write_lines(path, lines)
         return len(lines)
@@ -65,6 +66,3 @@ def _line(record: preference_v1.ImportRecord) -> dict[str, str]:
 
 def _refused(holds: str) -> InvalidArgument:
     return InvalidArgument(f"hh-rlhf {holds}; export as jsonl, trl or parquet", reason="NOT_IN_FORMAT")
-
-
-layout = HhRlhfLayout()

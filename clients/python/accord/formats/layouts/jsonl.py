@@ -7,26 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from accord.formats import lines
+from accord.formats.layouts.layout import Head
 from accord.formats.writing import write
 from accord.preference import v1 as preference_v1
 
 
 class JsonlLayout:
-    """See `Layout`."""
+    """One judgement or prompt a line."""
 
     suffix = ".jsonl"
 
+    def recognizes(self, head: Head) -> bool:
+        return False  # it is what a file of lines is read as where no layout recognizes it
+
     def items(self, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-        """See `Layout`."""
         return lines.objects(path)
 
     def lines(self, item: dict[str, Any]) -> list[dict[str, Any]]:
-        """See `Layout`."""
         return [item]
 
     def write(self, path: Path, records: Iterable[preference_v1.ImportRecord]) -> int:
-        """See `Layout`."""
         return write(path, records)
-
-
-layout = JsonlLayout()

@@ -12,22 +12,24 @@ from pathlib import Path
 from typing import Any
 
 from accord.formats.layouts.judged import BESIDE, array, compared, elements, named, ranked, rated
+from accord.formats.layouts.layout import Head
 from accord.formats.lines import BadLine, shown
 from accord.formats.writing import write_lines
 from accord.preference import v1 as preference_v1
 
 
 class LabelStudioLayout:
-    """See `Layout`."""
+    """Tasks with annotations."""
 
     suffix = ".json"
 
+    def recognizes(self, head: Head) -> bool:
+        return head.is_array and not head.keys.isdisjoint(("data", "annotations"))
+
     def items(self, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-        """See `Layout`."""
         return elements(path)
 
     def lines(self, item: dict[str, Any]) -> list[dict[str, Any]]:
-        """See `Layout`."""
         data = item.get("data")
         if not isinstance(data, dict) or "prompt" not in data:
             raise BadLine("`data` must hold `prompt` and the answers")
@@ -46,7 +48,7 @@ class LabelStudioLayout:
         return found
 
     def write(self, path: Path, records: Iterable[preference_v1.ImportRecord]) -> int:
-        """See `Layout`: one task for each judgement."""
+        """Writes one task for each judgement."""
         items = [_item(number, record) for number, record in enumerate(records, start=1)]
         write_lines(path, array(items))
         return len(items)
@@ -94,6 +96,3 @@ def _item(number: int, record: preference_v1.ImportRecord) -> dict[str, Any]:
         "annotations": [{"id": number, "completed_by": line["annotator"], "was_cancelled": False, "result": [result]}],
         "meta": {name: line[name] for name in BESIDE if name in line},
     }
-
-
-layout = LabelStudioLayout()

@@ -1,29 +1,39 @@
 """The seam between records and the files of other tools.
 
-A layout is a module `accord.formats.layouts.<name>` with `layout`; it is found by its name, or by what a file holds.
+A layout is a class behind an entry point of the group `accord.formats`, whose name is what `--format` takes. To add
+one, write a class with the methods of `Layout` and register it; see `jsonl.py` for the shortest.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from accord.errors import InvalidArgument
-from accord.formats.lines import open_file
+from accord import plugins
+from accord.formats.lines import at, open_file
 from accord.preference import v1 as preference_v1
 
-# Name -> module.
-LAYOUTS = {
-    "jsonl": "jsonl",
-    "trl": "trl",
-    "hh-rlhf": "hh_rlhf",
-    "argilla": "argilla",
-    "label-studio": "label_studio",
-    "parquet": "parquet",
-}
+GROUP = "accord.formats"
+# Of a file's beginning, what detection looks at.
+HEAD_BYTES = 2**16
+
+
+@dataclass(frozen=True)
+class Head:
+    """The beginning of a file, by which a layout recognizes its own. `data` has no byte-order mark and no leading white
+    space; `keys` are those of the first object: of the first line, or of the first element of a JSON array."""
+
+    data: bytes
+    keys: Set[str]
+
+    @property
+    def is_array(self) -> bool:
+        """Whether the file is one JSON array; else it is lines, or no JSON."""
+        return self.data.startswith(b"[")
 
 
 class Layout(Protocol):
@@ -32,47 +42,64 @@ class Layout(Protocol):
     # The usual end of a file's name.
     suffix: str
 
-    def items(self, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-        """(place from 1, what stands there): lines of JSONL, elements of a JSON array, rows of a table.
+    def recognizes(self, head: Head) -> bool:
+        """Whether a file that begins so can only be one of this layout. Without the need to detect it: False."""
+        ...
 
-        InvalidArgument, BAD_LINE, names the place of what cannot be read.
+    def items(self, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+        """(place from 1, item): lines of JSONL, elements of a JSON array, rows of a table.
+
+        InvalidArgument, BAD_LINE, names the place of an item that cannot be read.
         """
         ...
 
     def lines(self, item: dict[str, Any]) -> list[dict[str, Any]]:
-        """An item as lines of the forms of `accord.formats`, one a judgement. BadLine says what is wrong."""
+        """An item as lines of the forms of `accord.formats`, one per judgement. BadLine says what is wrong."""
         ...
 
     def write(self, path: Path, records: Iterable[preference_v1.ImportRecord]) -> int:
-        """Writes a file that reads back as the same records; how many. InvalidArgument for what it cannot hold."""
+        """Writes a file that reads back as the same records and returns their number.
+
+        InvalidArgument, NOT_IN_FORMAT, for a record that the layout cannot hold.
+        """
         ...
 
 
+def layout_names() -> list[str]:
+    """The names of all installed layouts, sorted."""
+    return plugins.names(GROUP)
+
+
 def layout_of(name: str) -> Layout:
-    """The layout of this name."""
-    if name not in LAYOUTS:
-        raise InvalidArgument(f"there is no format {name!r}; there are {', '.join(LAYOUTS)}", reason="UNKNOWN_FORMAT")
-    return cast(Layout, importlib.import_module(f"accord.formats.layouts.{LAYOUTS[name]}").layout)
+    """The layout of this name. InvalidArgument, UNKNOWN_FORMAT, if none is installed under it."""
+    return cast(Layout, plugins.load(GROUP, name, field="format")())
 
 
 def detect(path: Path) -> str:
-    """The name of a file's layout: by its magic number or its first object. NotFound when there is no such file."""
+    """The name of a file's layout: of the first that recognizes it, else `jsonl`.
+
+    NotFound if there is no such file; InvalidArgument, BAD_LINE, for a JSON array that no layout recognizes.
+    """
     with open_file(path) as file:
-        start = file.read(2**16).removeprefix(b"\xef\xbb\xbf").lstrip()
-    if start.startswith(b"PAR1"):
-        return "parquet"
-    if start.startswith(b"["):
-        text = start[1:].decode("utf-8", "replace").lstrip()
-        try:
-            first = json.JSONDecoder().raw_decode(text)[0]
-        except ValueError:
-            # Cut by the length read: an object's first keys tell all the same.
-            return "label-studio" if '"annotations"' in text or '"data"' in text else "argilla"
-        return "label-studio" if isinstance(first, dict) and "data" in first else "argilla"
+        head = head_of(file.read(HEAD_BYTES))
+    for name in layout_names():
+        if layout_of(name).recognizes(head):
+            return name
+    if head.is_array:
+        raise at(
+            path, 1, "this is a JSON array of no known layout; write one object per line, or name its layout (--format)"
+        )
+    return "jsonl"
+
+
+def head_of(start: bytes) -> Head:
+    """The head of a file that begins with these bytes."""
+    data = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    array = data.startswith(b"[")
+    text = (data[1:].lstrip() if array else data.split(b"\n", 1)[0]).decode("utf-8", "replace")
     try:
-        first = json.loads(start.split(b"\n", 1)[0])
+        first = json.JSONDecoder().raw_decode(text)[0]
     except (ValueError, RecursionError):
-        return "jsonl"
-    if isinstance(first, dict) and "fields" in first and "responses" in first:
-        return "argilla"
-    return "trl" if isinstance(first, dict) and {"completion", "label"} <= first.keys() else "jsonl"
+        # An array's first element may be longer than the head: the keys in the part that was read show as much.
+        return Head(data, frozenset(re.findall(r'"(\w+)"\s*:', text) if array else ()))
+    return Head(data, frozenset(first if isinstance(first, dict) else ()))

@@ -10,21 +10,25 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from accord import atomic
 from accord.errors import FailedPrecondition, InvalidArgument
+from accord.formats.layouts.layout import Head
 from accord.formats.lines import at, open_file
-from accord.formats.writing import line_of, replacing
+from accord.formats.writing import line_of
 from accord.preference import v1 as preference_v1
 
 ROWS = 5000
 
 
 class ParquetLayout:
-    """See `Layout`."""
+    """A table; needs pyarrow."""
 
     suffix = ".parquet"
 
+    def recognizes(self, head: Head) -> bool:
+        return head.data.startswith(b"PAR1")
+
     def items(self, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-        """See `Layout`."""
         arrow = _arrow()
         open_file(path).close()
         number = 0
@@ -38,15 +42,13 @@ class ParquetLayout:
             raise at(path, number + 1, f"not a whole Parquet file: {error}") from error
 
     def lines(self, item: dict[str, Any]) -> list[dict[str, Any]]:
-        """See `Layout`."""
         return [item]
 
     def write(self, path: Path, records: Iterable[preference_v1.ImportRecord]) -> int:
-        """See `Layout`."""
         arrow = _arrow()
         rows, count = (line_of(record, style="conversational") for record in records), 0
         writer = None
-        with replacing(path) as temporary:
+        with atomic.file(path) as temporary:
             try:
                 while chunk := list(islice(rows, ROWS)):
                     schema = _schema(arrow, chunk[0])
@@ -88,6 +90,3 @@ def _arrow() -> Any:
             "Parquet needs pyarrow: pip install 'accord-rlhf[parquet]'", reason="NOT_INSTALLED"
         ) from error
     return pyarrow
-
-
-layout = ParquetLayout()

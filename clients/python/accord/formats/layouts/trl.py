@@ -16,6 +16,7 @@ from typing import Any
 
 from accord.errors import InvalidArgument
 from accord.formats import lines
+from accord.formats.layouts.layout import Head
 from accord.formats.lines import BadLine, shown
 from accord.formats.writing import line_of, write_lines
 from accord.preference import v1 as preference_v1
@@ -24,16 +25,17 @@ _UNPAIRED = ("completion", "label")
 
 
 class TrlLayout:
-    """See `Layout`."""
+    """TRL's datasets; a preference of TRL is also a line of `jsonl`, so only unpaired ones are recognized."""
 
     suffix = ".jsonl"
 
+    def recognizes(self, head: Head) -> bool:
+        return not head.is_array and {"completion", "label"} <= head.keys
+
     def items(self, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-        """See `Layout`."""
         return lines.objects(path)
 
     def lines(self, item: dict[str, Any]) -> list[dict[str, Any]]:
-        """See `Layout`."""
         if "completion" not in item or "label" not in item:
             return [item]
         if not isinstance(item["label"], bool):
@@ -42,7 +44,6 @@ class TrlLayout:
         return [{**rest, "response": item["completion"], "rating": float(item["label"])}]
 
     def write(self, path: Path, records: Iterable[preference_v1.ImportRecord]) -> int:
-        """See `Layout`."""
         lines = [json.dumps(_line(record), ensure_ascii=False) for record in records]
         write_lines(path, lines)
         return len(lines)
@@ -60,6 +61,3 @@ def _line(record: preference_v1.ImportRecord) -> dict[str, Any]:
         )
     label, response = bool(line.pop("rating")), line.pop("response")
     return {"prompt": line.pop("prompt"), "completion": response, "label": label, **line}
-
-
-layout = TrlLayout()

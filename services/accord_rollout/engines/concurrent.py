@@ -1,4 +1,4 @@
-"""Many samples at once, handed on as they finish."""
+"""Generates many samples at once and yields each as it finishes."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from accord_rollout.engine import Completion, Failed, Job
 
 
 async def as_finished(
-    jobs: Sequence[Job], draw: Callable[[Job], Awaitable[Completion | Failed]], among: set[asyncio.Task[Any]]
+    jobs: Sequence[Job], generate: Callable[[Job], Awaitable[Completion | Failed]], running: set[asyncio.Task[Any]]
 ) -> AsyncGenerator[Completion | Failed, None]:
-    """Draws all jobs at once. Closing it, and an error of one of them, cancels the rest.
+    """Starts all jobs at once. Closing the iterator, or an error in one job, cancels the rest.
 
-    Its tasks are in `among` meanwhile: one that somebody else cancels is a sample whose engine has died.
+    Its tasks are in `running` meanwhile. If other code cancels one of them, its engine has died: it becomes a failure.
     """
     finished: asyncio.Queue[tuple[Job, asyncio.Task[Completion | Failed]]] = asyncio.Queue()
 
     async def run(job: Job) -> Completion | Failed:
-        return await draw(job)
+        return await generate(job)
 
     def start(job: Job) -> asyncio.Task[Completion | Failed]:
         task = asyncio.create_task(run(job))
@@ -27,18 +27,18 @@ async def as_finished(
         return task
 
     tasks = {start(job) for job in jobs}
-    among |= tasks
+    running |= tasks
     try:
         for _ in jobs:
             job, task = await finished.get()
-            yield died(job) if task.cancelled() else task.result()
+            yield engine_died(job) if task.cancelled() else task.result()
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        among -= tasks
+        running -= tasks
 
 
-def died(job: Job) -> Failed:
-    """The failure of a sample whose engine ended under it."""
-    return Failed(job.index, "ENGINE_DIED", "the engine's processes ended; send it again", retryable=True)
+def engine_died(job: Job) -> Failed:
+    """The failure of a sample whose engine ended before it was finished."""
+    return Failed(job.index, "ENGINE_DIED", "The engine's processes ended. Send the sample again.", retryable=True)

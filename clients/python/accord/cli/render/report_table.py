@@ -6,8 +6,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from accord.names import stage_title
 from accord.report.model import Iteration, Report
-from accord.report.names import stage_title
 from accord.report.text import clock, drawn_by, number, percent, signed, stage_order
 
 SIMULATED = "SIMULATED ANNOTATORS: programs gave these preferences, not people."

@@ -1,4 +1,4 @@
-"""Engines for servers that somebody else runs: what is refused and why, and how a failing server ends a sample."""
+"""Engines for servers that run elsewhere: what is refused and why, and how a failing server ends a sample."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ ENGINES = ("openai", "sglang")
 JOB = Job(0, (5, 6, 7), 2**63 + 5)
 
 
-async def put_in_force(engine: Engine, folder: Path, version: int = 1) -> ResidentWeights:
+async def activate(engine: Engine, folder: Path, version: int = 1) -> ResidentWeights:
     await (await engine.prepare(folder, Weights(version, weights_digest(folder))))()
-    return await engine.held()
+    return await engine.resident_weights()
 
 
-async def draw(engine: Engine, sampling: Sampling | None = None) -> Completion | Failed:
+async def sample(engine: Engine, sampling: Sampling | None = None) -> Completion | Failed:
     stream = engine.generate([JOB], sampling or Sampling(max_new_tokens=3))
     result = await anext(stream)
     await stream.aclose()
@@ -67,7 +67,7 @@ async def test_a_server_without_what_training_needs_is_refused_with_what_it_lack
     with inference_server("openai", tiny_folder, lacks) as url:
         async with make_engine("openai", tmp_path, url=url) as engine:
             with pytest.raises(FailedPrecondition, match=words) as refused:
-                await put_in_force(engine, tiny_folder)
+                await activate(engine, tiny_folder)
             assert refused.value.reason == "SERVER_UNFIT"
 
 
@@ -75,7 +75,7 @@ async def test_sglang_without_logprobs_is_refused(tmp_path: Path, tiny_folder: P
     with inference_server("sglang", tiny_folder, "logprobs") as url:
         async with make_engine("sglang", tmp_path, url=url) as engine:
             with pytest.raises(FailedPrecondition) as refused:
-                await put_in_force(engine, tiny_folder)
+                await activate(engine, tiny_folder)
             assert refused.value.reason == "SERVER_UNFIT"
 
 
@@ -85,12 +85,12 @@ async def test_a_server_that_cannot_change_weights_serves_the_folder_it_was_star
     other = make_tiny_model(tmp_path / "other", seed=3)
     with inference_server("openai", tiny_folder, "updates") as url:
         async with make_engine("openai", tmp_path, url=url) as engine:
-            await put_in_force(engine, tiny_folder)
-            assert isinstance(await draw(engine), Completion)
+            await activate(engine, tiny_folder)
+            assert isinstance(await sample(engine), Completion)
             with pytest.raises(FailedPrecondition, match="VLLM_SERVER_DEV_MODE") as refused:
-                await put_in_force(engine, other)
+                await activate(engine, other)
             assert refused.value.reason == "SERVER_WEIGHTS_FIXED"
-            assert isinstance(await draw(engine), Completion), "the refusal took the old weights away"
+            assert isinstance(await sample(engine), Completion), "the refusal took the old weights away"
 
 
 async def test_logprobs_before_temperature_are_refused_for_any_other_temperature(
@@ -98,10 +98,10 @@ async def test_logprobs_before_temperature_are_refused_for_any_other_temperature
 ) -> None:
     with inference_server("openai", tiny_folder, "processed_logprobs") as url:
         async with make_engine("openai", tmp_path, url=url) as engine:
-            await put_in_force(engine, tiny_folder)
-            assert isinstance(await draw(engine), Completion)
+            await activate(engine, tiny_folder)
+            assert isinstance(await sample(engine), Completion)
             with pytest.raises(FailedPrecondition, match="processed_logprobs") as refused:
-                await draw(engine, Sampling(max_new_tokens=3, temperature=0.7))
+                await sample(engine, Sampling(max_new_tokens=3, temperature=0.7))
             assert refused.value.reason == "SERVER_LOGPROBS_RAW"
 
 
@@ -109,7 +109,7 @@ async def test_a_server_that_refuses_new_weights_fails_the_update(tmp_path: Path
     with inference_server("sglang", tiny_folder, "updates") as url:
         async with make_engine("sglang", tmp_path, url=url) as engine:
             with pytest.raises(Unavailable, match="the weights do not fit"):
-                await put_in_force(engine, tiny_folder)
+                await activate(engine, tiny_folder)
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -129,7 +129,7 @@ async def test_every_failing_answer_is_an_error_of_its_own(
 ) -> None:
     async with answering(answer) as url, make_engine(name, tmp_path, url=url) as engine:
         with pytest.raises(error) as failed:
-            await put_in_force(engine, tiny_folder)
+            await activate(engine, tiny_folder)
         assert failed.value.reason == reason
 
 
@@ -139,14 +139,14 @@ async def test_a_server_that_hangs_or_is_gone_ends_the_sample_at_its_deadline(
 ) -> None:
     with inference_server(name, tiny_folder) as url:
         async with make_engine(name, tmp_path, url=url, request_seconds=120) as engine:
-            await put_in_force(engine, tiny_folder)
+            await activate(engine, tiny_folder)
     async with answering(None) as silent, make_engine(name, tmp_path / "2", url=silent, request_seconds=0.2) as engine:
         with pytest.raises((DeadlineExceeded, Unavailable)) as failed:
             await asyncio.wait_for(_one_call(engine), 60)
         assert failed.value.reason == "SERVER_TIMEOUT"
     async with make_engine(name, tmp_path / "3", url=url) as engine:
         with pytest.raises(Unavailable) as failed:
-            await put_in_force(engine, tiny_folder)
+            await activate(engine, tiny_folder)
         assert failed.value.reason == "SERVER_UNREACHABLE"
 
 
@@ -159,10 +159,10 @@ async def test_a_server_that_dies_between_samples_gives_failures_that_may_be_ret
 ) -> None:
     with inference_server("openai", tiny_folder) as url:
         async with make_engine("openai", tmp_path, url=url) as engine:
-            await put_in_force(engine, tiny_folder)
-            assert isinstance(await draw(engine), Completion)
+            await activate(engine, tiny_folder)
+            assert isinstance(await sample(engine), Completion)
             engine.server._client = type(engine.server._client)(base_url="http://127.0.0.1:1")  # type: ignore[attr-defined]
-            lost = await draw(engine)
+            lost = await sample(engine)
             assert isinstance(lost, Failed)
             assert (lost.reason, lost.retryable) == ("SERVER_UNREACHABLE", True)
 

@@ -1,5 +1,5 @@
-"""A namespace of a Kubernetes cluster, through the official client: objects in and out as plain dicts, every call with
-a deadline, every failure an AccordError."""
+"""A client of one namespace of a Kubernetes cluster, for the launcher and the operator. Objects go in and out as plain
+dicts, every call has a deadline, every failure is an AccordError."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Object = dict[str, Any]
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 MANAGER = "accord"
 CALL_SECONDS = 20.0
-# Where each kind is found.
+# kind -> API path and plural.
 KINDS: Mapping[str, tuple[str, str]] = {
     "Service": ("api/v1", "services"),
     "Pod": ("api/v1", "pods"),
@@ -43,48 +43,47 @@ KINDS: Mapping[str, tuple[str, str]] = {
 
 
 class Cluster:
-    """Connects at the first call: as the pod's service account, or outside a cluster as KUBECONFIG says."""
+    """Connects at the first call: as the pod's service account, or outside a cluster with KUBECONFIG."""
 
     def __init__(self, namespace: str = "") -> None:
-        """`namespace`: empty for the pod's own, outside a cluster `default`."""
+        """`namespace`: empty for the pod's own namespace; outside a cluster, `default`."""
         self._namespace = namespace
         self._client: DynamicClient | None = None
         self._connecting = asyncio.Lock()
 
     @property
     def namespace(self) -> str:
-        """The namespace that everything here happens in."""
+        """The namespace of every call."""
         if not self._namespace:
             own = SERVICE_ACCOUNT / "namespace"
             self._namespace = own.read_text().strip() if own.is_file() else "default"
         return self._namespace
 
     async def get(self, kind: str, name: str) -> Object | None:
-        """An object, or None where there is none."""
+        """An object, or None where it does not exist."""
         try:
-            return await self._ask("get", self._path(kind, name))
+            return await self._call("get", self._path(kind, name))
         except NotFound:
             return None
 
     async def list(self, kind: str, labels: Mapping[str, str], fields: str = "") -> list[Object]:
-        """The objects with these labels; a label with an empty value must only be there."""
+        """The objects with these labels; an empty value matches any value of the label."""
         selector = ",".join(f"{key}={value}" if value else key for key, value in labels.items())
-        found = await self._ask("get", self._path(kind), label_selector=selector, field_selector=fields or None)
+        found = await self._call("get", self._path(kind), label_selector=selector, field_selector=fields or None)
         return [{"kind": kind, **item} for item in found["items"]]
 
     async def serves(self, group: str) -> bool:
-        """Whether the cluster has an API group now: what is installed in it, maybe since the last time, is found by
-        that."""
+        """Whether the cluster has an API group now. Ask each time: the group may have been installed since."""
         try:
-            await self._ask("get", f"/apis/{quote(group)}")
+            await self._call("get", f"/apis/{quote(group)}")
         except NotFound:
             return False
         return True
 
     async def apply(self, body: Object, *, subresource: str = "") -> Object:
-        """Creates or changes an object so that it has what `body` says (server-side apply); what others set stays."""
+        """Creates or updates an object with the fields of `body` (server-side apply); fields that others set stay."""
         path = self._path(body["kind"], body["metadata"]["name"]) + (f"/{subresource}" if subresource else "")
-        return await self._ask(
+        return await self._call(
             "patch",
             path,
             body=body,
@@ -96,21 +95,21 @@ class Cluster:
     async def patch(self, kind: str, name: str, body: Object, *, subresource: str = "") -> Object:
         """Merges `body` into an object."""
         path = self._path(kind, name) + (f"/{subresource}" if subresource else "")
-        return await self._ask("patch", path, body=body, content_type="application/merge-patch+json")
+        return await self._call("patch", path, body=body, content_type="application/merge-patch+json")
 
     async def create(self, kind: str, body: Object) -> Object:
-        """Adds an object."""
-        return await self._ask("post", self._path(kind), body=body)
+        """Creates an object."""
+        return await self._call("post", self._path(kind), body=body)
 
     async def delete(self, kind: str, name: str) -> None:
-        """Deletes an object and, in the background, what it owns; one that is gone already is no error."""
+        """Deletes an object and, in the background, what it owns. An object that is already gone is no error."""
         try:
-            await self._ask("delete", self._path(kind, name), propagation_policy="Background")
+            await self._call("delete", self._path(kind, name), propagation_policy="Background")
         except NotFound:
             return
 
     async def log(self, pod: str, *, previous: bool = False, lines: int = 12) -> str:
-        """The last lines of a pod's log; empty where there is none."""
+        """The last lines of a pod's log; empty where it has none."""
         query = [("tailLines", lines), ("previous", str(previous).lower())]
         try:
             return await self._text("get", self._path("Pod", pod) + "/log", query_params=query)
@@ -128,14 +127,14 @@ class Cluster:
         path = f"/{root}/namespaces/{self.namespace}/{plural}"
         return f"{path}/{quote(name, safe='')}" if name else path
 
-    async def _ask(self, method: str, path: str, **options: Any) -> Object:
+    async def _call(self, method: str, path: str, **options: Any) -> Object:
         found: Object = json.loads(await self._text(method, path, **options))
         return found
 
     async def _text(self, method: str, path: str, **options: Any) -> str:
         connected = await self._connected()
         try:
-            # A dict of headers of its own: the client adds to the one that it is given.
+            # A new dict of headers for each call: the client adds entries to it.
             response = await connected.request(
                 method, path, serialize=False, header_params={}, _request_timeout=CALL_SECONDS,
                 **{"query_params": [], **options},
@@ -146,7 +145,7 @@ class Cluster:
             raise _translated(error, path) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unavailable(
-                f"the Kubernetes API does not answer: {type(error).__name__} {error}", reason="KUBERNETES_UNREACHABLE"
+                f"the Kubernetes API did not answer: {type(error).__name__} {error}", reason="KUBERNETES_UNREACHABLE"
             ) from error
 
     async def _connected(self) -> DynamicClient:
@@ -160,7 +159,7 @@ class Cluster:
                         await config.load_kube_config(client_configuration=settings)  # type: ignore[no-untyped-call]
                 except config.ConfigException as error:
                     raise FailedPrecondition(
-                        f"there is no Kubernetes cluster here: {error}. Run in a pod, or set KUBECONFIG",
+                        f"no Kubernetes cluster is configured: {error}. Run in a pod, or set KUBECONFIG",
                         reason="NO_CLUSTER",
                     ) from error
                 self._client = DynamicClient(client.ApiClient(configuration=settings))  # type: ignore[no-untyped-call]
@@ -168,7 +167,7 @@ class Cluster:
 
 
 def _translated(error: ApiException, path: str) -> AccordError:
-    """The API's answer as one of ours, its sentence kept."""
+    """The API's error as one of ours, with its message."""
     try:
         message = json.loads(error.body or "")["message"]
     except (ValueError, TypeError, KeyError):
@@ -177,7 +176,7 @@ def _translated(error: ApiException, path: str) -> AccordError:
     if error.status == 404:
         return NotFound(text, reason="NO_SUCH_OBJECT", metadata={"path": path})
     if error.status in (401, 403) and "exceeded quota" not in message:
-        return PermissionDenied(f"{text}; may the service account do that?", reason="FORBIDDEN")
+        return PermissionDenied(f"{text}. Check the permissions of the service account", reason="FORBIDDEN")
     if error.status == 409:
         return Aborted(text, reason="CONFLICT")
     if error.status in (400, 422):
