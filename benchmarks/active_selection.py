@@ -7,7 +7,7 @@ A simulated setup, cheap and with a known truth. Answers are vectors of `--dimen
 like those of embeddings, and which form clusters, like answers to similar prompts. An annotator prefers by a hidden
 linear reward, with noise: P(a over b) = sigmoid((r(a) - r(b)) / noise). The reward model is an ensemble of
 Bradley-Terry models, each fitted to a bootstrap of the labels so far. In each round `--batch` pairs of a pool are
-labelled: at random, or those with the highest value by accord_controller.stages.acquisition (a run's
+labelled: at random, or those with the highest value by accord_controller.stages.active_selection (a run's
 `feedback.selection`). Accuracy is that of the ensemble's mean on 4,000 random held-out pairs, against the truth without
 noise.
 
@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from accord_controller.stages.acquisition import ACQUISITIONS
+from accord_controller.stages.active_selection import ACQUISITIONS
 
 Floats = npt.NDArray[np.float64]
 SELECTIONS = ("random", *ACQUISITIONS)

@@ -1,4 +1,4 @@
-"""`python -m accord_controller`: serves until SIGTERM; runs at work are paused at their next durable point then."""
+"""`python -m accord_controller`: serves until SIGTERM, then pauses the active runs at their next durable point."""
 
 from accord_controller.settings import ControllerSettings
 from accord_runtime.serving.main import run_service
@@ -6,7 +6,7 @@ from accord_runtime.serving.server import Service
 
 
 async def build(settings: ControllerSettings) -> Service:
-    """Imports and builds the service when the settings are known to be good."""
+    """Imports and builds the service once the settings are validated."""
     from accord_controller import service
 
     return await service.build(settings)

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 
-from accord import plugins
 from accord.controller import v1 as controller_v1
 from accord.errors import Aborted, InvalidArgument
+from accord_controller.clients.rollout_services import initial_services
 from accord_controller.engine_swap import records
 from accord_controller.launchers.launcher import Launcher
+from accord_controller.ledger import keys
 from accord_controller.ledger.ledger import Ledger
 from accord_controller.models.lineage import Lineage, lineage_of
 from accord_controller.models.registry import ModelRegistry
 from accord_controller.runs import spec_edits
 from accord_controller.runs.garbage_collection import Garbage, collect_garbage
-from accord_controller.runs.manager import AT_WORK, RunManager
+from accord_controller.runs.manager import ACTIVE, RunManager
 from accord_controller.settings import ControllerSettings
-from accord_controller.spec import files, validation
-from accord_controller.stages import facts
+from accord_controller.spec import files
+from accord_controller.spec.catalog import SpecCatalog, model_names, pin_models
+from accord_controller.spec.defaults import resolve
+from accord_controller.spec.validation import check
 from accord_controller.store.store import Store
 from accord_runtime.serving.idempotency import OnceInMemory
 from accord_runtime.serving.paging import page_size, read_page
 
 MOST_A_PAGE = 1000
 LONGEST_WAIT_SECONDS = 5.0
-_SERVICE_OF = {"accord.engines": "rollout", "accord.scorers": "reward", "accord.algorithms": "trainer"}
 
 
 class ControllerHandler:
@@ -48,16 +50,16 @@ class ControllerHandler:
         return await self._store.get_run(run_id)
 
     async def list_runs(self, request: controller_v1.ListRunsRequest) -> tuple[list[controller_v1.Run], str]:
-        """A page of runs and the token of the next."""
+        """A page of runs and the token of the next page."""
         page = read_page(request, 0, "runs")
         runs, following = await self._store.list_runs(page.size, page.after or None)
         return runs, page.token(following) if following else ""
 
     async def watch_run(self, run_id: str, after: int) -> AsyncIterator[controller_v1.RunEvent]:
-        """Events after `after`, then new ones, until the run is not at work."""
+        """Events after `after`, then new ones, until the run is no longer active."""
         while True:
             changed = self._runs.changed()
-            # The state first: events that were written before it are then certainly seen.
+            # Read the state first: all events written before it are then seen.
             state = (await self._store.get_run(run_id)).status.state
             events = await self._store.events(run_id, after, MOST_A_PAGE)
             for event in events:
@@ -65,19 +67,19 @@ class ControllerHandler:
                 after = event.sequence
             if events:
                 continue
-            if state not in AT_WORK:
+            if state not in ACTIVE:
                 return
             try:
                 async with asyncio.timeout(LONGEST_WAIT_SECONDS):
                     await changed.wait()
             except TimeoutError:
                 if run_id not in self._runs.active():
-                    return  # it could not even record why it stopped
+                    return  # it could not record why it stopped
 
-    async def list_events(self, run_id: str, after: int, asked: int) -> list[controller_v1.RunEvent]:
+    async def list_events(self, run_id: str, after: int, limit: int) -> list[controller_v1.RunEvent]:
         """Past events."""
         await self._store.get_run(run_id)
-        return await self._store.events(run_id, after, page_size(asked, MOST_A_PAGE, MOST_A_PAGE))
+        return await self._store.events(run_id, after, page_size(limit, MOST_A_PAGE, MOST_A_PAGE))
 
     async def cancel_run(self, request: controller_v1.CancelRunRequest) -> controller_v1.Run:
         """Ends a run for good. Aborted, ETAG_MISMATCH."""
@@ -94,7 +96,7 @@ class ControllerHandler:
         return await self._store.get_run(request.run_id)
 
     async def resume_run(self, request: controller_v1.ResumeRunRequest) -> controller_v1.Run:
-        """Goes on with a run."""
+        """Resumes a run."""
 
         async def resume() -> None:
             await self._runs.resume(await self._store.get_run(request.run_id))
@@ -103,30 +105,30 @@ class ControllerHandler:
         return await self._store.get_run(request.run_id)
 
     async def swap_engine(self, request: controller_v1.SwapEngineRequest) -> controller_v1.EngineSwap:
-        """Changes what draws a run's samples, while it goes on. InvalidArgument; FailedPrecondition, NO_LAUNCHER."""
+        """Replaces the rollout engine of an active run. InvalidArgument; FailedPrecondition, NO_LAUNCHER."""
         run = await self._store.get_run(request.run_id)
         self._check_swap(request.services, run.status.resolved_spec, "services")
         return await self._once.run(
             request.request_id,
             request,
             lambda: self._runs.record(
-                request.run_id, lambda journal: records.ask(journal, request.request_id, request.services)
+                request.run_id, lambda recorder: records.request(recorder, request.request_id, request.services)
             ),
         )
 
     async def update_run(self, request: controller_v1.UpdateRunRequest) -> controller_v1.Run:
-        """Edits a run's spec while it goes on. InvalidArgument names what cannot be edited; FailedPrecondition;
+        """Edits the spec of an active run. InvalidArgument names fields that cannot be edited; FailedPrecondition;
         Aborted, ETAG_MISMATCH."""
 
         async def edit() -> None:
             run = await self._as_read(request.run.run_id, request.etag)
-            await self._runs.record(run.run_id, lambda journal: spec_edits.edit(journal, request, self._check_swap))
+            await self._runs.record(run.run_id, lambda recorder: spec_edits.edit(recorder, request, self._check_swap))
 
         await self._once.run(request.request_id, request, edit)
         return await self._store.get_run(request.run.run_id)
 
     async def collect_garbage(self, request: controller_v1.CollectGarbageRequest) -> Garbage:
-        """Frees what nothing refers to, or says what that would be."""
+        """Frees what nothing refers to; a dry run only reports it."""
         return await self._once.run(
             request.request_id,
             request,
@@ -136,31 +138,31 @@ class ControllerHandler:
         )
 
     async def ensure_services(self, services: Sequence[str]) -> dict[str, str]:
-        """Addresses of healthy services, started when they are not up."""
+        """The addresses of healthy services; starts those that are down."""
         return await self._launcher.ensure(services)
 
     async def list_models(self, request: controller_v1.ListModelsRequest) -> tuple[list[controller_v1.Model], str]:
-        """A page of models and the token of the next."""
+        """A page of models and the token of the next page."""
         page = read_page(request, 0, "models")
         models, following = await self._store.list_models(page.size, page.after or None)
         return models, page.token(following) if following else ""
 
     async def get_model(self, name: str) -> controller_v1.Model:
-        """One model, by name or `models/<name>`; by a run's name the one in force."""
+        """One model by name or `models/<name>`; for a run's name, its active policy."""
         return await self._registry.get(name)
 
     async def promote_model(self, request: controller_v1.PromoteModelRequest) -> controller_v1.Model:
-        """Puts a model in force."""
+        """Makes a model its run's active policy."""
         return await self._once.run(request.request_id, request, lambda: self._registry.promote(request))
 
     async def roll_back_model(self, request: controller_v1.RollBackModelRequest) -> controller_v1.Model:
-        """Puts in force what was before."""
+        """Returns to the previous active policy."""
         return await self._once.run(request.request_id, request, lambda: self._registry.roll_back(request))
 
     async def model_changes(
         self, request: controller_v1.ListModelChangesRequest
     ) -> tuple[list[controller_v1.ModelChange], str]:
-        """A page of what was promoted and rolled back, and the token of the next."""
+        """A page of the changes of active policies, and the token of the next page."""
         page = read_page(request, 0, "model_changes", request.run_id)
         found, following = await self._store.model_changes(request.run_id, page.size, page.after or None)
         return found, page.token(following) if following else ""
@@ -168,37 +170,37 @@ class ControllerHandler:
     async def model_lineage(
         self, request: controller_v1.GetModelLineageRequest
     ) -> controller_v1.GetModelLineageResponse:
-        """What made a model."""
-        known = await self._lineage()
+        """The steps that made a model."""
+        lineage = await self._lineage()
         match request.WhichOneof("subject"):
             case "name":
-                return known.of_model(request.name.removeprefix(files.REGISTRY))
+                return lineage.of_model(request.name.removeprefix(files.REGISTRY))
             case "weights_digest":
-                return known.of_digest(request.weights_digest)
+                return lineage.of_digest(request.weights_digest)
         raise InvalidArgument.at("subject", "set one of name, weights_digest")
 
     async def trained_models(self, snapshots: Sequence[str]) -> list[controller_v1.TrainedModel]:
-        """What learnt from any of these snapshots."""
+        """The models that learnt from any of these snapshots."""
         return (await self._lineage()).trained_on(snapshots)
 
     async def _as_read(self, run_id: str, etag: str) -> controller_v1.Run:
-        """The run, as its caller knows it where an etag is given. Aborted, ETAG_MISMATCH."""
+        """The run; where an etag is given, only if it has not changed since. Aborted, ETAG_MISMATCH."""
         run = await self._store.get_run(run_id)
         if etag and etag != run.etag:
             raise Aborted(
-                f"run {run.run_id} has changed since it was read; read it again",
+                f"Run {run.run_id} has changed since it was read. Read it again and repeat the call",
                 reason="ETAG_MISMATCH",
                 metadata={"etag": run.etag},
             )
         return run
 
     def _check_swap(self, services: controller_v1.RolloutServices, spec: controller_v1.RunSpec, at: str) -> None:
-        """What is asked to draw, in the field `at`. InvalidArgument; FailedPrecondition, NO_LAUNCHER."""
-        engines = SpecCatalog(self._settings, {}, everywhere=True).names("accord.engines")
+        """Checks the rollout services requested in the field `at`. InvalidArgument; FailedPrecondition, NO_LAUNCHER."""
+        engines = SpecCatalog(self._settings, {}).startable("accord.engines")
         records.check(services, spec, engines, startable=self._settings.launcher != "none", at=at)
 
     async def _lineage(self) -> Lineage:
-        """From every run: what its finished iterations recorded, and what the one at work has so far."""
+        """Of every run: its finished iterations, and the current one so far."""
         runs: list[controller_v1.Run] = []
         before: int | None = None
         while True:
@@ -218,52 +220,26 @@ class ControllerHandler:
 
     async def _results(self, run: controller_v1.Run) -> list[controller_v1.IterationResult]:
         results = list(run.status.iterations)
-        at_work = run.status.iteration
-        if at_work and all(result.iteration != at_work for result in results):
+        current = run.status.iteration
+        if current and all(result.iteration != current for result in results):
             ledger = await Ledger.load(self._store, run.run_id, self._settings.state_dir.absolute())
-            results.append(facts.iteration_so_far(ledger, at_work))
+            results.append(keys.iteration_so_far(ledger, current))
         return results
 
     async def _create(self, request: controller_v1.CreateRunRequest) -> controller_v1.Run:
-        wanted = request.run
-        resolved = validation.resolve(wanted.spec)
-        known = await self._known(resolved)
-        await asyncio.to_thread(validation.check, wanted.run_id, resolved, known)
-        # What is in force now is what the run has to its end.
-        validation.name_models(resolved, known.models)
-        run = controller_v1.Run(run_id=wanted.run_id, spec=wanted.spec)
+        requested = request.run
+        resolved = resolve(requested.spec)
+        found = {name: await self._registry.find(name) for name in model_names(resolved)}
+        models = {name: model for name, model in found.items() if model is not None}
+        await asyncio.to_thread(check, requested.run_id, resolved, SpecCatalog(self._settings, models))
+        # The run keeps the models that are active now until its end.
+        pin_models(resolved, models)
+        run = controller_v1.Run(run_id=requested.run_id, spec=requested.spec)
         run.status.state = controller_v1.RUN_STATE_PENDING
         run.status.resolved_spec.CopyFrom(resolved)
-        run.status.rollout.CopyFrom(facts.first_services(resolved))
+        run.status.rollout.CopyFrom(initial_services(resolved))
         run.status.simulated_feedback = resolved.feedback.HasField("simulated")
         stored, new = await self._store.create_run(request.request_id, run)
         if new:
             self._runs.start(stored.run_id)
         return stored
-
-    async def _known(self, resolved: controller_v1.RunSpec) -> SpecCatalog:
-        names = validation.model_names(resolved)
-        found = {name: await self._registry.find(name) for name in names}
-        return SpecCatalog(self._settings, {name: model for name, model in found.items() if model is not None})
-
-
-class SpecCatalog:
-    """What can be named in a spec on this machine."""
-
-    def __init__(
-        self, settings: ControllerSettings, models: Mapping[str, controller_v1.Model], *, everywhere: bool = False
-    ) -> None:
-        """`everywhere`: also what is asked of a service that does not run yet."""
-        self._settings = settings
-        self._models = models
-        self._everywhere = everywhere
-
-    @property
-    def models(self) -> Mapping[str, controller_v1.Model]:
-        """Those of the registry's models that the spec names."""
-        return self._models
-
-    def names(self, group: str) -> Sequence[str] | None:
-        """The installed plugins; None where a service runs elsewhere, which may have others."""
-        elsewhere = self._settings.address(_SERVICE_OF[group]) and not self._everywhere
-        return None if elsewhere or self._settings.launcher == "kubernetes" else plugins.names(group)

@@ -1,4 +1,4 @@
-"""`python -m accord_controller.migrate`: brings the database up to date and ends.
+"""`python -m accord_controller.migrate`: upgrades the database to the current schema and exits.
 
 It takes the service's flags and environment."""
 

@@ -1,4 +1,4 @@
-"""Puts the controller together from its settings."""
+"""Builds the controller from its settings."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ class ControllerService:
         controller_v1.add_ModelServiceServicer_to_server(ModelServicer(self.handler), server)
 
     def measures(self) -> Iterable[Measure]:
-        """What this controller works on."""
-        yield Measure("accord_controller_runs_at_work", "Runs at work.", len(self._runs.active()))
+        """The service's metrics."""
+        yield Measure("accord_controller_runs_at_work", "Active runs.", len(self._runs.active()))
 
     async def drain(self) -> None:
-        """Pauses the runs at their next durable point; calls that watch them then end by themselves."""
+        """Pauses the runs at their next durable point, which ends the calls that watch them."""
         await self._runs.drain(self._settings.pause_seconds)
 
     async def close(self) -> None:
-        """Pauses what still runs, stops the services that were started here, closes the database."""
+        """Pauses active runs, stops the services that were started here, closes the database."""
         await self._runs.drain(self._settings.pause_seconds)
         await self._launcher.close()
         await self._store.close()
@@ -69,8 +69,8 @@ def database_of(settings: ControllerSettings) -> str:
 
 
 async def build(settings: ControllerSettings) -> ControllerService:
-    """Opens the database and takes over what an earlier controller left. FailedPrecondition, CONTROLLER_RUNS, while
-    another controller works in the same state folder."""
+    """Opens the database and adopts the runs of an earlier controller. FailedPrecondition, CONTROLLER_RUNS, while
+    another controller uses the same state folder."""
     state_dir = settings.state_dir.absolute()
     lock = lock_state_dir(state_dir)
     url = database_of(settings)
@@ -83,7 +83,7 @@ async def build(settings: ControllerSettings) -> ControllerService:
 
 
 def lock_state_dir(state_dir: Path) -> IO[str]:
-    """Two controllers on one folder would do everything twice; the lock falls with the process that holds it."""
+    """Locks the state folder: two controllers would do everything twice. The lock ends with its process."""
     state_dir.mkdir(parents=True, exist_ok=True)
     lock = (state_dir / "controller.lock").open("a+")
     try:
@@ -93,7 +93,7 @@ def lock_state_dir(state_dir: Path) -> IO[str]:
         holder = lock.read().strip() or "another process"
         lock.close()
         raise FailedPrecondition(
-            f"a controller works in {state_dir} already (pid {holder}); use it, stop it, or give another --state-dir",
+            f"Another controller already uses {state_dir} (pid {holder}). Use it, stop it, or pass another --state-dir",
             reason="CONTROLLER_RUNS",
             metadata={"pid": holder},
         ) from error

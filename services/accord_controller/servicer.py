@@ -1,4 +1,4 @@
-"""accord.controller.v1 over gRPC: messages in, handler, messages out."""
+"""accord.controller.v1 over gRPC: adapts messages to the handler."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class RunServicer(v1.RunServiceServicer):
         return v1.PauseRunResponse(run=await self._handler.pause_run(request))
 
     async def ResumeRun(self, request: v1.ResumeRunRequest, context: Context) -> v1.ResumeRunResponse:
-        """Goes on with a run."""
+        """Resumes a run."""
         return v1.ResumeRunResponse(run=await self._handler.resume_run(request))
 
     async def CollectGarbage(self, request: v1.CollectGarbageRequest, context: Context) -> v1.CollectGarbageResponse:
@@ -60,15 +60,15 @@ class RunServicer(v1.RunServiceServicer):
         return v1.CollectGarbageResponse(freed_bytes=garbage.freed_bytes, freed=garbage.freed)
 
     async def EnsureServices(self, request: v1.EnsureServicesRequest, context: Context) -> v1.EnsureServicesResponse:
-        """Addresses of the services, started when they are not up."""
+        """The addresses of the services; starts those that are down."""
         return v1.EnsureServicesResponse(addresses=await self._handler.ensure_services(request.services))
 
     async def SwapEngine(self, request: v1.SwapEngineRequest, context: Context) -> v1.SwapEngineResponse:
-        """Changes what draws a run's samples."""
+        """Replaces a run's rollout engine."""
         return v1.SwapEngineResponse(swap=await self._handler.swap_engine(request))
 
     async def UpdateRun(self, request: v1.UpdateRunRequest, context: Context) -> v1.UpdateRunResponse:
-        """Edits a run's spec while it goes on."""
+        """Edits the spec of an active run."""
         return v1.UpdateRunResponse(run=await self._handler.update_run(request))
 
 
@@ -88,26 +88,26 @@ class ModelServicer(v1.ModelServiceServicer):
         return v1.GetModelResponse(model=await self._handler.get_model(request.name))
 
     async def GetModelLineage(self, request: v1.GetModelLineageRequest, context: Context) -> v1.GetModelLineageResponse:
-        """What made a model."""
+        """The steps that made a model."""
         return await self._handler.model_lineage(request)
 
     async def ListTrainedModels(
         self, request: v1.ListTrainedModelsRequest, context: Context
     ) -> v1.ListTrainedModelsResponse:
-        """What learnt from snapshots."""
+        """The models that learnt from snapshots."""
         return v1.ListTrainedModelsResponse(models=await self._handler.trained_models(request.snapshots))
 
     async def PromoteModel(self, request: v1.PromoteModelRequest, context: Context) -> v1.PromoteModelResponse:
-        """Puts a model in force."""
+        """Makes a model its run's active policy."""
         return v1.PromoteModelResponse(model=await self._handler.promote_model(request))
 
     async def RollBackModel(self, request: v1.RollBackModelRequest, context: Context) -> v1.RollBackModelResponse:
-        """Puts in force what was before."""
+        """Returns to the previous active policy."""
         return v1.RollBackModelResponse(model=await self._handler.roll_back_model(request))
 
     async def ListModelChanges(
         self, request: v1.ListModelChangesRequest, context: Context
     ) -> v1.ListModelChangesResponse:
-        """A page of what was put in force."""
+        """A page of the changes of active policies."""
         found, token = await self._handler.model_changes(request)
         return v1.ListModelChangesResponse(changes=found, next_page_token=token)

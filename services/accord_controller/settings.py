@@ -1,4 +1,4 @@
-"""Settings of the controller. Light: nothing heavy is imported here."""
+"""Settings of the controller. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LAUNCHERS = "accord.launchers"
 
 
 class ControllerSettings(DatabaseSettings):
-    """What `python -m accord_controller` can be told."""
+    """Settings of `python -m accord_controller`."""
 
     model_config = service_config("controller")
 

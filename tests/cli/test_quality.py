@@ -78,7 +78,7 @@ async def test_a_withdrawn_annotator_is_traced_to_what_learnt_from_them(
             origins = json.loads(told.out)
             assert {one["annotator_id"] for one in origins["annotators"]} == {"ann", "bob"}
             unknown = await accord_command(tmp_path, "trace", "model", "nothing-1")
-            assert (unknown.code, "there is no model nothing-1" in unknown.err) == (1, True)
+            assert (unknown.code, "No model named nothing-1" in unknown.err) == (1, True)
 
 
 async def test_an_answer_is_traced_to_the_engine_that_drew_it(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from accord.conformance.verdict import Verdict
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
-from accord_controller.engine_swap.acceptance import newcomers, try_out
+from accord_controller.engine_swap.acceptance import accept, candidates
 from accord_rollout.engine import Job, Sampling
 from accord_rollout.engines.transformers.engine import TransformersEngine
 from accord_rollout.service import build
@@ -101,8 +101,8 @@ async def address(tmp_path: Path) -> AsyncIterator[str]:
 
 
 async def tried(address: str, weights: types_v1.WeightsRef) -> str:
-    async with newcomers([address], "runs/scaled", 60) as replicas:
-        engine = await try_out(replicas, weights, engine="", then=None, now=None, deterministic=False)
+    async with candidates([address], "runs/scaled", 60) as replicas:
+        engine = await accept(replicas, weights, engine="", initial=None, current=None, deterministic=False)
         await replicas.release_lease()
     return engine
 
@@ -113,7 +113,7 @@ def collapsed(tmp_path: Path, tiny_folder: Path, says: str) -> types_v1.WeightsR
 
 
 @pytest.mark.parametrize("says", ["!", EOS])
-async def test_a_collapsed_policy_can_be_served_by_newcomers(
+async def test_a_collapsed_policy_can_be_served_by_candidates(
     address: str, tmp_path: Path, tiny_folder: Path, says: str
 ) -> None:
     weights = collapsed(tmp_path, tiny_folder, says)
@@ -125,7 +125,7 @@ async def test_a_collapsed_policy_can_be_served_by_newcomers(
     assert await tried(address, weights) == "transformers"
 
 
-async def test_newcomers_that_ignore_seeds_are_refused_also_with_a_collapsed_policy(
+async def test_candidates_that_ignore_seeds_are_refused_also_with_a_collapsed_policy(
     address: str, tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generate = TransformersEngine.generate

@@ -68,7 +68,7 @@ async def test_an_operator_swaps_the_engine_of_a_run_and_reads_how_far_it_is(
         assert (swap.state, list(swap.services.addresses)) == (controller_v1.SWAP_STATE_PENDING, ["127.0.0.1:1"])
         # Nothing starts an engine here: that is said, and nothing has changed.
         refused = await web.post("/runs/demo/swap-engine", data={**form(page), "once": "x", "engine": "vllm"})
-        assert "nothing starts services here" in refused.text
+        assert "This controller starts no services" in refused.text
         assert len((await controller.runs.get("demo")).status.swaps) == 1
 
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from accord_controller.stages.acquisition import disagreement, information, probabilities, value_of
+from accord_controller.stages.active_selection import disagreement, information, probabilities, value_of
 
 SURE = [9.0, 9.0], [0.0, 0.0]
 COIN = [1.0, 1.0], [1.0, 1.0]

@@ -11,7 +11,7 @@ import pytest
 
 import accord
 from accord.preference import v1 as preference_v1
-from accord_controller.stages.simulated_annotators import annotate_queue, draw_order, judge
+from accord_controller.stages.simulated_annotators import annotate_queue, judge, sample_order
 from accord_preference.service import build
 from accord_preference.settings import PreferenceSettings
 from accord_runtime.serving.server import serving
@@ -22,7 +22,7 @@ DRAWS = 20_000
 @pytest.mark.parametrize(("gap", "noise"), [(0.0, 0.1), (0.1, 0.1), (0.05, 0.1), (-0.3, 0.2), (2.0, 1.0)])
 def test_a_is_preferred_with_the_probability_of_the_sigmoid(gap: float, noise: float) -> None:
     source = random.Random(0)
-    share = sum(draw_order([gap, 0.0], noise, source)[0] == 0 for _ in range(DRAWS)) / DRAWS
+    share = sum(sample_order([gap, 0.0], noise, source)[0] == 0 for _ in range(DRAWS)) / DRAWS
     expected = 1 / (1 + math.exp(-gap / noise))
     assert abs(share - expected) < 4 * math.sqrt(0.25 / DRAWS)
 
@@ -32,7 +32,7 @@ def test_rankings_follow_plackett_luce() -> None:
     weights = [math.exp(score / noise) for score in scores]
     seen: dict[tuple[int, ...], int] = {}
     for _ in range(DRAWS):
-        order = tuple(draw_order(scores, noise, source))
+        order = tuple(sample_order(scores, noise, source))
         seen[order] = seen.get(order, 0) + 1
     for order in itertools.permutations(range(3)):
         left, probability = sum(weights), 1.0

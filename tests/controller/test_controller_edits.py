@@ -14,8 +14,8 @@ import accord
 from accord.controller import v1 as controller_v1
 from accord.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from accord.runfile import load_edits
-from accord_controller.spec.validation import resolve
-from accord_controller.stages.facts import first_services
+from accord_controller.clients.rollout_services import initial_services
+from accord_controller.spec.defaults import resolve
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ async def client(run: controller_v1.Run, tmp_path: Path) -> AsyncIterator[accord
 async def paused(run: controller_v1.Run, state_dir: Path) -> AsyncIterator[accord.Client]:
     """A controller with the run, on which another controller was at work."""
     status = controller_v1.RunStatus(state=controller_v1.RUN_STATE_RUNNING, resolved_spec=resolve(run.spec))
-    status.rollout.CopyFrom(first_services(status.resolved_spec))
+    status.rollout.CopyFrom(initial_services(status.resolved_spec))
     state_dir.mkdir()
     async with open_store(state_dir) as store:
         await store.create_run("first", controller_v1.Run(run_id="demo", spec=run.spec, status=status))
@@ -132,7 +132,7 @@ async def test_where_pods_go_may_be_edited_and_swaps_nothing_but_how_many_train_
     run.spec.placement.trainer.priority_class = "training"
     assert (await client.runs.update(run)).spec == run.spec
     run.spec.placement.trainer_ranks = 2
-    with pytest.raises(InvalidArgument, match=r"placement\.trainer_ranks: a run keeps that to its end") as fixed:
+    with pytest.raises(InvalidArgument, match=r"placement\.trainer_ranks cannot be changed") as fixed:
         await client.runs.update(run)
     assert fixed.value.reason == "NOT_EDITABLE"
     run.spec.ClearField("placement")

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.support.controller import add_run, open_journal, open_store
+from tests.support.controller import add_run, open_recorder, open_store
 
 import accord
 from accord import discovery
 from accord.controller import v1 as controller_v1
 from accord.preference import v1 as preference_v1
 from accord_controller.clients.service_clients import Services
-from accord_controller.clients.usage_meter import Look, UsageMeter
+from accord_controller.clients.usage_meter import Reading, UsageMeter
 from accord_controller.launchers.local.launcher import LocalLauncher
 from accord_controller.settings import ControllerSettings
 
@@ -34,20 +34,20 @@ async def test_what_services_use_is_counted_also_of_one_that_was_killed_and_star
         await services.connect(["preference"])
         used = controller_v1.StageUsage()
         meter = UsageMeter(services)
-        async with meter.at_work(used):
+        async with meter.measuring(used):
             assert used.cpu_seconds["preference"] == 0  # its start is not this stage's
             await busy(services.client, range(2000))
             record = discovery.read(tmp_path, "preference")
             assert record is not None
             process = psutil.Process(record.pid)
-            await meter.look()
+            await meter.read()
             first = used.cpu_seconds["preference"]
             assert 0 < first < sum(process.cpu_times()[:2])
             assert used.cpu_seconds["controller"] > 0
             assert list(used.unknown) == ["reward", "rollout", "trainer"]
             process.kill()
             await services.connect(["preference"])
-            await meter.look()
+            await meter.read()
             record = discovery.read(tmp_path, "preference")
             assert record is not None
             began_anew = sum(psutil.Process(record.pid).cpu_times()[:2])
@@ -61,11 +61,11 @@ async def test_what_services_use_is_counted_also_of_one_that_was_killed_and_star
 async def test_what_a_stage_used_survives_the_controller_and_the_next_stage_begins_at_nothing(tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
         await add_run(store)
-        journal = await open_journal(store, tmp_path)
-        await journal.enter(1, controller_v1.STAGE_COLLECT)
-        journal.stage_usage.cpu_seconds["reward"] = 3.5
-        await journal.progress(1, 2)
-        again = await open_journal(store, tmp_path)
+        recorder = await open_recorder(store, tmp_path)
+        await recorder.enter(1, controller_v1.STAGE_COLLECT)
+        recorder.stage_usage.cpu_seconds["reward"] = 3.5
+        await recorder.progress(1, 2)
+        again = await open_recorder(store, tmp_path)
         assert again.stage_usage.cpu_seconds["reward"] == 3.5
         await again.enter(1, controller_v1.STAGE_COLLECT)
         assert again.stage_usage.cpu_seconds["reward"] == 3.5
@@ -78,7 +78,7 @@ def test_a_gpu_that_two_services_hold_counts_once_and_none_is_not_zero_seconds()
     used = meter.used
 
     def look(moment: float, **gpus: list[str]) -> None:
-        meter.add({name: Look(name, name, moment, held) for name, held in gpus.items()}, moment)
+        meter.add({name: Reading(name, name, moment, held) for name, held in gpus.items()}, moment)
 
     look(10, trainer=[], rollout=[])
     look(20, trainer=[], rollout=[])

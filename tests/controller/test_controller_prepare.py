@@ -1,4 +1,4 @@
-"""What a run asks for is tried before it starts: an algorithm that cannot learn in its stage is told at once."""
+"""A run's algorithms are tried before it starts: one that cannot learn in its stage is refused at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.controller.test_controller_steps import at_work
 from tests.trainer.trainer_bench import weights_ref
 
 from accord.errors import InvalidArgument
-from accord_controller.stages import facts
+from accord_controller.ledger import keys
 from accord_controller.stages.prepare import _try_trainings
 
 
@@ -19,16 +19,16 @@ from accord_controller.stages.prepare import _try_trainings
 async def test_an_algorithm_that_learns_from_something_else_is_refused(
     tiny_folder: Path, tmp_path: Path, stage: str, algorithm: str
 ) -> None:
-    async with at_work(tmp_path) as (work, client):
+    async with at_work(tmp_path) as (context, client):
         base = weights_ref(tiny_folder)
-        names = (facts.BASE, facts.REWARD_BASE)
-        await work.journal.record_entries([work.ledger.message_entry(name, base) for name in names])
-        async with work.leased("trainer"):
-            getattr(work.spec, stage).algorithm = algorithm
-            with pytest.raises(InvalidArgument, match=f"{algorithm} learns from") as refused:
-                await _try_trainings(work)
+        names = (keys.BASE, keys.REWARD_BASE)
+        await context.recorder.record_entries([context.ledger.message_entry(name, base) for name in names])
+        async with context.leased("trainer"):
+            getattr(context.spec, stage).algorithm = algorithm
+            with pytest.raises(InvalidArgument, match=f"{algorithm} cannot be the {stage} algorithm") as refused:
+                await _try_trainings(context)
             assert refused.value.violations[0].field == f"run.spec.{stage}.algorithm"
             assert [one async for one in client.trainer.trainings()] == []
-            getattr(work.spec, stage).algorithm = {"policy": "ppo", "reward_model": "reward_model"}[stage]
-            await _try_trainings(work)
-        assert facts.TRAINER in work.ledger
+            getattr(context.spec, stage).algorithm = {"policy": "ppo", "reward_model": "reward_model"}[stage]
+            await _try_trainings(context)
+        assert keys.TRAINER in context.ledger

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from accord.controller import v1 as controller_v1
+from accord_controller.ledger.keys import STAGES
 from accord_controller.runs.reconcile import (
     LONGEST_DELAY_SECONDS,
     MOST_RECOVERIES,
-    STAGES,
     Action,
     Cancel,
     DesiredState,
@@ -69,25 +69,25 @@ def test_a_run_goes_through_every_stage_of_every_iteration_once(iterations: int)
     "state",
     [controller_v1.RUN_STATE_SUCCEEDED, controller_v1.RUN_STATE_FAILED, controller_v1.RUN_STATE_CANCELLED],
 )
-def test_an_ended_run_is_left_alone_whatever_is_wished(state: int) -> None:
-    assert all(decide(Observation(wish=wish), state) == Nothing() for wish in DesiredState)
+def test_an_ended_run_is_left_alone_whatever_is_desired(state: int) -> None:
+    assert all(decide(Observation(desired=desired), state) == Nothing() for desired in DesiredState)
 
 
-@pytest.mark.parametrize(("wish", "expected"), [(DesiredState.PAUSE, Pause()), (DesiredState.CANCEL, Cancel())])
-def test_a_wish_to_stop_comes_before_work_and_before_troubles(wish: DesiredState, expected: Action) -> None:
-    assert decide(Observation(wish=wish)) == expected
-    assert decide(Observation(wish=wish, trouble=StageFailure("gone", True, 0))) == expected
+@pytest.mark.parametrize(("desired", "expected"), [(DesiredState.PAUSE, Pause()), (DesiredState.CANCEL, Cancel())])
+def test_stopping_comes_before_work_and_before_failures(desired: DesiredState, expected: Action) -> None:
+    assert decide(Observation(desired=desired)) == expected
+    assert decide(Observation(desired=desired, failure=StageFailure("gone", True, 0))) == expected
 
 
-def test_troubles_are_recovered_from_with_growing_delays_up_to_a_bound() -> None:
-    actions = [decide(Observation(trouble=StageFailure("gone", True, count))) for count in range(MOST_RECOVERIES)]
+def test_failures_are_recovered_from_with_growing_delays_up_to_a_bound() -> None:
+    actions = [decide(Observation(failure=StageFailure("gone", True, count))) for count in range(MOST_RECOVERIES)]
     delays = [action.delay_seconds for action in actions if isinstance(action, Recover)]
     assert len(delays) == MOST_RECOVERIES
     assert delays == sorted(delays)
     assert delays[0] < delays[1]
     assert max(delays) <= LONGEST_DELAY_SECONDS
-    assert isinstance(decide(Observation(trouble=StageFailure("gone", True, MOST_RECOVERIES))), Fail)
+    assert isinstance(decide(Observation(failure=StageFailure("gone", True, MOST_RECOVERIES))), Fail)
 
 
-def test_a_trouble_that_stays_fails_the_run_at_once_with_its_message() -> None:
-    assert decide(Observation(trouble=StageFailure("wrong option", False, 0))) == Fail("wrong option")
+def test_a_failure_that_stays_fails_the_run_at_once_with_its_message() -> None:
+    assert decide(Observation(failure=StageFailure("wrong option", False, 0))) == Fail("wrong option")

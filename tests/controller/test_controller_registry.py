@@ -75,13 +75,13 @@ async def test_what_is_unknown_gone_changed_or_too_long_is_refused_and_nothing_c
     await three_models(tmp_path)
     (tmp_path / "weights-0").rmdir()
     async with controller_client(tmp_path) as client:
-        with pytest.raises(NotFound, match="no model demo-7") as unknown:
+        with pytest.raises(NotFound, match="No model named demo-7") as unknown:
             await client.models.promote("demo-7")
-        with pytest.raises(FailedPrecondition, match="are gone from") as gone:
+        with pytest.raises(FailedPrecondition, match="no longer exist") as gone:
             await client.models.promote("demo-0")
-        with pytest.raises(NotFound, match="no run other"):
+        with pytest.raises(NotFound, match="No run named other"):
             await client.models.roll_back("other")
-        with pytest.raises(Aborted, match="demo-2 is in force") as changed:
+        with pytest.raises(Aborted, match="is demo-2 now") as changed:
             await client.models.roll_back("demo", in_force="demo-1")
         with pytest.raises(InvalidArgument, match="reason"):
             await client.models.promote("demo-1", reason="x" * 3000)
@@ -102,7 +102,7 @@ async def test_garbage_collection_keeps_what_is_in_force_and_what_may_be_again(t
 async def test_what_the_gate_promotes_later_is_in_force_and_can_be_rolled_back(tmp_path: Path) -> None:
     await three_models(tmp_path)
     async with open_store(tmp_path) as store:
-        assert await store.in_force("demo") is not None
+        assert await store.active_model("demo") is not None
     async with controller_client(tmp_path) as client:
         await client.models.roll_back("demo")
     async with open_store(tmp_path) as store:

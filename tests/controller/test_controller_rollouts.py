@@ -18,7 +18,9 @@ from accord.controller import v1 as controller_v1
 from accord.errors import FailedPrecondition, Unavailable
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
-from accord_controller.clients.replica_set import ReplicaSet, rollout_set
+from accord_controller.clients.repair import keep_repaired
+from accord_controller.clients.replica_set import ReplicaSet
+from accord_controller.clients.rollout_services import rollout_set
 from accord_controller.launchers.launcher import OnRestart, RolloutSet
 from accord_controller.launchers.local.launcher import LocalLauncher
 from accord_controller.settings import ControllerSettings
@@ -86,7 +88,7 @@ async def test_a_lost_replica_comes_back_leased_and_with_the_version_in_force(
     try:
         await rollouts.connect(two, tell)
         await rollouts.acquire()
-        keeping = asyncio.create_task(rollouts.keep_whole())
+        keeping = asyncio.create_task(keep_repaired(rollouts))
         await rollouts.update_weights(weights_ref(tiny_folder, 0))
         first = await draw(rollouts, 0)
         await rollouts.update_weights(weights_ref(other, 1))
@@ -98,17 +100,17 @@ async def test_a_lost_replica_comes_back_leased_and_with_the_version_in_force(
         assert sorted(found) == sorted(first) == list(range(8))
         assert {sample.segments[0].version for sample in found.values()} == {1}
         async with asyncio.timeout(120):
-            while not any("draws with version 1" in line for line in told):  # noqa: ASYNC110
+            while not any("serves version 1" in line for line in told):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        newcomer = next(address for address in rollouts.addresses if address not in before)
-        said = await status(newcomer)
+        restarted = next(address for address in rollouts.addresses if address not in before)
+        said = await status(restarted)
         assert (said.version, said.lease.holder) == (1, "runs/demo")
         assert sorted(await draw(rollouts, 1, "again")) == list(range(8))
         assert any("was lost" in line for line in told)
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
         await rollouts.release()
-        assert not (await status(newcomer)).HasField("lease")
+        assert not (await status(restarted)).HasField("lease")
     finally:
         await rollouts.close()
         await launcher.close()

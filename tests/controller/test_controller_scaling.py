@@ -12,12 +12,12 @@ from tests.support.rollout import weights_ref
 from accord import discovery
 from accord.controller import v1 as controller_v1
 from accord.types import v1 as types_v1
-from accord_controller.clients import replica_set as rollouts_module
-from accord_controller.clients.autoscaler import Scale
+from accord_controller.clients import autoscaler
+from accord_controller.clients.autoscaler import Autoscaler, Scale
 from accord_controller.clients.replica_set import ReplicaSet
 from accord_controller.launchers.local.launcher import LocalLauncher
 from accord_controller.settings import ControllerSettings
-from accord_controller.spec.validation import resolve
+from accord_controller.spec.defaults import resolve
 
 
 def test_there_are_more_at_once_and_fewer_only_after_a_while() -> None:
@@ -43,7 +43,7 @@ async def test_replicas_come_with_the_weights_in_force_and_go_when_they_are_idle
     tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With processes; every sample is drawn once meanwhile."""
-    monkeypatch.setattr(rollouts_module, "SCALE_SECONDS", 0.02)
+    monkeypatch.setattr(autoscaler, "LOOK_SECONDS", 0.02)
     told: list[tuple[str, str]] = []
 
     async def tell(kind: str, message: str) -> None:
@@ -51,6 +51,7 @@ async def test_replicas_come_with_the_weights_in_force_and_go_when_they_are_idle
 
     launcher = LocalLauncher(ControllerSettings(state_dir=tmp_path / "state", rollout_threads=1, start_seconds=400))
     rollouts = ReplicaSet(launcher, "demo", 60)
+    scaling = Autoscaler(rollouts)
     sampling = types_v1.SamplingParams(max_new_tokens=24)
     one = controller_v1.RolloutServices(engine="transformers", replicas=1)
 
@@ -61,7 +62,8 @@ async def test_replicas_come_with_the_weights_in_force_and_go_when_they_are_idle
         assert {response.sample.segments[0].version for response in found} == {1}
 
     try:
-        await rollouts.connect(lambda: one, tell, Scale(most=2, tokens_per_replica=768, idle_seconds=3))
+        await rollouts.connect(lambda: one, tell)
+        scaling.start(Scale(most=2, tokens_per_replica=768, idle_seconds=3))
         await rollouts.acquire()
         await rollouts.update_weights(weights_ref(tiny_folder, 1))
         number = 0
@@ -69,7 +71,7 @@ async def test_replicas_come_with_the_weights_in_force_and_go_when_they_are_idle
             while len(rollouts.addresses) < 2:
                 await draw(number := number + 1)
             # A stage that is entered again finds as many as there were.
-            await rollouts.connect(lambda: one, tell, Scale(most=2, tokens_per_replica=768, idle_seconds=3))
+            await rollouts.connect(lambda: one, tell)
             assert len(rollouts.addresses) == 2
             await draw(number + 1)
             second = discovery.read(tmp_path / "state" / "rollouts" / "rollout-2", "rollout")
@@ -82,5 +84,6 @@ async def test_replicas_come_with_the_weights_in_force_and_go_when_they_are_idle
         assert scaled[0].startswith("2 rollout replicas instead of 1: ")
         assert scaled[-1].startswith("1 rollout replicas instead of 2: ")
     finally:
+        await scaling.close()
         await rollouts.close()
         await launcher.close()

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from accord import plugins
 from accord.controller import v1 as controller_v1
 from accord.errors import InvalidArgument
-from accord_controller.spec.validation import check, resolve
+from accord_controller.settings import ControllerSettings
+from accord_controller.spec.catalog import SpecCatalog
+from accord_controller.spec.defaults import resolve
+from accord_controller.spec.validation import check
 
-
-class Everything:
-    """What is installed here, and no registered model."""
-
-    models: Mapping[str, controller_v1.Model] = {}
-
-    def names(self, group: str) -> Sequence[str] | None:
-        return plugins.names(group)
+# What is installed here, and no registered model.
+CATALOG = SpecCatalog(ControllerSettings(), {})
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +41,13 @@ def good(model: Path, tmp_path: Path) -> controller_v1.RunSpec:
 
 def violations(spec: controller_v1.RunSpec, run_id: str = "demo") -> dict[str, str]:
     with pytest.raises(InvalidArgument) as caught:
-        check(run_id, resolve(spec), Everything())
+        check(run_id, resolve(spec), CATALOG)
     return {violation.field.removeprefix("run.spec."): violation.description for violation in caught.value.violations}
 
 
 def test_a_good_spec_passes_and_shows_its_defaults(good: controller_v1.RunSpec) -> None:
     full = resolve(good)
-    check("demo", full, Everything())
+    check("demo", full, CATALOG)
     assert (full.iterations, full.feedback.prompts_per_iteration, full.feedback.completions_per_prompt) == (1, 128, 2)
     assert (full.feedback.simulated.annotators, full.feedback.simulated.noise) == (3, 0.1)
     assert (full.policy.algorithm, full.policy.steps, full.policy.reference) == ("ppo", 20, "base")
@@ -75,8 +71,8 @@ CASES: list[tuple[str, str, Change]] = [
     ("model", "does not exist: ", lambda spec, at: setattr(spec, "model", str(at / "nowhere"))),
     ("model", "not a model folder", lambda spec, at: setattr(spec, "model", str(at / "pairs.jsonl"))),
     ("model", "no config.json", lambda spec, at: setattr(spec, "model", str(at))),
-    ("model", "no model gone in the registry", lambda spec, at: setattr(spec, "model", "models/gone")),
-    ("model", "is no folder", lambda spec, at: setattr(spec, "model", "s3://bucket/model")),
+    ("model", "no model named gone is in the registry", lambda spec, at: setattr(spec, "model", "models/gone")),
+    ("model", "is not a folder", lambda spec, at: setattr(spec, "model", "s3://bucket/model")),
     ("reward_model.model", "does not exist", lambda spec, at: setattr(spec.reward_model, "model", str(at / "x"))),
     ("iterations", "at least 1, not -1", lambda spec, at: setattr(spec, "iterations", -1)),
     ("prompts.files[1]", "no file at", lambda spec, at: spec.prompts.files.append(str(at / "x.jsonl"))),
@@ -84,12 +80,16 @@ CASES: list[tuple[str, str, Change]] = [
     ("feedback.simulated.scorers", "at least one", lambda spec, at: spec.feedback.simulated.ClearField("scorers")),
     (
         "feedback.simulated.scorers[1].name",
-        "unknown scorer 'sentimant'; there is: ",
+        "unknown scorer 'sentimant'; available: ",
         lambda spec, at: spec.feedback.simulated.scorers.add(name="sentimant"),
     ),
     ("feedback.simulated.noise", "above 0, not 0", lambda spec, at: setattr(spec.feedback.simulated, "noise", 0.0)),
     ("feedback.simulated.noise", "not nan", lambda spec, at: setattr(spec.feedback.simulated, "noise", float("nan"))),
-    ("feedback.simulated.redundancy", "4 answers", lambda spec, at: setattr(spec.feedback.simulated, "redundancy", 4)),
+    (
+        "feedback.simulated.redundancy",
+        "must be at most",
+        lambda spec, at: setattr(spec.feedback.simulated, "redundancy", 4),
+    ),
     ("feedback.people.threshold", "at most 1", lambda spec, at: setattr(spec.feedback.people, "threshold", 1.5)),
     (
         "feedback.people.min_agreement",
@@ -138,7 +138,7 @@ CASES: list[tuple[str, str, Change]] = [
     ),
     (
         "reward_model.extra_scorers[0].model_digest",
-        "which loaded reward model",
+        "a loaded reward model",
         lambda spec, at: spec.reward_model.extra_scorers.add(name="model"),
     ),
     (
@@ -148,7 +148,7 @@ CASES: list[tuple[str, str, Change]] = [
     ),
     (
         "policy.algorithm",
-        "unknown algorithm 'grpoo'; there is: ",
+        "unknown algorithm 'grpoo'; available: ",
         lambda spec, at: setattr(spec.policy, "algorithm", "grpoo"),
     ),
     ("policy.steps", "at least 1, not -3", lambda spec, at: setattr(spec.policy, "steps", -3)),
@@ -156,14 +156,14 @@ CASES: list[tuple[str, str, Change]] = [
     ("policy.max_staleness", "at least 0, not -1", lambda spec, at: setattr(spec.policy, "max_staleness", -1)),
     (
         "policy.max_staleness",
-        "must be 0 where the run is deterministic, not 2",
+        "must be 0 in a deterministic run, not 2",
         lambda spec, at: spec.MergeFrom(
             controller_v1.RunSpec(deterministic=True, policy=controller_v1.PolicySpec(max_staleness=2))
         ),
     ),
     ("evaluate.max_kl", "above 0", lambda spec, at: setattr(spec.evaluate, "max_kl", -1.0)),
     ("evaluate.min_gain", "finite", lambda spec, at: setattr(spec.evaluate, "min_gain", float("inf"))),
-    ("rollout.engine", "unknown engine 'vlm'; there is: ", lambda spec, at: setattr(spec.rollout, "engine", "vlm")),
+    ("rollout.engine", "unknown engine 'vlm'; available: ", lambda spec, at: setattr(spec.rollout, "engine", "vlm")),
     ("rollout.max_new_tokens", "at least 1", lambda spec, at: setattr(spec.rollout, "max_new_tokens", -1)),
     (
         "rollout.autoscale.max_replicas",

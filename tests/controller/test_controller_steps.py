@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from tests.support.controller import add_run, open_journal, open_store
+from tests.support.controller import add_run, open_recorder, open_store
 from tests.trainer.trainer_bench import pairs, trainer, training
 
 import accord
@@ -16,9 +16,10 @@ from accord.trainer import v1 as trainer_v1
 from accord_controller.clients.service_clients import Services
 from accord_controller.clients.usage_meter import UsageMeter
 from accord_controller.launchers.static import StaticAddresses
+from accord_controller.ledger.keys import step_key
 from accord_controller.settings import ControllerSettings
 from accord_controller.stages.context import StageContext
-from accord_controller.stages.steps import Batch, Plan, catch_up, open_training, recorded_steps, run_steps, step_key
+from accord_controller.stages.steps import Batch, Plan, catch_up, open_training, recorded_steps, run_steps
 
 STEPS = 3
 
@@ -37,7 +38,7 @@ async def at_work(
         await services.connect(["trainer"])
         yield (
             StageContext(
-                await open_journal(store, folder), services, store, folder, lambda: None, UsageMeter(services)
+                await open_recorder(store, folder), services, store, folder, lambda: None, UsageMeter(services)
             ),
             client,
         )
@@ -51,91 +52,91 @@ def plan_of(steps: int = STEPS) -> Plan:
     return Plan(1, "reward_model", steps, publish=True, batch=batch)
 
 
-async def digests(work: StageContext, steps: int = STEPS) -> list[str]:
+async def digests(context: StageContext, steps: int = STEPS) -> list[str]:
     return [
-        work.ledger.need(step_key(1, "reward_model", step), trainer_v1.StepResult).digest
+        context.ledger.need(step_key(1, "reward_model", step), trainer_v1.StepResult).digest
         for step in range(1, steps + 1)
     ]
 
 
-async def tamper(work: StageContext, step: int) -> None:
+async def tamper(context: StageContext, step: int) -> None:
     """The ledger says that a step came out as something else."""
     name = step_key(1, "reward_model", step)
-    result = work.ledger.need(name, trainer_v1.StepResult)
+    result = context.ledger.need(name, trainer_v1.StepResult)
     result.digest = "0" * 64
-    await work.journal.record_entries([work.ledger.message_entry(name, result)], forget=[name])
+    await context.recorder.record_entries([context.ledger.message_entry(name, result)], forget=[name])
 
 
 async def test_a_trainer_that_lost_its_steps_is_taken_through_them_again(tiny_folder: Path, tmp_path: Path) -> None:
     wanted = training(tiny_folder, "demo-1-reward-model", "reward_model", seed=3)
-    async with at_work(tmp_path) as (work, _):
-        await run_steps(work, await open_training(work, wanted), plan_of())
-        first = await digests(work)
+    async with at_work(tmp_path) as (context, _):
+        await run_steps(context, await open_training(context, wanted), plan_of())
+        first = await digests(context)
         assert len(set(first)) == STEPS
-    async with at_work(tmp_path, "empty") as (work, client):
-        opened = await open_training(work, wanted)
+    async with at_work(tmp_path, "empty") as (context, client):
+        opened = await open_training(context, wanted)
         assert opened.version == 0
-        assert await catch_up(work, opened, plan_of()) == STEPS
+        assert await catch_up(context, opened, plan_of()) == STEPS
         now = await client.trainer.training(wanted.training_id)
         assert (now.version, now.digest) == (STEPS, first[-1])
-        assert await digests(work) == first
-        kinds = [event.kind for event in await work.store.events("demo", 0, 100)]
+        assert await digests(context) == first
+        kinds = [event.kind for event in await context.store.events("demo", 0, 100)]
         assert kinds == ["step"] * STEPS + ["replayed"]
 
 
 async def test_going_on_takes_only_the_steps_that_are_missing(tiny_folder: Path, tmp_path: Path) -> None:
     wanted = training(tiny_folder, "demo-1-reward-model", "reward_model", seed=3)
-    async with at_work(tmp_path) as (work, _):
-        await run_steps(work, await open_training(work, wanted), plan_of(1))
-        await run_steps(work, await open_training(work, wanted), plan_of())
-        events = await work.store.events("demo", 0, 100)
+    async with at_work(tmp_path) as (context, _):
+        await run_steps(context, await open_training(context, wanted), plan_of(1))
+        await run_steps(context, await open_training(context, wanted), plan_of())
+        events = await context.store.events("demo", 0, 100)
         assert [event.step for event in events if event.kind == "step"] == [1, 2, 3]
         assert all(event.metrics["eta_seconds"] >= 0 for event in events)
 
 
 async def test_an_answer_that_never_reached_the_ledger_is_asked_for_again(tiny_folder: Path, tmp_path: Path) -> None:
     wanted = training(tiny_folder, "demo-1-reward-model", "reward_model", seed=3)
-    async with at_work(tmp_path) as (work, client):
-        await run_steps(work, await open_training(work, wanted), plan_of(2))
-        recorded = await digests(work, 2)
-        await work.journal.record_entries([], forget=[step_key(1, "reward_model", 2)])
-        await run_steps(work, await open_training(work, wanted), plan_of(2))
-        assert await digests(work, 2) == recorded
+    async with at_work(tmp_path) as (context, client):
+        await run_steps(context, await open_training(context, wanted), plan_of(2))
+        recorded = await digests(context, 2)
+        await context.recorder.record_entries([], forget=[step_key(1, "reward_model", 2)])
+        await run_steps(context, await open_training(context, wanted), plan_of(2))
+        assert await digests(context, 2) == recorded
         assert (await client.trainer.training(wanted.training_id)).version == 2
 
 
 async def test_a_replay_that_differs_fails_a_deterministic_run_loudly(tiny_folder: Path, tmp_path: Path) -> None:
     wanted = training(tiny_folder, "demo-1-reward-model", "reward_model", seed=3)
-    async with at_work(tmp_path) as (work, _):
-        await run_steps(work, await open_training(work, wanted), plan_of())
-        await tamper(work, 2)
-    async with at_work(tmp_path, "empty") as (work, _):
+    async with at_work(tmp_path) as (context, _):
+        await run_steps(context, await open_training(context, wanted), plan_of())
+        await tamper(context, 2)
+    async with at_work(tmp_path, "empty") as (context, _):
         with pytest.raises(FailedPrecondition, match="step 2 of reward_model in iteration 1") as caught:
-            await catch_up(work, await open_training(work, wanted), plan_of())
+            await catch_up(context, await open_training(context, wanted), plan_of())
         assert caught.value.reason == "REPLAY_DIVERGED"
-        assert recorded_steps(work, plan_of()) == STEPS
+        assert recorded_steps(context, plan_of()) == STEPS
 
 
 async def test_in_another_run_the_steps_after_it_are_forgotten_and_made_anew(tiny_folder: Path, tmp_path: Path) -> None:
     wanted = training(tiny_folder, "demo-1-reward-model", "reward_model", seed=3)
-    async with at_work(tmp_path, deterministic=False) as (work, _):
-        await run_steps(work, await open_training(work, wanted), plan_of())
-        first = await digests(work)
-        await tamper(work, 2)
-    async with at_work(tmp_path, "empty", deterministic=False) as (work, client):
-        assert await catch_up(work, await open_training(work, wanted), plan_of()) == 2
-        assert await digests(work, 2) == first[:2]
-        assert recorded_steps(work, plan_of()) == 2
-        last = (await work.store.events("demo", 0, 100))[-1]
+    async with at_work(tmp_path, deterministic=False) as (context, _):
+        await run_steps(context, await open_training(context, wanted), plan_of())
+        first = await digests(context)
+        await tamper(context, 2)
+    async with at_work(tmp_path, "empty", deterministic=False) as (context, client):
+        assert await catch_up(context, await open_training(context, wanted), plan_of()) == 2
+        assert await digests(context, 2) == first[:2]
+        assert recorded_steps(context, plan_of()) == 2
+        last = (await context.store.events("demo", 0, 100))[-1]
         assert (last.kind, last.metrics["forgotten_steps"]) == ("replayed", 1.0)
-        await run_steps(work, await client.trainer.training(wanted.training_id), plan_of())
-        assert recorded_steps(work, plan_of()) == STEPS
+        await run_steps(context, await client.trainer.training(wanted.training_id), plan_of())
+        assert recorded_steps(context, plan_of()) == STEPS
 
 
 async def test_a_trainer_ahead_of_the_ledger_is_an_error(tiny_folder: Path, tmp_path: Path) -> None:
     wanted = training(tiny_folder, "demo-1-reward-model", "reward_model", seed=3)
-    async with at_work(tmp_path) as (work, _):
-        await run_steps(work, await open_training(work, wanted), plan_of())
-        await work.journal.record_entries([], forget=[step_key(1, "reward_model", step) for step in (1, 2, 3)])
+    async with at_work(tmp_path) as (context, _):
+        await run_steps(context, await open_training(context, wanted), plan_of())
+        await context.recorder.record_entries([], forget=[step_key(1, "reward_model", step) for step in (1, 2, 3)])
         with pytest.raises(DataLoss, match="is at version 3, the ledger at 0"):
-            await catch_up(work, await open_training(work, wanted), plan_of())
+            await catch_up(context, await open_training(context, wanted), plan_of())

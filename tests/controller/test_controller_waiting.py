@@ -23,18 +23,18 @@ def enough(people: dict[str, Any], queue: dict[str, Any], waited: float = 0.0) -
     ("people", "queue", "waited", "said"),
     [
         ({"threshold": 0.5}, {"done_tasks": 9}, 0, ""),
-        ({"threshold": 0.5}, {"done_tasks": 10}, 0, "10 tasks are answered"),
+        ({"threshold": 0.5}, {"done_tasks": 10}, 0, "10 tasks were answered"),
         ({"min_judgements": 7}, {"done_tasks": 3, "feedback": 6}, 0, ""),
-        ({"min_judgements": 7}, {"done_tasks": 3, "feedback": 7}, 0, "7 judgements came"),
+        ({"min_judgements": 7}, {"done_tasks": 3, "feedback": 7}, 0, "7 judgements were given"),
         ({"threshold": 0.5, "min_agreement": 0.4}, {"done_tasks": 10}, 0, ""),
         ({"threshold": 0.5, "min_agreement": 0.4}, {"done_tasks": 10, "alpha": 0.3}, 0, ""),
         ({"threshold": 0.5, "min_agreement": 0.4}, {"done_tasks": 10, "alpha": 0.45}, 0, "with alpha 0.45"),
         # Nobody can do more: it does not wait for an agreement that cannot come.
-        ({"min_agreement": 0.9}, {"open_tasks": 0, "done_tasks": 18, "alpha": 0.1}, 0, "no task is open"),
+        ({"min_agreement": 0.9}, {"open_tasks": 0, "done_tasks": 18, "alpha": 0.1}, 0, "no open task"),
         ({"max_wait_seconds": 60.0}, {"feedback": 1}, 59, ""),
-        ({"max_wait_seconds": 60.0}, {"feedback": 1}, 61, "seconds are over"),
+        ({"max_wait_seconds": 60.0}, {"feedback": 1}, 61, "seconds have passed"),
         ({"max_wait_seconds": 60.0}, {"feedback": 0}, 1000, ""),
-        ({"max_wait_seconds": 60.0, "min_agreement": 0.9}, {"feedback": 4, "alpha": 0.0}, 61, "seconds are over"),
+        ({"max_wait_seconds": 60.0, "min_agreement": 0.9}, {"feedback": 4, "alpha": 0.0}, 61, "seconds have passed"),
     ],
 )
 def test_it_goes_on_at_its_threshold(people: dict[str, Any], queue: dict[str, Any], waited: float, said: str) -> None:
@@ -49,5 +49,5 @@ def test_what_people_see_follows_the_rate() -> None:
     said = how_far(people, state, TASKS, "demo/iteration-1")
     assert "5 of 20 tasks" in said
     assert "2.0 judgements a minute, about 15 minutes more" in said
-    assert "alpha not known yet (wanted: 0.5)" in said
+    assert "alpha not known yet (required: 0.5)" in said
     assert "demo/iteration-1" in said

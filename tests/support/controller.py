@@ -13,7 +13,7 @@ from accord_controller.ledger.ledger import Ledger
 from accord_controller.ledger.recorder import RunRecorder
 from accord_controller.service import build
 from accord_controller.settings import ControllerSettings
-from accord_controller.spec.validation import resolve
+from accord_controller.spec.defaults import resolve
 from accord_controller.store.store import Commit, Store
 from accord_runtime.database.migrate import migrate
 from accord_runtime.database.transactions import open_database
@@ -55,15 +55,15 @@ async def add_model(store: Store, folder: Path, iteration: int, run_id: str = "d
     await store.commit(run_id, Commit(model=model))
 
 
-async def open_journal(store: Store, state_dir: Path, run_id: str = "demo") -> RunRecorder:
-    """The journal of a run as the database has it."""
+async def open_recorder(store: Store, state_dir: Path, run_id: str = "demo") -> RunRecorder:
+    """The recorder of a run as the database has it."""
     return RunRecorder(
         store,
         await Ledger.load(store, run_id, state_dir),
         await store.get_run(run_id),
         stage_seconds=await store.stage_seconds(run_id),
         stage_usage=await store.stage_usage(run_id),
-        told=lambda: None,
+        on_commit=lambda: None,
         check=lambda: None,
     )
 

@@ -63,7 +63,7 @@ async def test_a_run_waits_for_people_goes_on_and_learns_later_from_what_comes_l
         assert service is not None
         async with accord.Client(preference=service.address) as client:
             assert await answer(client, "people/iteration-1", "ann", 12) == 12
-            await told(loop, 1, "going on: 12 judgements came")
+            await told(loop, 1, "continuing: 12 judgements were given")
             # The rest stays open: somebody answers three of it while the run trains.
             assert await answer(client, "people/iteration-1", "bob", 3) == 3
             await told(loop, 2, "waiting for people")

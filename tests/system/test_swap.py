@@ -69,7 +69,7 @@ async def test_engines_change_during_ppo_and_one_that_breaks_the_contract_is_ref
         asked = await client.runs.swap_engine("swapped", addresses=[bad], request_id="bad")
         assert await client.runs.swap_engine("swapped", addresses=[bad], request_id="bad") == asked
         refused = await wait_for(client, "swapped", lambda event: event.kind == "swap_refused")
-        assert (refused.stage, "stays" in refused.message) == (POLICY, True)
+        assert (refused.stage, "keeps serving" in refused.message) == (POLICY, True)
         await client.runs.swap_engine("swapped", "transformers")
         with pytest.raises(FailedPrecondition) as busy:
             await client.runs.swap_engine("swapped", "transformers")

@@ -1,37 +1,125 @@
-"""How many rollout replicas a run needs: what is owed decides, between the number that it has anyway and the most."""
+"""The number of rollout replicas follows the load: the tokens that were requested and not generated yet."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import math
+import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from accord.controller import v1 as controller_v1
+from accord.errors import AccordError
+from accord.types import v1 as types_v1
+from accord_controller.clients.repair import restore
+from accord_controller.clients.replica_set import DRAIN_SECONDS, ReplicaSet
+from accord_controller.clients.rollout_services import rollout_set
+
+log = logging.getLogger(__name__)
+
+# How often the load is read, and how long scaling rests after it failed.
+LOOK_SECONDS = 1.0
+AGAIN_SECONDS = 30.0
 
 
 @dataclass
 class Scale:
-    """More replicas as soon as more is owed; fewer only when fewer would have done for `idle_seconds`."""
+    """How many replicas a load needs. More at once; fewer after fewer would have sufficed for `idle_seconds`."""
 
     most: int
-    # What one replica is meant to owe, tokens.
+    # The load of one replica, tokens.
     tokens_per_replica: int
     idle_seconds: float
-    # When how many were needed, as far back as it counts.
+    # (time, replicas needed), for the last `idle_seconds`.
     _needed: deque[tuple[float, int]] = field(default_factory=deque, repr=False)
 
     @classmethod
     def of(cls, spec: controller_v1.RunSpec) -> Scale | None:
-        """That of a resolved spec; None where the number is fixed."""
+        """The scale of a resolved spec; None where the number is fixed."""
         scale = spec.rollout.autoscale
         if scale.max_replicas <= spec.rollout.replicas:
             return None
         return cls(scale.max_replicas, scale.tokens_per_replica, scale.idle_seconds)
 
-    def wanted(self, now: float, owed: int, least: int) -> int:
-        """How many there should be, `least` or more. `now`: monotonic seconds; `owed`: tokens asked for, not drawn."""
-        needed = max(least, min(self.most, math.ceil(owed / self.tokens_per_replica)))
+    def wanted(self, now: float, load: int, least: int) -> int:
+        """How many replicas there should be, `least` or more. `now`: monotonic seconds; `load`: tokens requested and
+        not generated yet."""
+        needed = max(least, min(self.most, math.ceil(load / self.tokens_per_replica)))
         self._needed.append((now, needed))
         while self._needed[0][0] < now - self.idle_seconds:
             self._needed.popleft()
         return max(count for _, count in self._needed)
+
+
+class Autoscaler:
+    """Resizes one run's replica set in the background."""
+
+    def __init__(self, replica_set: ReplicaSet) -> None:
+        self._replica_set = replica_set
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, scale: Scale | None) -> None:
+        """Scales from now on; does nothing without a scale, or when it scales already."""
+        if scale is not None and self._task is None:
+            self._replica_set.scaled = True
+            self._task = asyncio.create_task(self._keep_sized(scale), name=f"scale {self._replica_set.run_id}")
+
+    async def close(self) -> None:
+        """Stops scaling."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+            self._replica_set.scaled = False
+
+    async def _keep_sized(self, scale: Scale) -> None:
+        """Until cancelled, as many replicas as the load needs. The first pass also ends what a killed controller left
+        running."""
+        replicas, settled = self._replica_set, False
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            load = sum(replicas.members.outstanding_tokens.values())
+            wanted, now = scale.wanted(time.monotonic(), load, replicas.least), replicas.services.replicas
+            if (wanted == now and settled) or replicas.services.addresses:
+                continue
+            try:
+                if wanted > now and replicas.leased and replicas.weights is not None:
+                    await replicas.emit("scaled", f"{wanted} rollout replicas instead of {now}: {load} tokens to do")
+                    await self._grow(wanted, replicas.weights)
+                elif wanted <= now:
+                    await self._shrink(wanted, max(now, scale.most))
+                    settled = True
+            except AccordError as error:
+                log.warning("%s: %d rollout replicas are not available: %s", replicas.holder, wanted, error)
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _grow(self, size: int, weights: types_v1.WeightsRef) -> None:
+        services, before = self._replica_set.services, self._replica_set.services.replicas
+        services.replicas = size
+        try:
+            await restore(self._replica_set, weights)
+        except AccordError:
+            # Those that came up stay. The missing ones are tried again later.
+            services.replicas = max(before, len(self._replica_set.members.addresses))
+            raise
+
+    async def _shrink(self, size: int, most: int) -> None:
+        """Of up to `most` replicas, all after the first `size` take no new work, finish their samples, and are stopped;
+        nothing happens while another run uses one."""
+        replicas = self._replica_set
+        holders = {status.lease.holder for status in (await replicas.statuses()).values()}
+        if holders - {"", replicas.holder}:
+            return
+        services, before = replicas.services, replicas.services.replicas
+        ended = replace(rollout_set(services, replicas.run_id), replicas=most)
+        services.replicas = size
+        found = await replicas.find()
+        async with replicas.changing:
+            if services is not replicas.services:
+                return
+            gone = set(replicas.members.addresses) - set(found)
+            if size < before:
+                await replicas.emit("scaled", f"{size} rollout replicas instead of {before}: the load is lower")
+            await asyncio.gather(*(replicas.members.remove(address, timeout=DRAIN_SECONDS) for address in gone))
+        await replicas.launcher.end_rollouts(ended, keep=size)

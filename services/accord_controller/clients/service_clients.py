@@ -1,4 +1,4 @@
-"""The controller's hold on the other services: addresses through the launcher, one client, leases renewed meanwhile."""
+"""The controller's connections to the other services: addresses from the launcher, one SDK client, leases renewed."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ from contextlib import asynccontextmanager
 from typing import Literal
 
 import accord
+from accord.controller import v1 as controller_v1
 from accord.errors import AccordError, FailedPrecondition
-from accord_controller.clients.replica_set import ReplicaSet
+from accord_controller.clients.autoscaler import Autoscaler, Scale
+from accord_controller.clients.repair import keep_repaired
+from accord_controller.clients.replica_set import Emit, ReplicaSet
 from accord_controller.launchers.launcher import Launcher, OnRestart
 
 log = logging.getLogger(__name__)
 
 Leased = Literal["rollout", "trainer"]
-# All but rollout, of which a run may have several or others than the launcher's.
+# All but rollout: a run may have several rollout services, or others than the launcher's.
 SINGLE = ("reward", "preference", "trainer")
 WAIT_SECONDS = 1.0
-# Short: a service that stays away is restarted by the launcher, not waited for.
+# Short: the launcher restarts a service that stays away, so there is nothing to wait for.
 RETRY = accord.RetryPolicy(attempts=3, first=0.2, longest=1.0)
 
 
 class Services:
-    """One run's connections. `connect` before the first use and after every trouble."""
+    """One run's connections. Connect before the first use and after every failure."""
 
     def __init__(self, launcher: Launcher, run_id: str, lease_seconds: float) -> None:
         self._launcher = launcher
@@ -33,21 +36,21 @@ class Services:
         self._client: accord.Client | None = None
         self._trainer_token = ""
         self.rollouts = ReplicaSet(launcher, run_id, lease_seconds)
+        self._autoscaler = Autoscaler(self.rollouts)
 
     @property
     def client(self) -> accord.Client:
-        """The SDK client of the services that there is one of."""
+        """The SDK client of the single services. FailedPrecondition, NOT_CONNECTED."""
         if self._client is None:
-            raise FailedPrecondition("the services were not connected yet", reason="NOT_CONNECTED")
+            raise FailedPrecondition("the services are not connected yet", reason="NOT_CONNECTED")
         return self._client
 
     def token(self, service: Literal["trainer"]) -> str:
-        """The token of its lease in force; calls that change something carry it."""
+        """The token of the current lease. Calls that change something carry it."""
         return self._trainer_token
 
     async def connect(self, services: Sequence[str] = SINGLE, on_restart: OnRestart | None = None) -> None:
-        """Makes sure that these services are up, and takes up with them where they are now. `rollouts` connects by
-        itself."""
+        """Makes sure that these single services are up and connects to where they are now."""
         addresses = await self._launcher.ensure(services, on_restart)
         if self._client is not None:
             if addresses.items() <= self._client.addresses.items():
@@ -60,8 +63,20 @@ class Services:
             retry=RETRY,
         )
 
+    async def connect_rollouts(
+        self,
+        services: Callable[[], controller_v1.RolloutServices],
+        emit: Emit | None = None,
+        scale: Scale | None = None,
+    ) -> None:
+        """The same for the rollout services; see `ReplicaSet.connect`. With a scale, their number follows the load from
+        now on."""
+        await self.rollouts.connect(services, emit)
+        self._autoscaler.start(scale)
+
     async def close(self) -> None:
         """Closes the connections."""
+        await self._autoscaler.close()
         await self.rollouts.close()
         if self._client is not None:
             await self._client.close()
@@ -69,41 +84,41 @@ class Services:
 
     @asynccontextmanager
     async def leased(self, *services: Leased, waiting: Callable[[str], Awaitable[None]]) -> AsyncIterator[None]:
-        """Holds the exclusive use of services for a block, renewing it; gives it back at the end.
+        """Holds the exclusive use of services for a block, and renews it meanwhile.
 
-        While another run has one, waits, and `waiting` is told who it is.
+        Waits while another run holds one. `waiting` receives a message when the holder changes, and "" on each retry.
         """
         for service in services:
             await self._acquire(service, waiting)
-        keeping = [asyncio.create_task(self._renew(services))]
+        background = [asyncio.create_task(self._renew(services))]
         if "rollout" in services:
-            keeping.append(asyncio.create_task(self.rollouts.keep_whole()))
+            background.append(asyncio.create_task(keep_repaired(self.rollouts)))
         try:
             yield
         finally:
-            for task in keeping:
+            for task in background:
                 task.cancel()
-            await asyncio.gather(*keeping, return_exceptions=True)
+            await asyncio.gather(*background, return_exceptions=True)
             for service in services:
                 await self._release(service)
 
     async def _acquire(self, service: Leased, waiting: Callable[[str], Awaitable[None]]) -> None:
-        told = ""
+        known_holder = ""
         while True:
             try:
-                await self._ask(service)
+                await self._acquire_once(service)
                 return
             except FailedPrecondition as error:
                 if error.reason != "LEASE_HELD":
                     raise
-                holder = error.metadata.get("holder", "somebody")
-                if holder != told:
-                    await waiting(f"waiting: the {service} service is leased to {holder}")
-                    told = holder
+                holder = error.metadata.get("holder", "another client")
+                if holder != known_holder:
+                    await waiting(f"waiting: the {service} service is in use by {_described(holder)}")
+                    known_holder = holder
                 await asyncio.sleep(WAIT_SECONDS)
                 await waiting("")
 
-    async def _ask(self, service: Leased) -> None:
+    async def _acquire_once(self, service: Leased) -> None:
         if service == "rollout":
             await self.rollouts.acquire()
             return
@@ -117,9 +132,9 @@ class Services:
             await asyncio.sleep(self._lease_seconds / 3)
             for service in services:
                 try:
-                    await self._ask(service)
+                    await self._acquire_once(service)
                 except AccordError as error:
-                    # The stage's own call meets the same trouble and deals with it; the next renewal tries again.
+                    # The stage's own call fails in the same way and handles it. The next renewal tries again.
                     log.warning("%s: the lease of the %s service was not renewed: %s", self._holder, service, error)
 
     async def _release(self, service: Leased) -> None:
@@ -132,4 +147,11 @@ class Services:
         try:
             await self._client.trainer.release_lease(token, timeout=2)
         except AccordError as error:
-            log.warning("%s: the lease of the %s service ends by itself: %s", self._holder, service, error)
+            log.warning(
+                "%s: the lease of the %s service was not released and expires: %s", self._holder, service, error
+            )
+
+
+def _described(holder: str) -> str:
+    """`run demo` for `runs/demo`."""
+    return f"run {holder.removeprefix('runs/')}" if holder.startswith("runs/") else holder

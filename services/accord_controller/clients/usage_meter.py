@@ -1,4 +1,4 @@
-"""What the services use while a stage is at work, taken from what each of them says of itself, wherever it runs."""
+"""What the services use while a stage runs, from each service's own report, wherever it runs."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from accord_controller.clients.service_clients import SINGLE, Services
 from accord_controller.launchers.launcher import SERVICES
 from accord_runtime.observability import usage
 
-# What a process that is killed used after the last look is not known.
-LOOK_SECONDS = 5.0
-# A look is never what a stage waits for.
+# Of a process that is killed, what it used after the last reading is lost.
+READ_SECONDS = 5.0
+# A stage never waits longer than this for a reading.
 ANSWER_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Look:
-    """What one process said."""
+class Reading:
+    """The report of one process."""
 
     service: str
     instance: str
@@ -32,70 +32,72 @@ class Look:
 
 
 class UsageMeter:
-    """Adds to a stage's usage what was used since the look before; the first look only says from where to count.
+    """Adds to a stage's usage what was used since the previous reading. The first reading is only the starting point.
 
-    Processor time is each process's own count, so nothing between two looks is lost while it lives. GPUs are taken to
-    have been held from the look before.
+    Processor time is each process's own count, so nothing between two readings is lost while it lives. GPUs count as
+    used since the previous reading.
     """
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self.used = controller_v1.StageUsage()
-        self._seconds: dict[str, float] | None = None
+        self._cpu_seconds: dict[str, float] | None = None
         self._known: set[str] = set()
         self._moment = 0.0
-        self._one = asyncio.Lock()
+        self._reading = asyncio.Lock()
 
     @asynccontextmanager
-    async def at_work(self, used: controller_v1.StageUsage) -> AsyncIterator[None]:
-        """Counts into `used`, now and then, for the length of a block."""
+    async def measuring(self, used: controller_v1.StageUsage) -> AsyncIterator[None]:
+        """Counts into `used`, at intervals, for the length of a block."""
         self.used = used
-        await self.look()
-        following = asyncio.create_task(self._follow())
+        await self.read()
+        task = asyncio.create_task(self._keep_reading())
         try:
             yield
         finally:
-            following.cancel()
+            task.cancel()
 
-    async def _follow(self) -> None:
+    async def _keep_reading(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            await self.look()
+            await asyncio.sleep(READ_SECONDS)
+            await self.read()
 
-    async def look(self) -> None:
-        """Adds what was used since the last look. A service that does not answer in time is counted by the next one."""
-        async with self._one:
+    async def read(self) -> None:
+        """Adds what was used since the last reading. A service that does not answer in time is counted by the next."""
+        async with self._reading:
             single = [self._ask(self._services.client, service) for service in SINGLE]
-            drawing = [self._ask_replica(address) for address in self._services.rollouts.addresses]
-            answers = await asyncio.gather(*single, *drawing)
+            replicas = [self._ask_replica(address) for address in self._services.rollouts.addresses]
+            answers = await asyncio.gather(*single, *replicas)
             own = usage.own()
-            looks = [look for look in answers if look is not None]
-            looks.append(Look("controller", own.instance, own.cpu_seconds))
-            self.add({look.instance: look for look in reversed(looks)}, time.monotonic())
+            readings = [reading for reading in answers if reading is not None]
+            readings.append(Reading("controller", own.instance, own.cpu_seconds))
+            self.add({reading.instance: reading for reading in reversed(readings)}, time.monotonic())
 
-    def add(self, looks: Mapping[str, Look], moment: float) -> None:
-        """Adds one look: by instance, at `moment` (monotonic seconds)."""
-        before, self._seconds = self._seconds, {**(self._seconds or {}), **{i: x.cpu_seconds for i, x in looks.items()}}
-        self._known |= {look.service for look in looks.values()}
+    def add(self, readings: Mapping[str, Reading], moment: float) -> None:
+        """Adds readings, by instance, taken at `moment` (monotonic seconds)."""
+        before = self._cpu_seconds
+        self._cpu_seconds = {**(before or {}), **{name: one.cpu_seconds for name, one in readings.items()}}
+        self._known |= {reading.service for reading in readings.values()}
         del self.used.unknown[:]
         self.used.unknown.extend(sorted({*SERVICES} - self._known))
         elapsed, self._moment = moment - self._moment, moment
         if before is None:
             return
-        for look in looks.values():
-            # An instance that was not there before began meanwhile: all that it used is this stage's.
-            self.used.cpu_seconds[look.service] += max(0.0, look.cpu_seconds - before.get(look.instance, 0.0))
-        gpus = {gpu for look in looks.values() for gpu in look.gpus}
+        for reading in readings.values():
+            # An instance without an earlier reading started meanwhile: all that it used is this stage's.
+            used = max(0.0, reading.cpu_seconds - before.get(reading.instance, 0.0))
+            self.used.cpu_seconds[reading.service] += used
+        gpus = {gpu for reading in readings.values() for gpu in reading.gpus}
         if gpus:
             self.used.gpu_seconds += len(gpus) * elapsed
 
-    async def _ask_replica(self, address: str) -> Look | None:
+    async def _ask_replica(self, address: str) -> Reading | None:
         async with accord.Client(rollout=address) as client:
             return await self._ask(client, "rollout")
 
-    async def _ask(self, client: accord.Client, service: str) -> Look | None:
+    async def _ask(self, client: accord.Client, service: str) -> Reading | None:
         try:
-            said = await client.usage.of(service, timeout=ANSWER_SECONDS)
+            answer = await client.usage.of(service, timeout=ANSWER_SECONDS)
         except AccordError:
             return None
-        return Look(service, said.instance, said.cpu_seconds, said.gpus)
+        return Reading(service, answer.instance, answer.cpu_seconds, answer.gpus)

@@ -1,4 +1,4 @@
-"""Rollout services that are to draw for a run, put to the test before they get any of its work."""
+"""Acceptance of swap candidates: rollout services that must prove themselves before they serve a run."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 
 CHECK_SECONDS = 120.0
-# Mean difference of two engines' logprobs of the same weights, nats a token: rounding stays far below, other weights do
-# not.
+# Largest mean difference between two engines' log-probabilities from the same weights, nats a token. Rounding stays far
+# below it; other weights do not.
 MOST_NATS = 0.25
 
 
 @asynccontextmanager
-async def newcomers(addresses: Sequence[str], holder: str, lease_seconds: float) -> AsyncIterator[Replicas]:
-    """Services that nobody else uses during the block. Their leases are not given back at its end, but on an error."""
+async def candidates(addresses: Sequence[str], holder: str, lease_seconds: float) -> AsyncIterator[Replicas]:
+    """The services at these addresses, leased and renewed during the block. An error releases the leases; otherwise
+    they stay with the holder."""
     async with Replicas(addresses, patience_seconds=CHECK_SECONDS) as replicas:
 
         async def renew() -> None:
@@ -31,7 +32,7 @@ async def newcomers(addresses: Sequence[str], holder: str, lease_seconds: float)
                 try:
                     await replicas.acquire_lease(holder, ttl_seconds=lease_seconds)
                 except AccordError:
-                    continue  # whoever uses them meets the same trouble
+                    continue  # the next call to them fails in the same way
 
         failed = await replicas.acquire_lease(holder, ttl_seconds=lease_seconds)
         for error in failed.values():
@@ -46,84 +47,84 @@ async def newcomers(addresses: Sequence[str], holder: str, lease_seconds: float)
             renewal.cancel()
 
 
-async def try_out(
+async def accept(
     replicas: Replicas,
     weights: types_v1.WeightsRef,
     *,
     engine: str,
-    then: rollout_v1.GetStatusResponse | None,
-    now: rollout_v1.GetStatusResponse | None,
+    initial: rollout_v1.GetStatusResponse | None,
+    current: rollout_v1.GetStatusResponse | None,
     deterministic: bool,
 ) -> str:
-    """The engine's name, once all have the weights and keep the contract.
+    """The engine's name, once all candidates have the weights and keep the contract.
 
-    `engine`: which it is to be, any where it is empty; `then`: what the run began with; `now`: what draws at present.
-    FailedPrecondition: NOT_CONFORMING, OTHER_ENGINE, OTHER_TOKENIZER; whatever the engine answers to the weights.
+    `engine`: the expected one, any where empty; `initial`: the engine that the run began with; `current`: the one that
+    serves now. FailedPrecondition: NOT_CONFORMING, OTHER_ENGINE, OTHER_TOKENIZER; also any error about the weights.
     """
     for error in (await replicas.update_weights(weights)).values():
         raise error
-    said = await replicas.status()
-    for address, status in said.items():
-        wanted = engine or next(iter(said.values())).engine
+    statuses = await replicas.status()
+    for address, status in statuses.items():
+        wanted = engine or next(iter(statuses.values())).engine
         if status.engine != wanted:
             raise FailedPrecondition(
                 f"the service at {address} runs the engine {status.engine}, not {wanted}", reason="OTHER_ENGINE"
             )
         _check_weights(address, status, weights)
-        if then is not None:
-            _check_like(address, status, then, deterministic)
-        if now is not None:
-            _check_probe(address, status, now)
+        if initial is not None:
+            _check_like(address, status, initial, deterministic)
+        if current is not None:
+            _check_probe(address, status, current)
     for address, token in replicas.lease_tokens.items():
         async for outcome in conformance(address, seconds=CHECK_SECONDS, only=acceptance(), lease_token=token):
             if outcome.verdict is Verdict.unmet:
                 raise FailedPrecondition(
-                    f"the service at {address} does not keep the contract, {outcome.check.name}: {outcome.detail}. The "
-                    f"contract demands: {outcome.check.demands}; to mend it: {outcome.check.fix}",
+                    f"the service at {address} does not meet the engine contract, check {outcome.check.name}: "
+                    f"{outcome.detail}. The contract demands: {outcome.check.demands}. To fix it: {outcome.check.fix}",
                     reason="NOT_CONFORMING",
                     metadata={"check": outcome.check.name, "address": address},
                 )
-    return next(iter(said.values())).engine
+    return next(iter(statuses.values())).engine
 
 
 def _check_weights(address: str, status: rollout_v1.GetStatusResponse, weights: types_v1.WeightsRef) -> None:
-    # The digest of an adapter is its own; what is in force is the merged model's.
+    # The digest of an adapter is not that of the merged model, which the engine reports.
     digest = weights.digest if weights.format in ("", "merged", "delta") else status.digest
     if not status.ready or (status.version, status.digest) != (weights.version, digest):
         raise FailedPrecondition(
-            f"the service at {address} was given version {weights.version}, {weights.digest[:12]}, and says that "
-            f"{status.version}, {status.digest[:12]}, is in force",
+            f"the service at {address} was given version {weights.version} ({weights.digest[:12]}) and reports version "
+            f"{status.version} ({status.digest[:12]}) as active",
             reason="NOT_CONFORMING",
         )
 
 
 def _check_like(
-    address: str, status: rollout_v1.GetStatusResponse, then: rollout_v1.GetStatusResponse, deterministic: bool
+    address: str, status: rollout_v1.GetStatusResponse, initial: rollout_v1.GetStatusResponse, deterministic: bool
 ) -> None:
-    if status.tokenizer_fingerprint != then.tokenizer_fingerprint:
+    if status.tokenizer_fingerprint != initial.tokenizer_fingerprint:
         raise FailedPrecondition(
-            f"the service at {address} has another tokenizer than the run began with: the trainer could not learn from "
-            "its tokens",
+            f"the service at {address} has another tokenizer than the run began with, so the trainer could not learn "
+            "from its tokens",
             reason="OTHER_TOKENIZER",
         )
     for field in ("engine", "compute_dtype", "compute_threads") if deterministic else ():
-        if getattr(status, field) != getattr(then, field):
+        if getattr(status, field) != getattr(initial, field):
             raise FailedPrecondition(
-                f"the service at {address} has {field} {getattr(status, field)}; this run is deterministic and began "
-                f"with {getattr(then, field)}",
+                f"the service at {address} has {field} {getattr(status, field)}, but this deterministic run began with "
+                f"{getattr(initial, field)}",
                 reason="OTHER_ENGINE",
             )
 
 
-def _check_probe(address: str, status: rollout_v1.GetStatusResponse, now: rollout_v1.GetStatusResponse) -> None:
-    """Two engines with the same weights find the same logprobs, up to rounding."""
-    mine, theirs = status.held.probe_logprobs, now.held.probe_logprobs
-    if (status.version, status.digest) != (now.version, now.digest) or not mine or len(mine) != len(theirs):
+def _check_probe(address: str, status: rollout_v1.GetStatusResponse, current: rollout_v1.GetStatusResponse) -> None:
+    """Two engines with the same weights compute the same log-probabilities, up to rounding."""
+    mine, theirs = status.held.probe_logprobs, current.held.probe_logprobs
+    if (status.version, status.digest) != (current.version, current.digest) or not mine or len(mine) != len(theirs):
         return
     apart = statistics.fmean(abs(one - other) for one, other in zip(mine, theirs, strict=True))
     if not apart <= MOST_NATS:
         raise FailedPrecondition(
-            f"the service at {address} computes other log-probabilities than the engine that draws, from the same "
-            f"weights: {apart:.3f} nats a token apart on average",
+            f"the service at {address} computes other log-probabilities than the current engine from the same weights: "
+            f"they differ by {apart:.3f} nats a token on average",
             reason="NOT_CONFORMING",
         )

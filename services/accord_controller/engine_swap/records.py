@@ -1,4 +1,4 @@
-"""Swaps of a run's rollout services as they are recorded: asked for, decided, done. Each is a fact of the ledger."""
+"""The records of a run's engine swaps: requested, decided, done. Each state is a fact of the ledger."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from collections.abc import Iterable, Sequence
 
 from accord.controller import v1 as controller_v1
 from accord.errors import FailedPrecondition, FieldViolation, InvalidArgument
+from accord_controller.clients.rollout_services import current_services, initial_services
+from accord_controller.ledger.keys import ENDED, key
 from accord_controller.ledger.recorder import NewEvent, RunRecorder
-from accord_controller.runs.reconcile import ENDED
-from accord_controller.stages import facts
-from accord_controller.stages.context import key
 
-UNDER_WAY = (controller_v1.SWAP_STATE_PENDING, controller_v1.SWAP_STATE_SHIFTED)
+IN_PROGRESS = (controller_v1.SWAP_STATE_PENDING, controller_v1.SWAP_STATE_SHIFTED)
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:/]+):\d{1,5}")
-# Under which name each state is recorded, and the event that tells it.
+# The key under which each state is recorded, and the kind of its event.
 _RECORDED = {
     controller_v1.SWAP_STATE_PENDING: ("asked", "swap_asked"),
     controller_v1.SWAP_STATE_SHIFTED: ("decided", "swap_shifted"),
@@ -31,8 +30,8 @@ def check(
     startable: bool,
     at: str = "services",
 ) -> None:
-    """Raises InvalidArgument with everything that is wrong with what is asked for in the field `at`. `engines`: those
-    that there are; `startable`: whether anything starts them here, else FailedPrecondition, NO_LAUNCHER."""
+    """Raises InvalidArgument with everything that is wrong with the services requested in the field `at`. `engines`:
+    the available ones; `startable`: whether a launcher can start them, else FailedPrecondition, NO_LAUNCHER."""
     problems = list(_problems(services, spec, engines, at))
     if problems:
         raise InvalidArgument(
@@ -42,50 +41,51 @@ def check(
         )
     if not startable and not services.addresses:
         raise FailedPrecondition(
-            "nothing starts services here (--launcher none): start the engine and name its address to SwapEngine",
+            "This controller starts no services (--launcher none). Start the engine yourself and pass its address to "
+            "SwapEngine",
             reason="NO_LAUNCHER",
         )
 
 
-def under_way(status: controller_v1.RunStatus) -> controller_v1.EngineSwap | None:
-    """The swap that is not over yet."""
-    if status.swaps and status.swaps[-1].state in UNDER_WAY:
+def in_progress(status: controller_v1.RunStatus) -> controller_v1.EngineSwap | None:
+    """The swap that has not ended yet."""
+    if status.swaps and status.swaps[-1].state in IN_PROGRESS:
         found = controller_v1.EngineSwap()
         found.CopyFrom(status.swaps[-1])
         return found
     return None
 
 
-def before(status: controller_v1.RunStatus, number: int) -> controller_v1.RolloutServices:
-    """What drew before swap `number` shifted."""
+def previous_services(status: controller_v1.RunStatus, number: int) -> controller_v1.RolloutServices:
+    """The services that swap `number` replaces."""
     if status.swaps[number - 1].HasField("replaces"):
         return status.swaps[number - 1].replaces
-    # Recorded by a controller that did not say.
-    taken = (controller_v1.SWAP_STATE_SHIFTED, controller_v1.SWAP_STATE_DONE)
-    earlier = [swap.services for swap in status.swaps if swap.number < number and swap.state in taken]
-    return earlier[-1] if earlier else facts.first_services(status.resolved_spec)
+    # Recorded by a controller of an earlier release, which did not name them.
+    effective = (controller_v1.SWAP_STATE_SHIFTED, controller_v1.SWAP_STATE_DONE)
+    earlier = [swap.services for swap in status.swaps if swap.number < number and swap.state in effective]
+    return earlier[-1] if earlier else initial_services(status.resolved_spec)
 
 
-def check_goes_on(journal: RunRecorder) -> None:
-    """FailedPrecondition, RUN_ENDED, for a run that draws nothing any more."""
-    state = journal.status.state
+def check_not_ended(recorder: RunRecorder) -> None:
+    """FailedPrecondition, RUN_ENDED, for a run that generates no more samples. A failed run may be resumed."""
+    state = recorder.status.state
     if state in ENDED and state != controller_v1.RUN_STATE_FAILED:
-        raise FailedPrecondition(f"run {journal.run_id} is over: nothing is drawn any more", reason="RUN_ENDED")
+        raise FailedPrecondition(f"Run {recorder.run_id} has ended and generates no more samples", reason="RUN_ENDED")
 
 
-async def ask(
-    journal: RunRecorder, request_id: str, services: controller_v1.RolloutServices
+async def request(
+    recorder: RunRecorder, request_id: str, services: controller_v1.RolloutServices
 ) -> controller_v1.EngineSwap:
-    """Records that a swap is wanted, once for each request_id. FailedPrecondition, RUN_ENDED, SWAP_UNDER_WAY."""
-    status = journal.status
+    """Records the request for a swap, once for each request_id. FailedPrecondition, RUN_ENDED, SWAP_UNDER_WAY."""
+    status = recorder.status
     for known in status.swaps:
         if known.request_id == request_id:
             return known
-    check_goes_on(journal)
-    if (other := under_way(status)) is not None:
+    check_not_ended(recorder)
+    if (other := in_progress(status)) is not None:
         raise FailedPrecondition(
-            f"swap {other.number} of run {journal.run_id}, to {described(other.services)}, is under way; wait until it "
-            "is over",
+            f"Swap {other.number} of run {recorder.run_id}, to {described(other.services)}, is still in progress. Wait "
+            "until it has finished",
             reason="SWAP_UNDER_WAY",
             metadata={"swap": str(other.number)},
         )
@@ -94,38 +94,38 @@ async def ask(
         request_id=request_id,
         services=services,
         state=controller_v1.SWAP_STATE_PENDING,
-        replaces=facts.services_of(status),
+        replaces=current_services(status),
     )
     swap.ask_time.GetCurrentTime()
     swap.services.swap = swap.number
     if not swap.services.addresses:
-        swap.services.replicas = swap.services.replicas or max(1, facts.services_of(status).replicas)
-    await record(journal, swap, f"{described(swap.services)} is to draw")
+        swap.services.replicas = swap.services.replicas or max(1, current_services(status).replicas)
+    await record(recorder, swap, f"swap to {described(swap.services)} requested")
     return swap
 
 
-async def record(journal: RunRecorder, swap: controller_v1.EngineSwap, message: str) -> None:
+async def record(recorder: RunRecorder, swap: controller_v1.EngineSwap, message: str) -> None:
     """Makes a state of a swap durable: fact, status and event at once, or, on an error, none of them."""
     earlier = controller_v1.RunStatus()
-    earlier.CopyFrom(journal.status)
+    earlier.CopyFrom(recorder.status)
     name, kind = _RECORDED[swap.state]
-    if swap.number > len(journal.status.swaps):
-        journal.status.swaps.add()
-    journal.status.swaps[swap.number - 1].CopyFrom(swap)
+    if swap.number > len(recorder.status.swaps):
+        recorder.status.swaps.add()
+    recorder.status.swaps[swap.number - 1].CopyFrom(swap)
     if swap.state == controller_v1.SWAP_STATE_SHIFTED:
-        journal.status.rollout.CopyFrom(swap.services)
+        recorder.status.rollout.CopyFrom(swap.services)
     try:
-        await journal.note(
-            [journal.ledger.message_entry(key(0, "swap", swap.number, name), swap)],
+        await recorder.record_beside(
+            [recorder.ledger.message_entry(key(0, "swap", swap.number, name), swap)],
             NewEvent(kind, message, {"swap": float(swap.number)}),
         )
     except BaseException:
-        journal.status.CopyFrom(earlier)
+        recorder.status.CopyFrom(earlier)
         raise
 
 
 def described(services: controller_v1.RolloutServices) -> str:
-    """For people: `vllm`, `2 x transformers`, `sglang at 10.0.0.1:7001`."""
+    """For messages: `vllm`, `2 x transformers`, `sglang at 10.0.0.1:7001`."""
     if services.addresses:
         return f"{services.engine or 'the engine'} at {', '.join(services.addresses)}"
     return f"{services.replicas} x {services.engine}" if services.replicas > 1 else services.engine
@@ -135,14 +135,16 @@ def _problems(
     services: controller_v1.RolloutServices, spec: controller_v1.RunSpec, engines: Sequence[str] | None, at: str
 ) -> Iterable[FieldViolation]:
     if not services.addresses and not services.engine:
-        yield FieldViolation(at, "needs an engine to be started, or addresses of services that run already")
+        yield FieldViolation(at, "needs an engine to start, or the addresses of running services")
     if services.addresses:
         for field, given in (("replicas", services.replicas), ("engine_options", services.engine_options.fields)):
             if given:
-                yield FieldViolation(f"{at}.{field}", "is for services that are started, not for given addresses")
+                yield FieldViolation(
+                    f"{at}.{field}", "applies only to services that are started, not to given addresses"
+                )
     elif engines is not None and services.engine and services.engine not in engines:
         yield FieldViolation(
-            f"{at}.engine", f"unknown engine {services.engine!r}; there is: {', '.join(engines) or 'none'}"
+            f"{at}.engine", f"unknown engine {services.engine!r}; available: {', '.join(engines) or 'none'}"
         )
     for index, address in enumerate(services.addresses):
         if not _ADDRESS.fullmatch(address):
@@ -152,4 +154,4 @@ def _problems(
     if services.replicas < 0:
         yield FieldViolation(f"{at}.replicas", f"must be at least 1, not {services.replicas}")
     if spec.deterministic and max(services.replicas, len(services.addresses)) > 1:
-        yield FieldViolation(at, "a deterministic run draws from one service only")
+        yield FieldViolation(at, "a deterministic run uses exactly one rollout service")

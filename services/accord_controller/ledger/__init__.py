@@ -1,1 +1,1 @@
-"""The durable memory of a run: what happened, recorded before it has an effect."""
+"""The durable memory of a run: each result is recorded before it has an effect."""

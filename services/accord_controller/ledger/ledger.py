@@ -1,8 +1,8 @@
-"""The durable memory of one run: what happened is recorded before anybody acts on it, once, and is read back on resume.
+"""The durable memory of one run: each result is recorded once, before it has an effect, and read back on resume.
 
 A fact is a message under a key (`2/policy/7/step`) or a file of messages (`2/policy/7/experience`). Files are written
-whole, synced and renamed before the database names them with their SHA-256; so a kill leaves at most a file that
-nobody knows of, which garbage collection removes.
+whole, synced and renamed before the database names them with their SHA-256. So a kill leaves at most an unnamed file,
+which garbage collection removes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ M = TypeVar("M", bound=Message)
 
 
 class Ledger:
-    """One run's facts. `record` and `record_all` make entries; `commit` of the journal makes them durable."""
+    """One run's facts. `message_entry` and `file_entry` make entries; RunRecorder makes them durable."""
 
     def __init__(self, folder: Path, entries: Iterable[Entry]) -> None:
         self.folder = folder
@@ -34,7 +34,7 @@ class Ledger:
 
     @classmethod
     async def load(cls, store: Store, run_id: str, state_dir: Path) -> Ledger:
-        """The ledger as the database has it."""
+        """Reads the ledger from the database."""
         return cls(run_folder(state_dir, run_id), await store.entries(run_id))
 
     def __contains__(self, key: str) -> bool:
@@ -45,7 +45,7 @@ class Ledger:
         return sorted(self._entries)
 
     def get(self, key: str, kind: type[M]) -> M | None:
-        """The message recorded under `key`, or None. DataLoss where it is of another kind."""
+        """The message recorded under `key`, or None. DataLoss where it is another kind of message."""
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -56,11 +56,11 @@ class Ledger:
         """The message recorded under `key`; DataLoss, LEDGER_INCOMPLETE, without it."""
         found = self.get(key, kind)
         if found is None:
-            raise DataLoss(f"the ledger in {self.folder} lacks {key}", reason="LEDGER_INCOMPLETE")
+            raise DataLoss(f"the ledger in {self.folder} has no {key}", reason="LEDGER_INCOMPLETE")
         return found
 
     async def read(self, key: str, kind: type[M]) -> list[M] | None:
-        """The messages of the file recorded under `key`, or None. DataLoss where the file is not what was recorded."""
+        """The messages of the file recorded under `key`, or None. DataLoss where the file is missing or damaged."""
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -69,10 +69,13 @@ class Ledger:
         try:
             data = await asyncio.to_thread(path.read_bytes)
         except FileNotFoundError as error:
-            raise DataLoss(f"{path} is gone, but the run needs it; put it back", reason="LEDGER_FILE_LOST") from error
+            raise DataLoss(
+                f"{path} is missing, but the run needs it. Restore the file", reason="LEDGER_FILE_LOST"
+            ) from error
         if sha256(data).hexdigest() != entry.digest:
             raise DataLoss(
-                f"{path} is not what was recorded as {key}; put back an intact copy", reason="LEDGER_FILE_DAMAGED"
+                f"{path} is damaged: it does not match the digest recorded for {key}. Restore an intact copy",
+                reason="LEDGER_FILE_DAMAGED",
             )
         return parse_messages(data, kind)
 
@@ -82,7 +85,7 @@ class Ledger:
         return Entry(key, message.DESCRIPTOR.full_name, payload, None, sha256(payload).hexdigest())
 
     async def file_entry(self, key: str, kind: type[M], messages: Sequence[M]) -> Entry:
-        """Writes `messages` to a file, durably, and gives the entry that will name it."""
+        """Writes `messages` to a file, durably, and returns the entry that will name it."""
         data = serialize_messages(messages)
         digest = sha256(data).hexdigest()
         path = f"{key}.{digest[:12]}.pb"
@@ -91,7 +94,7 @@ class Ledger:
         return Entry(key, kind.DESCRIPTOR.full_name, b"", path, digest)
 
     def added(self, entries: Iterable[Entry], forgotten: Iterable[str] = ()) -> None:
-        """Takes over what the database has just made durable."""
+        """Adds what the database has just made durable."""
         for key in forgotten:
             self._entries.pop(key, None)
         self._entries.update({entry.key: entry for entry in entries})
@@ -102,18 +105,18 @@ class Ledger:
 
 
 def run_folder(state_dir: Path, run_id: str) -> Path:
-    """Where a run keeps its files."""
+    """The folder of a run's files."""
     return state_dir / "runs" / run_id
 
 
 def unnamed_files(state_dir: Path, named: set[Path]) -> list[Path]:
-    """Files below runs/ that no ledger names: left by a kill between writing and recording."""
+    """Files below runs/ that no ledger names: a kill between writing and recording leaves them."""
     root = state_dir / "runs"
     return [path for path in sorted(root.rglob("*")) if path.is_file() and path not in named] if root.is_dir() else []
 
 
 def remove_empty_folders(state_dir: Path) -> None:
-    """Removes folders below runs/ that hold nothing."""
+    """Removes empty folders below runs/."""
     root = state_dir / "runs"
     if root.is_dir():
         for folder in sorted((path for path in root.rglob("*") if path.is_dir()), reverse=True):
@@ -151,5 +154,5 @@ def _varint(value: int) -> bytes:
 def _check_kind(entry: Entry, kind: type[Message]) -> None:
     if entry.kind != kind.DESCRIPTOR.full_name:
         raise DataLoss(
-            f"the ledger has a {entry.kind} as {entry.key}, not a {kind.DESCRIPTOR.full_name}", reason="LEDGER_KIND"
+            f"{entry.key} in the ledger is a {entry.kind}, not a {kind.DESCRIPTOR.full_name}", reason="LEDGER_KIND"
         )

@@ -1,4 +1,4 @@
-"""How a run's progress becomes durable and visible: facts, status and events are committed together, then told."""
+"""Makes a run's progress durable and visible: facts, status and events are committed together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from accord_controller.store.store import Commit, Entry, Store
 
 @dataclass(frozen=True)
 class NewEvent:
-    """What an event says; iteration, stage and step are the run's at that moment."""
+    """The content of an event. Iteration, stage and step are the run's when it is committed."""
 
     kind: str
     message: str = ""
@@ -24,7 +24,7 @@ class NewEvent:
 
 
 class RunRecorder:
-    """One run being worked on: its status and ledger, and the only way to change them."""
+    """The status and ledger of one run, and the only way to change them."""
 
     def __init__(
         self,
@@ -34,28 +34,28 @@ class RunRecorder:
         *,
         stage_seconds: float,
         stage_usage: controller_v1.StageUsage,
-        told: Callable[[], None],
+        on_commit: Callable[[], None],
         check: Callable[[], None],
-        drawing: Callable[[], int] = lambda: 0,
+        serving: Callable[[], int] = lambda: 0,
         ticking: bool = True,
     ) -> None:
-        """`told` is called after each commit; `check` after each fact, and raises when the run should stop there.
-        `drawing`: how many rollout services draw. `ticking`: whether time spent counts as the stage's."""
+        """`on_commit` is called after each commit; `check` after each fact, and raises when the run should stop there.
+        `serving`: how many rollout services serve. `ticking`: whether time spent counts as the stage's."""
         self.run_id = run.run_id
         self.ledger = ledger
         self.status = controller_v1.RunStatus()
         self.status.CopyFrom(run.status)
-        # The spec as it was asked for.
-        self.asked = controller_v1.RunSpec()
-        self.asked.CopyFrom(run.spec)
-        # Facts recorded in this process: how a recovery sees that it got further.
+        # The spec as it was requested.
+        self.requested = controller_v1.RunSpec()
+        self.requested.CopyFrom(run.spec)
+        # Facts recorded by this recorder: they show that a recovery made progress.
         self.facts = 0
-        # What was used in the current stage, by all processes that worked on it: whoever measures adds to it.
+        # What the current stage used so far, over all controller processes; the usage meter adds to it.
         self.stage_usage = stage_usage
         self._store = store
-        self._told = told
+        self._on_commit = on_commit
         self._check = check
-        self._drawing = drawing
+        self._serving = serving
         self._earlier_seconds = stage_seconds
         self._since = time.monotonic()
         self._ticking = ticking
@@ -66,11 +66,11 @@ class RunRecorder:
         return self.status.resolved_spec
 
     def stage_seconds(self) -> float:
-        """Wall-clock spent in the current stage by all processes that worked on it, as far as it was recorded."""
+        """Wall-clock time of the current stage so far, over all controller processes, as far as it was recorded."""
         return self._earlier_seconds + (time.monotonic() - self._since if self._ticking else 0.0)
 
     async def enter(self, iteration: int, stage: controller_v1.Stage.ValueType) -> None:
-        """The run is in this stage now. Entered again after an interruption, its clock goes on."""
+        """Enters a stage. The clock of a stage that is entered again continues."""
         again = (self.status.iteration, self.status.stage) == (iteration, stage)
         if not again:
             self._earlier_seconds, self._since = 0.0, time.monotonic()
@@ -80,49 +80,49 @@ class RunRecorder:
         self.status.message = ""
         await self._commit(events=[] if again else [NewEvent("stage_started", stage_name(stage))])
 
-    async def record(self, key: str, message: Message, *happenings: NewEvent) -> None:
+    async def record(self, key: str, message: Message, *events: NewEvent) -> None:
         """Records a small fact, once."""
-        await self.record_entries([self.ledger.message_entry(key, message)], *happenings)
+        await self.record_entries([self.ledger.message_entry(key, message)], *events)
 
     async def record_all(self, key: str, kind: type[M], messages: Sequence[M]) -> None:
-        """Records many messages as one fact: a file, written and synced before it is named."""
+        """Records many messages as one fact: a file, written and synced before the ledger names it."""
         await self.record_entries([await self.ledger.file_entry(key, kind, messages)])
 
     async def record_entries(
         self,
         entries: Sequence[Entry],
-        *happenings: NewEvent,
+        *events: NewEvent,
         forget: Sequence[str] = (),
         model: controller_v1.Model | None = None,
     ) -> None:
-        """Records facts, forgets others, and enters a model, all at once; then stops here if that is wished."""
-        await self._commit(entries, happenings, forget, model)
+        """Records facts, removes others, and registers a model, all at once; then stops here if the run should stop."""
+        await self._commit(entries, events, forget, model)
         self.facts += len(entries)
         self._check()
 
-    async def note(
-        self, entries: Sequence[Entry], *happenings: NewEvent, spec: controller_v1.RunSpec | None = None
+    async def record_beside(
+        self, entries: Sequence[Entry], *events: NewEvent, spec: controller_v1.RunSpec | None = None
     ) -> None:
-        """Records facts, and `spec` as what is asked for from now on, beside the stage's work: they are no progress of
-        it, and do not stop it."""
-        await self._commit(entries, happenings, spec=spec)
+        """Records facts, and `spec` as the requested one, beside the running stage. They do not count as its progress
+        and do not stop it."""
+        await self._commit(entries, events, spec=spec)
         if spec is not None:
-            self.asked.CopyFrom(spec)
+            self.requested.CopyFrom(spec)
 
     async def progress(self, step: int, total: int, message: str = "") -> None:
-        """Shows how far the stage is, without an event."""
+        """Updates the stage's progress, without an event."""
         self.status.step, self.status.total_steps, self.status.message = step, total, message
         await self._commit()
         self._check()
 
-    async def tell(self, kind: str, message: str = "", metrics: Mapping[str, float] | None = None) -> None:
+    async def emit(self, kind: str, message: str = "", metrics: Mapping[str, float] | None = None) -> None:
         """Appends an event."""
         await self._commit(events=[NewEvent(kind, message, metrics or {})])
 
-    async def turn(
+    async def change_state(
         self, state: controller_v1.RunState.ValueType, kind: str, message: str = "", *, interrupted: bool = False
     ) -> None:
-        """The run's state changes. `interrupted`: it stops, and nobody asked for that."""
+        """Changes the run's state. `interrupted`: it stops without a request from the user."""
         self.status.state, self.status.message, self.status.interrupted = state, message, interrupted
         await self._commit(events=[NewEvent(kind, message)])
 
@@ -134,28 +134,28 @@ class RunRecorder:
         model: controller_v1.Model | None = None,
         spec: controller_v1.RunSpec | None = None,
     ) -> None:
-        self.status.drawing = self._drawing()
+        self.status.drawing = self._serving()
         change = Commit(
             status=self.status,
             spec=spec,
             stage_seconds=self.stage_seconds(),
             stage_usage=self.stage_usage,
-            events=[self._event(happening) for happening in events],
+            events=[self._event(event) for event in events],
             entries=entries,
             forget=forget,
             model=model,
         )
         await self._store.commit(self.run_id, change)
         self.ledger.added(entries, forget)
-        self._told()
+        self._on_commit()
 
-    def _event(self, happening: NewEvent) -> controller_v1.RunEvent:
+    def _event(self, event: NewEvent) -> controller_v1.RunEvent:
         return controller_v1.RunEvent(
             iteration=self.status.iteration,
             stage=self.status.stage,
             step=self.status.step,
             total_steps=self.status.total_steps,
-            kind=happening.kind,
-            message=happening.message,
-            metrics=dict(happening.metrics),
+            kind=event.kind,
+            message=event.message,
+            metrics=dict(event.metrics),
         )

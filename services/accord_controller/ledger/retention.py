@@ -1,4 +1,4 @@
-"""What is still needed: the complete list that the trainer is told to keep when something is freed."""
+"""What must be kept: everything that a run or the registry of models still refers to."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 
 from accord.controller import v1 as controller_v1
 from accord.trainer import v1 as trainer_v1
+from accord_controller.ledger import keys
 from accord_controller.ledger.ledger import Ledger
-from accord_controller.runs.reconcile import STAGES
-from accord_controller.stages import facts
 from accord_controller.store.store import Entry, Store
 
 PAGE = 1000
-# Runs in these states may go on: whatever they would need then stays.
-MAY_GO_ON = frozenset(
+# Runs in these states may continue, so everything that they would need is kept.
+MAY_CONTINUE = frozenset(
     {
         controller_v1.RUN_STATE_PENDING,
         controller_v1.RUN_STATE_RUNNING,
@@ -27,12 +26,12 @@ KEPT_VERSIONS = 2
 
 @dataclass
 class Needed:
-    """Digests of weights, ids of trainings, and names of all runs."""
+    """What must be kept, and the names of all runs."""
 
     digests: set[str] = field(default_factory=set)
     training_ids: set[str] = field(default_factory=set)
     run_ids: set[str] = field(default_factory=set)
-    # Models and reward models of runs that may go on: the reward service keeps these loaded.
+    # Reward models of runs that may continue: the reward service keeps these loaded.
     active_reward_models: set[str] = field(default_factory=set)
 
 
@@ -61,15 +60,22 @@ def training_ids(run_id: str, iterations: int) -> list[str]:
 
 
 def finished_training_ids(run_id: str, iterations: int, ledger: Ledger) -> list[str]:
-    """Trainings of a run that it will never need again."""
-    done = facts.finished_stages(ledger, iterations)
-    over = []
+    """The trainings that a run will not need again."""
+    done = keys.finished_stages(ledger, iterations)
+    finished = []
     for iteration in range(1, iterations + 1):
         if controller_v1.STAGE_REWARD_MODEL in done[iteration]:
-            over.append(f"{run_id}-{iteration}-reward-model")
+            finished.append(f"{run_id}-{iteration}-reward-model")
         if controller_v1.STAGE_EVALUATE in done[iteration]:
-            over.append(f"{run_id}-{iteration}-policy")
-    return over
+            finished.append(f"{run_id}-{iteration}-policy")
+    return finished
+
+
+def published_by(artifact: str, run_ids: set[str]) -> bool:
+    """Whether one of these runs published an artifact (a path or an id that begins with the training's id)."""
+    # A folder that is being written begins with a dot.
+    name = artifact.rstrip("/").rsplit("/", 1)[-1].lstrip(".")
+    return any(name.startswith(f"{run_id}-") for run_id in run_ids)
 
 
 def _add_run(needed: Needed, run: controller_v1.Run, entries: Iterable[Entry]) -> None:
@@ -77,14 +83,14 @@ def _add_run(needed: Needed, run: controller_v1.Run, entries: Iterable[Entry]) -
     results = list(run.status.iterations)
     needed.digests |= {result.reward_model.digest for result in results if result.reward_model.digest}
     needed.digests |= {result.policy.digest for result in results if result.promoted}
-    if run.status.state not in MAY_GO_ON:
+    if run.status.state not in MAY_CONTINUE:
         return
     iterations = run.status.resolved_spec.iterations
     needed.training_ids |= set(training_ids(run.run_id, iterations))
     steps: list[Entry] = []
-    ours = {facts.result_key(number, stage) for number in range(iterations + 1) for stage in STAGES}
+    results_of_stages = {keys.result_key(number, stage) for number in range(iterations + 1) for stage in keys.STAGES}
     for entry in entries:
-        if entry.key in ours:
+        if entry.key in results_of_stages:
             part = controller_v1.IterationResult.FromString(entry.payload)
             needed.digests |= {ref.digest for ref in (part.policy, part.reward_model) if ref.digest}
             if part.reward_model.digest:
@@ -96,6 +102,6 @@ def _add_run(needed: Needed, run: controller_v1.Run, entries: Iterable[Entry]) -
 
 
 def _place(entry: Entry) -> tuple[int, str]:
-    """Where in the run a step was taken."""
+    """The position of a step in the run."""
     iteration, rest = entry.key.split("/", 1)
     return int(iteration), rest

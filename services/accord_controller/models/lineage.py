@@ -1,7 +1,7 @@
-"""Where models come from and what learnt from which data, read from what runs recorded: pure functions over steps.
+"""Where models come from and which data they learnt from, read from the records of runs: pure functions over steps.
 
-A step is one iteration of a run: its policy started from another policy, learnt from a reward model, and that from a
-snapshot of preferences and from the weights that it was trained from.
+A step is one iteration of a run. Its policy started from another policy and learnt from a reward model. The reward
+model learnt from a snapshot of preferences, starting from other weights.
 """
 
 from __future__ import annotations
@@ -25,22 +25,21 @@ class Lineage:
     models: Mapping[str, controller_v1.Model]
 
     def of_model(self, name: str) -> controller_v1.GetModelLineageResponse:
-        """What made a registered model. NotFound, MODEL_NOT_FOUND."""
+        """The steps that made a registered model. NotFound, MODEL_NOT_FOUND."""
         model = self.models.get(name)
         if model is None:
-            raise NotFound(
-                f"there is no model {name}; `accord models list` shows what there is", reason="MODEL_NOT_FOUND"
-            )
+            raise no_model(name)
         step = self._made(model.run_id, model.iteration)
         return self._back(step) if step is not None else self._from(model.weights)
 
     def of_digest(self, digest: str) -> controller_v1.GetModelLineageResponse:
-        """What made the policy or reward model whose digest starts so. NotFound; InvalidArgument where several do."""
+        """The steps that made the policy or reward model whose digest has this prefix. NotFound; InvalidArgument where
+        several have it."""
         if len(digest) < LEAST_DIGEST:
-            raise InvalidArgument.at("weights_digest", f"needs at least {LEAST_DIGEST} characters of the digest")
+            raise InvalidArgument.at("weights_digest", f"must have at least {LEAST_DIGEST} characters of the digest")
         found: dict[str, tuple[controller_v1.LineageStep | None, types_v1.WeightsRef]] = {
             ref.digest: (step, ref)
-            # Reversed: of steps with one reward model the first counts, which trained it.
+            # Reversed: of several steps with the same reward model the first one counts, which trained it.
             for step in reversed(self.steps)
             for ref in (step.started_from, step.reward_model, step.policy)
             if ref.digest.startswith(digest)
@@ -52,21 +51,21 @@ class Lineage:
         }
         if not found:
             raise NotFound(
-                f"no run made weights with digest {digest}, and no model of the registry has it",
+                f"No run and no registered model has weights with the digest {digest}",
                 reason="WEIGHTS_NOT_FOUND",
             )
         if len(found) > 1:
-            raise InvalidArgument.at("weights_digest", f"is the start of {len(found)} digests; give more of it")
+            raise InvalidArgument.at("weights_digest", f"is a prefix of {len(found)} digests. Pass more characters")
         (step, ref) = next(iter(found.values()))
         made = step is not None and ref.digest in (step.policy.digest, step.reward_model.digest)
         return self._back(step) if step is not None and made else self._from(ref)
 
     def trained_on(self, snapshots: Iterable[str]) -> list[controller_v1.TrainedModel]:
-        """The steps that learnt from a snapshot, themselves or through a policy or reward model that they came from."""
+        """The steps that learnt from a snapshot, directly or through a policy or reward model that they came from."""
         wanted = set(snapshots)
         learnt: set[str] = set()
         before = -1
-        # Again while it grows: a run that waited for its models may be older than the one that made them.
+        # Repeat until nothing is added: a run may be older than the run that made its models.
         while before != len(learnt):
             before = len(learnt)
             for step in self.steps:
@@ -81,33 +80,33 @@ class Lineage:
         ]
 
     def _back(self, step: controller_v1.LineageStep) -> controller_v1.GetModelLineageResponse:
-        """The step, what made that which it started from, and so on; then what made what else they learnt from."""
+        """The step and the steps behind its starting point; then the steps behind whatever else they learnt from."""
         steps = self._line(step)
         base = steps[-1].started_from
-        for known in steps:  # grows on the way
+        for known in steps:  # grows during the loop
             for ref in known.also_learnt_from:
                 made = self._maker_of(ref.digest, known)
                 steps += [other for other in self._line(made) if not _among(other, steps)] if made is not None else []
         return controller_v1.GetModelLineageResponse(steps=steps, base=base)
 
     def _line(self, step: controller_v1.LineageStep) -> list[controller_v1.LineageStep]:
-        """The step and those that made what each started from."""
+        """The step, the step that made its starting point, and so on."""
         line = [step]
         while (earlier := self._maker(line[-1])) is not None and not _among(earlier, line):
             line.append(earlier)
         return line
 
     def _from(self, ref: types_v1.WeightsRef) -> controller_v1.GetModelLineageResponse:
-        """The lineage of weights that no step of their own run made: another run may have."""
+        """The lineage of weights that no step of their run made; another run may have made them."""
         made = next((step for step in self.steps if step.policy.digest == ref.digest), None)
         return self._back(made) if made is not None else controller_v1.GetModelLineageResponse(base=ref)
 
     def _maker(self, step: controller_v1.LineageStep) -> controller_v1.LineageStep | None:
-        """The step that made what this one started from: of its own run where possible."""
+        """The step that made the starting point of this one, preferably of the same run."""
         return self._maker_of(step.started_from.digest, step)
 
     def _maker_of(self, digest: str, step: controller_v1.LineageStep) -> controller_v1.LineageStep | None:
-        """The step that made weights which `step` came from: of its own run where possible."""
+        """The step that made weights which `step` came from, preferably of the same run."""
         made = [
             other
             for other in self.steps
@@ -121,12 +120,12 @@ class Lineage:
 
 
 def _snapshots(step: controller_v1.LineageStep) -> set[str]:
-    """What it was trained on."""
+    """The snapshots that it was trained on."""
     return {step.prompt_snapshot, step.preference_snapshot}
 
 
 def _came_from(step: controller_v1.LineageStep) -> set[str]:
-    """Digests of the weights that its models came from, without its own."""
+    """Digests of the weights that its models came from, without those that it made."""
     own = {step.policy.digest, step.reward_model.digest, ""}
     return {step.started_from.digest, *(ref.digest for ref in step.also_learnt_from)} - own
 
@@ -139,22 +138,22 @@ def lineage_of(
     runs: Iterable[tuple[str, controller_v1.RunSpec, Sequence[controller_v1.IterationResult]]],
     models: Iterable[controller_v1.Model],
 ) -> Lineage:
-    """Lineage from the resolved spec and the results of every run, oldest run first. Results that ended before runs
-    recorded what they came from are completed: each iteration starts from the last one promoted before it, and the
-    reward model from the registry's model that the spec names."""
+    """Lineage from the resolved spec and the results of every run, oldest run first. Results from before runs recorded
+    their origins are completed: each iteration starts from the last one promoted before it, and the reward model from
+    the registry's model that the spec names."""
     by_name = {model.name: model for model in models}
-    # By digest, the first that had it: the same weights may be the base of several runs.
+    # By digest, the first model that had it: the same weights may be the base of several runs.
     names: dict[str, str] = {}
     for model in sorted(by_name.values(), key=lambda model: model.create_time.ToNanoseconds()):
         names.setdefault(model.weights.digest, model.name)
     steps = []
     for run_id, spec, results in runs:
-        in_force = types_v1.WeightsRef()
+        active = types_v1.WeightsRef()
         reward_base = by_name.get(spec.reward_model.model.removeprefix(files.REGISTRY))
         known = [reward_base.weights] if reward_base is not None else []
         for result in results:
             if result.iteration:
-                started = result.started_from if result.HasField("started_from") else in_force
+                started = result.started_from if result.HasField("started_from") else active
                 own = f"{run_id}-{result.iteration}"
                 steps.append(
                     controller_v1.LineageStep(
@@ -172,5 +171,10 @@ def lineage_of(
                     )
                 )
             if result.promoted:
-                in_force = result.policy
+                active = result.policy
     return Lineage(steps, by_name)
+
+
+def no_model(name: str) -> NotFound:
+    """The error for a name that is not in the registry."""
+    return NotFound(f"No model named {name} exists. List the models with: accord models list", reason="MODEL_NOT_FOUND")

@@ -1,13 +1,14 @@
-"""The registry of promoted policies: what is in force for each run, changed by people and remembered."""
+"""The registry of promoted policies: the active policy of each run, and who changed it."""
 
 from __future__ import annotations
 
 from urllib.parse import urlsplit
 
 from accord.controller import v1 as controller_v1
-from accord.errors import FailedPrecondition, InvalidArgument, NotFound
+from accord.errors import FailedPrecondition, InvalidArgument
+from accord_controller.models.lineage import no_model
 from accord_controller.spec import files
-from accord_controller.store.changes import Asked
+from accord_controller.store.changes import ChangeRequest
 from accord_controller.store.store import Store
 
 LONGEST = {"reason": 2000, "operator": 200, "request_id": 200}
@@ -20,49 +21,46 @@ class ModelRegistry:
         self._store = store
 
     async def find(self, name: str) -> controller_v1.Model | None:
-        """A model by its name, or a run's policy in force by the run's name, or None."""
-        return await self._store.get_model(name) or await self._store.in_force(name)
+        """A model by its name, or the active policy of a run by the run's name, or None."""
+        return await self._store.get_model(name) or await self._store.active_model(name)
 
     async def get(self, name: str) -> controller_v1.Model:
         """The same, also by `models/<name>`. NotFound, MODEL_NOT_FOUND."""
         found = await self.find(name.removeprefix(files.REGISTRY))
         if found is None:
-            raise _no_model(name)
+            raise no_model(name)
         return found
 
     async def promote(self, request: controller_v1.PromoteModelRequest) -> controller_v1.Model:
-        """Puts a model in force for its run. NotFound; FailedPrecondition, WEIGHTS_GONE, where its folder is gone."""
+        """Makes a model its run's active policy. NotFound; FailedPrecondition, WEIGHTS_GONE, without its folder."""
         _check_lengths(request)
         model = await self._store.get_model(request.name.removeprefix(files.REGISTRY))
         if model is None:
-            raise _no_model(request.name)
+            raise no_model(request.name)
         uri = model.weights.uri
         if urlsplit(uri).scheme == "file" and not files.model_folder(uri).is_dir():
             raise FailedPrecondition(
-                f"the weights of {model.name} are gone from {files.model_folder(uri)}; promote another",
+                f"The weights of {model.name} no longer exist at {files.model_folder(uri)}. Promote another model",
                 reason="WEIGHTS_GONE",
                 metadata={"uri": uri},
             )
         kind = controller_v1.MODEL_CHANGE_KIND_PROMOTED
-        await self._store.promote(model, Asked(kind, request.operator, request.reason, request.request_id))
+        await self._store.promote(model, ChangeRequest(kind, request.operator, request.reason, request.request_id))
         return await self.get(model.name)
 
     async def roll_back(self, request: controller_v1.RollBackModelRequest) -> controller_v1.Model:
-        """Puts in force what was before. NotFound, RUN_NOT_FOUND; FailedPrecondition, NOTHING_TO_ROLL_BACK; Aborted."""
+        """Returns to the previous active policy. NotFound, RUN_NOT_FOUND; FailedPrecondition, NOTHING_TO_ROLL_BACK;
+        Aborted, MODEL_CHANGED."""
         _check_lengths(request)
         await self._store.get_run(request.run_id)
         kind = controller_v1.MODEL_CHANGE_KIND_ROLLED_BACK
-        asked = Asked(kind, request.operator, request.reason, request.request_id)
-        in_force = request.in_force.removeprefix(files.REGISTRY)
-        return await self.get(await self._store.roll_back(request.run_id, in_force, asked))
+        change = ChangeRequest(kind, request.operator, request.reason, request.request_id)
+        expected = request.in_force.removeprefix(files.REGISTRY)
+        return await self.get(await self._store.roll_back(request.run_id, expected, change))
 
 
 def _check_lengths(request: controller_v1.PromoteModelRequest | controller_v1.RollBackModelRequest) -> None:
     for field, most in LONGEST.items():
         length = len(getattr(request, field))
         if length > most:
-            raise InvalidArgument.at(field, f"is {length} characters long; at most {most}")
-
-
-def _no_model(name: str) -> NotFound:
-    return NotFound(f"there is no model {name}; `accord models list` shows what there is", reason="MODEL_NOT_FOUND")
+            raise InvalidArgument.at(field, f"must have at most {most} characters, not {length}")

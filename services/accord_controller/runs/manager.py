@@ -1,4 +1,4 @@
-"""The runs at work in this process: started, stopped, watched."""
+"""The active runs of this process: started, stopped, watched."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from accord_controller.store.store import Store
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-AT_WORK = (controller_v1.RUN_STATE_PENDING, controller_v1.RUN_STATE_RUNNING)
-NOT_ENDED = (*AT_WORK, controller_v1.RUN_STATE_PAUSED, controller_v1.RUN_STATE_FAILED)
+ACTIVE = (controller_v1.RUN_STATE_PENDING, controller_v1.RUN_STATE_RUNNING)
+RESUMABLE = (*ACTIVE, controller_v1.RUN_STATE_PAUSED, controller_v1.RUN_STATE_FAILED)
 
 
 class RunManager:
-    """One task for each run that is at work."""
+    """One task for each active run."""
 
     def __init__(self, store: Store, launcher: Launcher, settings: ControllerSettings) -> None:
         self._store = store
@@ -38,32 +38,34 @@ class RunManager:
         self._closing = False
 
     def changed(self) -> asyncio.Event:
-        """An event that is set when any run changes next."""
+        """An event that is set at the next change of any run."""
         return self._changed
 
     def active(self) -> set[str]:
-        """Names of the runs at work."""
+        """The names of the active runs."""
         return set(self._active)
 
     def trainer_token(self) -> str:
-        """The token of the trainer's lease, where a run of ours holds it."""
+        """The token of the trainer's lease, where an active run holds it."""
         return next((token for runner, _ in self._active.values() if (token := runner.trainer_token())), "")
 
     async def adopt_interrupted(self) -> None:
-        """Runs that a killed controller left running are paused: they go on when they are resumed."""
-        for run in await self._store.runs_in(AT_WORK):
-            journal = await self._journal(run)
-            await journal.turn(
+        """Pauses the runs that a killed controller left running; they continue when they are resumed."""
+        for run in await self._store.runs_in(ACTIVE):
+            recorder = await self._recorder(run)
+            await recorder.change_state(
                 controller_v1.RUN_STATE_PAUSED,
                 "paused",
-                "interrupted: the controller ended; nothing recorded is lost, `accord run --resume` goes on",
+                f"interrupted: the controller ended. Continue with: accord run --resume {run.run_id}",
                 interrupted=True,
             )
 
     def start(self, run_id: str) -> None:
-        """Works on a run, unless that is done already."""
+        """Starts driving a run, unless it is active already."""
         if self._closing:
-            raise FailedPrecondition("the controller is shutting down; resume the run when it is up", reason="CLOSING")
+            raise FailedPrecondition(
+                "The controller is shutting down. Resume the run after it has restarted", reason="CLOSING"
+            )
         if run_id in self._active:
             return
         runner = Runner(
@@ -72,7 +74,7 @@ class RunManager:
             self._launcher,
             self._settings.state_dir.absolute(),
             lease_seconds=self._settings.lease_seconds,
-            told=self._tell,
+            on_change=self._notify,
             alone=lambda: self._active.keys() <= {run_id},
             closing=lambda: self._closing,
         )
@@ -81,95 +83,98 @@ class RunManager:
         task.add_done_callback(lambda done: self._ended(run_id, done))
 
     async def resume(self, run: controller_v1.Run) -> None:
-        """Goes on with a paused or failed run; a run at work is left alone. FailedPrecondition, RUN_ENDED."""
-        at_work = self._active.get(run.run_id)
-        if at_work is not None:
-            runner, task = at_work
+        """Continues a paused or failed run; does nothing for an active one. FailedPrecondition, RUN_ENDED."""
+        active = self._active.get(run.run_id)
+        if active is not None:
+            runner, task = active
             if not runner.is_stopping():
                 return
             await asyncio.wait([task])
             run = await self._store.get_run(run.run_id)
-        if run.status.state not in NOT_ENDED:
-            raise ended(run)
-        journal = await self._journal(run)
-        await journal.turn(controller_v1.RUN_STATE_RUNNING, "resumed")
+        if run.status.state not in RESUMABLE:
+            raise _ended(run, "resumed")
+        recorder = await self._recorder(run)
+        await recorder.change_state(controller_v1.RUN_STATE_RUNNING, "resumed")
         self.start(run.run_id)
 
     def pause(self, run: controller_v1.Run) -> None:
-        """Stops a run at its next durable point. FailedPrecondition, RUN_ENDED."""
-        at_work = self._active.get(run.run_id)
-        if at_work is not None:
-            at_work[0].wish(DesiredState.PAUSE)
-        elif run.status.state not in NOT_ENDED:
-            raise ended(run)
+        """Pauses a run at its next durable point. FailedPrecondition, RUN_ENDED."""
+        active = self._active.get(run.run_id)
+        if active is not None:
+            active[0].request(DesiredState.PAUSE)
+        elif run.status.state not in RESUMABLE:
+            raise _ended(run, "paused")
 
     async def cancel(self, run: controller_v1.Run) -> None:
         """Ends a run for good. FailedPrecondition, RUN_ENDED, when it has succeeded."""
         if run.status.state == controller_v1.RUN_STATE_CANCELLED:
             return
         if run.run_id not in self._active:
-            if run.status.state not in NOT_ENDED:
-                raise ended(run)
-            # Cancelling is work too: what the run asked of people is withdrawn.
-            await (await self._journal(run)).turn(controller_v1.RUN_STATE_RUNNING, "resumed", "to be cancelled")
+            if run.status.state not in RESUMABLE:
+                raise _ended(run, "cancelled")
+            # The runner cancels: the run's open annotation tasks have to be withdrawn.
+            await (await self._recorder(run)).change_state(
+                controller_v1.RUN_STATE_RUNNING, "resumed", "to be cancelled"
+            )
             self.start(run.run_id)
         runner, task = self._active[run.run_id]
-        runner.wish(DesiredState.CANCEL)
+        runner.request(DesiredState.CANCEL)
         await asyncio.wait([task])
 
     async def record(self, run_id: str, what: Callable[[RunRecorder], Awaitable[T]]) -> T:
-        """Records something beside the work on a run. A swap among it is begun now where the run is at work, else when
-        it is resumed."""
-        at_work = self._active.get(run_id)
-        if at_work is not None:
-            return await at_work[0].record(what)
-        return await what(await self._journal(await self._store.get_run(run_id)))
+        """Records something beside the run's stages. A swap that it records begins now where the run is active, else
+        when it is resumed."""
+        active = self._active.get(run_id)
+        if active is not None:
+            return await active[0].record(what)
+        return await what(await self._recorder(await self._store.get_run(run_id)))
 
     async def drain(self, seconds: float) -> None:
-        """Pauses every run at its next durable point, and where that is not reached in time, before it."""
+        """Pauses every run at its next durable point; after `seconds`, interrupts those that have not reached it."""
         self._closing = True
-        at_work = list(self._active.values())
-        for runner, _ in at_work:
-            runner.wish(DesiredState.PAUSE)
-        if not at_work:
+        active = list(self._active.values())
+        for runner, _ in active:
+            runner.request(DesiredState.PAUSE)
+        if not active:
             return
-        await asyncio.wait([task for _, task in at_work], timeout=seconds)
-        for runner, task in at_work:
+        await asyncio.wait([task for _, task in active], timeout=seconds)
+        for runner, task in active:
             if not task.done():
-                log.warning("run %s is interrupted; what it was doing is done again on resume", runner.run_id)
+                log.warning("run %s: interrupted; its unrecorded work is repeated on resume", runner.run_id)
                 runner.interrupt()
-        await asyncio.wait([task for _, task in at_work])
+        await asyncio.wait([task for _, task in active])
 
-    async def _journal(self, run: controller_v1.Run) -> RunRecorder:
-        """For changing the state of a run that is not at work."""
+    async def _recorder(self, run: controller_v1.Run) -> RunRecorder:
+        """A recorder for a run that is not active."""
         return RunRecorder(
             self._store,
             await Ledger.load(self._store, run.run_id, self._settings.state_dir.absolute()),
             run,
             stage_seconds=await self._store.stage_seconds(run.run_id),
             stage_usage=await self._store.stage_usage(run.run_id),
-            told=self._tell,
+            on_commit=self._notify,
             check=lambda: None,
             ticking=False,
         )
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
     def _ended(self, run_id: str, task: asyncio.Task[None]) -> None:
-        at_work = self._active.pop(run_id, None)
-        if at_work is not None and not self._closing:
-            self._releasing.add(release := asyncio.create_task(at_work[0].release(), name=f"release {run_id}"))
+        active = self._active.pop(run_id, None)
+        if active is not None and not self._closing:
+            self._releasing.add(release := asyncio.create_task(active[0].release(), name=f"release {run_id}"))
             release.add_done_callback(self._releasing.discard)
         if not task.cancelled() and task.exception() is not None:
-            log.error("run %s: the controller could not even record why it stopped", run_id, exc_info=task.exception())
-        self._tell()
+            log.error("run %s: the controller could not record why the run stopped", run_id, exc_info=task.exception())
+        self._notify()
 
 
-def ended(run: controller_v1.Run) -> FailedPrecondition:
-    """The error for a run that is over."""
+def _ended(run: controller_v1.Run, action: str) -> FailedPrecondition:
+    """The refusal of an action (`resumed`) on a run that has ended."""
     state = state_name(run.status.state)
+    how = "has succeeded" if run.status.state == controller_v1.RUN_STATE_SUCCEEDED else f"was {state}"
     return FailedPrecondition(
-        f"run {run.run_id} has {state}: it cannot go on or be stopped", reason="RUN_ENDED", metadata={"state": state}
+        f"Run {run.run_id} {how} and cannot be {action}", reason="RUN_ENDED", metadata={"state": state}
     )

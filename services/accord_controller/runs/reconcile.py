@@ -1,4 +1,4 @@
-"""What to do next in a run: a pure function of what is wanted, how it stands, and what is observed.
+"""What a run does next: a pure function of its spec, its status and what is observed.
 
 The same function serves every launcher: it knows no process, no clock and no network.
 """
@@ -10,13 +10,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from accord.controller import v1 as controller_v1
+from accord_controller.ledger.keys import ENDED, STAGES
 
 MOST_RECOVERIES = 6
 FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 15.0
-ENDED = frozenset(
-    {controller_v1.RUN_STATE_SUCCEEDED, controller_v1.RUN_STATE_FAILED, controller_v1.RUN_STATE_CANCELLED}
-)
 
 
 class DesiredState(Enum):
@@ -29,7 +27,7 @@ class DesiredState(Enum):
 
 @dataclass(frozen=True)
 class StageFailure:
-    """What stopped the last stage: whether trying again can help, and how often that was tried without progress."""
+    """What stopped the last stage, whether a retry can help, and how many retries made no progress."""
 
     message: str
     recoverable: bool
@@ -38,17 +36,17 @@ class StageFailure:
 
 @dataclass(frozen=True)
 class Observation:
-    """What is the case: which stages are recorded as finished, what the user wants, what went wrong."""
+    """What is observed: the stages recorded as finished, what the user wants, what went wrong."""
 
-    # By iteration (0: preparation) the stages whose result the ledger has.
+    # The stages with a result in the ledger, by iteration (0: preparation).
     finished: Mapping[int, frozenset[controller_v1.Stage.ValueType]] = field(default_factory=dict)
-    wish: DesiredState = DesiredState.RUN
-    trouble: StageFailure | None = None
+    desired: DesiredState = DesiredState.RUN
+    failure: StageFailure | None = None
 
 
 @dataclass(frozen=True)
 class RunStage:
-    """Work on a stage, from where the ledger says it is."""
+    """Run a stage, from where the ledger says it is."""
 
     iteration: int
     stage: controller_v1.Stage.ValueType
@@ -56,7 +54,7 @@ class RunStage:
 
 @dataclass(frozen=True)
 class Recover:
-    """Wait, bring dead services back, then observe again."""
+    """Wait, restart dead services, then observe again."""
 
     delay_seconds: float
     message: str
@@ -71,7 +69,7 @@ class Fail:
 
 @dataclass(frozen=True)
 class Pause:
-    """Stop here; ResumeRun goes on."""
+    """Stop here; ResumeRun continues."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ class Cancel:
 
 @dataclass(frozen=True)
 class Succeed:
-    """Everything is done."""
+    """End the run as succeeded."""
 
 
 @dataclass(frozen=True)
@@ -91,24 +89,17 @@ class Nothing:
 
 Action = RunStage | Recover | Fail | Pause | Cancel | Succeed | Nothing
 
-STAGES = (
-    controller_v1.STAGE_COLLECT,
-    controller_v1.STAGE_REWARD_MODEL,
-    controller_v1.STAGE_POLICY,
-    controller_v1.STAGE_EVALUATE,
-)
-
 
 def reconcile(spec: controller_v1.RunSpec, status: controller_v1.RunStatus, observation: Observation) -> Action:
     """The next action. `spec` is the resolved one."""
     if status.state in ENDED:
         return Nothing()
-    if observation.wish is DesiredState.CANCEL:
+    if observation.desired is DesiredState.CANCEL:
         return Cancel()
-    if observation.wish is DesiredState.PAUSE:
+    if observation.desired is DesiredState.PAUSE:
         return Pause()
-    if observation.trouble is not None:
-        return _answer(observation.trouble)
+    if observation.failure is not None:
+        return _after(observation.failure)
     if controller_v1.STAGE_PREPARE not in observation.finished.get(0, frozenset()):
         return RunStage(0, controller_v1.STAGE_PREPARE)
     for iteration in range(1, spec.iterations + 1):
@@ -119,10 +110,10 @@ def reconcile(spec: controller_v1.RunSpec, status: controller_v1.RunStatus, obse
     return Succeed()
 
 
-def _answer(trouble: StageFailure) -> Action:
-    if not trouble.recoverable:
-        return Fail(trouble.message)
-    if trouble.recoveries >= MOST_RECOVERIES:
-        return Fail(f"{trouble.message} (tried {trouble.recoveries} times without getting further)")
-    delay = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2**trouble.recoveries)
-    return Recover(delay, trouble.message)
+def _after(failure: StageFailure) -> Action:
+    if not failure.recoverable:
+        return Fail(failure.message)
+    if failure.recoveries >= MOST_RECOVERIES:
+        return Fail(f"{failure.message} ({failure.recoveries} retries made no progress)")
+    delay = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2**failure.recoveries)
+    return Recover(delay, failure.message)

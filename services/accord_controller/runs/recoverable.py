@@ -1,4 +1,4 @@
-"""Which errors of a stage go away when the stage is entered again, its services restarted and their state restored."""
+"""Which errors may disappear when the stage is entered again, its services restarted and their state restored."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from accord.errors import (
     Unavailable,
 )
 
-# The launcher tried already, as often as it makes sense.
+# The launcher has already retried, as often as makes sense.
 _GIVEN_UP = frozenset({"SERVICE_FAILED", "SERVICE_KEEPS_DYING", "DATABASE_UNREACHABLE"})
-# A restarted service has lost what only its memory held; entering the stage again puts it back.
+# A restarted service has lost what was only in its memory. Entering the stage again restores it.
 _LOST_STATE = frozenset({"NO_WEIGHTS", "VERSION_MISMATCH", "MODEL_NOT_LOADED", "WRONG_PARENT", "LEASE_HELD"})
 _LOST_THINGS = frozenset({"TRAINING_NOT_FOUND", "BATCH_NOT_FOUND", "UNKNOWN_TRAINING", "UNKNOWN_BATCH"})
 _BUSY = frozenset({"OVERLOADED"})
 
 
 def is_recoverable(error: AccordError) -> bool:
-    """Whether trying again from the last durable point may help."""
+    """Whether a retry from the last durable point may help."""
     if isinstance(error, Unavailable):
         return error.reason not in _GIVEN_UP
     if isinstance(error, FailedPrecondition):

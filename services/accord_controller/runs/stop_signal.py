@@ -8,26 +8,26 @@ from accord_controller.runs.reconcile import DesiredState
 
 
 class Stopped(Exception):
-    """Raised at a durable point of a stage when the run should not go on. Not an error."""
+    """Raised at a durable point of a stage when the run should stop. Not an error."""
 
 
 class StopSignal:
-    """What the user wants of a run, asked at every durable point."""
+    """What the user wants of a run; stages check it at every durable point."""
 
     def __init__(self) -> None:
-        self.wish = DesiredState.RUN
-        # Set once the wish is not to run.
+        self.desired = DesiredState.RUN
+        # Set once the run should stop.
         self.stopping = asyncio.Event()
 
-    def turn(self, wish: DesiredState) -> None:
-        """Wishes something; a cancelled run stays cancelled."""
-        if self.wish is not DesiredState.CANCEL:
-            self.wish = wish
-        if self.wish is not DesiredState.RUN:
+    def set(self, desired: DesiredState) -> None:
+        """Changes what is wanted; a cancelled run stays cancelled."""
+        if self.desired is not DesiredState.CANCEL:
+            self.desired = desired
+        if self.desired is not DesiredState.RUN:
             self.stopping.set()
 
     async def wait(self, seconds: float) -> None:
-        """Waits so long, or until the run should stop."""
+        """Waits this long, or until the run should stop."""
         try:
             async with asyncio.timeout(seconds):
                 await self.stopping.wait()
@@ -35,6 +35,6 @@ class StopSignal:
             return
 
     def check(self) -> None:
-        """Returns when the run should go on, raises Stopped when not."""
-        if self.wish is not DesiredState.RUN:
-            raise Stopped(self.wish.value)
+        """Raises Stopped when the run should stop."""
+        if self.desired is not DesiredState.RUN:
+            raise Stopped(self.desired.value)

@@ -1,4 +1,4 @@
-"""What a spec names on disk: model folders, JSONL files, scorer files. Checked before anything starts."""
+"""The files that a spec names: model folders, JSONL files, scorer files. Checked before the run starts."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model",
 
 
 def absolute(path: str) -> str:
-    """The same file, whatever the working folder will be."""
+    """The absolute path, independent of the working folder."""
     return str(Path(path).expanduser().absolute())
 
 
 def absolute_model(model: str) -> str:
-    """A model's folder as a `file://` URI; a name of the registry and other URIs stay."""
+    """A model's folder as a `file://` URI; registry names and other URIs stay."""
     if not model or model.startswith(REGISTRY):
         return model
     parts = urlsplit(model)
@@ -48,8 +48,8 @@ def model_folder(uri: str) -> Path:
 
 
 def weights_of(uri: str, models: Mapping[str, controller_v1.Model]) -> types_v1.WeightsRef:
-    """The reference of a checked model: version 0, since a run counts its own steps from there. Reads the whole model
-    to compute its digest."""
+    """The reference of a checked model, as version 0: a run counts its steps from there. Reads the whole model to
+    compute its digest."""
     if uri.startswith(REGISTRY):
         ref = types_v1.WeightsRef()
         ref.CopyFrom(models[uri.removeprefix(REGISTRY)].weights)
@@ -70,18 +70,18 @@ def check_models(spec: controller_v1.RunSpec, models: Mapping[str, controller_v1
 
 
 def read_prompts(path: str) -> list[preference_v1.Prompt]:
-    """The prompts of a JSONL file of any form; their source is the file's name where a line names none."""
+    """The prompts of a JSONL file of any form. The source is the file's name where a line names none."""
     records = formats.read(path, source=Path(path).stem).records
     return [preference_v1.Prompt(conversation=record.prompt, source=record.source) for record in records]
 
 
 def read_feedback(path: str) -> list[preference_v1.ImportRecord]:
-    """The preferences of a JSONL file; their source is the file's name where a line names none."""
+    """The preferences of a JSONL file. The source is the file's name where a line names none."""
     return formats.read(path, source=Path(path).stem).records
 
 
 def check_files(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
-    """What is wrong with the JSONL files that the spec names: each is read to its end, and errors name the line."""
+    """What is wrong with the JSONL files that the spec names. Each is read to its end; errors name the line."""
     for index, path in enumerate(spec.prompts.files):
         yield from _check_jsonl(f"run.spec.prompts.files[{index}]", path, judged=False)
     if spec.feedback.HasField("preferences"):
@@ -90,7 +90,7 @@ def check_files(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
 
 
 def check_python_scorer(field: str, name: str) -> Iterable[FieldViolation]:
-    """What is wrong with `python:<file>:<function>` (`score` when left out). The file is not run here."""
+    """What is wrong with `python:<file>:<function>` (default: `score`). The file is not executed here."""
     path, _, function = name.removeprefix(PYTHON).partition(":")
     if not path or not (function or "score").isidentifier():
         yield FieldViolation(field, f"{name!r} is not of the form python:./file.py:function")
@@ -99,14 +99,18 @@ def check_python_scorer(field: str, name: str) -> Iterable[FieldViolation]:
 
 
 def _model_problem(uri: str, models: Mapping[str, controller_v1.Model]) -> str:
-    """What is wrong with a model, or nothing."""
+    """What is wrong with a model; "" where nothing is."""
     if not uri:
-        return "needed: a model folder or models/<name>"
+        return "required: a model folder or models/<name>"
     if uri.startswith(REGISTRY):
         name = uri.removeprefix(REGISTRY)
-        return "" if name in models else f"there is no model {name} in the registry; `accord models list` shows them"
+        return (
+            ""
+            if name in models
+            else f"no model named {name} is in the registry; list the models with: accord models list"
+        )
     if urlsplit(uri).scheme != "file":
-        return f"{uri} is no folder, file:// URI or models/<name>"
+        return f"{uri} is not a folder, file:// URI or models/<name>"
     folder = model_folder(uri)
     if not folder.exists():
         return f"does not exist: {folder}"
@@ -119,7 +123,7 @@ def _model_problem(uri: str, models: Mapping[str, controller_v1.Model]) -> str:
     except ValueError as error:
         return f"{folder / 'config.json'} cannot be read: {error}"
     if not configured:
-        return f"{folder / 'config.json'} is no JSON object"
+        return f"{folder / 'config.json'} is not a JSON object"
     if not any(folder.glob("*.safetensors")):
         return f"{folder} has no *.safetensors file; save the model with save_pretrained (safetensors) first"
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
@@ -134,6 +138,6 @@ def _check_jsonl(field: str, path: str, *, judged: bool) -> Iterable[FieldViolat
         yield FieldViolation(field, error.message)
         return
     if not parsed.records:
-        yield FieldViolation(field, f"holds no record: {path}")
+        yield FieldViolation(field, f"contains no records: {path}")
     elif judged and parsed.form is formats.Form.PROMPTS:
-        yield FieldViolation(field, f"holds prompts, not preferences: {path}")
+        yield FieldViolation(field, f"contains prompts, not preferences: {path}")

@@ -1,21 +1,23 @@
-"""The spec of a run: defaults filled in, and everything that can be known wrong found before anything starts."""
+"""Checks of a resolved spec: everything that can be found wrong before the run starts, named by field."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from accord.controller import v1 as controller_v1
 from accord.errors import FieldViolation, InvalidArgument
 from accord.reward import v1 as reward_v1
 from accord_controller.spec import files
+from accord_controller.spec.catalog import SpecCatalog
+from accord_controller.spec.defaults import RANDOM, UNWEIGHTED, scorer_lists
 
 RELIABILITY = "reliability"
-SELECTIONS = ("random", "disagreement", "information")
-WEIGHTINGS = ("none", RELIABILITY)
-# The least value of each number of a resolved spec, by its path; the custom resource's schema says the same.
+SELECTIONS = (RANDOM, "disagreement", "information")
+WEIGHTINGS = (UNWEIGHTED, RELIABILITY)
+# The least value of each number of a resolved spec, by path. The custom resource's schema has the same limits.
 LEAST: Mapping[str, int] = {
     "iterations": 1,
     "prompts.max_characters": 0,
@@ -44,94 +46,21 @@ LEAST: Mapping[str, int] = {
 RUN_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
-def resolve(spec: controller_v1.RunSpec) -> controller_v1.RunSpec:
-    """A copy with every default of run.proto filled in; what was given stays."""
-    full = controller_v1.RunSpec()
-    full.CopyFrom(spec)
-    full.iterations = full.iterations or 1
-    feedback = full.feedback
-    feedback.prompts_per_iteration = feedback.prompts_per_iteration or 128
-    feedback.completions_per_prompt = feedback.completions_per_prompt or 2
-    if feedback.HasField("simulated"):
-        simulated = feedback.simulated
-        simulated.annotators = simulated.annotators or 3
-        simulated.redundancy = simulated.redundancy or 1
-        if not simulated.HasField("noise"):
-            simulated.noise = 0.1
-    if feedback.HasField("people"):
-        feedback.people.redundancy = feedback.people.redundancy or 1
-        if not feedback.people.HasField("threshold"):
-            feedback.people.threshold = 1.0
-    if feedback.HasField("judges"):
-        feedback.judges.redundancy = feedback.judges.redundancy or len(feedback.judges.judges)
-    feedback.selection = feedback.selection or SELECTIONS[0]
-    feedback.selection_pool = feedback.selection_pool or 4 * feedback.prompts_per_iteration
-    model = full.reward_model
-    model.algorithm = model.algorithm or "reward_model"
-    model.model = model.model or full.model
-    model.epochs = model.epochs or 1
-    model.batch_size = model.batch_size or 16
-    model.weighting = model.weighting or WEIGHTINGS[0]
-    policy = full.policy
-    policy.algorithm = policy.algorithm or "ppo"
-    policy.steps = policy.steps or 20
-    policy.prompts_per_step = policy.prompts_per_step or 8
-    policy.samples_per_prompt = policy.samples_per_prompt or 4
-    policy.reference = policy.reference or "base"
-    policy.checkpoint_every = policy.checkpoint_every or 5
-    evaluate = full.evaluate
-    if not evaluate.scorers and feedback.HasField("simulated"):
-        evaluate.scorers.extend(feedback.simulated.scorers)
-    evaluate.prompts = evaluate.prompts or 64
-    evaluate.samples_per_prompt = evaluate.samples_per_prompt or 1
-    if not evaluate.HasField("min_gain"):
-        evaluate.min_gain = 0.0
-    if not evaluate.HasField("max_kl"):
-        evaluate.max_kl = 10.0
-    rollout = full.rollout
-    rollout.engine = rollout.engine or "transformers"
-    rollout.max_new_tokens = rollout.max_new_tokens or 32
-    rollout.replicas = rollout.replicas or 1
-    if rollout.HasField("autoscale"):
-        rollout.autoscale.tokens_per_replica = rollout.autoscale.tokens_per_replica or 16384
-        if not rollout.autoscale.HasField("idle_seconds"):
-            rollout.autoscale.idle_seconds = 60.0
-    if not rollout.HasField("temperature"):
-        rollout.temperature = 1.0
-    if full.HasField("placement"):
-        full.placement.trainer_ranks = full.placement.trainer_ranks or 1
-    _name_files(full)
-    return full
-
-
-class Known(Protocol):
-    """What can be named here. None: not known here, the service itself will say."""
-
-    def names(self, group: str) -> Sequence[str] | None:
-        """Names of an entry-point group (`accord.engines`, ...)."""
-        ...
-
-    @property
-    def models(self) -> Mapping[str, controller_v1.Model]:
-        """The models of the registry that the spec names, by name."""
-        ...
-
-
-def check(run_id: str, spec: controller_v1.RunSpec, known: Known) -> None:
-    """Raises InvalidArgument with one violation for each thing that is wrong in a resolved spec."""
+def check(run_id: str, spec: controller_v1.RunSpec, catalog: SpecCatalog) -> None:
+    """Raises InvalidArgument with a violation for each problem of a resolved spec."""
     _refuse(
         [
             *_check_name(run_id),
             *_check_numbers(spec),
-            *_check_names(spec, known),
-            *files.check_models(spec, known.models),
+            *_check_names(spec, catalog),
+            *files.check_models(spec, catalog.models),
             *files.check_files(spec),
         ]
     )
 
 
 def check_numbers(spec: controller_v1.RunSpec) -> None:
-    """The same for numbers alone: what an edit can make wrong."""
+    """The same for numbers alone, which an edit can make wrong."""
     _refuse(list(_check_numbers(spec)))
 
 
@@ -144,52 +73,11 @@ def _refuse(problems: Sequence[FieldViolation]) -> None:
         )
 
 
-def model_names(spec: controller_v1.RunSpec) -> set[str]:
-    """Names of registered models that the spec asks for (`models/<name>`)."""
-    return {
-        uri.removeprefix(files.REGISTRY)
-        for uri in (spec.model, spec.reward_model.model, *(judge.policy for judge in spec.feedback.judges.judges))
-        if uri.startswith(files.REGISTRY)
-    }
-
-
-def name_models(spec: controller_v1.RunSpec, models: Mapping[str, controller_v1.Model]) -> None:
-    """Replaces each `models/<run>` by the model that was found for it, `models/<run>-<iteration>`."""
-
-    def exact(uri: str) -> str:
-        name = uri.removeprefix(files.REGISTRY)
-        return files.REGISTRY + models[name].name if uri.startswith(files.REGISTRY) else uri
-
-    spec.model, spec.reward_model.model = exact(spec.model), exact(spec.reward_model.model)
-    for judge in spec.feedback.judges.judges if spec.feedback.HasField("judges") else ():
-        if judge.policy:
-            judge.policy = exact(judge.policy)
-
-
-def scorer_lists(spec: controller_v1.RunSpec) -> Iterable[tuple[str, Sequence[reward_v1.ScorerSpec]]]:
-    """Every list of scorers in the spec with its path."""
-    if spec.feedback.HasField("simulated"):
-        yield "run.spec.feedback.simulated.scorers", spec.feedback.simulated.scorers
-    yield "run.spec.reward_model.extra_scorers", spec.reward_model.extra_scorers
-    yield "run.spec.evaluate.scorers", spec.evaluate.scorers
-
-
-def _name_files(spec: controller_v1.RunSpec) -> None:
-    """Makes paths absolute, so that they mean the same when the run is resumed from another folder."""
-    for paths in (spec.prompts.files, spec.feedback.preferences.files if spec.feedback.HasField("preferences") else []):
-        paths[:] = [files.absolute(path) for path in paths]
-    spec.model = files.absolute_model(spec.model)
-    spec.reward_model.model = files.absolute_model(spec.reward_model.model)
-    for _, scorers in scorer_lists(spec):
-        for scorer in scorers:
-            scorer.name = files.absolute_scorer(scorer.name)
-
-
 def _check_name(run_id: str) -> Iterable[FieldViolation]:
     if not RUN_ID.fullmatch(run_id):
         yield FieldViolation(
             "run.run_id",
-            f"{run_id!r} is not a name: lower-case letters, digits and `-` inside, at most 63, for instance demo-2",
+            f"{run_id!r} is not a valid name: use up to 63 lower-case letters, digits and inner `-`, like demo-2",
         )
 
 
@@ -200,8 +88,8 @@ def _check_numbers(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
         if simulated.redundancy > max(simulated.annotators, 1):
             yield _wrong(
                 "feedback.simulated.redundancy",
-                f"{simulated.redundancy} answers to each task need as many annotators, and there are "
-                f"{simulated.annotators}",
+                f"must be at most feedback.simulated.annotators, which is {simulated.annotators}, not "
+                f"{simulated.redundancy}",
             )
         if not (math.isfinite(simulated.noise) and simulated.noise > 0):
             yield _wrong("feedback.simulated.noise", f"must be a number above 0, not {simulated.noise}")
@@ -212,8 +100,8 @@ def _check_numbers(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
     if feedback.HasField("judges") and feedback.judges.redundancy > max(1, len(feedback.judges.judges)):
         yield _wrong(
             "feedback.judges.redundancy",
-            f"{feedback.judges.redundancy} verdicts on each task need as many judges, and there are "
-            f"{len(feedback.judges.judges)}",
+            f"must be at most the number of judges, which is {len(feedback.judges.judges)}, not "
+            f"{feedback.judges.redundancy}",
         )
     for field, least in {**LEAST, "feedback.selection_pool": feedback.prompts_per_iteration}.items():
         value = _number_at(spec, field)
@@ -224,7 +112,7 @@ def _check_numbers(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
     if spec.deterministic and policy.max_staleness > 0:
         yield _wrong(
             "policy.max_staleness",
-            f"must be 0 where the run is deterministic, not {policy.max_staleness}: which version draws a sample "
+            f"must be 0 in a deterministic run, not {policy.max_staleness}: otherwise the version that makes a sample "
             "depends on how long generation and training take",
         )
     if spec.deterministic and spec.rollout.replicas > 1:
@@ -255,7 +143,7 @@ def _check_autoscale(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
 
 
 def _number_at(spec: controller_v1.RunSpec, path: str) -> int | None:
-    """The number at a path; None where a message on the way is not there."""
+    """The number at a path; None where a message on the path is not set."""
     value: Any = spec
     for name in path.split("."):
         field = value.DESCRIPTOR.fields_by_name[name]
@@ -268,37 +156,41 @@ def _number_at(spec: controller_v1.RunSpec, path: str) -> int | None:
 def _check_people(people: controller_v1.HumanAnnotators) -> Iterable[FieldViolation]:
     if people.HasField("min_agreement"):
         if not -1 < people.min_agreement <= 1:
-            yield _wrong("feedback.people.min_agreement", f"is an alpha of at most 1, not {people.min_agreement}")
+            yield _wrong(
+                "feedback.people.min_agreement", f"must be an alpha above -1 and at most 1, not {people.min_agreement}"
+            )
         if people.redundancy < 2:
-            yield _wrong("feedback.people.min_agreement", "needs a redundancy of at least 2: who answers alone agrees")
+            yield _wrong(
+                "feedback.people.min_agreement", "needs a redundancy of at least 2: agreement takes two annotators"
+            )
     if people.HasField("max_wait_seconds") and not people.max_wait_seconds > 0:
         yield _wrong("feedback.people.max_wait_seconds", f"must be above 0, not {people.max_wait_seconds}")
 
 
-# What the environment variables of the controller that hold keys of judges begin with.
+# The prefix of the controller's environment variables that hold the API keys of judges.
 JUDGE_KEYS = "ACCORD_JUDGE_"
 
 
-def _check_judges(judges: controller_v1.ModelJudges, known: Known) -> Iterable[FieldViolation]:
+def _check_judges(judges: controller_v1.ModelJudges, catalog: SpecCatalog) -> Iterable[FieldViolation]:
     names: set[str] = set()
     for index, judge in enumerate(judges.judges):
         path = f"feedback.judges.judges[{index}]"
         if judge.name in names:
-            yield _wrong(f"{path}.name", f"there is another judge {judge.name!r}")
+            yield _wrong(f"{path}.name", f"another judge is also named {judge.name!r}")
         names.add(judge.name)
         source = judge.WhichOneof("source")
         if source is None:
             yield _wrong(path, "needs exactly one of url, policy")
         elif source == "policy":
             name = judge.policy.removeprefix(files.REGISTRY)
-            if not judge.policy.startswith(files.REGISTRY) or name not in known.models:
-                yield _wrong(f"{path}.policy", f"must be models/<name> of the registry, not {judge.policy!r}")
+            if not judge.policy.startswith(files.REGISTRY) or name not in catalog.models:
+                yield _wrong(f"{path}.policy", f"must be a registered models/<name>, not {judge.policy!r}")
         else:
             if not judge.url.startswith(("http://", "https://")):
                 yield _wrong(f"{path}.url", f"must begin with http:// or https://, not {judge.url!r}")
             if not judge.model:
-                yield _wrong(f"{path}.model", "needed with a url: the model's name at the endpoint")
-            # Else a run could send any secret of the controller to any host.
+                yield _wrong(f"{path}.model", "required with a url: the model's name at the endpoint")
+            # Otherwise a run could send any secret of the controller to any host.
             if judge.key_variable and not judge.key_variable.startswith(JUDGE_KEYS):
                 yield _wrong(f"{path}.key_variable", f"must begin with {JUDGE_KEYS}, not {judge.key_variable!r}")
 
@@ -311,26 +203,26 @@ def _check_selection(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
         yield _wrong("feedback.selection", f"{selection!r} needs reward_model.options.ensemble of at least 2")
 
 
-def _check_names(spec: controller_v1.RunSpec, known: Known) -> Iterable[FieldViolation]:
+def _check_names(spec: controller_v1.RunSpec, catalog: SpecCatalog) -> Iterable[FieldViolation]:
     if spec.feedback.WhichOneof("source") is None:
         yield _wrong("feedback", "needs exactly one of simulated, people, judges, preferences")
-    yield from _check_judges(spec.feedback.judges, known)
+    yield from _check_judges(spec.feedback.judges, catalog)
     yield from _check_selection(spec)
     for field, group, name in (
         ("rollout.engine", "accord.engines", spec.rollout.engine),
         ("reward_model.algorithm", "accord.algorithms", spec.reward_model.algorithm),
         ("policy.algorithm", "accord.algorithms", spec.policy.algorithm),
     ):
-        names = known.names(group)
+        names = catalog.names(group)
         if names is not None and name not in names:
             kind = group.removeprefix("accord.").removesuffix("s")
-            yield _wrong(field, f"unknown {kind} {name!r}; there is: {', '.join(names) or 'none'}")
+            yield _wrong(field, f"unknown {kind} {name!r}; available: {', '.join(names) or 'none'}")
     if spec.feedback.HasField("simulated") and not spec.feedback.simulated.scorers:
-        yield _wrong("feedback.simulated.scorers", "needs at least one scorer for the annotators to know")
-    scorers = known.names("accord.scorers")
+        yield _wrong("feedback.simulated.scorers", "needs at least one scorer for the annotators to judge by")
+    scorers = catalog.names("accord.scorers")
     for path, listed in scorer_lists(spec):
         if path == "run.spec.evaluate.scorers" and list(listed) == list(spec.feedback.simulated.scorers):
-            continue  # the default, already looked at
+            continue  # the default, already checked
         for index, scorer in enumerate(listed):
             yield from _check_scorer(f"{path}[{index}]", scorer, scorers)
 
@@ -341,10 +233,12 @@ def _check_scorer(path: str, scorer: reward_v1.ScorerSpec, names: Sequence[str] 
     elif names is not None and scorer.name not in names:
         yield FieldViolation(
             f"{path}.name",
-            f"unknown scorer {scorer.name!r}; there is: {', '.join(names) or 'none'}, or python:./file.py:function",
+            f"unknown scorer {scorer.name!r}; available: {', '.join(names) or 'none'}, or python:./file.py:function",
         )
     if scorer.name == "model" and not scorer.model_digest:
-        yield FieldViolation(f"{path}.model_digest", "needed with the scorer `model`: which loaded reward model")
+        yield FieldViolation(
+            f"{path}.model_digest", "required with the scorer `model`: the digest of a loaded reward model"
+        )
     for field in ("weight", "shift", "scale"):
         value = getattr(scorer, field)
         if scorer.HasField(field) and not (math.isfinite(value) and (field != "scale" or value > 0)):

@@ -1,1 +1,1 @@
-"""The stages of the loop. Each may be entered again at any time: what is recorded is read back, what is not is done."""
+"""The stages of the loop. Each can be entered again at any time: recorded work is read back, the rest is done."""

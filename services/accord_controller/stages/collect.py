@@ -1,4 +1,4 @@
-"""Collect: answers of the policy in force, judged by annotators; all preferences so far pinned by digest."""
+"""Collect: annotators judge answers of the active policy; all preferences so far are pinned by digest."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from accord.errors import FailedPrecondition
 from accord.preference import v1 as preference_v1
 from accord.reward import v1 as reward_v1
 from accord.types import v1 as types_v1
-from accord_controller.stages import facts
+from accord_controller.ledger import keys
+from accord_controller.ledger.keys import key
 from accord_controller.stages.active_selection import select_samples, selects
-from accord_controller.stages.context import StageContext, key
+from accord_controller.stages.context import StageContext
 from accord_controller.stages.engine_identity import check_same_engine
 from accord_controller.stages.heldout import finish_stage
 from accord_controller.stages.judging import judge_tasks
@@ -22,44 +23,48 @@ from accord_controller.stages.seeds import turn
 from accord_controller.stages.simulated_annotators import annotate_queue
 from accord_controller.stages.waiting import wait_for_people
 
-# Of the prompts asked, the part from the held-out side: their feedback measures the reward model, and trains nothing.
+# One in this many prompts comes from the held-out split: its feedback measures the reward model and trains nothing.
 HELDOUT_PART = 5
 SHOWN_EVERY = 8
 
 
-async def collect(work: StageContext, iteration: int) -> None:
+async def collect(context: StageContext, iteration: int) -> None:
     """Runs the stage; its result names the preference snapshot."""
-    feedback = work.spec.feedback
+    feedback = context.spec.feedback
     if feedback.HasField("preferences"):
-        choice = work.ledger.need(facts.FEEDBACK, preference_v1.SnapshotFilter)
+        choice = context.ledger.need(keys.FEEDBACK, preference_v1.SnapshotFilter)
     else:
-        tasks, completions = await _open_tasks(work, iteration)
+        tasks, completions = await _open_tasks(context, iteration)
         if feedback.HasField("simulated"):
-            await _simulate(work, iteration, tasks, completions)
+            await _simulate(context, iteration, tasks, completions)
         elif feedback.HasField("judges"):
-            await judge_tasks(work, queue_name(work.run_id, iteration), len(tasks))
+            await judge_tasks(context, queue_name(context.run_id, iteration), len(tasks))
         else:
-            await wait_for_people(work, iteration, queue_name(work.run_id, iteration), len(tasks))
-        queues = [queue_name(work.run_id, number) for number in range(1, iteration + 1)]
+            await wait_for_people(context, iteration, queue_name(context.run_id, iteration), len(tasks))
+        queues = [queue_name(context.run_id, number) for number in range(1, iteration + 1)]
         choice = preference_v1.SnapshotFilter(queues=queues, annotator_kinds=_kinds(feedback))
     name = key(iteration, "collect", "snapshot")
-    snapshot = work.ledger.get(name, preference_v1.Snapshot)
+    snapshot = context.ledger.get(name, preference_v1.Snapshot)
     if snapshot is None:
-        snapshot = await work.client.preferences.create_snapshot(preference_v1.SNAPSHOT_KIND_PREFERENCES, choice)
-        await work.journal.record(name, snapshot)
+        snapshot = await context.client.preferences.create_snapshot(preference_v1.SNAPSHOT_KIND_PREFERENCES, choice)
+        await context.recorder.record(name, snapshot)
     if not snapshot.train_records:
-        raise FailedPrecondition("there is no preference on the training side of the split", reason="NO_PREFERENCES")
+        raise FailedPrecondition(
+            "The run has no preferences in the training split, so there is nothing to train the reward model on. Add "
+            "prompts or preferences",
+            reason="NO_PREFERENCES",
+        )
     part = controller_v1.IterationResult(
-        prompt_snapshot=work.ledger.need(facts.PROMPT_SNAPSHOT, preference_v1.Snapshot).digest,
+        prompt_snapshot=context.ledger.need(keys.PROMPT_SNAPSHOT, preference_v1.Snapshot).digest,
         preference_snapshot=snapshot.digest,
-        started_from=facts.promoted(work),
+        started_from=context.promoted(),
     )
-    said = f"{snapshot.train_records} preferences to train on, {snapshot.heldout_records} held out"
+    message = f"{snapshot.train_records} preferences to train on, {snapshot.heldout_records} held out"
     metrics = {
         "train_preferences": float(snapshot.train_records),
         "heldout_preferences": float(snapshot.heldout_records),
     }
-    await finish_stage(work, controller_v1.STAGE_COLLECT, part, said, metrics)
+    await finish_stage(context, controller_v1.STAGE_COLLECT, part, message, metrics)
 
 
 def queue_name(run_id: str, iteration: int) -> str:
@@ -67,102 +72,104 @@ def queue_name(run_id: str, iteration: int) -> str:
     return f"{run_id}/iteration-{iteration}"
 
 
-async def collect_prompts(work: StageContext, iteration: int) -> list[preference_v1.Prompt]:
-    """The prompts asked in this iteration, of both sides of the split; none twice until all were asked. Where a
-    selection follows, so many more of the training side as the spec says."""
+async def collect_prompts(context: StageContext, iteration: int) -> list[preference_v1.Prompt]:
+    """The prompts of this iteration, from both sides of the split; none repeats until all were used. Where a selection
+    follows, the training side has as many as the spec's selection pool."""
     chosen: list[preference_v1.Prompt] = []
-    feedback = work.spec.feedback
-    heldout = heldout_prompts(work)
-    total = feedback.selection_pool if selects(work, iteration) else feedback.prompts_per_iteration
+    feedback = context.spec.feedback
+    heldout = heldout_prompts(context)
+    total = feedback.selection_pool if selects(context, iteration) else feedback.prompts_per_iteration
     for split, count in ((preference_v1.SPLIT_HELDOUT, heldout), (preference_v1.SPLIT_TRAIN, total - heldout)):
-        there = await facts.prompts_of(work, split)
-        count = min(count, len(there))
-        chosen += turn(there, lambda prompt: prompt.prompt_id, count, iteration - 1, work.spec.seed, "collect", split)
+        available = await context.prompts_of(split)
+        count = min(count, len(available))
+        chosen += turn(
+            available, lambda prompt: prompt.prompt_id, count, iteration - 1, context.spec.seed, "collect", split
+        )
     return list({prompt.prompt_id: prompt for prompt in chosen}.values())
 
 
-def heldout_prompts(work: StageContext) -> int:
-    """How many of an iteration's prompts are on the held-out side."""
-    return max(1, work.spec.feedback.prompts_per_iteration // HELDOUT_PART)
+def heldout_prompts(context: StageContext) -> int:
+    """How many of an iteration's prompts come from the held-out split."""
+    return max(1, context.spec.feedback.prompts_per_iteration // HELDOUT_PART)
 
 
 def _kinds(feedback: controller_v1.FeedbackSpec) -> list[preference_v1.AnnotatorKind.ValueType]:
-    """Whose judgements count: a person who wanders into a queue of programs does not change what a run measures. Queues
-    for people take whoever answers."""
+    """Whose judgements count. A person who answers in a queue for programs does not change the run; a queue for people
+    counts everyone."""
     if feedback.HasField("simulated"):
         return [preference_v1.ANNOTATOR_KIND_SIMULATED]
     return [preference_v1.ANNOTATOR_KIND_MODEL] if feedback.HasField("judges") else []
 
 
 async def _open_tasks(
-    work: StageContext, iteration: int
+    context: StageContext, iteration: int
 ) -> tuple[list[preference_v1.Task], list[preference_v1.Completion]]:
     """The iteration's tasks and their answers, opened once."""
-    completions = await _completions(work, iteration)
+    completions = await _completions(context, iteration)
     name = key(iteration, "collect", "tasks")
-    tasks = await work.ledger.read(name, preference_v1.Task)
+    tasks = await context.ledger.read(name, preference_v1.Task)
     if tasks is None:
-        wanted = _tasks_for(work, iteration, completions)
+        wanted = _tasks_for(context, iteration, completions)
         # The request_id makes a repeat after a kill the same call.
-        tasks = await _create(work, wanted, f"{work.run_id}-{iteration}-tasks")
-        await work.journal.record_all(name, preference_v1.Task, tasks)
+        tasks = await _create(context, wanted, f"{context.run_id}-{iteration}-tasks")
+        await context.recorder.record_all(name, preference_v1.Task, tasks)
     return tasks, completions
 
 
 async def _create(
-    work: StageContext, wanted: Sequence[preference_v1.Task], request_id: str
+    context: StageContext, wanted: Sequence[preference_v1.Task], request_id: str
 ) -> list[preference_v1.Task]:
-    """Opens tasks; those about prompts that somebody has deleted meanwhile are left out."""
+    """Opens tasks, without those about prompts that were deleted meanwhile."""
     try:
-        return await work.client.preferences.create_tasks(wanted, request_id=request_id)
+        return await context.client.preferences.create_tasks(wanted, request_id=request_id)
     except FailedPrecondition as error:
         gone = error.metadata.get("prompt_id")
         rest = [task for task in wanted if task.prompt_id != gone]
         if error.reason != "PROMPT_DELETED" or not rest:
             raise
-        await work.journal.tell("left_out", f"prompt {gone} was deleted meanwhile; nobody is asked about it")
-        # Nothing was opened, so the same request_id may name what is left.
-        return await _create(work, rest, request_id)
+        await context.recorder.emit("left_out", f"prompt {gone} was deleted meanwhile, so it gets no task")
+        # Nothing was opened, so the same request_id can be used for the rest.
+        return await _create(context, rest, request_id)
 
 
-async def _completions(work: StageContext, iteration: int) -> list[preference_v1.Completion]:
-    """The policy's answers as the preference service keeps them."""
+async def _completions(context: StageContext, iteration: int) -> list[preference_v1.Completion]:
+    """The policy's answers as the preference service stores them."""
     name = key(iteration, "collect", "completions")
-    completions = await work.ledger.read(name, preference_v1.Completion)
+    completions = await context.ledger.read(name, preference_v1.Completion)
     if completions is not None:
         return completions
-    prompts = await collect_prompts(work, iteration)
-    policy = facts.promoted(work)
-    async with work.leased("rollout"):
-        await check_same_engine(work)
-        await work.rollout.update_weights(policy)
+    prompts = await collect_prompts(context, iteration)
+    policy = context.promoted()
+    async with context.leased("rollout"):
+        await check_same_engine(context)
+        await context.rollout.update_weights(policy)
         samples = await gather_samples(
-            work,
+            context,
             iteration,
             "collect",
             prompts,
-            n=work.spec.feedback.completions_per_prompt,
+            n=context.spec.feedback.completions_per_prompt,
             version=policy.version,
             seed_parts=("collect", iteration),
         )
-    if selects(work, iteration):
-        wanted = work.spec.feedback.prompts_per_iteration - heldout_prompts(work)
-        samples = await select_samples(work, iteration, samples, wanted)
-    completions = await work.client.preferences.create_completions(
-        [_completion(work, iteration, sample) for sample in samples],
-        request_id=f"{work.run_id}-{iteration}-completions",
+    if selects(context, iteration):
+        wanted = context.spec.feedback.prompts_per_iteration - heldout_prompts(context)
+        samples = await select_samples(context, iteration, samples, wanted)
+    completions = await context.client.preferences.create_completions(
+        [_completion(context, iteration, sample) for sample in samples],
+        request_id=f"{context.run_id}-{iteration}-completions",
     )
-    await work.journal.record_all(name, preference_v1.Completion, completions)
+    await context.recorder.record_all(name, preference_v1.Completion, completions)
     return completions
 
 
-def _completion(work: StageContext, iteration: int, sample: types_v1.Sample) -> preference_v1.Completion:
+def _completion(context: StageContext, iteration: int, sample: types_v1.Sample) -> preference_v1.Completion:
     return preference_v1.Completion(
         prompt_id=sample.prompt_id,
         text=sample.text,
         finish_reason=sample.finish_reason,
         origin=preference_v1.CompletionOrigin(
-            run_id=work.run_id,
+            run_id=context.run_id,
             iteration=iteration,
             weights_version=sample.segments[0].version,
             weights_digest=sample.segments[0].digest,
@@ -173,11 +180,11 @@ def _completion(work: StageContext, iteration: int, sample: types_v1.Sample) -> 
 
 
 def _tasks_for(
-    work: StageContext, iteration: int, completions: Sequence[preference_v1.Completion]
+    context: StageContext, iteration: int, completions: Sequence[preference_v1.Completion]
 ) -> list[preference_v1.Task]:
-    """One task for each prompt: a comparison of two answers or a ranking of more. Prompts whose answers are all the
-    same are left out: there is nothing to judge."""
-    feedback = work.spec.feedback
+    """One task for each prompt: a comparison of two answers or a ranking of more. Prompts whose answers are all equal
+    are left out."""
+    feedback = context.spec.feedback
     kind = feedback.WhichOneof("source")
     redundancy = int(getattr(feedback, kind or "people").redundancy)
     people = feedback.people if kind == "people" else None
@@ -190,8 +197,8 @@ def _tasks_for(
             prompt_id=prompt_id,
             completion_ids=[answer.completion_id for answer in answers.values()],
             redundancy=redundancy,
-            queue=queue_name(work.run_id, iteration),
-            # What is left of earlier iterations is about older policies: it can wait.
+            queue=queue_name(context.run_id, iteration),
+            # Tasks left from earlier iterations are about older policies and can wait.
             priority=iteration,
             criteria=people.criteria if people is not None else (),
             instructions=people.instructions if people is not None else "",
@@ -201,54 +208,54 @@ def _tasks_for(
     ]
     if not tasks:
         raise FailedPrecondition(
-            "the policy gave the same answers again and again: there is nothing to compare; raise rollout.temperature",
+            "The policy gave equal answers to every prompt, so there is nothing to compare. Raise rollout.temperature",
             reason="NOTHING_TO_COMPARE",
         )
     return tasks
 
 
 async def _simulate(
-    work: StageContext,
+    context: StageContext,
     iteration: int,
     tasks: Sequence[preference_v1.Task],
     completions: Sequence[preference_v1.Completion],
 ) -> None:
-    """Simulated annotators answer the queue. What they think of the answers is recorded first."""
-    simulated = work.spec.feedback.simulated
-    scores = await _known_scores(work, iteration, tasks, completions)
+    """Simulated annotators answer the queue. Their scores of the answers are recorded first."""
+    simulated = context.spec.feedback.simulated
+    scores = await _known_scores(context, iteration, tasks, completions)
     wanted = len(tasks) * simulated.redundancy
-    before = (await work.client.preferences.queue(queue_name(work.run_id, iteration))).feedback
+    before = (await context.client.preferences.queue(queue_name(context.run_id, iteration))).feedback
 
     async def progress(given: int) -> None:
         done = before + given
         if given % SHOWN_EVERY == 0 or done >= wanted:
-            await work.journal.progress(done, wanted, f"{done} of {wanted} simulated judgements")
-        work.check()
+            await context.recorder.progress(done, wanted, f"{done} of {wanted} simulated judgements")
+        context.check()
 
     await annotate_queue(
-        work.client,
-        queue_name(work.run_id, iteration),
+        context.client,
+        queue_name(context.run_id, iteration),
         scores,
         annotators=simulated.annotators,
         noise=simulated.noise,
-        seed=work.seed("annotators", iteration),
+        seed=context.seed("annotators", iteration),
         progress=progress,
     )
 
 
 async def _known_scores(
-    work: StageContext,
+    context: StageContext,
     iteration: int,
     tasks: Sequence[preference_v1.Task],
     completions: Sequence[preference_v1.Completion],
 ) -> dict[str, float]:
-    """The annotators' score of every answer that is asked about, by completion id."""
+    """The annotators' score of every answer with a task, by completion id."""
     name = key(iteration, "collect", "scores")
-    recorded = await work.ledger.read(name, reward_v1.ScoreResult)
+    recorded = await context.ledger.read(name, reward_v1.ScoreResult)
     if recorded is None:
         asked = {completion_id for task in tasks for completion_id in task.completion_ids}
-        prompts = await facts.prompts(work)
-        # A completion is scored as a sample is: its id in the place of the sample's.
+        prompts = await context.prompts()
+        # A completion is scored like a sample, with its id as the sample's request_id.
         answers = [
             types_v1.Sample(
                 request_id=answer.completion_id,
@@ -259,12 +266,14 @@ async def _known_scores(
             for answer in completions
             if answer.completion_id in asked
         ]
-        scored: Sequence[Scored] = await score_samples(work, answers, prompts, work.spec.feedback.simulated.scorers)
+        scored: Sequence[Scored] = await score_samples(
+            context, answers, prompts, context.spec.feedback.simulated.scorers
+        )
         if len(scored) < len(answers):
             raise FailedPrecondition(
-                f"{len(answers) - len(scored)} answers have no score, so annotators cannot judge them",
+                f"{len(answers) - len(scored)} answers have no score, so the simulated annotators cannot judge them",
                 reason="NO_SCORES",
             )
         recorded = [reward_v1.ScoreResult(item_id=each.sample.request_id, score=each.score) for each in scored]
-        await work.journal.record_all(name, reward_v1.ScoreResult, recorded)
+        await context.recorder.record_all(name, reward_v1.ScoreResult, recorded)
     return {result.item_id: result.score.value for result in recorded}

@@ -1,4 +1,4 @@
-"""What a stage works with."""
+"""What a stage works with: the run, its clients, its ledger, and the facts that earlier stages recorded."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from pathlib import Path
 
 import accord
 from accord.controller import v1 as controller_v1
+from accord.preference import v1 as preference_v1
+from accord.reward import v1 as reward_v1
+from accord.trainer import v1 as trainer_v1
+from accord.types import v1 as types_v1
 from accord_controller.clients.replica_set import ReplicaSet
 from accord_controller.clients.service_clients import Leased, Services
 from accord_controller.clients.usage_meter import UsageMeter
+from accord_controller.ledger import keys
 from accord_controller.ledger.ledger import Ledger
 from accord_controller.ledger.recorder import RunRecorder
 from accord_controller.stages.seeds import seed_for
@@ -20,13 +25,13 @@ from accord_controller.store.store import Store
 
 @dataclass(frozen=True)
 class StageContext:
-    """A run in the hands of a stage."""
+    """One run, as a stage sees it."""
 
-    journal: RunRecorder
+    recorder: RunRecorder
     services: Services
     store: Store
     state_dir: Path
-    # Raises when the run should stop: asked wherever stopping loses nothing.
+    # Raises Stopped when the run should stop. Stages call it wherever stopping loses nothing.
     check: Callable[[], None]
     # Counts what the stage uses.
     meter: UsageMeter
@@ -34,26 +39,26 @@ class StageContext:
     @property
     def run_id(self) -> str:
         """The run's name."""
-        return self.journal.run_id
+        return self.recorder.run_id
 
     @property
     def spec(self) -> controller_v1.RunSpec:
         """The resolved spec."""
-        return self.journal.spec
+        return self.recorder.spec
 
     @property
     def ledger(self) -> Ledger:
-        """What is recorded."""
-        return self.journal.ledger
+        """The run's ledger."""
+        return self.recorder.ledger
 
     @property
     def status(self) -> controller_v1.RunStatus:
-        """How the run is doing."""
-        return self.journal.status
+        """The run's status."""
+        return self.recorder.status
 
     @property
     def rollout(self) -> ReplicaSet:
-        """The run's rollout services, as one."""
+        """The run's rollout services, driven as one."""
         return self.services.rollouts
 
     @property
@@ -71,13 +76,58 @@ class StageContext:
 
         async def waiting(message: str) -> None:
             if message:
-                await self.journal.tell("waiting", message)
+                await self.recorder.emit("waiting", message)
             self.check()
 
         async with self.services.leased(*services, waiting=waiting):
             yield
 
+    def base(self) -> types_v1.WeightsRef:
+        """The run's base model."""
+        return self.ledger.need(keys.BASE, types_v1.WeightsRef)
 
-def key(iteration: int, *parts: object) -> str:
-    """A ledger key: `2/policy/00007/step`. Numbers are padded, so that keys sort as they happened."""
-    return "/".join([str(iteration), *(f"{part:05d}" if isinstance(part, int) else str(part) for part in parts)])
+    def reward_base(self) -> types_v1.WeightsRef:
+        """The model that reward models are trained from."""
+        return self.ledger.need(keys.REWARD_BASE, types_v1.WeightsRef)
+
+    def compute_dtype(self) -> str:
+        """The fastest type, as the trainer measured it when the run began. Recorded, so that all trainings use it."""
+        return self.ledger.need(keys.TRAINER, trainer_v1.Training).compute_dtype
+
+    def promoted(self) -> types_v1.WeightsRef:
+        """The active policy, as version 0 of the training that starts from it."""
+        ref = types_v1.WeightsRef()
+        ref.CopyFrom(self.status.promoted)
+        ref.version = 0
+        ref.ClearField("base_version")
+        return ref
+
+    def promoted_iteration(self) -> int:
+        """The iteration that made the active policy."""
+        return max(result.iteration for result in self.status.iterations if result.promoted)
+
+    def iteration_so_far(self, iteration: int) -> controller_v1.IterationResult:
+        """The parts that the finished stages of an iteration recorded, merged."""
+        return keys.iteration_so_far(self.ledger, iteration)
+
+    def reward_model(self, iteration: int) -> types_v1.WeightsRef:
+        """The reward model of an iteration."""
+        name = keys.result_key(iteration, controller_v1.STAGE_REWARD_MODEL)
+        return self.ledger.need(name, controller_v1.IterationResult).reward_model
+
+    def reward_scorer(self, iteration: int) -> reward_v1.ScorerSpec:
+        """The iteration's reward model as a scorer, normalised to mean 0, variance 1 on answers of the base policy."""
+        return self.ledger.need(keys.scorer_key(iteration), reward_v1.ScorerSpec)
+
+    def evaluation_scorers(self, iteration: int) -> list[reward_v1.ScorerSpec]:
+        """What held-out answers are scored by: the spec's scorers, or else the iteration's reward model."""
+        return list(self.spec.evaluate.scorers) or [self.reward_scorer(iteration)]
+
+    async def prompts(self) -> dict[str, preference_v1.Prompt]:
+        """The run's pinned prompts, by id."""
+        found = await self.ledger.read(keys.PROMPTS, preference_v1.Prompt)
+        return {prompt.prompt_id: prompt for prompt in found or ()}
+
+    async def prompts_of(self, split: preference_v1.Split.ValueType) -> list[preference_v1.Prompt]:
+        """The run's prompts on one side of the split."""
+        return [prompt for prompt in (await self.prompts()).values() if prompt.split == split]

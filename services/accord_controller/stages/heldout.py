@@ -10,9 +10,10 @@ from accord.names import stage_name
 from accord.preference import v1 as preference_v1
 from accord.reward import v1 as reward_v1
 from accord.types import v1 as types_v1
+from accord_controller.ledger import keys
+from accord_controller.ledger.keys import key
 from accord_controller.ledger.recorder import NewEvent
-from accord_controller.stages import facts
-from accord_controller.stages.context import StageContext, key
+from accord_controller.stages.context import StageContext
 from accord_controller.stages.sampling import gather_samples, mean_tokens
 from accord_controller.stages.scoring import Scored, mean_score, score_samples
 from accord_controller.stages.seeds import shuffled
@@ -22,34 +23,34 @@ SHOWN_SAMPLES = 8
 
 @dataclass(frozen=True)
 class Measured:
-    """A policy's answers to the held-out prompts, and the part of the iteration's result that they make."""
+    """A policy's answers to the held-out prompts, and their part of the iteration's result."""
 
     samples: Sequence[types_v1.Sample]
     scored: Sequence[Scored]
     result: controller_v1.IterationResult
 
 
-async def heldout_prompts(work: StageContext) -> list[preference_v1.Prompt]:
+async def heldout_prompts(context: StageContext) -> list[preference_v1.Prompt]:
     """The prompts that every iteration is measured on."""
-    heldout = await facts.prompts_of(work, preference_v1.SPLIT_HELDOUT)
-    chosen = shuffled(heldout, lambda prompt: prompt.prompt_id, work.spec.seed, "evaluate")
-    return chosen[: work.spec.evaluate.prompts]
+    heldout = await context.prompts_of(preference_v1.SPLIT_HELDOUT)
+    chosen = shuffled(heldout, lambda prompt: prompt.prompt_id, context.spec.seed, "evaluate")
+    return chosen[: context.spec.evaluate.prompts]
 
 
 async def measure(
-    work: StageContext, iteration: int, *, version: int, scorers: Sequence[reward_v1.ScorerSpec]
+    context: StageContext, iteration: int, *, version: int, scorers: Sequence[reward_v1.ScorerSpec]
 ) -> Measured:
-    """Samples answers to each held-out prompt from the weights in force, which are `version`, and scores them.
+    """Generates answers to each held-out prompt with the active weights, which are `version`, and scores them.
 
-    Without scorers (a run that knows no score before its first reward model) nothing is scored.
+    Without scorers (before the first reward model, in a run without its own) nothing is scored.
     """
-    prompts = await heldout_prompts(work)
+    prompts = await heldout_prompts(context)
     samples = await gather_samples(
-        work, iteration, "evaluate", prompts,
-        n=work.spec.evaluate.samples_per_prompt, version=version, seed_parts=("evaluate",),
+        context, iteration, "evaluate", prompts,
+        n=context.spec.evaluate.samples_per_prompt, version=version, seed_parts=("evaluate",),
     )  # fmt: skip
     by_id = {prompt.prompt_id: prompt for prompt in prompts}
-    scored = await score_samples(work, samples, by_id, scorers) if scorers else []
+    scored = await score_samples(context, samples, by_id, scorers) if scorers else []
     result = controller_v1.IterationResult(iteration=iteration, response_tokens=mean_tokens(samples))
     scores = {(each.sample.request_id, each.sample.index): each.score.value for each in scored}
     if scored:
@@ -66,12 +67,12 @@ async def measure(
     return Measured(samples, scored, result)
 
 
-async def earlier_samples(work: StageContext, iteration: int) -> list[types_v1.Sample]:
+async def earlier_samples(context: StageContext, iteration: int) -> list[types_v1.Sample]:
     """The held-out answers recorded when `iteration` was measured."""
     samples: list[types_v1.Sample] = []
     number = 0
     while True:
-        part = await work.ledger.read(key(iteration, "evaluate", "samples", number), types_v1.Sample)
+        part = await context.ledger.read(key(iteration, "evaluate", "samples", number), types_v1.Sample)
         if part is None:
             return samples
         samples.extend(part)
@@ -79,41 +80,41 @@ async def earlier_samples(work: StageContext, iteration: int) -> list[types_v1.S
 
 
 async def finish_stage(
-    work: StageContext,
+    context: StageContext,
     stage: controller_v1.Stage.ValueType,
     part: controller_v1.IterationResult,
     message: str = "",
     metrics: dict[str, float] | None = None,
 ) -> None:
-    """Records a stage's part of the iteration's result, with what it took."""
-    status = work.journal.status
+    """Records a stage's part of the iteration's result, with its time and usage."""
+    status = context.recorder.status
     name = stage_name(stage)
-    took = await _put_what_it_took(work, name, part)
+    costs = await _add_costs(context, name, part)
     status.step = status.total_steps
-    await work.journal.record(
-        facts.result_key(status.iteration, stage),
+    await context.recorder.record(
+        keys.result_key(status.iteration, stage),
         part,
-        NewEvent("stage_finished", message or name, {**took, **(metrics or {})}),
+        NewEvent("stage_finished", message or name, {**costs, **(metrics or {})}),
     )
 
 
 async def finish_iteration(
-    work: StageContext, stage: controller_v1.Stage.ValueType, part: controller_v1.IterationResult
+    context: StageContext, stage: controller_v1.Stage.ValueType, part: controller_v1.IterationResult
 ) -> None:
     """Records the last stage of an iteration, the iteration's result and, when promoted, its model: all at once."""
-    journal = work.journal
+    recorder = context.recorder
     iteration = part.iteration
-    took = await _put_what_it_took(work, stage_name(stage), part)
-    whole = facts.iteration_so_far(work.ledger, iteration)
+    costs = await _add_costs(context, stage_name(stage), part)
+    whole = context.iteration_so_far(iteration)
     whole.MergeFrom(part)
     whole.seconds = sum(whole.stage_seconds.values())
-    journal.status.iterations.append(whole)
-    journal.status.step = journal.status.total_steps
+    recorder.status.iterations.append(whole)
+    recorder.status.step = recorder.status.total_steps
     model = None
     if whole.promoted:
-        journal.status.promoted.CopyFrom(whole.policy)
+        recorder.status.promoted.CopyFrom(whole.policy)
         model = controller_v1.Model(
-            name=f"{work.run_id}-{iteration}", weights=whole.policy, run_id=work.run_id, iteration=iteration
+            name=f"{context.run_id}-{iteration}", weights=whole.policy, run_id=context.run_id, iteration=iteration
         )
         if whole.HasField("heldout_score"):
             model.heldout_score = whole.heldout_score
@@ -122,24 +123,24 @@ async def finish_iteration(
     for field in ("heldout_score", "kl_nats", "rm_accuracy"):
         if whole.HasField(field):
             metrics[field] = getattr(whole, field)
-    await journal.record_entries(
-        [work.ledger.message_entry(facts.result_key(iteration, stage), part)],
-        NewEvent("stage_finished", stage_name(stage), took),
+    await recorder.record_entries(
+        [context.ledger.message_entry(keys.result_key(iteration, stage), part)],
+        NewEvent("stage_finished", stage_name(stage), costs),
         NewEvent("iteration_finished", whole.gate_reason, metrics),
         model=model,
     )
 
 
-async def _put_what_it_took(work: StageContext, stage: str, part: controller_v1.IterationResult) -> dict[str, float]:
-    """Puts time and use of the stage into its result; the same as metrics of its event."""
-    await work.meter.look()
-    used = work.journal.stage_usage
-    part.stage_seconds[stage] = work.journal.stage_seconds()
+async def _add_costs(context: StageContext, stage: str, part: controller_v1.IterationResult) -> dict[str, float]:
+    """Adds time and usage of the stage to its result; returns them as metrics of its event."""
+    await context.meter.read()
+    used = context.recorder.stage_usage
+    part.stage_seconds[stage] = context.recorder.stage_seconds()
     part.stage_usage[stage].CopyFrom(used)
-    took = {"seconds": part.stage_seconds[stage], "cpu_seconds": sum(used.cpu_seconds.values())}
-    return {**took, "gpu_seconds": used.gpu_seconds} if used.HasField("gpu_seconds") else took
+    costs = {"seconds": part.stage_seconds[stage], "cpu_seconds": sum(used.cpu_seconds.values())}
+    return {**costs, "gpu_seconds": used.gpu_seconds} if used.HasField("gpu_seconds") else costs
 
 
 def last_user_turn(prompt: preference_v1.Prompt) -> str:
-    """What was asked last."""
+    """The last message of the user."""
     return next((turn.content for turn in reversed(prompt.conversation.messages) if turn.role == "user"), "")

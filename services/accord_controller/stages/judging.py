@@ -1,4 +1,4 @@
-"""Language models judge an iteration's tasks: each goes through the queue by itself, as an annotator of kind MODEL."""
+"""Language models judge an iteration's tasks: each works through the queue as an annotator of kind MODEL."""
 
 from __future__ import annotations
 
@@ -19,64 +19,64 @@ from accord_controller.stages.context import StageContext
 POLL_SECONDS = 1.0
 
 
-async def judge_tasks(work: StageContext, queue: str, tasks: int) -> None:
-    """Every judge answers what it can of `queue`; what none could read a verdict on is withdrawn. FailedPrecondition,
-    NO_VERDICTS, where no judge gave any."""
-    await _ask_all(work, queue, tasks)
-    if (await work.client.preferences.queue(queue)).leased_tasks:
-        # Somebody else has a task in hand: it is answered, or comes back when the lease ends.
-        while (await work.client.preferences.queue(queue)).leased_tasks:
-            work.check()
+async def judge_tasks(context: StageContext, queue: str, tasks: int) -> None:
+    """Every judge answers the tasks of `queue` that it can; tasks without a readable verdict are cancelled.
+    FailedPrecondition, NO_VERDICTS, where no judge gave any."""
+    await _ask_all(context, queue, tasks)
+    if (await context.client.preferences.queue(queue)).leased_tasks:
+        # Another annotator holds a task: it is answered, or returns to the queue when the lease expires.
+        while (await context.client.preferences.queue(queue)).leased_tasks:
+            context.check()
             await asyncio.sleep(POLL_SECONDS)
-        await _ask_all(work, queue, tasks)
-    await work.client.preferences.cancel_tasks(queue)
-    if not (await work.client.preferences.queue(queue)).feedback:
+        await _ask_all(context, queue, tasks)
+    await context.client.preferences.cancel_tasks(queue)
+    if not (await context.client.preferences.queue(queue)).feedback:
         raise FailedPrecondition(
-            "no judge gave a verdict that can be read; do they follow the form `Verdict: A`?", reason="NO_VERDICTS"
+            "No judge gave a readable verdict. Judges must answer in the form `Verdict: A`", reason="NO_VERDICTS"
         )
 
 
-async def _ask_all(work: StageContext, queue: str, tasks: int) -> None:
-    """Every judge in turn, until none finds a task that it can answer."""
-    spec = work.spec.feedback.judges
+async def _ask_all(context: StageContext, queue: str, tasks: int) -> None:
+    """Asks one judge after another, until none finds a task that it can answer."""
+    spec = context.spec.feedback.judges
     wanted = tasks * spec.redundancy
     for judge in spec.judges:
-        before = (await work.client.preferences.queue(queue)).feedback
+        before = (await context.client.preferences.queue(queue)).feedback
 
         async def progress(done: Verdicts, before: int = before, name: str = judge.name) -> None:
             given = before + done.given
             skipped = f", {len(done.skipped)} unreadable" if done.skipped else ""
-            await work.journal.progress(given, wanted, f"{given} of {wanted} verdicts; {name}{skipped}")
-            work.check()
+            await context.recorder.progress(given, wanted, f"{given} of {wanted} verdicts; {name}{skipped}")
+            context.check()
 
-        async with _model_of(work, judge) as model:
+        async with _model_of(context, judge) as model:
             done = await judge_queue(
-                work.client.preferences, model, judge.name, queue, instructions=judge.instructions, progress=progress
+                context.client.preferences, model, judge.name, queue, instructions=judge.instructions, progress=progress
             )
         if done.skipped:
-            await work.journal.tell(
+            await context.recorder.emit(
                 "left_out",
-                f"{judge.name} gave no readable verdict on {len(done.skipped)} tasks; they are no data",
+                f"{judge.name} gave no readable verdict on {len(done.skipped)} tasks, which count for nothing",
                 {"unreadable_verdicts": float(len(done.skipped))},
             )
 
 
 @asynccontextmanager
-async def _model_of(work: StageContext, judge: controller_v1.Judge) -> AsyncIterator[JudgeModel]:
-    """The language model behind a judge; a policy holds the engine meanwhile."""
+async def _model_of(context: StageContext, judge: controller_v1.Judge) -> AsyncIterator[JudgeModel]:
+    """The language model behind a judge. A policy holds the rollout lease meanwhile."""
     if judge.WhichOneof("source") == "url":
         key = os.environ.get(judge.key_variable, "") if judge.key_variable else ""
         if judge.key_variable and not key:
             raise FailedPrecondition(
-                f"the environment variable {judge.key_variable} of the controller is not set; it holds the key of "
-                f"{judge.name}",
+                f"The environment variable {judge.key_variable}, which holds the API key of judge {judge.name}, is not "
+                "set. Set it for the controller",
                 reason="NO_KEY",
             )
         yield Endpoint(judge.url, judge.model, key=key)
         return
-    model = await work.store.get_model(judge.policy.removeprefix(REGISTRY))
+    model = await context.store.get_model(judge.policy.removeprefix(REGISTRY))
     if model is None:
-        raise NotFound(f"there is no model {judge.policy} any more", reason="MODEL_NOT_FOUND")
-    async with work.leased("rollout"):
-        await work.rollout.update_weights(model.weights)
-        yield PolicyJudge(work.rollout.generate)
+        raise NotFound(f"The model {judge.policy} no longer exists", reason="MODEL_NOT_FOUND")
+    async with context.leased("rollout"):
+        await context.rollout.update_weights(model.weights)
+        yield PolicyJudge(context.rollout.generate)

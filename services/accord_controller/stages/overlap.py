@@ -1,9 +1,9 @@
 """Generation and training at the same time: while a step is taken, the experience of the next ones is made.
 
-With `max_staleness` S the experience of step k may be made by versions k - 1 - S and later, so it is begun as soon as
-version k - 1 - S is in force, and new weights come into force while samples are drawn: in an engine that updates in
-flight between two tokens, in another between two requests. Nothing that counts is kept here: what the ledger has is
-read back, the rest is made again.
+With `max_staleness` S the experience of step k may be made by versions k - 1 - S and later. So it begins as soon as
+version k - 1 - S is active, and new weights are activated during generation: between two tokens in an engine that
+updates in flight, between two requests in another. Nothing here is durable: recorded experience is read back, the rest
+is made again.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ from contextlib import asynccontextmanager
 from accord.types import v1 as types_v1
 from accord_controller.stages.steps import Batch
 
-# Makes the experience of a step, by a version of at least so much.
+# Makes the experience of a step, with this version or a later one.
 Make = Callable[[int, int], Coroutine[None, None, Batch]]
-PutInForce = Callable[[types_v1.WeightsRef], Awaitable[None]]
+Activate = Callable[[types_v1.WeightsRef], Awaitable[None]]
 
 
 class Overlap:
-    """The experience of the steps to come, and the weights that it is drawn with. Steps count from 1 and versions from
-    0: step k is taken on version k - 1 and makes version k."""
+    """The experience of the next steps, and the weights that make it. Steps count from 1 and versions from 0: step k
+    starts from version k - 1 and makes version k."""
 
     def __init__(
         self,
         max_staleness: int,
         steps: range,
-        in_force: types_v1.WeightsRef,
+        active: types_v1.WeightsRef,
         make: Make,
-        put_in_force: PutInForce,
+        activate: Activate,
     ) -> None:
-        """`steps`: those to take; `in_force`: what the engine serves now."""
+        """`steps`: those to take; `active`: the weights that the engine serves now."""
         self._max_staleness = max_staleness
         self._steps = steps
         self._make = make
-        self._put_in_force = put_in_force
+        self._activate = activate
         self._begun = steps.start - 1
         self._batches: dict[int, asyncio.Task[Batch]] = {}
         self._updating: asyncio.Task[None] | None = None
-        self._latest = self._target = in_force
+        self._latest = self._target = active
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Begins. At the end of the block the newest weights are in force; what is still being made is given up where
-        the block fails."""
+        """Begins. At the end of the block the newest weights are active; after an error, unfinished experience is
+        dropped."""
         try:
             self._begin(self._latest.version)
             yield
@@ -60,24 +60,24 @@ class Overlap:
             await asyncio.gather(*left, return_exceptions=True)
 
     async def batch(self, step: int) -> Batch:
-        """The experience of the next step. Its metric `wait_seconds`: how long the trainer had nothing to do."""
+        """The experience of the next step. Its metric `wait_seconds`: how long the trainer was idle."""
         began = time.monotonic()
         if step not in self._batches:
-            # The trainer is ahead of the engine: the least version that may draw this one is on its way into force.
+            # The trainer is ahead of the engine: the oldest version that may make this batch is being activated.
             await self._settle()
         made = await self._batches.pop(step)
         return Batch(made.samples, made.preferences, {**made.metrics, "wait_seconds": time.monotonic() - began})
 
     async def after(self, weights: types_v1.WeightsRef) -> None:
-        """A step made new weights: they come into force while the next step is taken. Raises what kept the ones before
-        from it."""
+        """A step made new weights: they are activated during the next step. Raises the error of the previous
+        activation."""
         self._latest = weights
         if self._updating is None or self._updating.done():
             await self._settle()
             self._updating = asyncio.create_task(self._update())
 
     def in_use(self) -> list[types_v1.WeightsRef]:
-        """What the engine fetches now or next."""
+        """The weights that the engine fetches now or next."""
         return [self._target, self._latest]
 
     async def _settle(self) -> None:
@@ -85,14 +85,14 @@ class Overlap:
             await self._updating
 
     async def _update(self) -> None:
-        """Puts the newest weights in force, until there are no newer ones."""
+        """Activates the newest weights, until there are no newer ones."""
         while self._target.version != self._latest.version:
             self._target = self._latest
-            await self._put_in_force(self._target)
+            await self._activate(self._target)
             self._begin(self._target.version)
 
     def _begin(self, version: int) -> None:
-        """Begins whatever may be drawn now that `version` is in force."""
+        """Begins all experience that may be made now that `version` is active."""
         until = min(self._steps.stop - 1, version + 1 + self._max_staleness)
         for step in range(self._begun + 1, until + 1):
             least = max(0, step - 1 - self._max_staleness)

@@ -1,4 +1,4 @@
-"""From stored feedback to what a reward model learns from."""
+"""Converts stored feedback to the examples that a reward model learns from."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ SIMULATED = "simulated"
 
 
 def to_examples(records: Iterable[preference_v1.Record]) -> list[trainer_v1.PreferenceExample]:
-    """One example for each judgement, in an order that depends on their content alone: who judged, when and with which
-    ids makes no difference to what is learnt."""
+    """One example for each judgement, ordered by content alone: annotators, times and ids make no difference to what is
+    learnt."""
     examples = [to_example(record) for record in records]
     return sorted(examples, key=content)
 
 
 def to_judged(records: Iterable[preference_v1.Record]) -> list[trainer_v1.PreferenceExample]:
-    """The same to measure on: each example also says who judged."""
+    """The same for evaluation: each example also names its annotator."""
     examples = []
     for record in records:
         examples.append(to_example(record))
@@ -30,7 +30,7 @@ def to_judged(records: Iterable[preference_v1.Record]) -> list[trainer_v1.Prefer
 
 def to_example(record: preference_v1.Record) -> trainer_v1.PreferenceExample:
     """A comparison becomes a pair (tied or not), a ranking K ranked answers, a rating one answer rated on 0..1.
-    What was cut off is said to be."""
+    Responses that were cut off are marked as truncated."""
     feedback = record.feedback
     answers = {completion.completion_id: completion for completion in record.completions}
     example = trainer_v1.PreferenceExample(prompt=record.prompt.conversation, source=source_of(record))
@@ -62,7 +62,7 @@ def to_example(record: preference_v1.Record) -> trainer_v1.PreferenceExample:
 
 
 def source_of(record: preference_v1.Record) -> str:
-    """What accuracy is broken down by: the feedback's source, `simulated`, or the prompt's source."""
+    """The group in which accuracy is reported: the feedback's source, `simulated`, or the prompt's source."""
     if record.feedback.source:
         return record.feedback.source
     if record.feedback.annotator.kind == preference_v1.ANNOTATOR_KIND_SIMULATED:
@@ -73,10 +73,10 @@ def source_of(record: preference_v1.Record) -> str:
 def batches(
     examples: Sequence[trainer_v1.PreferenceExample], *, epochs: int, size: int, seed: int
 ) -> list[list[trainer_v1.PreferenceExample]]:
-    """Every batch of the training in order: each epoch goes through all examples once, shuffled anew."""
+    """All batches of the training, in order: each epoch goes through all examples once, reshuffled."""
     result = []
     for epoch in range(epochs):
-        # Equal examples are told apart by their place, so that a repeated judgement counts twice.
+        # Equal examples are distinguished by position, so that a repeated judgement counts twice.
         order = shuffled(enumerate(examples), lambda item: f"{item[0]}", seed, "reward_model", epoch)
         ordered = [example for _, example in order]
         result += [ordered[start : start + size] for start in range(0, len(ordered), size)]

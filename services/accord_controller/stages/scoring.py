@@ -1,4 +1,4 @@
-"""Scores for samples. A score that fails is tried again, then its sample is dropped and counted: it never becomes 0."""
+"""Scores for samples. A score that keeps failing drops its sample, which is counted; it never becomes 0."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ TRIES = 3
 
 @dataclass(frozen=True)
 class Scored:
-    """A sample and what it was given."""
+    """A sample and its score."""
 
     sample: types_v1.Sample
     score: reward_v1.Score
 
 
 async def score_samples(
-    work: StageContext,
+    context: StageContext,
     samples: Sequence[types_v1.Sample],
     prompts: Mapping[str, preference_v1.Prompt],
     scorers: Sequence[reward_v1.ScorerSpec],
 ) -> list[Scored]:
-    """Those samples that could be scored, in order. The scorers see the prompt as it was imported, without the run's
-    system turn. Unavailable, NO_SCORES, when none could be."""
+    """The samples that could be scored, in order. The scorers see the prompt as it was imported, without the run's
+    system message. Unavailable, NO_SCORES, when none could be scored."""
     items = [
         reward_v1.ScoreItem(
             item_id=str(position),
@@ -41,14 +41,14 @@ async def score_samples(
         )
         for position, sample in enumerate(samples)
     ]
-    scores = await _score(work, items, scorers)
+    scores = await _score(context, items, scorers)
     if not scores:
-        raise Unavailable("no answer could be scored; see the events before this", reason="NO_SCORES")
+        raise Unavailable("All scores failed. See the preceding retry events", reason="NO_SCORES")
     return [Scored(sample, scores[position]) for position, sample in enumerate(samples) if position in scores]
 
 
 async def _score(
-    work: StageContext, items: Sequence[reward_v1.ScoreItem], scorers: Sequence[reward_v1.ScorerSpec]
+    context: StageContext, items: Sequence[reward_v1.ScoreItem], scorers: Sequence[reward_v1.ScorerSpec]
 ) -> dict[int, reward_v1.Score]:
     """Scores by position."""
     scores: dict[int, reward_v1.Score] = {}
@@ -57,7 +57,7 @@ async def _score(
         failures: list[tuple[reward_v1.ScoreItem, types_v1.Failure]] = []
         for start in range(0, len(waiting), ITEMS_PER_REQUEST):
             chunk = waiting[start : start + ITEMS_PER_REQUEST]
-            results = await work.client.reward.score(chunk, scorers=scorers, isolated=work.spec.deterministic)
+            results = await context.client.reward.score(chunk, scorers=scorers, isolated=context.spec.deterministic)
             for item, result in zip(chunk, results, strict=True):
                 if result.WhichOneof("result") == "score":
                     scores[int(item.item_id)] = result.score
@@ -68,10 +68,10 @@ async def _score(
         waiting = [item for item, failure in failures if failure.retryable]
         again = bool(waiting) and attempt + 1 < TRIES
         first = failures[0][1]
-        await work.journal.tell(
+        await context.recorder.emit(
             "retry",
             f"{len(failures)} of {len(items)} scores failed ({first.reason}: {first.message}); "
-            + (f"asking again for {len(waiting)}" if again else "their samples are dropped"),
+            + (f"requesting {len(waiting)} again" if again else "their samples are dropped"),
             {"failed_scores": len(failures)},
         )
         if not again:
@@ -85,6 +85,6 @@ def mean_score(scored: Sequence[Scored]) -> float:
 
 
 def deviation(values: Sequence[float]) -> float:
-    """Standard deviation, or 1 where values do not differ: what to divide by."""
+    """Standard deviation, or 1 where values do not differ: a divisor."""
     spread = statistics.pstdev(values)
     return spread if spread > 1e-6 else 1.0

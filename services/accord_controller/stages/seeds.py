@@ -1,4 +1,4 @@
-"""Every random choice of a run is a function of its seed and of what is chosen: nothing depends on when or where."""
+"""Every random choice of a run is a function of its seed and of what is chosen, not of time or place."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def shuffled(items: Iterable[T], name: Callable[[T], str], seed: int, *parts: ob
 
 
 def turn(items: Sequence[T], name: Callable[[T], str], count: int, number: int, seed: int, *parts: object) -> list[T]:
-    """Turn `number` (from 0) of `count` items each: all come up once, shuffled, before any comes up again."""
+    """Turn `number` (from 0) of `count` items each: every item comes up once, in shuffled order, before any repeats."""
     orders: dict[int, list[T]] = {}
     chosen = []
     for position in range(number * count, (number + 1) * count):

@@ -1,8 +1,8 @@
-"""Simulated annotators: programs that play people. They are real clients of the preference service: each leases tasks,
-looks at the answers, and submits a judgement as an annotator of kind SIMULATED.
+"""Simulated annotators: programs in place of people. They are real clients of the preference service: each leases
+tasks, looks at the answers, and submits a judgement as an annotator of kind SIMULATED.
 
 An annotator knows a score for every answer and chooses noisily: P(a over b) = sigmoid((s_a - s_b) / noise). More than
-two answers are ranked by drawing from Plackett-Luce with utilities s / noise, which agrees with that on every pair.
+two answers are ranked by sampling from Plackett-Luce with utilities s / noise, which agrees with that on every pair.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ POLL_SECONDS = 0.25
 STALL_SECONDS = 120.0
 
 
-def draw_order(scores: Sequence[float], noise: float, random_source: random.Random) -> list[int]:
-    """Indices best first, drawn from Plackett-Luce with utilities scores / noise (Gumbel-max)."""
+def sample_order(scores: Sequence[float], noise: float, random_source: random.Random) -> list[int]:
+    """Indices best first, sampled from Plackett-Luce with utilities scores / noise (Gumbel-max)."""
     keys = [score / noise - math.log(-math.log(_open_unit(random_source))) for score in scores]
     return sorted(range(len(scores)), key=lambda index: -keys[index])
 
@@ -32,21 +32,21 @@ def draw_order(scores: Sequence[float], noise: float, random_source: random.Rand
 def judge(
     lease: preference_v1.TaskLease, scores: Mapping[str, float], *, noise: float, seed: int
 ) -> preference_v1.Feedback:
-    """The judgement of a leased task. What is drawn depends on the seed, the task's answers and how many have judged
-    it before, not on who asks or when. DataLoss for an answer whose score is not known."""
+    """The judgement of a leased task. It depends on the seed, the task's answers and the number of earlier judgements,
+    not on the annotator or the time. DataLoss for an answer without a score."""
     task = lease.task
     texts = {completion.completion_id: completion.text for completion in lease.completions}
     missing = [completion_id for completion_id in task.completion_ids if completion_id not in scores]
     if missing:
-        raise DataLoss(f"task {task.task_id} asks about answers that were never scored: {', '.join(missing)}")
-    drawn = generator(
+        raise DataLoss(f"task {task.task_id} has answers without a score: {', '.join(missing)}")
+    randomness = generator(
         seed,
         "annotator",
         task.prompt_id,
         *(texts[completion_id] for completion_id in task.completion_ids),
         task.answers,
     )
-    order = draw_order([scores[completion_id] for completion_id in task.completion_ids], noise, drawn)
+    order = sample_order([scores[completion_id] for completion_id in task.completion_ids], noise, randomness)
     ordered = [task.completion_ids[index] for index in order]
     feedback = preference_v1.Feedback(prompt_id=task.prompt_id, task_id=task.task_id)
     if task.kind == preference_v1.TASK_KIND_COMPARISON:
@@ -74,14 +74,14 @@ async def annotate_queue(
     seed: int,
     progress: Callable[[int], Awaitable[None]],
 ) -> int:
-    """Answers every open task of `queue`, the annotators taking turns; returns how many judgements were given.
+    """Answers every open task of `queue`, the annotators taking turns; returns the number of judgements.
 
-    `progress` is awaited after each. Tasks that a killed predecessor had leased come free when its lease ends.
+    `progress` is awaited after each. Tasks that a killed controller had leased return when the lease expires.
     """
-    team = name_annotators(annotators)
+    names = name_annotators(annotators)
     given, idle, last_progress = 0, 0, time.monotonic()
     while True:
-        annotator = team[(given + idle) % len(team)]
+        annotator = names[(given + idle) % len(names)]
         lease = await client.preferences.lease_task(annotator, ttl_seconds=LEASE_SECONDS, queue=queue)
         if lease is not None:
             feedback = judge(lease, scores, noise=noise, seed=seed)
@@ -91,23 +91,23 @@ async def annotate_queue(
             await progress(given)
             continue
         idle += 1
-        if idle % len(team):
+        if idle % len(names):
             continue
         found = await client.preferences.queue(queue)
         if found.open_tasks == 0:
             return given
-        if found.leased_tasks:  # somebody has them in hand; a lease ends by itself
+        if found.leased_tasks:  # another annotator holds them; a lease expires
             last_progress = time.monotonic()
         if time.monotonic() - last_progress > STALL_SECONDS:
             raise FailedPrecondition(
-                f"queue {queue} has open tasks but gives none out; are its annotators excluded?",
+                f"Queue {queue} has open tasks but leases none to the simulated annotators. Are they excluded?",
                 reason="QUEUE_STUCK",
             )
         await asyncio.sleep(POLL_SECONDS)
 
 
 def _open_unit(random_source: random.Random) -> float:
-    """A number in (0, 1), both ends left out."""
+    """A number in the open interval (0, 1)."""
     while True:
         value = random_source.random()
         if 0 < value < 1:

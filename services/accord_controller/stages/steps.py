@@ -1,8 +1,8 @@
-"""Steps of a training, recorded one by one: what a dead trainer lost is replayed from the ledger, then it goes on.
+"""Steps of a training, recorded one by one. What a restarted trainer lost is replayed from the ledger.
 
-Before step k its experience is recorded; after it its result. A trainer that comes back at an earlier version is taken
-through the recorded experience again, and must come to the recorded digests: in a deterministic run anything else is an
-error. In another run the ledger forgets the steps after the one that came out differently, and they are made anew.
+The experience of step k is recorded before the step, its result after it. A trainer that restarts at an earlier version
+repeats the steps on the recorded experience and must reach the recorded digests. In a deterministic run anything else
+is an error. In another run the ledger forgets the steps after the first one that differs, and they are taken anew.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 
 from accord.errors import DataLoss, FailedPrecondition
 from accord.trainer import v1 as trainer_v1
+from accord_controller.ledger.keys import key, step_key
 from accord_controller.ledger.recorder import NewEvent
-from accord_controller.stages.context import StageContext, key
+from accord_controller.stages.context import StageContext
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step learns from. `metrics` are told with the step's own."""
+    """What one step learns from. `metrics` are reported with the step's own."""
 
     samples: Sequence[trainer_v1.ScoredSample] = ()
     preferences: Sequence[trainer_v1.PreferenceExample] = ()
@@ -28,92 +29,81 @@ class Batch:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a training is taken through its steps."""
+    """The steps of a training."""
 
     iteration: int
     # `policy` or `reward_model`: names the steps in the ledger.
     name: str
     total: int
     publish: bool
-    # The batch of a step (from 1): read from the ledger where it is recorded, made and recorded where it is not.
+    # The batch of a step (from 1): read from the ledger, or made and recorded.
     batch: Callable[[int], Awaitable[Batch]]
 
 
-def step_key(iteration: int, name: str, step: int) -> str:
-    """Where the result of a step is recorded."""
-    return key(iteration, name, step, "step")
-
-
-def experience_key(iteration: int, name: str, step: int) -> str:
-    """Where the experience of a step is recorded."""
-    return key(iteration, name, step, "experience")
-
-
-def recorded_steps(work: StageContext, plan: Plan) -> int:
-    """How many steps have a result in the ledger."""
+def recorded_steps(context: StageContext, plan: Plan) -> int:
+    """The number of steps with a result in the ledger."""
     count = 0
-    while count < plan.total and step_key(plan.iteration, plan.name, count + 1) in work.ledger:
+    while count < plan.total and step_key(plan.iteration, plan.name, count + 1) in context.ledger:
         count += 1
     return count
 
 
-async def open_training(work: StageContext, training: trainer_v1.Training) -> trainer_v1.Training:
+async def open_training(context: StageContext, training: trainer_v1.Training) -> trainer_v1.Training:
     """Opens a training, or finds it as the trainer restored it."""
-    opened = await work.client.trainer.create_training(training, lease_token=work.services.token("trainer"))
-    recorded = work.ledger.get(_threads_key(work, training), trainer_v1.Training)
+    opened = await context.client.trainer.create_training(training, lease_token=context.services.token("trainer"))
+    recorded = context.ledger.get(_threads_key(context, training), trainer_v1.Training)
     if recorded is None:
-        await work.journal.record(_threads_key(work, training), opened)
-    elif work.spec.deterministic and recorded.compute_threads != opened.compute_threads:
+        await context.recorder.record(_threads_key(context, training), opened)
+    elif context.spec.deterministic and recorded.compute_threads != opened.compute_threads:
         raise FailedPrecondition(
-            f"the trainer computes with {opened.compute_threads} threads now and did with {recorded.compute_threads} "
-            "when this training began: a deterministic run needs the same; set OMP_NUM_THREADS or --trainer-threads",
+            f"The trainer computes with {opened.compute_threads} threads, but this deterministic training began with "
+            f"{recorded.compute_threads}. Set --trainer-threads or OMP_NUM_THREADS to {recorded.compute_threads}",
             reason="OTHER_THREADS",
         )
     return opened
 
 
-async def catch_up(work: StageContext, opened: trainer_v1.Training, plan: Plan) -> int:
-    """Takes a training that was restored to an earlier version to the front of the ledger; returns the steps that count
-    as done. FailedPrecondition, REPLAY_DIVERGED; DataLoss, LEDGER_BEHIND, when the trainer knows steps that the ledger
-    does not."""
-    done = recorded_steps(work, plan)
-    # One step more than is recorded: its answer never reached the ledger. It will be asked for again by its request_id.
+async def catch_up(context: StageContext, opened: trainer_v1.Training, plan: Plan) -> int:
+    """Replays the recorded steps that a restored training lacks; returns the number of steps that are done.
+    FailedPrecondition, REPLAY_DIVERGED; DataLoss, LEDGER_BEHIND, where the trainer has steps that the ledger lacks."""
+    done = recorded_steps(context, plan)
+    # One step more than recorded: its answer never reached the ledger. It is repeated by its request_id.
     if opened.version > done + 1:
         raise DataLoss(
-            f"training {opened.training_id} is at version {opened.version}, the ledger at {done}: was the controller's "
-            "database put back to an older copy?",
+            f"training {opened.training_id} is at version {opened.version}, the ledger at {done}. Was the controller's "
+            "database restored from an older copy?",
             reason="LEDGER_BEHIND",
         )
     if opened.version < done:
-        await work.journal.tell(
+        await context.recorder.emit(
             "replayed",
-            f"{opened.training_id} came back at version {opened.version}; replaying to version {done}",
+            f"{opened.training_id} restarted at version {opened.version}; replaying to version {done}",
             {"replayed_steps": done - opened.version},
         )
     for step in range(opened.version + 1, done + 1):
-        recorded = work.ledger.need(step_key(plan.iteration, plan.name, step), trainer_v1.StepResult)
-        result = await _take(work, opened.training_id, plan, step, await plan.batch(step), last=step == done)
+        recorded = context.ledger.need(step_key(plan.iteration, plan.name, step), trainer_v1.StepResult)
+        result = await _take(context, opened.training_id, plan, step, await plan.batch(step), last=step == done)
         if result.digest != recorded.digest:
-            await _diverged(work, plan, step, done, recorded, result)
+            await _diverged(context, plan, step, done, recorded, result)
             return step
-        work.check()
+        context.check()
     return done
 
 
 async def run_steps(
-    work: StageContext,
+    context: StageContext,
     opened: trainer_v1.Training,
     plan: Plan,
     after: Callable[[trainer_v1.StepResult], Awaitable[None]] | None = None,
 ) -> None:
     """Takes a training to `plan.total` steps. `after` is awaited after each new step is recorded."""
-    done = await catch_up(work, opened, plan)
-    work.journal.status.step, work.journal.status.total_steps = done, plan.total
+    done = await catch_up(context, opened, plan)
+    context.recorder.status.step, context.recorder.status.total_steps = done, plan.total
     started = time.monotonic()
     for step in range(done + 1, plan.total + 1):
         began = time.monotonic()
         batch = await plan.batch(step)
-        result = await _take(work, opened.training_id, plan, step, batch, last=True)
+        result = await _take(context, opened.training_id, plan, step, batch, last=True)
         now = time.monotonic()
         metrics = {
             **batch.metrics,
@@ -122,9 +112,9 @@ async def run_steps(
             "eta_seconds": (now - started) / (step - done) * (plan.total - step),
             "samples_per_second": (len(batch.samples) + len(batch.preferences)) / max(now - began, 1e-6),
         }
-        work.journal.status.step = step
-        work.journal.status.message = ""
-        await work.journal.record(
+        context.recorder.status.step = step
+        context.recorder.status.message = ""
+        await context.recorder.record(
             step_key(plan.iteration, plan.name, step),
             result,
             NewEvent("step", f"step {step} of {plan.total}", metrics),
@@ -134,14 +124,14 @@ async def run_steps(
 
 
 async def _take(
-    work: StageContext, training_id: str, plan: Plan, step: int, batch: Batch, *, last: bool
+    context: StageContext, training_id: str, plan: Plan, step: int, batch: Batch, *, last: bool
 ) -> trainer_v1.StepResult:
-    """Puts a batch and takes the step on it. Both may be repeated at will."""
-    token = work.services.token("trainer")
-    put = await work.client.trainer.put_experience(
+    """Puts a batch and takes the step on it. Both are idempotent."""
+    token = context.services.token("trainer")
+    put = await context.client.trainer.put_experience(
         training_id, samples=batch.samples, preferences=batch.preferences, lease_token=token
     )
-    return await work.client.trainer.step(
+    return await context.client.trainer.step(
         training_id,
         put.batch_id,
         parent_version=step - 1,
@@ -152,14 +142,19 @@ async def _take(
 
 
 async def _diverged(
-    work: StageContext, plan: Plan, step: int, done: int, recorded: trainer_v1.StepResult, result: trainer_v1.StepResult
+    context: StageContext,
+    plan: Plan,
+    step: int,
+    done: int,
+    recorded: trainer_v1.StepResult,
+    result: trainer_v1.StepResult,
 ) -> None:
-    """A replayed step came out differently."""
-    if work.spec.deterministic:
+    """Handles a replayed step with another result."""
+    if context.spec.deterministic:
         raise FailedPrecondition(
-            f"step {step} of {plan.name} in iteration {plan.iteration} came out as {result.digest[:12]} when replayed, "
-            f"and was {recorded.digest[:12]}: this machine does not compute as it did; go on where it did, or start a "
-            "new run",
+            f"Replaying step {step} of {plan.name} in iteration {plan.iteration} gave {result.digest[:12]} instead of "
+            f"{recorded.digest[:12]}: this machine computes differently, so a deterministic run cannot continue here. "
+            "Resume it on the original machine, or start a new run",
             reason="REPLAY_DIVERGED",
             metadata={"recorded": recorded.digest, "replayed": result.digest},
         )
@@ -167,21 +162,21 @@ async def _diverged(
     prefix = key(plan.iteration, plan.name) + "/"
     forgotten = [
         name
-        for name in work.ledger.names()
+        for name in context.ledger.names()
         if name.startswith(prefix)
         and (number := name.removeprefix(prefix).split("/")[0]).isdigit()
         and int(number) > step
     ]
-    await work.journal.record_entries(
-        [work.ledger.message_entry(first, result)],
+    await context.recorder.record_entries(
+        [context.ledger.message_entry(first, result)],
         NewEvent(
             "replayed",
-            f"step {step} came out differently when replayed; the {done - step} steps after it are made anew",
+            f"step {step} gave another result when replayed; the {done - step} steps after it are taken anew",
             {"forgotten_steps": done - step},
         ),
         forget=[first, *forgotten],
     )
 
 
-def _threads_key(work: StageContext, training: trainer_v1.Training) -> str:
-    return key(work.journal.status.iteration, "training", training.training_id.removeprefix(f"{work.run_id}-"))
+def _threads_key(context: StageContext, training: trainer_v1.Training) -> str:
+    return key(context.recorder.status.iteration, "training", training.training_id.removeprefix(f"{context.run_id}-"))

@@ -1,1 +1,1 @@
-"""What the controller remembers: runs, their events, their ledgers, and the models that came of them."""
+"""The controller's database: runs, their events and ledgers, and the models that they made."""

@@ -1,4 +1,4 @@
-"""What is in force for a run, and the history of it: on a connection, so that it is one transaction with the rest."""
+"""The active policy of a run and the history of its changes, within the caller's transaction."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ ROLLED_BACK = controller_v1.MODEL_CHANGE_KIND_ROLLED_BACK
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Why what is in force changes: the gate, or what a person asked for."""
+class ChangeRequest:
+    """Why the active policy changes: the gate, or a person's request."""
 
     kind: controller_v1.ModelChangeKind.ValueType = GATE
     operator: str = ""
@@ -29,8 +29,8 @@ class Asked:
     request_id: str | None = None
 
 
-async def put_in_force(connection: AsyncConnection, run_id: str, name: str, asked: Asked) -> None:
-    """Makes a model the only current one of its run, and says so in the history."""
+async def activate(connection: AsyncConnection, run_id: str, name: str, change: ChangeRequest) -> None:
+    """Makes a model the current one of its run, and adds the change to the history."""
     models = tables.models
     now = models.c.run_id == run_id, models.c.current
     previous = await connection.scalar(select(models.c.name).where(*now))
@@ -41,39 +41,41 @@ async def put_in_force(connection: AsyncConnection, run_id: str, name: str, aske
             run_id=run_id,
             model=name,
             previous=previous or "",
-            kind=asked.kind,
-            operator=asked.operator,
-            reason=asked.reason,
-            request_id=asked.request_id,
+            kind=change.kind,
+            operator=change.operator,
+            reason=change.reason,
+            request_id=change.request_id,
             time=time.time(),
         )
     )
 
 
-async def answered(connection: AsyncConnection, run_id: str, name: str, asked: Asked) -> str | None:
-    """The model that this request_id put in force before, or None. `name` is empty where the request names none.
+async def repeated(connection: AsyncConnection, run_id: str, name: str, change: ChangeRequest) -> str | None:
+    """The model that a change with this request_id activated earlier, or None. `name` is empty where the request names
+    none.
 
-    AlreadyExists, REQUEST_ID_REUSED, where it asked for something else.
+    AlreadyExists, REQUEST_ID_REUSED, where it was another change.
     """
     table = tables.model_changes
-    row = (await connection.execute(select(table).where(table.c.request_id == asked.request_id))).first()
+    row = (await connection.execute(select(table).where(table.c.request_id == change.request_id))).first()
     if row is None:
         return None
     before = (row.run_id, row.kind, row.operator, row.reason)
-    if before != (run_id, asked.kind, asked.operator, asked.reason) or name not in ("", row.model):
+    if before != (run_id, change.kind, change.operator, change.reason) or name not in ("", row.model):
         raise AlreadyExists(
-            f"request_id {asked.request_id} was used for another request; use a new one", reason="REQUEST_ID_REUSED"
+            f"request_id {change.request_id} was already used for another request. Use a new one",
+            reason="REQUEST_ID_REUSED",
         )
     return str(row.model)
 
 
 async def lock_run(connection: AsyncConnection, run_id: str) -> None:
-    """Holds off whoever else would change what is in force for this run, its gate too, until the transaction ends."""
+    """Blocks other changes of the run's active policy, also by its gate, until the transaction ends."""
     await connection.execute(select(tables.runs.c.run_id).where(tables.runs.c.run_id == run_id).with_for_update())
 
 
 async def before_current(connection: AsyncConnection, run_id: str) -> str | None:
-    """What was in force before the run's policy in force, or None."""
+    """The policy that was active before the run's active one, or None."""
     table = tables.model_changes
     query = select(table.c.model, table.c.kind).where(table.c.run_id == run_id).order_by(table.c.number)
     return one_back((row.model, row.kind) for row in (await connection.execute(query)).all())
@@ -82,19 +84,19 @@ async def before_current(connection: AsyncConnection, run_id: str) -> str | None
 def one_back(changes: Iterable[tuple[str, int]]) -> str | None:
     """The model to roll back to after these changes (model, kind), oldest first, or None.
 
-    A promotion is put on a pile and rolling back takes the top away: twice back is two back, not to and fro.
+    A stack: a promotion pushes, a roll-back pops. So rolling back twice goes two back, not to and fro.
     """
-    pile: list[str] = []
+    stack: list[str] = []
     for model, kind in changes:
         if kind == ROLLED_BACK:
-            pile.pop()
-        elif pile[-1:] != [model]:
-            pile.append(model)
-    return pile[-2] if len(pile) > 1 else None
+            stack.pop()
+        elif stack[-1:] != [model]:
+            stack.append(model)
+    return stack[-2] if len(stack) > 1 else None
 
 
 def to_change(row: Row[Any]) -> controller_v1.ModelChange:
-    """A line of the history."""
+    """An entry of the history."""
     change = controller_v1.ModelChange(
         run_id=row.run_id,
         model=row.model,

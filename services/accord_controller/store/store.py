@@ -1,4 +1,4 @@
-"""Reads and writes the tables. Everything that belongs together is committed together."""
+"""Reads and writes the controller's tables. What belongs together is committed together."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from accord_runtime.database.transactions import reading, writing
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a run's ledger: a message (`payload`) or a file of messages (`path`, below the run's folder)."""
+    """One entry of a run's ledger: a message (`payload`) or a file of messages (`path`, below the run's folder)."""
 
     key: str
     kind: str
@@ -31,10 +31,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Commit:
-    """What changes together in a run: all of it is durable, or none."""
+    """Changes of a run that become durable together, or not at all."""
 
     status: controller_v1.RunStatus | None = None
-    # The spec as it is asked for from now on.
+    # The requested spec, where it changes.
     spec: controller_v1.RunSpec | None = None
     stage_seconds: float | None = None
     stage_usage: controller_v1.StageUsage | None = None
@@ -55,9 +55,9 @@ class Store:
         await self._engine.dispose()
 
     async def create_run(self, request_id: str, run: controller_v1.Run) -> tuple[controller_v1.Run, bool]:
-        """Adds a run, or returns the one that is there when the same was asked for before; True when it is new.
+        """Adds a run, or returns the existing one where the same was requested before; True when it is new.
 
-        AlreadyExists, RUN_EXISTS: a run of this name with another spec.
+        AlreadyExists, RUN_EXISTS: a run of this name with a different spec.
         """
         content = _content(run.spec)
         async with writing(self._engine) as connection:
@@ -65,8 +65,8 @@ class Store:
             if row is not None:
                 if content != row.content:
                     raise AlreadyExists(
-                        f"there is a run {run.run_id} with another spec; give the new one another name "
-                        "(metadata.name), or resume or cancel the old one",
+                        f"A run named {run.run_id} already exists with a different spec. Choose another metadata.name, "
+                        f"or continue the existing run: accord run --resume {run.run_id}",
                         reason="RUN_EXISTS",
                         metadata={"run_id": run.run_id},
                     )
@@ -96,7 +96,7 @@ class Store:
         return _run(row)
 
     async def stage_seconds(self, run_id: str) -> float:
-        """Wall-clock spent in the run's current stage so far."""
+        """Wall-clock time of the run's current stage so far."""
         async with reading(self._engine) as connection:
             found = await connection.scalar(select(tables.runs.c.stage_seconds).where(tables.runs.c.run_id == run_id))
         if found is None:
@@ -104,13 +104,13 @@ class Store:
         return float(found)
 
     async def stage_usage(self, run_id: str) -> controller_v1.StageUsage:
-        """What was used in the run's current stage so far."""
+        """Usage of the run's current stage so far."""
         async with reading(self._engine) as connection:
             found = await connection.scalar(select(tables.runs.c.stage_usage).where(tables.runs.c.run_id == run_id))
         return controller_v1.StageUsage.FromString(found or b"")
 
     async def list_runs(self, limit: int, before: int | None = None) -> tuple[list[controller_v1.Run], int | None]:
-        """A page of runs, newest first, and where the next one starts."""
+        """A page of runs, newest first, and where the next page starts."""
         query = select(tables.runs).order_by(tables.runs.c.number.desc()).limit(limit + 1)
         if before is not None:
             query = query.where(tables.runs.c.number < before)
@@ -127,7 +127,7 @@ class Store:
     async def commit(self, run_id: str, change: Commit) -> list[controller_v1.RunEvent]:
         """Makes `change` durable as a whole; returns its events with their sequence numbers and times.
 
-        AlreadyExists, LEDGER_CONFLICT, where a ledger key is taken: a fact is recorded once. NotFound.
+        AlreadyExists, LEDGER_CONFLICT, where a ledger key exists: a fact is recorded once. NotFound.
         """
         async with writing(self._engine) as connection:
             values: dict[str, object] = {"etag": tables.runs.c.etag + 1}
@@ -167,7 +167,7 @@ class Store:
         return [controller_v1.RunEvent.FromString(event) for event in found]
 
     async def list_models(self, limit: int, before: int | None = None) -> tuple[list[controller_v1.Model], int | None]:
-        """A page of models, newest first, and where the next one starts."""
+        """A page of models, newest first, and where the next page starts."""
         query = select(tables.models).order_by(tables.models.c.number.desc()).limit(limit + 1)
         if before is not None:
             query = query.where(tables.models.c.number < before)
@@ -181,52 +181,52 @@ class Store:
             row = (await connection.execute(select(tables.models).where(tables.models.c.name == name))).first()
         return _model(row) if row is not None else None
 
-    async def in_force(self, run_id: str) -> controller_v1.Model | None:
-        """The run's policy in force, or None where there is no such run or it has none yet."""
+    async def active_model(self, run_id: str) -> controller_v1.Model | None:
+        """The run's active policy, or None where the run does not exist or has none yet."""
         query = select(tables.models).where(tables.models.c.run_id == run_id, tables.models.c.current)
         async with reading(self._engine) as connection:
             row = (await connection.execute(query)).first()
         return _model(row) if row is not None else None
 
-    async def promote(self, model: controller_v1.Model, asked: changes.Asked) -> None:
-        """Puts a model in force for its run. Nothing happens where it is already, or for a request_id seen before."""
+    async def promote(self, model: controller_v1.Model, change: changes.ChangeRequest) -> None:
+        """Makes a model its run's active policy. Does nothing where it is already, or for a known request_id."""
         async with writing(self._engine) as connection:
             await changes.lock_run(connection, model.run_id)
-            if await changes.answered(connection, model.run_id, model.name, asked) is not None:
+            if await changes.repeated(connection, model.run_id, model.name, change) is not None:
                 return
             current = await connection.scalar(select(tables.models.c.current).where(tables.models.c.name == model.name))
             if not current:
-                await changes.put_in_force(connection, model.run_id, model.name, asked)
+                await changes.activate(connection, model.run_id, model.name, change)
 
-    async def roll_back(self, run_id: str, in_force: str, asked: changes.Asked) -> str:
-        """Puts in force what was before, once for each request_id; its name. FailedPrecondition, NOTHING_TO_ROLL_BACK;
-        Aborted, MODEL_CHANGED, where `in_force` is given and not so."""
+    async def roll_back(self, run_id: str, expected: str, change: changes.ChangeRequest) -> str:
+        """Returns to the previous active policy, once for each request_id; its name. FailedPrecondition,
+        NOTHING_TO_ROLL_BACK; Aborted, MODEL_CHANGED, where another policy than `expected` is active; "" accepts any."""
         models = tables.models
         async with writing(self._engine) as connection:
             await changes.lock_run(connection, run_id)
-            done = await changes.answered(connection, run_id, "", asked)
+            done = await changes.repeated(connection, run_id, "", change)
             if done is not None:
                 return done
             query = select(models.c.name).where(models.c.run_id == run_id, models.c.current)
             current = await connection.scalar(query)
-            if in_force not in ("", current):
+            if expected not in ("", current):
                 raise Aborted(
-                    f"{current} is in force for run {run_id} by now, not {in_force}; look again",
+                    f"The active policy of run {run_id} is {current} now, not {expected}. Look at it again",
                     reason="MODEL_CHANGED",
                     metadata={"in_force": current or ""},
                 )
             before = await changes.before_current(connection, run_id)
             if before is None:
                 raise FailedPrecondition(
-                    f"run {run_id} has no policy before the one in force", reason="NOTHING_TO_ROLL_BACK"
+                    f"Run {run_id} has no policy before the active one", reason="NOTHING_TO_ROLL_BACK"
                 )
-            await changes.put_in_force(connection, run_id, before, asked)
+            await changes.activate(connection, run_id, before, change)
             return before
 
     async def model_changes(
         self, run_id: str, limit: int, before: int | None = None
     ) -> tuple[list[controller_v1.ModelChange], int | None]:
-        """A page of the history of a run, or with "" of all, newest first, and where the next one starts."""
+        """A page of a run's history (of all runs with ""), newest first, and where the next page starts."""
         table = tables.model_changes
         query = select(table).order_by(table.c.number.desc()).limit(limit + 1)
         if run_id:
@@ -244,12 +244,12 @@ async def _change_ledger(connection: AsyncConnection, run_id: str, change: Commi
             delete(tables.ledger).where(tables.ledger.c.run_id == run_id, tables.ledger.c.key.in_(change.forget))
         )
     for entry in change.entries:
-        taken = await connection.scalar(
+        existing = await connection.scalar(
             select(tables.ledger.c.key).where(tables.ledger.c.run_id == run_id, tables.ledger.c.key == entry.key)
         )
-        if taken is not None:
+        if existing is not None:
             raise AlreadyExists(
-                f"{entry.key} of run {run_id} is recorded already; does another controller work on the same run?",
+                f"{entry.key} of run {run_id} is already recorded. Does another controller drive the same run?",
                 reason="LEDGER_CONFLICT",
                 metadata={"run_id": run_id, "key": entry.key},
             )
@@ -283,14 +283,14 @@ async def _append_events(
 
 
 async def _put_model(connection: AsyncConnection, model: controller_v1.Model) -> None:
-    """Adds a model and puts it in force."""
+    """Adds a model and activates it."""
     await connection.execute(delete(tables.models).where(tables.models.c.name == model.name))
     await connection.execute(
         insert(tables.models).values(
             name=model.name, run_id=model.run_id, current=False, model=model.SerializeToString()
         )
     )
-    await changes.put_in_force(connection, model.run_id, model.name, changes.Asked())
+    await changes.activate(connection, model.run_id, model.name, changes.ChangeRequest())
 
 
 def _content(spec: controller_v1.RunSpec) -> str:
@@ -322,7 +322,7 @@ def _timestamp(seconds: float) -> Timestamp:
 
 def _no_run(run_id: str) -> NotFound:
     return NotFound(
-        f"there is no run {run_id}; `accord runs list` shows what there is",
+        f"No run named {run_id} exists. List the runs with: accord runs list",
         reason="RUN_NOT_FOUND",
         metadata={"run_id": run_id},
     )

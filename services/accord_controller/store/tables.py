@@ -1,4 +1,4 @@
-"""The controller's tables. Messages are kept whole (serialised protos), with beside them only what is searched by."""
+"""The controller's tables. Messages are stored whole, as serialised protos, beside the columns that queries use."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ metadata = MetaData(
 runs = Table(
     "runs",
     metadata,
-    # Counts up: newest first is by it.
+    # Ascending; lists are sorted by it, newest first.
     Column("number", Integer, primary_key=True, autoincrement=True),
     Column("run_id", String(63), nullable=False, unique=True),
     Column("request_id", String(200), nullable=False),
-    # SHA-256 over the spec as it was asked for: the same run asked for again is recognised by it.
+    # SHA-256 of the requested spec: recognises the same run when it is requested again.
     Column("content", String(64), nullable=False),
     Column("spec", LargeBinary, nullable=False),
     Column("status", LargeBinary, nullable=False),
     Column("state", Integer, nullable=False),
     Column("etag", BigInteger, nullable=False),
-    # Wall-clock spent in the current stage so far, over all processes that worked on it.
+    # Wall-clock time of the current stage so far, over all controller processes.
     Column("stage_seconds", Float, nullable=False),
-    # What was used in it so far, a StageUsage; null: nothing was measured.
+    # Usage of the stage so far, a StageUsage; null: nothing was measured.
     Column("stage_usage", LargeBinary, nullable=True),
     Column("create_time", Float, nullable=False),
 )
@@ -56,13 +56,13 @@ ledger = Table(
     "ledger",
     metadata,
     Column("run_id", String(63), ForeignKey("runs.run_id", ondelete="CASCADE"), primary_key=True),
-    # What it is, for instance `2/policy/7/experience`.
+    # For instance `2/policy/00007/experience`.
     Column("key", String(200), primary_key=True),
     # Full name of the message type.
     Column("kind", String(200), nullable=False),
-    # The message, when it is one; empty when there is a file.
+    # The message; empty where there is a file.
     Column("payload", LargeBinary, nullable=False),
-    # File below the run's folder that holds many messages, and SHA-256 of its bytes.
+    # A file of messages below the run's folder, and the SHA-256 of its bytes.
     Column("path", String(300), nullable=True),
     Column("digest", String(64), nullable=False),
 )
@@ -77,7 +77,7 @@ models = Table(
     Column("model", LargeBinary, nullable=False),
 )
 
-# What was put in force for a run, when and by whom: the history of `models.current`.
+# The history of `models.current`: which model became active, when and by whom.
 model_changes = Table(
     "model_changes",
     metadata,
@@ -88,8 +88,8 @@ model_changes = Table(
     Column("kind", Integer, nullable=False),
     Column("operator", String(200), nullable=False),
     Column("reason", String(2000), nullable=False),
-    # Null: the gate, which asks for nothing.
+    # Null: the gate, which makes no request.
     Column("request_id", String(200), nullable=True, unique=True),
-    # Null: before this table was.
+    # Null: before this table existed.
     Column("time", Float, nullable=True),
 )
