@@ -115,7 +115,7 @@ test-vllm: $(VENV_VLLM)/.installed $(VENV)/.installed-dev ## Run the vLLM engine
 		tests/rollout/test_openai_on_vllm.py
 
 # Chromium comes from the system. If it is missing and this user may install it, it is Debian's package; else the tests skip.
-test-console: $(VENV)/.installed-dev ## Test the web console in a real headless Chromium.
+test-console: $(VENV)/.installed-dev $(VENV)/.installed-docs ## Test the web console in a real headless Chromium.
 	@if [ -z "$${ACCORD_CHROMIUM:-}" ] && ! command -v chromium chromium-browser google-chrome >/dev/null; then \
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 			{ apt-get update -qq; apt-get install -y -qq --no-install-recommends chromium; } >/dev/null || true; \
