@@ -65,22 +65,22 @@ class Side:
 
     @property
     def seconds(self) -> float:
-        """From one step to the next."""
+        """Seconds from one step to the next."""
         return (self.steps[-1].at - self.steps[0].at) / (len(self.steps) - 1)
 
     @property
     def generate(self) -> float:
-        """Of generation, a step."""
+        """Seconds of generation per step."""
         return statistics.fmean(step.generate for step in self.steps[1:])
 
     @property
     def train(self) -> float:
-        """Of training, a step."""
+        """Seconds of training per step."""
         return statistics.fmean(step.train for step in self.steps[1:])
 
     @property
     def ratio(self) -> float:
-        """Seconds a step over the larger of generation and training."""
+        """Seconds per step relative to the larger of generation and training."""
         return self.seconds / max(self.generate, self.train)
 
     def as_dict(self) -> dict[str, object]:
@@ -100,7 +100,7 @@ class Waiting:
         return getattr(self._engine, name)
 
     async def generate(self, jobs: Sequence[Job], sampling: Sampling) -> AsyncGenerator[Completion | Failed, None]:
-        """Everything at the end of the time."""
+        """All samples when the time has passed."""
         over = time.monotonic() + self._seconds
         drawn = [one async for one in self._engine.generate(jobs, sampling)]
         await asyncio.sleep(max(0.0, over - time.monotonic()))
@@ -243,11 +243,13 @@ def show(sides: Sequence[Side], console: Console) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=MODELS / "smollm2-135m-instruct", help="the policy")
-    parser.add_argument("--reward-model", type=Path, default=MODELS / "all-minilm-l6-v2", help="what it starts from")
+    parser.add_argument(
+        "--reward-model", type=Path, default=MODELS / "all-minilm-l6-v2", help="the model that it starts from"
+    )
     parser.add_argument("--staleness", type=int, nargs="+", default=[0, 1, 2], help="a run for each max_staleness")
     parser.add_argument("--steps", type=int, default=16, help="at least 2")
-    parser.add_argument("--prompts", type=int, default=8, help="prompts a step, 4 samples each")
-    parser.add_argument("--tokens", type=int, default=24, help="new tokens for each sample, at most")
+    parser.add_argument("--prompts", type=int, default=8, help="prompts per step, 4 samples each")
+    parser.add_argument("--tokens", type=int, default=24, help="maximum of new tokens per sample")
     parser.add_argument("--epochs", type=int, default=1, help="passes over a step's samples")
     parser.add_argument("--feedback", type=int, default=64, help="prompts that the simulated annotators see")
     parser.add_argument("--heldout", type=int, default=32, help="held-out prompts")

@@ -1,4 +1,4 @@
-"""The fastest plain way into and out of a database: what benchmarks/preferences.py holds the service against."""
+"""The fastest plain way into and out of a database: the baseline of benchmarks/preferences.py."""
 
 from __future__ import annotations
 

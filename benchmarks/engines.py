@@ -1,4 +1,4 @@
-"""Tokens per CPU-second of the rollout engines, and what a change of weights costs them.
+"""Tokens per CPU-second of the rollout engines, and the cost of a change of weights.
 
     python benchmarks/engines.py --model DIR [--engines transformers] [--json FILE]
     .venv-vllm/bin/python benchmarks/engines.py --model DIR --engines transformers vllm
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--prompts", type=int, default=32)
-    parser.add_argument("--tokens", type=int, default=64, help="new tokens for each, at most")
+    parser.add_argument("--tokens", type=int, default=64, help="maximum of new tokens per sample")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="write the figures to this file as JSON")
     arguments = parser.parse_args()

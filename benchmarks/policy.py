@@ -22,7 +22,7 @@ MAX_NEW_TOKENS = 32
 
 @dataclass(frozen=True)
 class PolicyStep:
-    """One step: mean reward of its samples before it learned from them, nats a response to the base, seconds."""
+    """One step: mean reward of its samples before it learned from them, nats per response to the base, seconds."""
 
     step: int
     reward: float

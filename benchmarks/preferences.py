@@ -97,7 +97,7 @@ async def measure(kind: str, urls: Iterator[str], folder: Path, arguments: argpa
             (table, [mapping.values(row) for row in part])
             for table, part in zip((tables.prompts, tables.completions, tables.feedback), moved, strict=True)
         ]
-        # In turn, so that what else the machine does falls on all of them.
+        # Alternating, so that other load affects all of them alike.
         for number in range(arguments.rounds):
             url = next(urls)
             await (await open_store(url)).close()

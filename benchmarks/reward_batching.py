@@ -115,14 +115,14 @@ async def run(way: str, client: accord.Client, items: list[reward_v1.ScoreItem],
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of each repeat, by the clock and of CPU."""
+    """Wall-clock and CPU seconds of each repeat."""
 
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """What a process has used so far."""
+    """CPU-seconds of a process so far."""
     times = process.cpu_times()
     return float(times.user + times.system)
 

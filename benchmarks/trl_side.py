@@ -315,7 +315,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workload", required=True, help="JSON of a Workload")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), required=True)
-    parser.add_argument("--out", type=Path, required=True, help="one JSON object a step is appended here")
+    parser.add_argument("--out", type=Path, required=True, help="append one JSON object per step to this file")
     args = parser.parse_args()
     workload = Workload.from_json(args.workload)
     with tempfile.TemporaryDirectory() as folder:

@@ -194,7 +194,7 @@ def row(name: str, count: int, size: int, fetch: float, pause: float, bound: dic
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, nargs="+", default=[0.1], help="sizes of the model")
-    parser.add_argument("--replicas", type=int, nargs="+", default=[1, 2], help="how many fetch at once")
+    parser.add_argument("--replicas", type=int, nargs="+", default=[1, 2], help="number of replicas that fetch at once")
     parser.add_argument("--json", type=Path, help="also write the rows there")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

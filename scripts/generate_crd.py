@@ -152,7 +152,7 @@ def status_schema() -> Schema:
             **dict.fromkeys(("iteration", "iterations", "step", "totalSteps", "lastEvent", "replicas"), whole),
             "observedGeneration": whole,
             "reward": {**number, "description": "Mean reward of the last step's samples."},
-            "kl": {**number, "description": "Nats a response to the reference, of the last step."},
+            "kl": {**number, "description": "KL to the reference in nats per response, of the last step."},
             "simulatedFeedback": {"type": "boolean"},
             "promoted": {"type": "object", "properties": {"uri": text, "digest": text}},
             "results": {"type": "array", "items": result},

@@ -1,4 +1,4 @@
-"""The documentation site, opened from disk in a real Chromium: it loads nothing from the network and can be searched."""
+"""The documentation site, opened from disk in a real Chromium: it loads nothing from the network and finds words."""
 
 from __future__ import annotations
 
