@@ -16,7 +16,7 @@ import accord
 from accord.controller import v1 as controller_v1
 from accord_controller.operator import resource
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.system, pytest.mark.cluster, pytest.mark.timeout(2400)]
 STEPS = int(os.environ.get("ACCORD_TEST_STEPS", "600"))
 
 

@@ -7,7 +7,7 @@ import os
 import pytest
 from tests.support.deployed import Deployed, condition, steady, tiny
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.system, pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 
 def test_two_trainer_pods_make_a_run_together_also_when_one_is_lost(deployed: Deployed) -> None:

@@ -8,7 +8,7 @@ import pytest
 from scripts import kube
 from tests.support.deployed import Deployed, Object, condition, tiny
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.system, pytest.mark.cluster, pytest.mark.timeout(900)]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import os
 import pytest
 from tests.support.deployed import Deployed, steady, tiny
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.system, pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 
 def test_a_backlog_adds_a_rollout_pod_which_is_deleted_with_the_run(deployed: Deployed) -> None:

@@ -13,7 +13,7 @@ from tests.support.deployed import NAMESPACE, Deployed, Object, tiny
 import accord
 from accord.preference import v1 as preference_v1
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.system, pytest.mark.cluster, pytest.mark.timeout(1200)]
 CLAIMS = ("data", "state-preference-0", "state-controller-0")
 
 

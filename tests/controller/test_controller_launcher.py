@@ -21,6 +21,8 @@ from accord_controller.launchers.local.launcher import LocalLauncher
 from accord_controller.launchers.static import StaticAddresses
 from accord_controller.settings import ControllerSettings
 
+pytestmark = pytest.mark.process
+
 NAME = "preference"
 
 

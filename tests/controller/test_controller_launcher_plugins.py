@@ -17,6 +17,8 @@ from accord_controller.launchers.local.launcher import LocalLauncher
 from accord_controller.launchers.static import StaticAddresses
 from accord_controller.settings import ControllerSettings
 
+pytestmark = pytest.mark.process
+
 PLUGIN = """
 from accord_controller.launchers.static import StaticAddresses
 class Slurm(StaticAddresses):

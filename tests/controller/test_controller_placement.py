@@ -17,6 +17,8 @@ from accord.controller import v1 as controller_v1
 from accord_controller.launchers import health
 from accord_controller.launchers.kubernetes import placement, templates
 
+pytestmark = pytest.mark.process
+
 RUN: dict[str, Any] = {
     "spec": {
         "placement": {

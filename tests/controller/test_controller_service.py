@@ -13,6 +13,8 @@ from accord.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArg
 from accord_controller.service import build
 from accord_controller.settings import ControllerSettings
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def run(tiny_folder: Path, tmp_path: Path) -> controller_v1.Run:

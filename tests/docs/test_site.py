@@ -14,6 +14,8 @@ import pytest
 import yaml
 from tests.docs.test_readme import ROOT, braces
 
+pytestmark = pytest.mark.process
+
 DOCS = ROOT / "docs"
 DOCUMENTS = sorted([ROOT / "README.md", *DOCS.rglob("*.md")])
 # Where a path in a document may start. Packages have many places, since documents shorten `accord_trainer/` away.

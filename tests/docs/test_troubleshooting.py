@@ -11,6 +11,8 @@ from tests.docs.test_readme import ROOT, check_accord
 
 from accord_trainer.algorithms.policy_gradient_options import PolicyGradientOptions
 
+pytestmark = pytest.mark.process
+
 TEXT = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 SECTIONS = re.split(r"(?m)^### ", TEXT)[1:]
 COMMANDS = sorted(set(re.findall(r"`(accord [^`]+)`", TEXT)))

@@ -24,6 +24,8 @@ from accord_rollout.settings import RolloutSettings
 from accord_runtime.serving.settings import ServiceSettings
 from accord_trainer.settings import TrainerSettings
 
+pytestmark = pytest.mark.process
+
 if TYPE_CHECKING:
     from obstore.store import S3Config
 

@@ -10,6 +10,8 @@ import kubernetes_validate
 import pytest
 from tests.support.kustomize import ROOT, Object, documents, rendered, resource_files
 
+pytestmark = pytest.mark.process
+
 # The oldest that is supported and the newest whose schemas are here.
 VERSIONS = ("1.30", "1.37")
 OVERLAYS = ("overlays/local", "overlays/production")

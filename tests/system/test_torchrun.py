@@ -21,6 +21,8 @@ from accord.errors import Unavailable
 from accord_models.delta import apply_delta
 from accord_runtime.artifacts.transports.file import local_path
 
+pytestmark = pytest.mark.system
+
 STEP_SECONDS = 60.0
 
 

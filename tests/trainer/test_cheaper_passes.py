@@ -26,6 +26,8 @@ from accord_trainer.model.logprobs import token_logprobs
 from accord_trainer.model.trunk import Trunk
 from accord_trainer.trainings.weights_digest import published_digest
 
+pytestmark = pytest.mark.process
+
 TOKENS, WIDTH, VOCABULARY = 23, 8, 50
 
 

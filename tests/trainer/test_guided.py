@@ -25,6 +25,8 @@ from accord_trainer.algorithms.ilql import ILQL, IlqlOptions
 from accord_trainer.model.ilql_export import guided
 from accord_trainer.trainings.weights_digest import published_digest
 
+pytestmark = pytest.mark.process
+
 IDS = torch.tensor([[5, 6, 7, 8, 100]])
 GOOD, BAD = "good", "bad"
 

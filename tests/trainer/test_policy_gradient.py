@@ -24,6 +24,8 @@ from accord_trainer.algorithms.rloo import RLOO
 from accord_trainer.data.trajectories import trajectories
 from accord_trainer.trainings.weights_digest import published_digest
 
+pytestmark = pytest.mark.process
+
 GROUPED = (GRPO, RLOO, DAPO)
 WITHOUT_CRITIC = (*GROUPED, ReinforcePlusPlus)
 NAMES = ("grpo", "rloo", "reinforce++", "dapo")

@@ -15,7 +15,7 @@ from accord_trainer.algorithm import AlgorithmState
 from accord_trainer.distributed.world import Alone
 from accord_trainer.trainings.checkpoints import CheckpointStore
 
-pytestmark = pytest.mark.timeout(900)  # the first test waits for all scenarios
+pytestmark = [pytest.mark.process, pytest.mark.timeout(900)]  # the first test waits for all scenarios
 
 WAYS = [(2, False), (2, True), (4, False), (4, True)]
 STOPPED = [("ppo", 2, False), ("reward_model", 4, True), ("ilql", 4, True)]

@@ -22,6 +22,8 @@ from accord.trainer import v1 as trainer_v1
 from accord.types import v1 as types_v1
 from accord_trainer.settings import TrainerSettings
 
+pytestmark = pytest.mark.process
+
 # Of the tiny model a third is trained, so that there is something to leave out.
 UPPER = {"trainable_layers": 1}
 

@@ -20,6 +20,8 @@ from accord_models.loading import load_causal_lm
 from accord_models.tokenizer import load_tokenizer
 from accord_runtime.artifacts.transports.file import local_path
 
+pytestmark = pytest.mark.process
+
 
 @pytest.mark.parametrize("undo", ["memory", "disk"])
 async def test_a_step_that_fails_half_way_leaves_everything_as_it_was(
