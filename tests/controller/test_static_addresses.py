@@ -8,7 +8,7 @@ import pytest
 from tests.support.rollout import rollout_settings
 
 from accord.errors import FailedPrecondition, InvalidArgument, Unavailable
-from accord_controller.launchers.health import resolved
+from accord_controller.launchers.health import resolve
 from accord_controller.launchers.launcher import RolloutSet
 from accord_controller.launchers.static import StaticAddresses
 from accord_controller.settings import ControllerSettings
@@ -20,8 +20,8 @@ async def test_a_name_stands_for_its_addresses_and_the_healthy_ones_are_used(tmp
     settings = rollout_settings(tmp_path)
     async with serving(await build(settings), settings) as address:
         name = f"dns:///localhost:{address.rpartition(':')[2]}"
-        assert address in await resolved([name])
-        assert await resolved(["10.0.0.1:7001"]) == ["10.0.0.1:7001"]
+        assert address in await resolve([name])
+        assert await resolve(["10.0.0.1:7001"]) == ["10.0.0.1:7001"]
         controller = ControllerSettings(state_dir=tmp_path, launcher="none", rollout_address=name, start_seconds=2)
         assert await StaticAddresses(controller).ensure_rollouts(RolloutSet()) == [address]
 
@@ -29,7 +29,7 @@ async def test_a_name_stands_for_its_addresses_and_the_healthy_ones_are_used(tmp
 @pytest.mark.parametrize("name", ["dns:///no.such.name.invalid:7001", "dns:///localhost"])
 async def test_a_name_without_an_address_is_refused(name: str) -> None:
     with pytest.raises(Unavailable, match=name) as raised:
-        await resolved([name])
+        await resolve([name])
     assert raised.value.reason == "NO_SUCH_NAME"
 
 
