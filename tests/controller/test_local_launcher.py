@@ -14,11 +14,10 @@ from pydantic import ValidationError
 
 import accord
 from accord import discovery
-from accord.errors import FailedPrecondition, InvalidArgument, Unavailable
+from accord.errors import Unavailable
 from accord_controller.launchers.local import launcher as local
 from accord_controller.launchers.local import process
 from accord_controller.launchers.local.launcher import LocalLauncher
-from accord_controller.launchers.static import StaticAddresses
 from accord_controller.settings import ControllerSettings
 
 pytestmark = pytest.mark.process
@@ -116,16 +115,6 @@ async def test_a_service_that_keeps_dying_is_not_restarted_forever(
     with pytest.raises(Unavailable, match="keeps dying") as caught:
         await launcher.ensure([NAME])
     assert caught.value.reason == "SERVICE_KEEPS_DYING"
-
-
-async def test_a_given_address_is_used_and_one_that_is_down_is_named(tmp_path: Path) -> None:
-    static = StaticAddresses(settings(tmp_path, preference_address="127.0.0.1:1", start_seconds=0.3))
-    with pytest.raises(Unavailable, match=r"preference service at 127\.0\.0\.1:1"):
-        await static.ensure([NAME])
-    with pytest.raises(FailedPrecondition, match="--trainer-address"):
-        await static.ensure(["trainer"])
-    with pytest.raises(InvalidArgument, match="unknown service 'tainer'"):
-        await static.ensure(["tainer"])
 
 
 def test_a_trainer_of_several_ranks_is_started_by_torchrun(tmp_path: Path) -> None:
