@@ -6,6 +6,7 @@ For tests and for the conformance suites.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -48,7 +49,7 @@ def make_tiny_model(folder: Path, seed: int = 0, head_dim: int = 8, *, tied: boo
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
+        model = _untyped(LlamaForCausalLM)(config)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -68,6 +69,13 @@ def _tokenizer() -> PreTrainedTokenizerFast:
             show_progress=False,
         ),
     )
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token=PAD, bos_token=BOS, eos_token=EOS)
+    tokenizer: PreTrainedTokenizerFast = _untyped(PreTrainedTokenizerFast)(
+        tokenizer_object=backend, pad_token=PAD, bos_token=BOS, eos_token=EOS
+    )
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
+
+
+def _untyped(kind: Any) -> Any:
+    """transformers does not annotate its constructors."""
+    return kind

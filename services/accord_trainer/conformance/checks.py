@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import transformers
@@ -199,9 +200,9 @@ def the_published_folder_loads(bench: Bench) -> None:
     demand(weights_digest(folder) == digest(algorithm), "the folder has another digest than the training announces")
     config = transformers.AutoConfig.from_pretrained(folder)
     (architecture,) = config.architectures
-    kind = getattr(transformers, architecture, None)
+    kind: Any = getattr(transformers, architecture, None)
     demand(kind is not None, f"transformers has no class {architecture}")
-    _, info = kind.from_pretrained(folder, output_loading_info=True)  # type: ignore[union-attr]
+    _, info = kind.from_pretrained(folder, output_loading_info=True)
     odd = {name: sorted(info[name]) for name in ("missing_keys", "unexpected_keys") if info[name]}
     demand(not odd, f"transformers loads the folder with {odd}")
     loaded = fingerprint(transformers.AutoTokenizer.from_pretrained(folder))
