@@ -1,4 +1,4 @@
-// Drawing a response: by the seed alone, with the log-probability of each token under the sampled distribution.
+// Samples a response. The seed alone decides it; each token has its log-probability under the sampled distribution.
 import { createHash } from "node:crypto";
 import { END, type Model } from "./model.js";
 
@@ -8,7 +8,7 @@ export interface Sampling {
   topK: number;
 }
 
-export interface Drawn {
+export interface Completion {
   tokens: number[];
   logprobs: number[];
   finish: "FINISH_REASON_STOP" | "FINISH_REASON_LENGTH";
@@ -24,12 +24,12 @@ function words(...parts: (string | bigint)[]): Buffer {
   return hash.digest();
 }
 
-/** 64 bits that depend on all parts. */
+/** 64 bits of a hash over all parts. */
 export function hash64(...parts: (string | bigint)[]): bigint {
   return words(...parts).readBigUInt64LE(0);
 }
 
-/** log softmax(logits / temperature), cut to the topK likeliest; temperature 0: of the logits as they are. */
+/** log softmax(logits / temperature), cut to the topK likeliest tokens; temperature 0 leaves the logits as they are. */
 function logprobsAfter(model: Model, last: number, sampling: Sampling): number[] {
   const size = model.vocabulary.length;
   let row = Array.from(model.logits.subarray(last * size, (last + 1) * size), (x) => x / (sampling.temperature || 1));
@@ -48,16 +48,16 @@ function choose(logprobs: number[], uniform: number): number {
     mass += Math.exp(logprobs[token]);
     if (uniform < mass) return token;
   }
-  return logprobs.indexOf(Math.max(...logprobs)); // rounding left a little over
+  return logprobs.indexOf(Math.max(...logprobs)); // rounding left the total slightly below 1
 }
 
-export function draw(model: Model, prompt: number[], seed: bigint, sampling: Sampling): Drawn {
+export function complete(model: Model, prompt: number[], seed: bigint, sampling: Sampling): Completion {
   const tokens: number[] = [];
   const found: number[] = [];
   let last = prompt[prompt.length - 1];
   while (tokens.length < sampling.maxNewTokens) {
     const logprobs = logprobsAfter(model, last, sampling);
-    const uniform = Number(hash64("draw", seed, BigInt(tokens.length)) >> 11n) / 2 ** 53;
+    const uniform = Number(hash64("token", seed, BigInt(tokens.length)) >> 11n) / 2 ** 53;
     last = sampling.temperature > 0 ? choose(logprobs, uniform) : logprobs.indexOf(Math.max(...logprobs));
     tokens.push(last);
     found.push(logprobs[last]);
