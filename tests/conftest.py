@@ -19,7 +19,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
-# What a test costs: this process alone; other processes, servers, seconds; the whole loop. `make test-fast` runs the first.
+# What a test costs: this process alone; other processes, servers, seconds; the whole loop.
 TIERS = ("unit", "process", "system")
 
 
