@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.trainer.trainer_bench import pairs, trainer, training
+from tests.support.trainer import pairs, trainer, training
 
 import accord
 from accord import discovery

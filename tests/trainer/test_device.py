@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.trainer.trainer_bench import TINY, pairs, rollout
+from tests.support.trainer import TINY, pairs, rollout
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -20,7 +20,7 @@ from accord_trainer.algorithm import Start
 from accord_trainer.algorithms.ilql import ILQL
 from accord_trainer.algorithms.ppo import PPO
 from accord_trainer.algorithms.reward_model import RewardModelTraining
-from accord_trainer.data.trajectories import trajectories
+from accord_trainer.algorithms.step_targets import trajectories
 from accord_trainer.distributed.process_group import local_device
 
 META = torch.device("meta")
@@ -87,7 +87,7 @@ def test_heads_of_q_live_beside_the_policy(tiny_folder: Path) -> None:
     ilql = ILQL(start(tiny_folder), ILQL.options_type.model_validate(TINY))
     answers = ilql._answers(pairs(2))
     with OneDevice():
-        out = ilql.policy.judge(ilql._rows(answers), int(answers.length_B.max()), {})
+        out = ilql.policy.q_outputs(ilql._rows(answers), int(answers.length_B.max()), {})
     assert out.q_HBR.device.type == out.target_q_BR.device.type == "cpu"
 
 

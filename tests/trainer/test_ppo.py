@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from tests.support.tiny import make_tiny_model
-from tests.trainer.trainer_bench import TINY, rollout
+from tests.support.trainer import TINY, rollout
 
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord_trainer.algorithm import Experience, Start, StepContext
-from accord_trainer.algorithms.ppo import PPO
-from accord_trainer.algorithms.ppo_options import PpoOptions
+from accord_trainer.algorithms.ppo import PPO, PpoOptions
 from accord_trainer.model.policy import Policy
 from accord_trainer.trainings.weights_digest import published_digest
 

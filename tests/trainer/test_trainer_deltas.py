@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from pydantic import ValidationError
 from tests.support.rollout import rollout_service
-from tests.trainer.trainer_bench import rollout, trainer, training
+from tests.support.trainer import rollout, trainer, training
 
 import accord
 from accord.digest import weights_digest
@@ -166,5 +166,5 @@ async def test_a_delta_beside_what_is_no_whole_model_is_refused(tiny_folder: Pat
         with pytest.raises(InvalidArgument) as refused:
             await stub.UpdateWeights(update(ref))
         assert [violation.field for violation in refused.value.violations] == ["weights.delta"]
-    with pytest.raises(ValidationError, match="give --scheme grpc"):
+    with pytest.raises(ValidationError, match="needs --scheme grpc"):
         TrainerSettings(state_dir=tmp_path, delta_below=0.5)

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.trainer.trainer_bench import pairs, rollout, trainer, training
+from tests.support.trainer import pairs, rollout, trainer, training
 
 import accord
 from accord import discovery

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from tests.trainer.trainer_bench import pairs, request_id, rollout, trainer, training
+from tests.support.trainer import pairs, request_id, rollout, trainer, training
 
 from accord.digest import weights_digest
 from accord.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound

@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 
-from accord_trainer.objectives.aggregation import token_weights
 from accord_trainer.objectives.group_baselines import (
     group_index,
     group_mean,
@@ -17,6 +16,7 @@ from accord_trainer.objectives.group_baselines import (
     returns_to_go,
     without_signal,
 )
+from accord_trainer.objectives.policy_loss import token_weights
 
 # Two groups, interleaved: rewards 1, 3, 8 and 2, 2.
 GROUP_B = torch.tensor([0, 1, 0, 1, 0])
