@@ -227,4 +227,4 @@ def test_without_a_compiler_the_option_is_refused(tmp_path: Path) -> None:
     environment = {**os.environ, "CXX": "/nowhere/g++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=200)
     assert done.stdout.startswith("COMPILE_UNAVAILABLE"), done.stderr[-2000:]
-    assert "install a C++ compiler" in done.stdout
+    assert "Install a C++ compiler" in done.stdout
