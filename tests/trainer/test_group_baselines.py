@@ -23,7 +23,7 @@ GROUP_B = torch.tensor([0, 1, 0, 1, 0])
 REWARD_B = torch.tensor([1.0, 2.0, 3.0, 2.0, 8.0])
 
 
-def test_equal_prompts_are_one_group_wherever_they_stand() -> None:
+def test_equal_prompts_form_one_group_in_any_order() -> None:
     assert group_index([[5, 6], [7], [5, 6], [7], [5, 6]]).tolist() == [0, 1, 0, 1, 0]
 
 

@@ -316,7 +316,7 @@ def test_what_cannot_be_learned_is_refused(tiny_folder: Path) -> None:
     assert adapter.value.reason == "NO_ADAPTER"
 
 
-async def test_after_a_restart_it_goes_on_bit_for_bit(tiny_folder: Path, tmp_path: Path) -> None:
+async def test_after_a_restart_it_continues_bit_for_bit(tiny_folder: Path, tmp_path: Path) -> None:
     """The targets are in the checkpoint: without them the fourth step would differ."""
     what = training(tiny_folder, algorithm="ilql", checkpoint_every=2, options={"polyak": 0.5})
     digests: dict[str, list[str]] = {}

@@ -64,7 +64,7 @@ def test_the_estimate_of_weights_counts_gradients_and_moments_and_the_copy_all_o
     assert ppo.state().copy_bytes() == weights + moments
 
 
-def test_cheaper_passes_are_estimated_cheaper(tiny_folder: Path) -> None:
+def test_options_that_save_memory_lower_the_estimate(tiny_folder: Path) -> None:
     batch = Experience(rollout(tiny_folder, prompts=PROMPTS, tokens=12), [])
     start = Start(tiny_folder, None, None, True, 0, "float32")
     plain, recomputed, chunked = (

@@ -82,7 +82,7 @@ def test_cutting_a_minibatch_into_parts_changes_nothing(kind: type[PolicyGradien
 
 
 @pytest.mark.parametrize("kind", GROUPED)
-def test_groups_of_one_are_refused_but_one_among_others_only_teaches_nothing(
+def test_a_batch_of_single_responses_is_refused_but_one_such_group_is_only_ignored(
     kind: type[PolicyGradient], tiny_folder: Path
 ) -> None:
     samples = scored(rollout(tiny_folder, prompts=((5, 6), (8, 9)), samples=2), 0.0, 1.0, 0.5, 0.6)

@@ -80,7 +80,7 @@ def test_a_step_leaves_the_trunk_alone_and_depends_on_its_batch_only(tiny_folder
     assert published_digest(fresh.merged(), "float32") == published_digest(training.merged(), "float32")
 
 
-def test_a_fit_separates_what_can_be_told_apart_and_comes_back_from_its_state(tiny_folder: Path) -> None:
+def test_a_fit_separates_separable_pairs_and_survives_its_state(tiny_folder: Path) -> None:
     batch = Experience([], pairs(8))
     training = probe(tiny_folder)
     before = training.evaluate(batch, context())

@@ -145,7 +145,7 @@ async def test_a_step_made_again_publishes_its_delta_again_or_does_without(tiny_
         assert artifact(state, fifth.weights.uri).is_dir()
 
 
-async def test_a_delta_that_is_not_much_smaller_is_told_and_not_published(tiny_folder: Path, tmp_path: Path) -> None:
+async def test_a_delta_that_saves_too_little_is_measured_but_not_published(tiny_folder: Path, tmp_path: Path) -> None:
     state = tmp_path / "trainer"
     async with publishing(state, delta_below=0.5) as client:
         await client.trainer.create_training(training(tiny_folder))
@@ -156,7 +156,7 @@ async def test_a_delta_that_is_not_much_smaller_is_told_and_not_published(tiny_f
         assert len(list((state / "artifacts").iterdir())) == 2
 
 
-async def test_a_delta_beside_what_is_no_whole_model_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+async def test_a_delta_without_a_whole_model_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
     delta = types_v1.WeightsDelta(uri="file:///nowhere", base_digest="1" * 64)
     ref = types_v1.WeightsRef(
         uri=tiny_folder.as_uri(), version=1, digest=weights_digest(tiny_folder), format="adapter", base_version=0

@@ -231,7 +231,7 @@ class ILQL(PolicyTraining):
 
 def rewards(example: trainer_v1.PreferenceExample) -> list[float]:
     """The reward of each response, on 0..1: its rating, or its rank, the best 1 and the worst 0, evenly between; 0.5
-    where all tie."""
+    if all tie."""
     if example.HasField("ratings"):
         return list(example.ratings.values)
     levels = sorted(set(example.ranks.values))

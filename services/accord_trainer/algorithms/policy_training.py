@@ -1,4 +1,4 @@
-"""What every algorithm that trains a policy has: the policy, its optimizer, their state, the model to publish."""
+"""The common part of algorithms that train a policy: the policy, its optimizer, their state, the model to publish."""
 
 from __future__ import annotations
 

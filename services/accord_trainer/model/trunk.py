@@ -5,13 +5,13 @@
 - LoRA: Hu et al. 2021, arXiv 2106.09685.
 - Compilation and activation checkpointing wrap a block's `forward` only: what hooks into the module (the boundary of
   the frozen blocks, FSDP2's gathering) stays outside, and the names of parameters stay as they are.
-- Costs: the model side of MFU (model FLOPs utilisation, Chowdhery et al. 2022, PaLM, arXiv 2204.02311, appendix B):
-  what the model's mathematics need. Padding, activations that are computed again, norms and softmax do not count; each
-  matrix entry costs 2 operations a token. With N entries and L blocks of attention width W: forward: 2 N a token, and 4
-  L W for each token that a token sees (itself, and in a packed row only its own prompt and response: half of the
-  square, which PaLM counts whole); backward: 2 N more for the gradient of the inputs, 2 N more where the weights are
-  trained, twice the attention's; logits: of response tokens only. Frozen lower blocks: computed once a step, no
-  backward pass.
+- Costs: the model side of MFU (model FLOPs utilisation, Chowdhery et al. 2022, PaLM, arXiv 2204.02311, appendix B): the
+  operations that the model's mathematics need. Padding, recomputation, norms and softmax do not count; each matrix
+  entry costs 2 operations a token. With N entries and L blocks of attention width W:
+  - forward: 2 N a token, and 4 L W for each token that a token sees (itself, and in a packed row only its own prompt
+    and response: half of the square, which PaLM counts whole);
+  - backward: 2 N more for the gradient of the inputs, 2 N more if the weights are trained, twice the attention's;
+  - logits: of response tokens only. Frozen lower blocks: computed once a step, no backward pass.
 """
 
 from __future__ import annotations

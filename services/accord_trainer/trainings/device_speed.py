@@ -1,5 +1,4 @@
-"""What a device can do at most, and the time that it takes: the device side of MFU (model/trunk.py counts the
-model's)."""
+"""The peak speed of a device, and its clock: the device side of MFU. The model side is in model/trunk.py."""
 
 from __future__ import annotations
 

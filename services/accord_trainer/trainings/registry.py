@@ -1,4 +1,4 @@
-"""All trainings of the service: all of them on disk, the recently used ones in memory."""
+"""The trainings of the service: all of them on disk, the recently used ones in memory."""
 
 from __future__ import annotations
 
