@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.controller import add_run, open_recorder, open_store
-from tests.trainer.trainer_bench import pairs, trainer, training
+from tests.support.trainer import pairs, trainer, training
 
 import accord
 from accord.errors import DataLoss, FailedPrecondition

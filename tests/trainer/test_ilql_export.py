@@ -10,7 +10,7 @@ import pytest
 import torch
 from tests.support.rollout import generate_request, rollout_service, samples, user
 from tests.support.rollout import weights_ref as rollout_ref
-from tests.trainer.trainer_bench import TINY, request_id, trainer, training
+from tests.support.trainer import TINY, request_id, trainer, training
 from transformers import GPT2Config, GPT2LMHeadModel, PhiConfig, PhiForCausalLM
 
 from accord.rollout import v1 as rollout_v1
@@ -67,7 +67,7 @@ def test_published_logits_are_the_models_plus_beta_q(
     assert float((found - logits).abs().max()) > 0.1
     # Engines that go by the config alone must not take the embeddings for the head.
     assert json.loads((tmp_path / "out/config.json").read_text())["tie_word_embeddings"] is False
-    # The training goes on with its own head, tied as it was.
+    # The training continues with its own head, tied as before.
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
     assert model.config.tie_word_embeddings
 

@@ -1,28 +1,27 @@
-"""Details that decide whether PPO on language learns or quietly does not; each test fails when its detail is undone."""
+"""What a PPO step must get right, or it quietly does not learn: pads, masks, epochs, rewards, value heads."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tests.trainer.trainer_bench import TINY, request_id, rollout, trainer, training
+from tests.support.trainer import TINY, rollout
 from torch import nn
 
-from accord.errors import InvalidArgument
 from accord_models.loading import load_causal_lm, new_reward_model
 from accord_trainer.algorithm import Experience, Start, StepContext
-from accord_trainer.algorithms.ppo import PPO
-from accord_trainer.algorithms.ppo_options import PpoOptions
-from accord_trainer.algorithms.step_targets import AdvantageInputs, Advantages, penalised_score
-from accord_trainer.data.trajectories import Trajectories, trajectories
-from accord_trainer.model.optimizer import Group, Optimizer
+from accord_trainer.algorithms.ppo import PPO, PpoOptions
+from accord_trainer.algorithms.step_targets import (
+    AdvantageInputs,
+    Advantages,
+    Trajectories,
+    penalised_score,
+    trajectories,
+)
 from accord_trainer.model.policy import Policy
-from accord_trainer.objectives.off_policy import importance_weights
-from accord_trainer.options import AlgorithmOptions
 from accord_trainer.trainings.weights_digest import published_digest
 
 NAN = float("nan")
@@ -77,7 +76,7 @@ def test_nan_at_pads_changes_nothing(tiny_folder: Path, monkeypatch: pytest.Monk
     assert digest(dirty) == digest(clean)
 
 
-def test_what_a_tool_said_is_not_learned(tiny_folder: Path) -> None:
+def test_tool_output_is_not_learned(tiny_folder: Path) -> None:
     """A token that the policy did not choose: its log-probability does not matter, and it gets no advantage."""
     digests = []
     for logprob in (-1.0, -15.0):
@@ -89,7 +88,7 @@ def test_what_a_tool_said_is_not_learned(tiny_folder: Path) -> None:
         ppo.step(batch, context())
         digests.append(digest(ppo))
         data = trajectories(batch.samples)
-        targets = ppo._targets(data, ppo._rows(data), {}, context())
+        targets = ppo._step_targets(data, ppo._rows(data), {}, context())
         assert targets.advantages_BR[:, 2].tolist() == targets.rewards_BR[:, 2].tolist() == [0.0] * 4
     assert digests[0] == digests[1]
     heard = make(tiny_folder)
@@ -97,7 +96,7 @@ def test_what_a_tool_said_is_not_learned(tiny_folder: Path) -> None:
     assert digest(heard) != digests[0]
 
 
-def test_each_epoch_takes_other_minibatches(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_epoch_shuffles_the_minibatches_again(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ppo = make(tiny_folder, epochs=3, minibatch_size=2, share_prefixes=False)
     seen: list[frozenset[int]] = []
     update = PPO._update
@@ -113,7 +112,7 @@ def test_each_epoch_takes_other_minibatches(tiny_folder: Path, monkeypatch: pyte
     assert len({frozenset(epoch) for epoch in epochs}) == 3
 
 
-def test_old_values_and_logprobs_stand_still_over_the_epochs(
+def test_old_values_and_logprobs_stay_frozen_over_the_epochs(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ppo = make(tiny_folder, epochs=3, learning_rate=1e-2)
@@ -138,7 +137,7 @@ def test_rewards_are_a_penalty_at_each_token_and_the_score_at_the_last(tiny_fold
     ppo = PPO(start, PpoOptions.model_validate({**TINY, "kl_coefficient": 0.3}))
     batch = ragged(tiny_folder)
     data = trajectories(batch.samples)
-    targets = ppo._targets(data, ppo._rows(data), {}, context())
+    targets = ppo._step_targets(data, ppo._rows(data), {}, context())
     kl = torch.where(data.mask_BR, targets.old.logprobs_BR - targets.old.reference_logprobs_BR, 0.0).sum() / 8
     assert ppo.evaluate(batch, context())["kl_k1"] == pytest.approx(float(kl), rel=1e-4)  # nats a response
     penalty_BR = 0.3 * (targets.old.logprobs_BR - targets.old.reference_logprobs_BR)
@@ -154,7 +153,7 @@ def some(data: Trajectories, **fields: Any) -> Trajectories:
     return replace(data, **fields)
 
 
-def test_a_response_without_end_is_scored_as_asked(tiny_folder: Path) -> None:
+def test_a_truncated_response_gets_the_configured_score(tiny_folder: Path) -> None:
     data = trajectories(rollout(tiny_folder, samples=1))
     data = some(data, score_B=torch.tensor([2.0, 3.0]), truncated_B=torch.tensor([True, False]))
     assert penalised_score(data, 0.0).tolist() == [2.0, 3.0]
@@ -163,7 +162,7 @@ def test_a_response_without_end_is_scored_as_asked(tiny_folder: Path) -> None:
     assert make(tiny_folder, missing_eos_score=-1.0).score(data).tolist() == [-1.0, 3.0]
 
 
-def test_a_truncated_response_ends_with_the_critics_value_where_asked(tiny_folder: Path) -> None:
+def test_a_truncated_response_bootstraps_from_the_critic_if_asked(tiny_folder: Path) -> None:
     """By hand, with lambda and gamma 1 and no KL: the advantage is score + value at the cut - value before."""
     data = trajectories(rollout(tiny_folder, samples=1))
     data = some(data, truncated_B=torch.tensor([True, False]), score_B=torch.tensor([1.0, 1.0]))
@@ -173,41 +172,18 @@ def test_a_truncated_response_ends_with_the_critics_value_where_asked(tiny_folde
             tiny_folder, bootstrap_truncated=bootstrap, gae_lambda=1.0, kl_coefficient=0.0, whiten_advantages=False,
             value_head_init="normal",
         )  # fmt: skip
-        targets = ppo._targets(data, ppo._rows(data), {}, context())
+        targets = ppo._step_targets(data, ppo._rows(data), {}, context())
         old = targets.old
         assert float(old.final_value_B.abs().min()) > 1e-4
-        found[bootstrap] = ppo.estimate(data, AdvantageInputs(data.score_B, targets.rewards_BR, old))
+        found[bootstrap] = ppo.compute_advantages(data, AdvantageInputs(data.score_B, targets.rewards_BR, old))
     end_B = torch.where(data.truncated_B, old.final_value_B, 0.0)
-    for bootstrap, estimate in found.items():
+    for bootstrap, advantages in found.items():
         ends_B = end_B if bootstrap else torch.zeros(2)
         expected_BR = torch.where(data.mask_BR, (1.0 + ends_B)[:, None] - old.values_BR, 0.0)
-        assert torch.allclose(estimate.advantages_BR, expected_BR, atol=1e-5)
+        assert torch.allclose(advantages.advantages_BR, expected_BR, atol=1e-5)
 
 
-def test_masked_importance_by_hand() -> None:
-    old, rollout_logprobs = torch.tensor([[0.0, -1.0, -3.0]]), torch.tensor([[-1.5, -1.4, -1.0]])
-    mask = torch.ones(1, 3, dtype=torch.bool)
-    found = importance_weights(old, rollout_logprobs, mask, 2.0, bound="mask", level="token")
-    assert found[0].tolist() == pytest.approx([0.0, math.exp(0.4), 0.0])
-
-
-def test_tokens_that_the_engine_saw_otherwise_are_masked_where_asked(tiny_folder: Path) -> None:
-    batch = Experience(rollout(tiny_folder), [])
-    for scored in batch.samples:
-        scored.sample.logprobs[0] -= 3.0
-    for bound, part in (("truncate", True), ("mask", True)):
-        ppo = make(tiny_folder, importance_bound=bound)
-        data = trajectories(batch.samples)
-        weights_BR = ppo._targets(data, ppo._rows(data), {}, context()).importance_BR
-        assert weights_BR is not None
-        assert weights_BR[:, 0].tolist() == pytest.approx([2.0 if bound == "truncate" else 0.0] * 4)
-        assert weights_BR[:, 1].tolist() == pytest.approx([1.0] * 4, abs=1e-4)
-        assert (ppo.evaluate(batch, context())["importance_bounded"] > 0) is part
-    with pytest.raises(InvalidArgument, match="importance_cap"):
-        make(tiny_folder, importance_bound="mask", importance_cap=1.0)
-
-
-def test_a_fresh_value_head_is_drawn_as_a_reward_models_where_asked(tiny_folder: Path) -> None:
+def test_a_new_value_head_is_initialised_like_a_reward_models_if_asked(tiny_folder: Path) -> None:
     head = make(tiny_folder, value_head_init="normal").policy.value_head
     assert head is not None
     assert float(head.weight.detach().std()) == pytest.approx(33**-0.5, rel=0.35)
@@ -230,43 +206,3 @@ def test_dropout_is_off_whatever_the_config_says(tiny_folder: Path, tmp_path: Pa
     model = load_causal_lm(tmp_path)
     assert not model.training
     assert all(part.p == 0 for part in model.modules() if isinstance(part, nn.Dropout))
-
-
-def test_the_gradient_is_clipped_and_the_rate_falls(tiny_folder: Path) -> None:
-    """By hand: a gradient of norm 5 clipped to 1, the first step of Adam with a large epsilon, half way down."""
-    parameter = nn.Parameter(torch.zeros(2))
-    options = AlgorithmOptions(
-        learning_rate=1.0, max_grad_norm=1.0, adam_epsilon=1.0, warmup_updates=0, decay_updates=4
-    )
-    optimizer = Optimizer({"policy": Group(1.0, {"p": parameter})}, options)
-    factors = []
-    for _ in range(5):
-        factors.append(optimizer.rate_factor())
-        parameter.grad = torch.tensor([3.0, 4.0])
-        norms = optimizer.update()
-        if len(factors) == 1:
-            # Bias-corrected moments of the clipped gradient g are g and g^2: the step is g / (|g| + 1).
-            assert parameter.tolist() == pytest.approx([-0.6 / 1.6, -0.8 / 1.8], rel=1e-5)
-    assert norms["policy"] == pytest.approx(5.0)
-    assert factors == [1.0, 0.75, 0.5, 0.25, 0.0]
-
-
-async def test_a_step_reports_how_old_its_experience_is(tiny_folder: Path, tmp_path: Path) -> None:
-    async with trainer(tmp_path) as client:
-        await client.trainer.create_training(training(tiny_folder))
-        put = await client.trainer.put_experience("t", samples=rollout(tiny_folder))
-        result = await client.trainer.step("t", put.batch_id, parent_version=0, request_id=request_id())
-        assert result.metrics["staleness"] == result.metrics["staleness_max"] == 0.0
-
-
-def test_staleness_counts_versions_from_the_oldest_token(tiny_folder: Path) -> None:
-    from accord.types import v1 as types_v1
-    from accord_trainer.trainings.verification import Facts, staleness
-
-    samples = rollout(tiny_folder, prompts=((5, 6),), samples=2, version=4, digest="d")
-    samples[0].sample.segments.insert(0, types_v1.Segment(start=0, version=2, digest="c"))
-    samples[0].sample.segments[1].start = 3
-    facts = Facts("samples", 300, "", {2: "c", 4: "d"}, types_v1.WeightsRef(digest="init", version=9))
-    assert staleness(samples, facts, 5) == [3, 1]
-    samples[1].sample.segments[0].version, samples[1].sample.segments[0].digest = 9, "init"  # is version 0 here
-    assert staleness(samples, facts, 5) == [3, 5]

@@ -1,4 +1,4 @@
-"""What tests of the trainer share: a real server on port 0, samples of a real (tiny) model, small requests."""
+"""A trainer for tests: a real server on port 0, samples of a real (tiny) model, small requests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def weights_ref(folder: Path, version: int = 0) -> types_v1.WeightsRef:
 
 
 def struct(options: dict[str, object]) -> Struct:
-    """Options as they travel."""
+    """Options as a request carries them."""
     return ParseDict(options, Struct())
 
 
@@ -85,9 +85,9 @@ def rollout(
         for _ in range(tokens):
             with torch.no_grad():
                 distribution = (model(input_ids=rows).logits[:, -1] / temperature).log_softmax(-1)
-            drawn = torch.multinomial(distribution.exp(), 1, generator=generator)
-            logprobs.append(distribution.gather(1, drawn))
-            rows = torch.cat([rows, drawn], dim=1)
+            next_token_B1 = torch.multinomial(distribution.exp(), 1, generator=generator)
+            logprobs.append(distribution.gather(1, next_token_B1))
+            rows = torch.cat([rows, next_token_B1], dim=1)
         for row, chosen in zip(rows[:, len(prompt) :].tolist(), torch.cat(logprobs, 1).tolist(), strict=True):
             stop = row.index(tokenizer.eos_token_id) + 1 if tokenizer.eos_token_id in row else None
             response = row[:stop]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.trainer.trainer_bench import pairs, request_id, trainer, training
+from tests.support.trainer import pairs, request_id, trainer, training
 
 from accord import plugins
 from accord.errors import InvalidArgument
@@ -98,7 +98,7 @@ def test_steps_made_again_after_a_restart_replace_the_first(name: str, tmp_path:
     second.write(result(5, 50.0))
     second.close()
     expected = pytest.approx({1: 1, 2: 2, 3: 3, 4: 40, 5: 50})
-    deadline = time.monotonic() + 30  # wandb writes from a process of its own
+    deadline = time.monotonic() + 30  # wandb writes from a separate process
     while name == "wandb" and read(name, tmp_path / "t") != expected and time.monotonic() < deadline:
         time.sleep(0.2)
     assert read(name, tmp_path / "t") == expected
@@ -107,18 +107,18 @@ def test_steps_made_again_after_a_restart_replace_the_first(name: str, tmp_path:
 def test_a_line_that_a_crash_cut_short_is_dropped(tmp_path: Path) -> None:
     (tmp_path / "t").mkdir()
     (tmp_path / "t/metrics.jsonl").write_text('{"version": 1, "loss": 1.0}\n{"version": 2, "lo')
-    curves = MetricsLog(["jsonl"], lambda training_id: tmp_path / training_id)
-    curves.write(result(2, 2.0))
-    curves.close()
+    metrics_log = MetricsLog(["jsonl"], lambda training_id: tmp_path / training_id)
+    metrics_log.write(result(2, 2.0))
+    metrics_log.close()
     assert read("jsonl", tmp_path / "t") == {1: 1.0, 2: 2.0}
 
 
 def test_a_writer_that_fails_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "t").write_text("in the way")
-    curves = MetricsLog(["jsonl"], lambda training_id: tmp_path / training_id)
-    curves.write(result(1, 1.0))
-    curves.write(result(2, 2.0))
-    assert caplog.text.count("metrics could not be handled") == 1
+    metrics_log = MetricsLog(["jsonl"], lambda training_id: tmp_path / training_id)
+    metrics_log.write(result(1, 1.0))
+    metrics_log.write(result(2, 2.0))
+    assert caplog.text.count("Metrics failed") == 1
 
 
 def test_an_unknown_writer_is_refused_with_the_known_ones() -> None:

@@ -11,12 +11,10 @@ from transformers import BertConfig, BertModel, PreTrainedModel
 
 from accord_models.loading import load_causal_lm, new_reward_model
 from accord_models.tokenizer import load_tokenizer
-from accord_trainer.model.capabilities import can_share, head_gives_logits
-from accord_trainer.model.logprobs import response_states, token_logprobs
-from accord_trainer.model.packing import Packed, buckets, collate, make_rows
-from accord_trainer.model.policy import output_head
-from accord_trainer.model.reward_scorer import Answers, Scorer
-from accord_trainer.model.trunk import Trunk
+from accord_trainer.model.packing import Packed, buckets, collate, make_rows, response_states
+from accord_trainer.model.policy import output_head, token_logprobs
+from accord_trainer.model.reward_scorer import Answers, RewardScorer
+from accord_trainer.model.trunk import Trunk, can_share, head_gives_logits
 
 PROMPTS = [[5, 6, 7, 8], [9, 10], [5, 6, 7, 8], [9, 10], [5, 6, 7, 8]]
 RESPONSES = [[11, 12, 13], [14], [15, 16], [17, 18, 19, 20, 21], [11, 12, 13]]
@@ -110,7 +108,7 @@ def test_the_self_checks_tell_models_apart(tiny_folder: Path) -> None:
 def test_scores_are_those_of_the_published_classifier(tiny_folder: Path, share: bool) -> None:
     model = new_reward_model(tiny_folder, seed=3)
     tokenizer = load_tokenizer(tiny_folder)
-    scorer = Scorer(model, Trunk(model.base_model), tokenizer, "float32", share=share)
+    scorer = RewardScorer(model, Trunk(model.base_model), tokenizer, "float32", share=share)
     assert scorer.share is share
     answers = [Answers((5, 6, 7), ((8, 9), (10,), (11, 12, 13))), Answers((), ((8, 9), (10,)))]
     found = torch.cat(scorer.scores(answers), dim=1)[0]

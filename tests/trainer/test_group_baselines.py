@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 
-from accord_trainer.objectives.aggregation import token_weights
 from accord_trainer.objectives.group_baselines import (
     group_index,
     group_mean,
@@ -17,13 +16,14 @@ from accord_trainer.objectives.group_baselines import (
     returns_to_go,
     without_signal,
 )
+from accord_trainer.objectives.policy_loss import token_weights
 
 # Two groups, interleaved: rewards 1, 3, 8 and 2, 2.
 GROUP_B = torch.tensor([0, 1, 0, 1, 0])
 REWARD_B = torch.tensor([1.0, 2.0, 3.0, 2.0, 8.0])
 
 
-def test_equal_prompts_are_one_group_wherever_they_stand() -> None:
+def test_equal_prompts_form_one_group_in_any_order() -> None:
     assert group_index([[5, 6], [7], [5, 6], [7], [5, 6]]).tolist() == [0, 1, 0, 1, 0]
 
 

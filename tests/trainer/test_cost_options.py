@@ -12,17 +12,16 @@ from typing import Any
 
 import pytest
 import torch
-from tests.trainer.trainer_bench import TINY, pairs, rollout
+from tests.support.trainer import TINY, pairs, rollout
 from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from accord_models.loading import load_causal_lm
 from accord_trainer.algorithm import Experience, Start, StepContext
-from accord_trainer.algorithms.ppo import PPO
-from accord_trainer.algorithms.ppo_options import PpoOptions
+from accord_trainer.algorithms.ppo import PPO, PpoOptions
 from accord_trainer.algorithms.reward_model import RewardModelOptions, RewardModelTraining
-from accord_trainer.data.trajectories import trajectories
-from accord_trainer.model.logprobs import token_logprobs
+from accord_trainer.algorithms.step_targets import trajectories
+from accord_trainer.model.policy import token_logprobs
 from accord_trainer.model.trunk import Trunk
 from accord_trainer.trainings.weights_digest import published_digest
 
@@ -168,7 +167,7 @@ def test_recomputed_blocks_keep_less(tiny_folder: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-@pytest.mark.timeout(900)  # a C++ compiler is at work, maybe on busy cores
+@pytest.mark.timeout(900)  # a C++ compiler runs, perhaps on busy cores
 @pytest.mark.usefixtures("compiler_cache")
 def test_compiled_blocks_give_the_losses_of_plain_ones(tiny_folder: Path) -> None:
     """With recomputation, which goes through the compiled blocks once more."""
@@ -184,7 +183,7 @@ def test_compiled_blocks_give_the_losses_of_plain_ones(tiny_folder: Path) -> Non
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-@pytest.mark.timeout(900)  # a C++ compiler is at work, maybe on busy cores
+@pytest.mark.timeout(900)  # a C++ compiler runs, perhaps on busy cores
 @pytest.mark.usefixtures("compiler_cache")
 def test_compiled_blocks_give_the_same_bits_whatever_lengths_came_first(tiny_folder: Path) -> None:
     """A trainer that starts again meets another batch first than the one that was killed."""
@@ -223,11 +222,11 @@ def plain_linear(folder: Path) -> list[torch.nn.Linear]:
 def test_without_a_compiler_the_option_is_refused(tmp_path: Path) -> None:
     code = (
         "from accord.errors import FailedPrecondition\n"
-        "from accord_trainer.model.compiling import require_compiler\n"
+        "from accord_trainer.model.trunk import require_compiler\n"
         "try:\n    require_compiler('cpu')\n"
         "except FailedPrecondition as error:\n    print(error.reason, error.message)\n"
     )
     environment = {**os.environ, "CXX": "/nowhere/g++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=200)
     assert done.stdout.startswith("COMPILE_UNAVAILABLE"), done.stderr[-2000:]
-    assert "install a C++ compiler" in done.stdout
+    assert "Install a C++ compiler" in done.stdout
