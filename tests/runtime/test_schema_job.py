@@ -64,7 +64,7 @@ def test_the_job_brings_a_database_up_to_date_and_says_so_and_a_second_one_chang
     assert f"is at revision {newest} (before: nothing)" in first.stdout
     second = run_job(name, url, tmp_path)
     assert second.returncode == 0, second.stderr
-    assert f"is at revision {newest} (was there already)" in second.stdout
+    assert f"is at revision {newest} (unchanged)" in second.stdout
 
 
 def read_until(stream: IO[str], wanted: str) -> list[str]:
