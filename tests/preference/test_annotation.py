@@ -192,7 +192,7 @@ async def test_half_ranking_of_a_task_is_refused_naming_what_is_missing(desk: De
         await rank(ids[2], ids[0])
     assert caught.value.violations[0].field == "feedback.ranking"
     (foreign,) = await desk.answers(prompt, "d")
-    with pytest.raises(InvalidArgument, match="not in the task"):
+    with pytest.raises(InvalidArgument, match="not a completion of the task"):
         await rank(*ids, foreign)
     assert [rank.completion_ids[0] for rank in (await rank(*ids)).ranking.ranks] == ids
 

@@ -61,7 +61,7 @@ def test_the_job_brings_a_database_up_to_date_and_says_so_and_a_second_one_chang
     newest = revisions(f"accord_{name}")[-1]
     first = run_job(name, url, tmp_path)
     assert first.returncode == 0, first.stderr
-    assert f"is at revision {newest} (before: nothing)" in first.stdout
+    assert f"is at revision {newest} (before: none)" in first.stdout
     second = run_job(name, url, tmp_path)
     assert second.returncode == 0, second.stderr
     assert f"is at revision {newest} (unchanged)" in second.stdout

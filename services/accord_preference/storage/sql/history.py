@@ -1,4 +1,4 @@
-"""Reading who judged, how, and where it went, from an SQL database."""
+"""Reads about annotators, their feedback and its use in snapshots."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from accord_preference.storage.store import (
 
 
 class SqlHistory:
-    """The part of `Reader` that is about annotators and what came of their feedback."""
+    """The part of `Reader` about annotators, their feedback and its use."""
 
     def __init__(self, connection: AsyncConnection):
         self._connection = connection
@@ -63,7 +63,7 @@ class SqlHistory:
             query = query.where(in_queue(table.c.queue, history.queue))
         return [(row.number, mapping.read(FeedbackRow, row)) for row in await self._connection.execute(query)]
 
-    async def held(self, annotator_id: str, queue: str, now_us: int) -> LeaseRow | None:
+    async def active_lease(self, annotator_id: str, queue: str, now_us: int) -> LeaseRow | None:
         lease, task = tables.leases, tables.tasks
         query = (
             select(lease)
@@ -180,7 +180,7 @@ class SqlHistory:
         elif prompt_id:
             about = feedback.c.prompt_id == prompt_id
         else:
-            # Ids are 64 hexadecimal digits: one is found in the list as it is written.
+            # Ids are 64 hexadecimal digits, so the list contains one as plain text.
             about = feedback.c.completion_ids.contains(completion_id, autoescape=True)
         found = await self._uses(PREFERENCES, feedback, about)
         if prompt_id:

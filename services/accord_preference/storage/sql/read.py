@@ -91,10 +91,10 @@ class SqlReader(SqlRecords):
 
     async def stats(self) -> Stats:
         task, feedback = tables.tasks, tables.feedback
-        in_force = feedback.c.superseded_by.is_(None)
-        by_kind = select(feedback.c.kind, func.count()).where(in_force).group_by(feedback.c.kind)
+        active = feedback.c.superseded_by.is_(None)
+        by_kind = select(feedback.c.kind, func.count()).where(active).group_by(feedback.c.kind)
         columns = (feedback.c.label, feedback.c.split, feedback.c.annotator_kind)
-        by_label = select(*columns, func.count()).where(in_force).group_by(*columns).order_by(*columns)
+        by_label = select(*columns, func.count()).where(active).group_by(*columns).order_by(*columns)
         waiting = select(func.count()).select_from(task).where(task.c.state == TASK_STATE_OPEN, task.c.gold.is_(None))
         return Stats(
             prompts=await self._count(select(func.count()).select_from(tables.prompts)),
