@@ -1,4 +1,4 @@
-"""Migrations by a process of their own: the database is up to date after it, and services told to wait serve then."""
+"""Migrations by a separate process: it brings the database up to date, and services that wait for it then serve."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def command(module: str, url: str, folder: Path, *flags: str) -> list[str]:
 
 
 def run_job(name: str, url: str, folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    """The Job, in a process of its own, from another folder than the repository's."""
+    """The Job, as a separate process in another folder than the repository."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("ACCORD_")}
     return subprocess.run(
         command(f"accord_{name}.migrate", url, folder, *flags),
