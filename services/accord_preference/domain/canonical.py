@@ -43,8 +43,8 @@ def array(*elements: str) -> str:
 
 
 def members(**parts: str) -> str:
-    """The canonical JSON of an object, from that of its members; those that are "" are left out, and "" is an object
-    without any."""
+    """The canonical JSON of an object, from that of its members. Members that are "" are left out; "" if none is
+    left."""
     kept = [f'"{name}":{part}' for name, part in sorted(parts.items()) if part]
     return f"{{{','.join(kept)}}}" if kept else ""
 

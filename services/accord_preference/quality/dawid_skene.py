@@ -1,4 +1,4 @@
-"""How reliable each annotator is, and how likely each choice is right, from the choices alone.
+"""The reliability of each annotator, and the probability that each choice is right, from the choices alone.
 
 A. P. Dawid and A. M. Skene, "Maximum Likelihood Estimation of Observer Error-Rates Using the EM Algorithm" (1979), with
 one parameter an annotator: annotator a names the true class with probability q_a, and otherwise another class as often

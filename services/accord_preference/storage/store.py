@@ -234,11 +234,11 @@ class Writer(Reader, Protocol):
         ...
 
     async def end_lease(self, lease_id: str, outcome: int) -> None:
-        """Frees the task before the lease's time is over. What ended before keeps its outcome, unless answered."""
+        """Ends a lease before it expires. A lease that has ended keeps its outcome, unless this one is ANSWERED."""
         ...
 
     async def renew_lease(self, lease_id: str, expire_us: int) -> None:
-        """Moves the end of a lease."""
+        """Changes when a lease expires."""
         ...
 
     async def count_answer(self, task_id: str) -> None:

@@ -12,11 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.preference import v1 as preference_v1
 from accord_preference.storage.sql import mapping, tables
-from accord_preference.storage.sql.conditions import CHUNK, in_queue, is_active
+from accord_preference.storage.sql.conditions import CHUNK, in_queue, is_active, is_current
 from accord_preference.storage.store import (
     HELD,
     PREFERENCES,
     PROMPTS,
+    RETRACTED,
     AnnotatorRow,
     FeedbackRow,
     Filter,
@@ -40,7 +41,7 @@ class SqlHistory:
         table = tables.feedback
         query = (
             select(table)
-            .where(table.c.task_id == task_id, table.c.annotator_id == annotator_id, table.c.superseded_by == "")
+            .where(table.c.task_id == task_id, table.c.annotator_id == annotator_id, table.c.superseded_by == RETRACTED)
             .order_by(table.c.number.desc())
             .limit(1)
         )
@@ -98,7 +99,7 @@ class SqlHistory:
         for start in range(0, len(annotators), CHUNK):
             query = (
                 select(table.c.annotator_id, table.c.annotator_kind, func.count())
-                .where(table.c.annotator_id.in_(annotators[start : start + CHUNK]), table.c.superseded_by.is_(None))
+                .where(table.c.annotator_id.in_(annotators[start : start + CHUNK]), is_current(table))
                 .group_by(table.c.annotator_id, table.c.annotator_kind)
             )
             found.update({(row[0], row[1]): int(row[2]) for row in await self._connection.execute(query)})
@@ -121,7 +122,7 @@ class SqlHistory:
         query = (
             select(*(table.c[name] for name in JudgedRow._fields[:-1]), task.c.gold)
             .join(task, task.c.task_id == table.c.task_id, isouter=True)
-            .where(table.c.superseded_by.is_(None))
+            .where(is_current(table))
             .order_by(table.c.number)
         )
         if filter_.sources:

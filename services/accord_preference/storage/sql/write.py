@@ -17,7 +17,7 @@ from accord.preference.v1 import (
 )
 from accord_preference.domain.canonical import canonical_json
 from accord_preference.storage.sql import mapping, tables
-from accord_preference.storage.sql.conditions import CHUNK, in_queue, is_active, matching, table_of
+from accord_preference.storage.sql.conditions import CHUNK, in_queue, is_active, is_current, matching, table_of
 from accord_preference.storage.sql.read import SqlReader
 from accord_preference.storage.store import (
     ANSWERED,
@@ -94,7 +94,7 @@ class SqlWriter(SqlReader):
 
     async def supersede(self, feedback_id: str, by: str, *, retracted: bool = False) -> bool:
         table = tables.feedback
-        active = table.c.superseded_by.is_(None)
+        active = is_current(table)
         replaceable = or_(active, table.c.superseded_by == RETRACTED) if retracted else active
         change = update(table).where(table.c.feedback_id == feedback_id, replaceable).values(superseded_by=by)
         return bool((await self._connection.execute(change)).rowcount)
@@ -212,7 +212,7 @@ class SqlWriter(SqlReader):
         answered = and_(
             feedback.c.task_id == task.c.task_id,
             feedback.c.annotator_id == annotator_id,
-            feedback.c.superseded_by.is_(None),
+            is_current(feedback),
         )
         flagged = and_(flag.c.task_id == task.c.task_id, flag.c.annotator_id == annotator_id)
         # Any number may answer a gold task.
