@@ -8,7 +8,7 @@ from accord_runtime.serving.server import Service
 
 
 async def build(settings: PreferenceSettings) -> Service:
-    """The service; the database code is loaded only now, --help does without."""
+    """The service. The database code is imported only now, so that --help does not need it."""
     from accord_preference import service
 
     return await service.build(settings)

@@ -1,4 +1,4 @@
-"""Annotators: known, excluded and reinstated, withdrawn. Feedback itself is never erased."""
+"""Annotators: registered, excluded, reinstated, withdrawn. Feedback itself is never deleted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WITHDRAWN = preference_v1.ANNOTATOR_STATE_WITHDRAWN
 
 
 class Annotators:
-    """The part of the service that knows who judges."""
+    """The part of the service that manages annotators."""
 
     def __init__(self, context: Context):
         self._context = context
@@ -26,14 +26,14 @@ class Annotators:
     async def register(
         self, request: preference_v1.RegisterAnnotatorRequest
     ) -> preference_v1.RegisterAnnotatorResponse:
-        """Makes an annotator known or renames them; their state stays."""
+        """Registers an annotator or renames them; their state does not change."""
         who = request.profile.annotator
         check_annotator(who, "profile.annotator")
         name = read_text(request.profile.display_name, "profile.display_name")
 
         async def change(tx: Writer) -> preference_v1.RegisterAnnotatorResponse:
             now_us = self._context.now_us()
-            await tx.meet([(who.annotator_id, who.kind)], now_us)
+            await tx.add_annotators([(who.annotator_id, who.kind)], now_us)
             known = await _find(tx, who)
             await tx.put_annotator(known._replace(display_name=name))
             return preference_v1.RegisterAnnotatorResponse(profile=await _profile(tx, who))
@@ -63,11 +63,11 @@ class Annotators:
         )
 
     async def exclude(self, request: preference_v1.ExcludeAnnotatorRequest) -> preference_v1.ExcludeAnnotatorResponse:
-        """Leaves them out of what is made from now on."""
+        """Excludes an annotator: new snapshots and exports leave out their feedback."""
         reason = read_text(request.reason, "reason")
 
         async def change(tx: Writer) -> preference_v1.ExcludeAnnotatorResponse:
-            await self._turn(tx, request.annotator, EXCLUDED, reason)
+            await self._set_state(tx, request.annotator, EXCLUDED, reason)
             return preference_v1.ExcludeAnnotatorResponse(profile=await _profile(tx, request.annotator))
 
         check_annotator(request.annotator, "annotator")
@@ -76,10 +76,10 @@ class Annotators:
     async def reinstate(
         self, request: preference_v1.ReinstateAnnotatorRequest
     ) -> preference_v1.ReinstateAnnotatorResponse:
-        """Takes them in again."""
+        """Reinstates an excluded annotator."""
 
         async def change(tx: Writer) -> preference_v1.ReinstateAnnotatorResponse:
-            await self._turn(tx, request.annotator, ACTIVE, "")
+            await self._set_state(tx, request.annotator, ACTIVE, "")
             return preference_v1.ReinstateAnnotatorResponse(profile=await _profile(tx, request.annotator))
 
         check_annotator(request.annotator, "annotator")
@@ -90,12 +90,12 @@ class Annotators:
     async def withdraw(
         self, request: preference_v1.WithdrawAnnotatorRequest
     ) -> preference_v1.WithdrawAnnotatorResponse:
-        """Leaves them out for good, and names the snapshots that hold what they gave."""
+        """Withdraws an annotator permanently, and lists the snapshots with their feedback."""
         who, reason = request.annotator, read_text(request.reason, "reason")
         check_annotator(who, "annotator")
 
         async def change(tx: Writer) -> preference_v1.WithdrawAnnotatorResponse:
-            await self._turn(tx, who, WITHDRAWN, reason)
+            await self._set_state(tx, who, WITHDRAWN, reason)
             uses = await tx.snapshot_uses(annotator=(who.annotator_id, who.kind))
             return preference_v1.WithdrawAnnotatorResponse(
                 profile=await _profile(tx, who), snapshots=[converters.snapshot_use(*use) for use in uses]
@@ -105,11 +105,13 @@ class Annotators:
             request.request_id, request, preference_v1.WithdrawAnnotatorResponse, change
         )
 
-    async def _turn(self, tx: Writer, who: preference_v1.Annotator, state: int, reason: str) -> None:
+    async def _set_state(self, tx: Writer, who: preference_v1.Annotator, state: int, reason: str) -> None:
         known = await _find(tx, who)
         if known.state == WITHDRAWN and state != WITHDRAWN:
             raise FailedPrecondition(
-                f"{who.annotator_id} has withdrawn, for good", reason="ANNOTATOR_WITHDRAWN", metadata=_named(who)
+                f"{who.annotator_id} has withdrawn, and this cannot be undone",
+                reason="ANNOTATOR_WITHDRAWN",
+                metadata=_named(who),
             )
         if known.state != state:
             await tx.put_annotator(known._replace(state=state, reason=reason, state_us=self._context.now_us()))
@@ -132,7 +134,7 @@ def _named(who: preference_v1.Annotator) -> dict[str, str]:
 
 
 def check_annotator(annotator: preference_v1.Annotator, path: str) -> None:
-    """InvalidArgument for an annotator without id or of a kind that there is not."""
+    """InvalidArgument for an annotator without an id or of an unknown kind."""
     if not annotator.annotator_id:
         raise InvalidArgument.at(f"{path}.annotator_id", "must be set")
     known = (
@@ -141,18 +143,18 @@ def check_annotator(annotator: preference_v1.Annotator, path: str) -> None:
         preference_v1.ANNOTATOR_KIND_MODEL,
     )
     if annotator.kind not in known:
-        raise InvalidArgument.at(f"{path}.kind", "must say who judged: a human, a simulated annotator or a model")
+        raise InvalidArgument.at(f"{path}.kind", "must be set to the kind of annotator: human, simulated or model")
 
 
 async def admit(tx: Writer, annotator: preference_v1.Annotator, now_us: int) -> None:
-    """Makes an annotator known. PermissionDenied, ANNOTATOR_EXCLUDED, for one who is not to judge."""
+    """Registers an annotator who is new. PermissionDenied, ANNOTATOR_EXCLUDED, for one who is not active."""
     known = await tx.annotator(annotator.annotator_id, annotator.kind)
     if known is None:
-        await tx.meet([(annotator.annotator_id, annotator.kind)], now_us)
+        await tx.add_annotators([(annotator.annotator_id, annotator.kind)], now_us)
     elif known.state != preference_v1.ANNOTATOR_STATE_ACTIVE:
         why = "has withdrawn" if known.state == preference_v1.ANNOTATOR_STATE_WITHDRAWN else "is excluded"
         raise PermissionDenied(
-            f"{annotator.annotator_id} {why}: they get no tasks, and no feedback of theirs is taken",
+            f"{annotator.annotator_id} {why}: they get no tasks, and their feedback is not accepted",
             reason="ANNOTATOR_EXCLUDED",
             metadata={"annotator_id": annotator.annotator_id},
         )

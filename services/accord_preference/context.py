@@ -11,7 +11,7 @@ from accord_runtime.serving.idempotency import OnceInTransaction
 
 
 class Context:
-    """Store, settings, clock, and `once`: what repeats of a request are answered."""
+    """Store, settings, clock, and `once`, which answers repeated requests."""
 
     def __init__(self, store: Store, settings: PreferenceSettings, clock: Callable[[], float]):
         """`clock`: seconds since 1970; the service uses no other."""

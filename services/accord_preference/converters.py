@@ -1,4 +1,4 @@
-"""Carriers of the store <-> messages of the contract."""
+"""Rows of the store <-> messages of the contract."""
 
 from __future__ import annotations
 
@@ -59,13 +59,15 @@ def prompt_row(
 def completion_row(
     prompt_id: str, answer: preference_v1.Completion | preference_v1.ImportCompletion, path: str
 ) -> CompletionRow:
-    """A new answer to a prompt; one from elsewhere has no origin. InvalidArgument, its field behind `path`, for an end
-    that there is not."""
+    """A new completion; an imported one has no origin. InvalidArgument, its field behind `path`, for a finish
+    reason that does not exist."""
     value = canonical.origin_value(answer.origin) if isinstance(answer, preference_v1.Completion) else None
     if answer.finish_reason not in _ENDS:
-        raise InvalidArgument.at(f"{path}.finish_reason", f"is {answer.finish_reason}; leave unset what is not known")
+        raise InvalidArgument.at(
+            f"{path}.finish_reason", f"is {answer.finish_reason}; leave it unset if it is not known"
+        )
     kept = None if value is None else canonical.canonical_json(value)
-    text = answer.text  # each look at a field of a message makes a new copy
+    text = answer.text  # every access to a field of a message makes a copy
     name = canonical.completion_id(prompt_id, text, kept, answer.finish_reason)
     return CompletionRow(name, prompt_id, text, kept, answer.finish_reason)
 
@@ -85,7 +87,7 @@ def _put_prompt(message: preference_v1.Prompt, row: PromptRow) -> None:
 
 
 def completion(row: CompletionRow) -> preference_v1.Completion:
-    """An answer as a message."""
+    """A completion as a message."""
     message = preference_v1.Completion()
     _put_completion(message, row)
     return message
@@ -100,13 +102,13 @@ def _put_completion(message: preference_v1.Completion, row: CompletionRow) -> No
 
 
 def duration(microseconds: int) -> Duration:
-    """A stretch of time; 0 for less."""
+    """A duration; 0 if negative."""
     kept = max(0, microseconds)
     return Duration(seconds=kept // 1_000_000, nanos=kept % 1_000_000 * 1000)
 
 
 def feedback(row: FeedbackRow) -> preference_v1.Feedback:
-    """A judgement as a message, with what has become of it since it was given."""
+    """Feedback as a message, with its later correction or retraction."""
     message = preference_v1.Feedback()
     _put_feedback(message, row)
     message.superseded_by = row.superseded_by or ""
@@ -115,7 +117,7 @@ def feedback(row: FeedbackRow) -> preference_v1.Feedback:
 
 
 def _put_feedback(message: preference_v1.Feedback, row: FeedbackRow) -> None:
-    """What is empty is left unset: of millions of records it is most of them."""
+    """Fills in the message. Empty fields stay unset, which is most of them in millions of records."""
     message.feedback_id, message.prompt_id, message.source = row.feedback_id, row.prompt_id, row.source
     annotator, created = message.annotator, message.create_time
     annotator.annotator_id = row.annotator_id
@@ -138,7 +140,7 @@ def _put_feedback(message: preference_v1.Feedback, row: FeedbackRow) -> None:
 
 
 def task(row: TaskRow) -> preference_v1.Task:
-    """A task as annotators may see it: nothing in it tells whether it is a gold task."""
+    """A task as annotators may see it: nothing shows whether it is a gold task."""
     form = json.loads(row.form or "{}")
     return preference_v1.Task(
         task_id=row.task_id,
@@ -157,7 +159,7 @@ def task(row: TaskRow) -> preference_v1.Task:
 
 
 def whole_task(row: TaskRow) -> preference_v1.Task:
-    """A task as whoever opened it may see it: with its known answer."""
+    """A task as its creator may see it: with its known answer."""
     message = task(row)
     message.answers = row.answers
     if row.gold is not None:
@@ -181,12 +183,12 @@ def flag(row: FlagRow, about: TaskRow) -> preference_v1.Flag:
 
 
 def annotator(name: str, kind: int) -> preference_v1.Annotator:
-    """Who judged."""
+    """An annotator as a message."""
     return preference_v1.Annotator(annotator_id=name, kind=preference_v1.AnnotatorKind.ValueType(kind))
 
 
 def profile(row: AnnotatorRow, count: int) -> preference_v1.AnnotatorProfile:
-    """An annotator with how many judgements of theirs are in force."""
+    """An annotator with the number of their active judgements."""
     return preference_v1.AnnotatorProfile(
         annotator=annotator(row.annotator_id, row.kind),
         display_name=row.display_name,
@@ -199,13 +201,13 @@ def profile(row: AnnotatorRow, count: int) -> preference_v1.AnnotatorProfile:
 
 
 def task_lease(
-    work: TaskRow, about: PromptRow, answers: dict[str, CompletionRow], lease: LeaseRow, now_us: int
+    row: TaskRow, about: PromptRow, answers: dict[str, CompletionRow], lease: LeaseRow, now_us: int
 ) -> preference_v1.TaskLease:
-    """A leased task with all that an annotator needs to see."""
+    """A leased task with everything that an annotator needs."""
     return preference_v1.TaskLease(
-        task=task(work),
+        task=task(row),
         prompt=prompt(about),
-        completions=[completion(answers[name]) for name in work.completion_ids],
+        completions=[completion(answers[name]) for name in row.completion_ids],
         lease_id=lease.lease_id,
         expire_time=timestamp(lease.expire_us),
         remaining=duration(lease.expire_us - now_us),
@@ -213,8 +215,8 @@ def task_lease(
 
 
 def put_record(message: preference_v1.Record, row: RecordRow) -> None:
-    """Fills in a record of an export, as it was when it was given. In its place in the response: a copy of all texts
-    costs as much as the rest."""
+    """Fills in a record of an export, as it was submitted. In place, within the response: copying all texts would
+    double the cost."""
     _put_prompt(message.prompt, row.prompt)
     for answer in row.completions:
         _put_completion(message.completions.add(), answer)
@@ -236,12 +238,12 @@ def snapshot(row: SnapshotRow) -> preference_v1.Snapshot:
 
 
 def snapshot_use(row: SnapshotRow, records: int) -> preference_v1.SnapshotUse:
-    """A snapshot and how many of its records something is in."""
+    """A snapshot and the number of its records that match."""
     return preference_v1.SnapshotUse(snapshot=snapshot(row), records=records)
 
 
 def origins(row: SnapshotRow, found: Origins) -> preference_v1.GetSnapshotOriginsResponse:
-    """What a snapshot's records come from, most first."""
+    """The origins of the records of a snapshot, the most frequent first."""
     return preference_v1.GetSnapshotOriginsResponse(
         snapshot=snapshot(row),
         annotators=[
@@ -267,13 +269,13 @@ def _most_first(counts: Mapping[K, int]) -> list[tuple[K, int]]:
 
 
 def filter_of(kind: int, message: preference_v1.SnapshotFilter, split: int = 0) -> Filter:
-    """The filter of a request. InvalidArgument for an unset kind, or for a filter that prompts cannot have."""
+    """The filter of a request. InvalidArgument for an unset kind, or for a filter that does not apply to prompts."""
     if kind not in (preference_v1.SNAPSHOT_KIND_PROMPTS, preference_v1.SNAPSHOT_KIND_PREFERENCES):
         raise InvalidArgument.at("kind", "must be SNAPSHOT_KIND_PROMPTS or SNAPSHOT_KIND_PREFERENCES")
     if kind == preference_v1.SNAPSHOT_KIND_PROMPTS:
         for field in ("annotator_kinds", "queues", "include_gold", "exclude_late"):
             if getattr(message, field):
-                raise InvalidArgument.at(f"filter.{field}", "filters feedback; prompts have none. Leave it empty")
+                raise InvalidArgument.at(f"filter.{field}", "filters feedback, which prompts have not. Leave it empty")
     return Filter(
         sources=tuple(message.sources),
         annotator_kinds=tuple(message.annotator_kinds),

@@ -1,6 +1,6 @@
 """`python -m accord_preference.migrate`: brings the database up to date and ends.
 
-It takes the service's flags and environment."""
+It has the flags and environment of the service."""
 
 from accord_preference.service import database_of
 from accord_preference.settings import PreferenceSettings

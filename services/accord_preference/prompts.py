@@ -17,7 +17,7 @@ class Prompts:
         self._context = context
 
     async def create(self, request: preference_v1.CreatePromptsRequest) -> preference_v1.CreatePromptsResponse:
-        """Adds prompts, all or none; ones that exist are returned as they are."""
+        """Adds prompts, all or none. Prompts that exist are returned unchanged."""
         settings = self._context.settings
         for number, asked in enumerate(request.prompts):
             for turn, message in enumerate(asked.conversation.messages):
@@ -55,7 +55,7 @@ class Prompts:
     async def create_completions(
         self, request: preference_v1.CreateCompletionsRequest
     ) -> preference_v1.CreateCompletionsResponse:
-        """Adds answers to prompts, all or none."""
+        """Adds completions, all or none."""
         for index, item in enumerate(request.completions):
             check_size(item.text, self._context.settings.max_text_bytes, f"completions[{index}].text")
         new = [
@@ -76,7 +76,7 @@ class Prompts:
         )
 
     async def get_completion(self, request: preference_v1.GetCompletionRequest) -> preference_v1.GetCompletionResponse:
-        """One answer with its prompt."""
+        """One completion with its prompt."""
         async with self._context.store.reading() as tx:
             found = (await tx.completions([request.completion_id])).get(request.completion_id)
             if found is None:
@@ -87,7 +87,7 @@ class Prompts:
         )
 
     async def delete(self, request: preference_v1.DeletePromptsRequest) -> preference_v1.DeletePromptsResponse:
-        """Withdraws prompts, all or none."""
+        """Deletes prompts, all or none."""
 
         async def change(tx: Writer) -> preference_v1.DeletePromptsResponse:
             known = await tx.prompts(request.prompt_ids)
@@ -101,7 +101,7 @@ class Prompts:
 
 
 def check_split(split: int) -> int:
-    """The split of a filter, 0 for both sides. InvalidArgument for one that there is not."""
+    """The split of a filter, 0 for both. InvalidArgument if it does not exist."""
     if split not in (preference_v1.SPLIT_UNSPECIFIED, preference_v1.SPLIT_TRAIN, preference_v1.SPLIT_HELDOUT):
         raise InvalidArgument.at("split", f"is {split}; must be SPLIT_TRAIN, SPLIT_HELDOUT, or unset for both")
     return split
@@ -112,7 +112,7 @@ def check_size(text: str, most: int, path: str) -> None:
     if len(text) * 4 > most and (size := len(text.encode())) > most:
         raise InvalidArgument.at(
             path,
-            f"has {size:,} bytes, and at most {most:,} are taken; shorten it, or raise max_text_bytes of the service",
+            f"has {size:,} bytes; at most {most:,} are accepted. Shorten it, or raise max_text_bytes of the service",
             reason="TEXT_TOO_LONG",
         )
 
@@ -120,24 +120,24 @@ def check_size(text: str, most: int, path: str) -> None:
 async def find_judged(
     tx: Reader, prompt_id: str, fields: dict[str, str], prompt_field: str
 ) -> tuple[PromptRow, dict[str, CompletionRow]]:
-    """A prompt and those of its completions that `fields` (completion id -> field of the request) names.
+    """A prompt and its completions in `fields` (completion id -> field of the request).
 
-    NotFound names what does not exist; InvalidArgument names a completion that answers another prompt;
-    FailedPrecondition, PROMPT_DELETED, says that nobody is to judge answers to this prompt any more.
+    NotFound names what does not exist, InvalidArgument a completion of another prompt. FailedPrecondition,
+    PROMPT_DELETED: feedback on this prompt is no longer accepted.
     """
     prompt = (await tx.prompts([prompt_id])).get(prompt_id)
     if prompt is None:
         raise not_found("prompt", prompt_id, prompt_field)
     if await tx.deleted([prompt_id]):
         raise FailedPrecondition(
-            f"{prompt_field}: prompt {prompt_id} was deleted; feedback on it is not taken any more",
+            f"{prompt_field}: prompt {prompt_id} was deleted; feedback on it is no longer accepted",
             reason="PROMPT_DELETED",
             metadata={"prompt_id": prompt_id},
         )
-    answers = await tx.completions(list(fields))
+    found = await tx.completions(list(fields))
     for name, field in fields.items():
-        if name not in answers:
+        if name not in found:
             raise not_found("completion", name, field)
-        if answers[name].prompt_id != prompt_id:
-            raise InvalidArgument.at(field, f"{name} answers another prompt ({answers[name].prompt_id})")
-    return prompt, answers
+        if found[name].prompt_id != prompt_id:
+            raise InvalidArgument.at(field, f"{name} is a completion of another prompt ({found[name].prompt_id})")
+    return prompt, found

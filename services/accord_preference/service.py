@@ -1,4 +1,4 @@
-"""Puts the preference service together: settings -> store -> handlers -> servicer."""
+"""Assembles the preference service: settings -> store -> parts -> servicers."""
 
 from __future__ import annotations
 
@@ -68,10 +68,11 @@ def database_of(settings: PreferenceSettings) -> str:
 
 
 async def build(settings: PreferenceSettings, clock: Callable[[], float] = time.time) -> PreferenceService:
-    """Opens the store, its schema brought up, and checks that it splits prompts as told. `clock`: seconds since 1970.
+    """Opens the store, its schema up to date, and checks that it has the split of the settings. `clock`: seconds since
+    1970.
 
-    Raises FailedPrecondition, SPLIT_CHANGED, where the database was made with another split: prompts would change
-    sides, and snapshots made before and after would contradict one another.
+    Raises FailedPrecondition, SPLIT_CHANGED, when the database was created with another split: prompts would change
+    sides, and new snapshots would contradict earlier ones.
     """
     store = await open_store(database_of(settings), settings)
 

@@ -1,4 +1,4 @@
-"""What the preference service can be told."""
+"""Settings of the preference service."""
 
 from __future__ import annotations
 
@@ -13,22 +13,26 @@ class PreferenceSettings(DatabaseSettings):
     model_config = service_config("preference")
 
     heldout_fraction: float = Field(
-        0.1, ge=0, lt=1, description="Share of prompts that is held out, by hash. Fixed when a database is made."
+        0.1, ge=0, lt=1, description="Share of prompts that is held out, by hash. Fixed when the database is created."
     )
     split_salt: str = Field(
-        "accord", description="Goes into the split's hash: another salt, another split. Fixed when a database is made."
+        "accord",
+        description="Part of the hash of the split: another salt, another split. Fixed when the database is created.",
     )
     lease_seconds: float = Field(
-        600, gt=0, description="Seconds a leased task is reserved when the caller does not say."
+        600, gt=0, description="Duration of a task lease when the request does not set one, seconds."
     )
-    max_lease_seconds: float = Field(86_400, gt=0, description="The longest lease that is given, seconds.")
+    max_lease_seconds: float = Field(86_400, gt=0, description="The longest task lease, seconds.")
     gold_share: float = Field(
-        0.1, ge=0, lt=1, description="Share of leases that hand out a gold task, while there is one for the annotator."
+        0.1,
+        ge=0,
+        lt=1,
+        description="Share of leases that are for a gold task, while one is available for the annotator.",
     )
     flags_to_suspend: int = Field(
-        2, ge=1, description="Annotators who must flag a task before it is given to nobody until it is resolved."
+        2, ge=1, description="Number of annotators whose flags suspend a task until it is resolved."
     )
     max_text_bytes: int = Field(
-        2**20, ge=1024, description="The longest answer, or turn of a prompt, that is taken, bytes of UTF-8."
+        2**20, ge=1024, description="The longest completion or prompt turn that is accepted, bytes of UTF-8."
     )
-    page_records: int = Field(1000, ge=1, le=1000, description="Records read at a time for an export stream.")
+    page_records: int = Field(1000, ge=1, le=1000, description="Records that an export stream reads at a time.")

@@ -102,5 +102,5 @@ async def test_an_answer_of_ten_megabytes_is_refused_by_its_line_and_nothing_kep
         assert ran.code == 1
         said = " ".join(ran.err.split())
         assert "huge.jsonl:2:" in said
-        assert "10,000,000 bytes, and at most 1,048,576" in said
+        assert "10,000,000 bytes; at most 1,048,576" in said
         assert (await client.preferences.stats()).prompts == 0

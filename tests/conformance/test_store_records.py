@@ -144,7 +144,7 @@ async def test_inactive_annotators_and_deleted_prompts_are_in_no_new_record(stor
         await tx.add_prompts([a_prompt(1)])
         await tx.add_feedback([a_judgement(1), a_judgement(2, annotator="bob"), a_judgement(3, 1)])
         await tx.add_tasks([a_task(1), a_task(2)._replace(prompt_id=name("p", 1))])
-        await tx.meet([("ann", 1), ("bob", 1), ("bob", 2), ("ann", 1)], 7)
+        await tx.add_annotators([("ann", 1), ("bob", 1), ("bob", 2), ("ann", 1)], 7)
         await tx.put_annotator(AnnotatorRow("bob", 1, "Bob", 2, "why", 7, 8))
         assert await tx.annotator("bob", 1) == AnnotatorRow("bob", 1, "Bob", 2, "why", 7, 8)
         listed = await tx.list_annotators(("ann", 1), 9, 0, 0)

@@ -141,13 +141,13 @@ async def test_flags_count_once_an_annotator_and_keep_the_task_from_them(store: 
         assert await tx.next_task("ann", "q", 0) is None
         assert await tx.next_task("bob", "q", 0) is not None
         await tx.add_lease(LeaseRow("l", name("t", 1), "bob", 100, leased_us=1))
-        held = await tx.held("bob", "q", 50)
+        held = await tx.active_lease("bob", "q", 50)
         assert held is not None
         assert (held.lease_id, held.leased_us) == ("l", 1)
         await tx.renew_lease("l", 200)
-        assert await tx.held("bob", "", 150) is not None
+        assert await tx.active_lease("bob", "", 150) is not None
         await tx.set_task(name("t", 1), FLAGGED_STATE)
-        assert await tx.held("bob", "q", 50) is None
+        assert await tx.active_lease("bob", "q", 50) is None
         assert await tx.next_task("bob", "q", 0) is None
         [(flag, task)] = await tx.list_flags("q", 0, 9)
         assert (flag.reason, flag.comment, task.flags, task.state) == (2, "odd", 1, FLAGGED_STATE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from tests.support.preference_service import Desk, conversation, pair, person
+from tests.support.preference_service import ServedPreferences, conversation, pair, person
 
 from accord.errors import AccordError, AlreadyExists, InvalidArgument, NotFound
 from accord.preference import v1 as preference_v1
@@ -15,20 +15,22 @@ from accord_preference.domain import canonical
 pytestmark = pytest.mark.process
 
 
-async def test_same_conversation_is_same_prompt_and_first_source_stays(desk: Desk) -> None:
-    first = await desk.prompt("hello", "one")
-    again = await desk.prompt("hello", "two")
+async def test_same_conversation_is_same_prompt_and_first_source_stays(service: ServedPreferences) -> None:
+    first = await service.prompt("hello", "one")
+    again = await service.prompt("hello", "two")
     assert again == first
     assert first.source == "one"
-    assert (await desk.stats()).prompts == 1
+    assert (await service.stats()).prompts == 1
 
 
-async def test_prompts_page_in_order_of_id_without_gaps(desk: Desk) -> None:
-    made = {prompt.prompt_id for prompt in await desk.prompts(f"p{number}" for number in range(25))}
+async def test_prompts_page_in_order_of_id_without_gaps(service: ServedPreferences) -> None:
+    made = {prompt.prompt_id for prompt in await service.prompts(f"p{number}" for number in range(25))}
     seen: list[str] = []
     token, pages = "", 0
     while True:
-        page = await desk.stub.ListPrompts(preference_v1.ListPromptsRequest(page_size=10, page_token=token), timeout=10)
+        page = await service.stub.ListPrompts(
+            preference_v1.ListPromptsRequest(page_size=10, page_token=token), timeout=10
+        )
         seen += [prompt.prompt_id for prompt in page.prompts]
         token, pages = page.next_page_token, pages + 1
         if not token:
@@ -38,46 +40,48 @@ async def test_prompts_page_in_order_of_id_without_gaps(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("token", ["nonsense", "W10=", "WyJ4IiwgMV0="])
-async def test_foreign_page_token_is_refused(desk: Desk, token: str) -> None:
-    await desk.prompt("hello")
+async def test_foreign_page_token_is_refused(service: ServedPreferences, token: str) -> None:
+    await service.prompt("hello")
     with pytest.raises(InvalidArgument) as caught:
-        await desk.stub.ListPrompts(preference_v1.ListPromptsRequest(page_token=token), timeout=10)
+        await service.stub.ListPrompts(preference_v1.ListPromptsRequest(page_token=token), timeout=10)
     assert caught.value.violations[0].field == "page_token"
 
 
-async def test_token_of_another_filter_is_refused(desk: Desk) -> None:
-    await desk.prompts(["a", "b"], "s")
-    page = await desk.stub.ListPrompts(preference_v1.ListPromptsRequest(page_size=1), timeout=10)
+async def test_token_of_another_filter_is_refused(service: ServedPreferences) -> None:
+    await service.prompts(["a", "b"], "s")
+    page = await service.stub.ListPrompts(preference_v1.ListPromptsRequest(page_size=1), timeout=10)
     with pytest.raises(InvalidArgument):
-        await desk.stub.ListPrompts(
+        await service.stub.ListPrompts(
             preference_v1.ListPromptsRequest(page_size=1, page_token=page.next_page_token, source="s"), timeout=10
         )
 
 
-async def test_prompt_batch_with_wrong_role_keeps_nothing(desk: Desk) -> None:
+async def test_prompt_batch_with_wrong_role_keeps_nothing(service: ServedPreferences) -> None:
     wrong = types_v1.Conversation(messages=[types_v1.ChatMessage(role="robot", content="x")])
     prompts = [preference_v1.Prompt(conversation=conversation("fine")), preference_v1.Prompt(conversation=wrong)]
     with pytest.raises(InvalidArgument) as caught:
-        await desk.stub.CreatePrompts(preference_v1.CreatePromptsRequest(request_id="r", prompts=prompts), timeout=10)
+        await service.stub.CreatePrompts(
+            preference_v1.CreatePromptsRequest(request_id="r", prompts=prompts), timeout=10
+        )
     assert caught.value.violations[0].field == "prompts[1].conversation.messages[0].role"
-    assert (await desk.stats()).prompts == 0
+    assert (await service.stats()).prompts == 0
 
 
-async def test_completion_of_unknown_prompt_is_named_and_batch_dropped(desk: Desk) -> None:
-    prompt = await desk.prompt("hello")
+async def test_completion_of_unknown_prompt_is_named_and_batch_dropped(service: ServedPreferences) -> None:
+    prompt = await service.prompt("hello")
     batch = [
         preference_v1.Completion(prompt_id=prompt.prompt_id, text="fine"),
         preference_v1.Completion(prompt_id="gone", text="lost"),
     ]
     with pytest.raises(NotFound, match=r"completions\[1\].prompt_id.*'gone'"):
-        await desk.stub.CreateCompletions(
+        await service.stub.CreateCompletions(
             preference_v1.CreateCompletionsRequest(request_id="r", completions=batch), timeout=10
         )
-    assert (await desk.stats()).completions == 0
+    assert (await service.stats()).completions == 0
 
 
-async def test_completion_keeps_empty_text_and_whole_origin(desk: Desk) -> None:
-    prompt = await desk.prompt("hello")
+async def test_completion_keeps_empty_text_and_whole_origin(service: ServedPreferences) -> None:
+    prompt = await service.prompt("hello")
     origin = preference_v1.CompletionOrigin(
         run_id="r", iteration=2, weights_version=7, weights_digest="d", seed=2**64 - 1
     )
@@ -88,13 +92,15 @@ async def test_completion_keeps_empty_text_and_whole_origin(desk: Desk) -> None:
             preference_v1.Completion(prompt_id=prompt.prompt_id, text=""),
         ],
     )
-    made = (await desk.stub.CreateCompletions(request, timeout=10)).completions
+    made = (await service.stub.CreateCompletions(request, timeout=10)).completions
     assert made[0].origin == origin
     assert made[0].completion_id != made[1].completion_id
     assert not made[1].HasField("origin")
 
 
-async def test_the_engine_is_part_of_an_answers_origin_and_answers_without_one_keep_their_ids(desk: Desk) -> None:
+async def test_the_engine_is_part_of_an_answers_origin_and_answers_without_one_keep_their_ids(
+    service: ServedPreferences,
+) -> None:
     origin = preference_v1.CompletionOrigin(
         run_id="r", iteration=2, weights_version=7, weights_digest="d", seed=2**64 - 1
     )
@@ -102,25 +108,27 @@ async def test_the_engine_is_part_of_an_answers_origin_and_answers_without_one_k
     assert before == "e2405839d6e01155340c13b629942ec58b18f6e0cc55c6d8ebd1aef6e4f7b88d", (
         "as before engines were recorded"
     )
-    prompt = await desk.prompt("hello")
+    prompt = await service.prompt("hello")
     request = preference_v1.CreateCompletionsRequest(request_id="r")
     for engine in ("", "transformers", "vllm"):
         origin.engine = engine
         request.completions.add(prompt_id=prompt.prompt_id, text="the same", origin=origin)
-    made = (await desk.stub.CreateCompletions(request, timeout=10)).completions
+    made = (await service.stub.CreateCompletions(request, timeout=10)).completions
     assert [answer.origin.engine for answer in made] == ["", "transformers", "vllm"]
     assert len({answer.completion_id for answer in made}) == 3
 
 
-async def test_an_answer_of_ten_megabytes_is_refused_by_its_field_and_the_others_are_not_kept(desk: Desk) -> None:
-    prompt = await desk.prompt("hello")
+async def test_an_answer_of_ten_megabytes_is_refused_by_its_field_and_the_others_are_not_kept(
+    service: ServedPreferences,
+) -> None:
+    prompt = await service.prompt("hello")
     with pytest.raises(InvalidArgument) as caught:
-        await desk.answers(prompt, "short", "b" * 10_000_000)
+        await service.answers(prompt, "short", "b" * 10_000_000)
     assert (caught.value.reason, caught.value.violations[0].field) == ("TEXT_TOO_LONG", "completions[1].text")
     with pytest.raises(InvalidArgument) as caught:
-        await desk.prompt("é" * 5_000_000)
+        await service.prompt("é" * 5_000_000)
     assert caught.value.reason == "TEXT_TOO_LONG"
-    stats = await desk.stats()
+    stats = await service.stats()
     assert (stats.prompts, stats.completions) == (1, 0)
 
 
@@ -158,24 +166,24 @@ def _wrong(one: str, two: str, foreign: str) -> dict[str, tuple[Wrong, str, type
 
 
 @pytest.mark.parametrize("case", _wrong("", "", ""))
-async def test_wrong_judgement_is_refused_with_its_field(desk: Desk, case: str) -> None:
-    prompt = await desk.prompt("hello")
-    one, two = await desk.answers(prompt, "one", "two")
-    (foreign,) = await desk.answers(await desk.prompt("other"), "foreign")
+async def test_wrong_judgement_is_refused_with_its_field(service: ServedPreferences, case: str) -> None:
+    prompt = await service.prompt("hello")
+    one, two = await service.answers(prompt, "one", "two")
+    (foreign,) = await service.answers(await service.prompt("other"), "foreign")
     judgement, field, error = _wrong(one, two, foreign)[case]
     with pytest.raises(error) as caught:
-        await desk.submit(
+        await service.submit(
             preference_v1.Feedback(prompt_id=prompt.prompt_id, annotator=person("ann"), **judgement)  # type: ignore[arg-type]
         )
     assert field in caught.value.message
     if error is InvalidArgument:
         assert [violation.field for violation in caught.value.violations] == [field]
-    assert not (await desk.stats()).feedback
+    assert not (await service.stats()).feedback
 
 
-async def test_every_kind_of_judgement_comes_back_from_a_snapshot(desk: Desk) -> None:
-    prompt = await desk.prompt("hello", "set")
-    one, two, three = await desk.answers(prompt, "one", "two", "three")
+async def test_every_kind_of_judgement_comes_back_from_a_snapshot(service: ServedPreferences) -> None:
+    prompt = await service.prompt("hello", "set")
+    one, two, three = await service.answers(prompt, "one", "two", "three")
     sent = [
         preference_v1.Feedback(comparison=preference_v1.Comparison(chosen_id=two, rejected_id=one, margin=0.5)),
         preference_v1.Feedback(
@@ -193,37 +201,37 @@ async def test_every_kind_of_judgement_comes_back_from_a_snapshot(desk: Desk) ->
     for feedback in sent:
         feedback.prompt_id = prompt.prompt_id
         feedback.annotator.CopyFrom(person("ann"))
-        await desk.submit(feedback)
-    records = await desk.export((await desk.snapshot()).digest)
+        await service.submit(feedback)
+    records = await service.export((await service.snapshot()).digest)
     found = {record.feedback.WhichOneof("judgement"): record for record in records}
     assert found["comparison"].feedback.comparison == sent[0].comparison
     assert [answer.text for answer in found["comparison"].completions] == ["two", "one"]
     assert found["ranking"].feedback.ranking == sent[1].ranking
     assert found["rating"].feedback.rating == sent[2].rating
-    stats = await desk.stats()
+    stats = await service.stats()
     assert (stats.comparisons, stats.rankings, stats.ratings) == (1, 1, 1)
     assert [(row.source, row.count) for row in stats.feedback] == [("set", 3)]
 
 
-async def test_repeated_request_does_nothing_twice_also_after_restart(desk: Desk) -> None:
-    await desk.task("hello", queue="q")
+async def test_repeated_request_does_nothing_twice_also_after_restart(service: ServedPreferences) -> None:
+    await service.task("hello", queue="q")
     request = preference_v1.LeaseTaskRequest(request_id="mine", annotator=person("ann"), queue="q")
-    first = await desk.stub.LeaseTask(request, timeout=10)
-    imported = await desk.load([pair(number) for number in range(3)], name="import")
-    await desk.stop()
-    await desk.start()
-    assert await desk.stub.LeaseTask(request, timeout=10) == first
-    assert await desk.load([pair(number) for number in range(3)], name="import", size=1) == imported
+    first = await service.stub.LeaseTask(request, timeout=10)
+    imported = await service.load([pair(number) for number in range(3)], name="import")
+    await service.stop()
+    await service.start()
+    assert await service.stub.LeaseTask(request, timeout=10) == first
+    assert await service.load([pair(number) for number in range(3)], name="import", size=1) == imported
     assert imported.feedback == 3
-    assert (await desk.stats()).comparisons == 3
+    assert (await service.stats()).comparisons == 3
 
 
-async def test_request_id_with_other_content_is_refused(desk: Desk) -> None:
+async def test_request_id_with_other_content_is_refused(service: ServedPreferences) -> None:
     request = preference_v1.CreatePromptsRequest(
         request_id="r", prompts=[preference_v1.Prompt(conversation=conversation("a"))]
     )
-    await desk.stub.CreatePrompts(request, timeout=10)
+    await service.stub.CreatePrompts(request, timeout=10)
     request.prompts[0].source = "changed"
     with pytest.raises(AlreadyExists) as caught:
-        await desk.stub.CreatePrompts(request, timeout=10)
+        await service.stub.CreatePrompts(request, timeout=10)
     assert caught.value.reason == "REQUEST_ID_REUSED"

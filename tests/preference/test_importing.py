@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.support.preference_service import Desk, pair, person
+from tests.support.preference_service import ServedPreferences, pair, person
 
 from accord.channel import open_channel
 from accord.errors import AccordError, InvalidArgument
@@ -39,7 +39,7 @@ def wrong_records() -> dict[str, Change]:
     case("same text twice", "comparison.rejected_id").completions[1].text = "good answer 1"
     case("unknown local id", "comparison.chosen_id").comparison.chosen_id = "c"
     case("nan margin", "comparison.margin").comparison.margin = math.nan
-    case("nobody", "annotator.annotator_id").ClearField("annotator")
+    case("no annotator", "annotator.annotator_id").ClearField("annotator")
     case("unknown kind", "annotator.kind").annotator.kind = 77  # type: ignore[assignment]
     case("role", "prompt.messages[0].role").prompt.messages[0].role = "robot"
     case("no prompt", "prompt").ClearField("prompt")
@@ -49,26 +49,26 @@ def wrong_records() -> dict[str, Change]:
 
 
 @pytest.mark.parametrize("name", wrong_records())
-async def test_one_wrong_record_keeps_nothing_and_is_named(desk: Desk, name: str) -> None:
+async def test_one_wrong_record_keeps_nothing_and_is_named(service: ServedPreferences, name: str) -> None:
     field, record = wrong_records()[name]
     records = [pair(number) for number in range(250)]
     records[207] = record
     with pytest.raises(InvalidArgument) as caught:
-        await desk.load(records)
+        await service.load(records)
     assert caught.value.violations[0].field == f"records[207].{field}"
     assert caught.value.metadata["record"] == "207"
-    stats = await desk.stats()
+    stats = await service.stats()
     assert (stats.prompts, stats.completions, stats.comparisons) == (0, 0, 0)
 
 
-async def test_counts_are_of_what_is_new(desk: Desk) -> None:
-    first = await desk.load([pair(1), pair(2), pair(2), pair(2, annotator="bob")])
+async def test_counts_are_of_what_is_new(service: ServedPreferences) -> None:
+    first = await service.load([pair(1), pair(2), pair(2), pair(2, annotator="bob")])
     assert (first.prompts, first.completions, first.feedback, first.duplicates) == (2, 4, 3, 1)
-    second = await desk.load([pair(2), pair(3), preference_v1.ImportRecord(prompt=pair(4).prompt)])
+    second = await service.load([pair(2), pair(3), preference_v1.ImportRecord(prompt=pair(4).prompt)])
     assert (second.prompts, second.completions, second.feedback, second.duplicates) == (2, 2, 1, 1)
 
 
-async def test_broken_stream_keeps_nothing(desk: Desk) -> None:
+async def test_broken_stream_keeps_nothing(service: ServedPreferences) -> None:
     sent = asyncio.Event()
 
     async def stream() -> AsyncIterator[preference_v1.ImportRecordsRequest]:
@@ -76,14 +76,14 @@ async def test_broken_stream_keeps_nothing(desk: Desk) -> None:
         sent.set()
         await asyncio.sleep(60)
 
-    call = asyncio.ensure_future(desk.stub.ImportRecords(stream(), timeout=60))
+    call = asyncio.ensure_future(service.stub.ImportRecords(stream(), timeout=60))
     await sent.wait()
     await asyncio.sleep(0.2)
     call.cancel()
     with pytest.raises((asyncio.CancelledError, AccordError)):
         await call
     await asyncio.sleep(0.3)
-    assert (await desk.stats()).prompts == 0
+    assert (await service.stats()).prompts == 0
 
 
 SENDER = """
@@ -109,25 +109,25 @@ asyncio.run(main())
 """
 
 
-async def test_sender_that_is_killed_keeps_nothing(desk: Desk) -> None:
+async def test_sender_that_is_killed_keeps_nothing(service: ServedPreferences) -> None:
     # Its connection just ends: to the server that looks much like the end of the stream.
     sender = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", SENDER, desk.address, str(Path(__file__).parent), stdout=asyncio.subprocess.PIPE
+        sys.executable, "-c", SENDER, service.address, str(Path(__file__).parent), stdout=asyncio.subprocess.PIPE
     )
     assert sender.stdout is not None
     assert await sender.stdout.readline() == b"sent\n"
     sender.send_signal(signal.SIGKILL)
     await sender.wait()
     await asyncio.sleep(0.7)
-    assert (await desk.stats()).prompts == 0
+    assert (await service.stats()).prompts == 0
 
 
-async def test_stream_without_request_id_is_refused(desk: Desk) -> None:
+async def test_stream_without_request_id_is_refused(service: ServedPreferences) -> None:
     async def stream() -> AsyncIterator[preference_v1.ImportRecordsRequest]:
         yield preference_v1.ImportRecordsRequest(records=[pair(1)])
 
     with pytest.raises(InvalidArgument, match="request_id"):
-        await desk.stub.ImportRecords(stream(), timeout=10)
+        await service.stub.ImportRecords(stream(), timeout=10)
 
 
 async def test_service_killed_in_the_middle_of_an_import_leaves_nothing(tmp_path: Path) -> None:
@@ -163,46 +163,46 @@ async def test_service_killed_in_the_middle_of_an_import_leaves_nothing(tmp_path
         await server.wait()
         with pytest.raises(AccordError):
             await call
-    again = await Desk(settings).start()
+    again = await ServedPreferences(settings).start()
     assert (await again.stats()).prompts == 0
     assert (await again.load([pair(1)])).feedback == 1
     await again.stop()
 
 
-async def test_ten_thousand_pairs_take_seconds(desk: Desk) -> None:
+async def test_ten_thousand_pairs_take_seconds(service: ServedPreferences) -> None:
     records = [pair(number) for number in range(10_000)]
     start = time.process_time()
-    response = await desk.load(records, size=500)
+    response = await service.load(records, size=500)
     seconds = time.process_time() - start
     assert (response.prompts, response.completions, response.feedback) == (10_000, 20_000, 10_000)
     assert seconds < 10  # client and server together; processor time, as other tests may run beside this one
-    assert len(await desk.export((await desk.snapshot()).digest)) == 10_000
+    assert len(await service.export((await service.snapshot()).digest)) == 10_000
 
 
-async def test_long_answers_are_stored_in_parts_of_one_import(desk: Desk) -> None:
+async def test_long_answers_are_stored_in_parts_of_one_import(service: ServedPreferences) -> None:
     records = [pair(number) for number in range(24)]
     for number, record in enumerate(records):
         record.completions[0].text = f"{number} " + "long " * 180_000
-    done = await desk.load(records, size=4)
+    done = await service.load(records, size=4)
     assert (done.prompts, done.completions, done.feedback, done.duplicates) == (24, 48, 24, 0)
-    again = await desk.load([*records, pair(99)], size=4)
+    again = await service.load([*records, pair(99)], size=4)
     assert (again.prompts, again.completions, again.feedback, again.duplicates) == (1, 2, 1, 24)
-    digest = (await desk.snapshot()).digest
+    digest = (await service.snapshot()).digest
     assert (
-        sorted(len(record.completions[0].text) > 900_000 for record in await desk.export(digest))
+        sorted(len(record.completions[0].text) > 900_000 for record in await service.export(digest))
         == [False] + [True] * 24
     )
 
 
-async def test_a_prompt_keeps_its_first_source_and_feedback_without_one_goes_by_it(desk: Desk) -> None:
-    await desk.prompt("question 1", source="first")
+async def test_a_prompt_keeps_its_first_source_and_feedback_without_one_goes_by_it(service: ServedPreferences) -> None:
+    await service.prompt("question 1", source="first")
     unnamed = pair(1, source="")
-    await desk.load([unnamed, pair(2, source="second")])
-    assert [(one.source, one.count) for one in (await desk.stats()).feedback] == [("first", 1), ("second", 1)]
-    assert (await desk.snapshot(sources=["first"])).train_records == 1
+    await service.load([unnamed, pair(2, source="second")])
+    assert [(one.source, one.count) for one in (await service.stats()).feedback] == [("first", 1), ("second", 1)]
+    assert (await service.snapshot(sources=["first"])).train_records == 1
 
 
-async def test_others_are_served_while_a_slow_sender_imports(desk: Desk) -> None:
+async def test_others_are_served_while_a_slow_sender_imports(service: ServedPreferences) -> None:
     begun, end = asyncio.Event(), asyncio.Event()
 
     async def stream() -> AsyncIterator[preference_v1.ImportRecordsRequest]:
@@ -211,18 +211,18 @@ async def test_others_are_served_while_a_slow_sender_imports(desk: Desk) -> None
         await end.wait()
         yield preference_v1.ImportRecordsRequest(records=[pair(2)])
 
-    call = asyncio.ensure_future(desk.stub.ImportRecords(stream(), timeout=60))
+    call = asyncio.ensure_future(service.stub.ImportRecords(stream(), timeout=60))
     await begun.wait()
-    await asyncio.wait_for(desk.prompt("written meanwhile"), 5)
+    await asyncio.wait_for(service.prompt("written meanwhile"), 5)
     end.set()
     assert (await call).prompts == 2
 
 
-async def test_annotators_of_imports_keep_their_kind(desk: Desk) -> None:
+async def test_annotators_of_imports_keep_their_kind(service: ServedPreferences) -> None:
     record = pair(1)
     record.annotator.CopyFrom(person("alice"))
-    await desk.load([record])
-    (exported,) = await desk.export((await desk.snapshot()).digest)
+    await service.load([record])
+    (exported,) = await service.export((await service.snapshot()).digest)
     assert exported.feedback.annotator == person("alice")
 
 

@@ -16,7 +16,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect
 from sqlalchemy.engine import Connection
 from tests.support.postgresql import Postgres
-from tests.support.preference_service import Desk, pair, person
+from tests.support.preference_service import ServedPreferences, pair, person
 
 import accord_preference
 from accord.preference import v1 as preference_v1
@@ -72,13 +72,13 @@ def released(revision: str, url: str) -> Path:
 
 
 @asynccontextmanager
-async def served(url: str, folder: Path) -> AsyncIterator[Desk]:
+async def served(url: str, folder: Path) -> AsyncIterator[ServedPreferences]:
     """The service on a database that may be older than it."""
-    desk = await Desk(PreferenceSettings(state_dir=folder, database_url=url)).start()
+    service = await ServedPreferences(PreferenceSettings(state_dir=folder, database_url=url)).start()
     try:
-        yield desk
+        yield service
     finally:
-        await desk.stop()
+        await service.stop()
 
 
 async def test_every_schema_was_kept_as_it_was_released() -> None:
@@ -88,20 +88,20 @@ async def test_every_schema_was_kept_as_it_was_released() -> None:
 
 async def test_the_first_released_database_is_brought_up_with_all_that_is_in_it(url: str, tmp_path: Path) -> None:
     restore(released("0001", url), url)
-    async with served(url, tmp_path) as desk:
-        stats = await desk.stats()
+    async with served(url, tmp_path) as service:
+        stats = await service.stats()
         assert (stats.prompts, stats.completions, stats.comparisons, stats.ratings) == (7, 14, 5, 1)
-        assert len(await desk.export(PROMPTS)) == 7
-        kept = await desk.export(FEEDBACK)
+        assert len(await service.export(PROMPTS)) == 7
+        kept = await service.export(FEEDBACK)
         assert len(kept) == 6
         assert {record.feedback.annotator.annotator_id for record in kept} == {"ann", "bob", "zoé"}
-        assert (await desk.snapshot()).digest == FEEDBACK
-        again = await desk.load([pair(1), pair(99)])
+        assert (await service.snapshot()).digest == FEEDBACK
+        again = await service.load([pair(1), pair(99)])
         assert (again.feedback, again.duplicates) == (1, 1)
-        desk.now += 61  # cid's lease is over
-        lease = await desk.lease("dora")
+        service.now += 61  # cid's lease is over
+        lease = await service.lease("dora")
         assert lease is not None
-        await desk.answer(lease, "dora")
+        await service.answer(lease, "dora")
 
 
 @pytest.mark.parametrize("revision", [name for name in revisions() if name > "0001"])
@@ -110,48 +110,51 @@ async def test_a_released_database_with_annotators_is_brought_up_with_all_that_i
 ) -> None:
     restore(released(revision, url), url)
     cut = 1 if revision >= "0004" else 0
-    async with served(url, tmp_path) as desk:
-        await check_kept(desk, cut)
-        # Answered and corrected, with what was said beside it; taken back; skipped by nobody; gold.
+    async with served(url, tmp_path) as service:
+        await check_kept(service, cut)
+        # Answered and corrected, with a comment and criteria; retracted; gold; no task was skipped.
         listed = preference_v1.ListFeedbackRequest(annotator=person("ann"), queue="q")
-        corrected, first = (await desk.stub.ListFeedback(listed, timeout=10)).feedback
+        corrected, first = (await service.stub.ListFeedback(listed, timeout=10)).feedback
         assert (first.superseded_by, corrected.supersedes) == (corrected.feedback_id, first.feedback_id)
         assert corrected.comment == "looked again"
         assert [(one.criterion, one.value) for one in corrected.criteria] == [("helpful", 4)]
         request = preference_v1.ListFeedbackRequest(annotator=person("bob"))
-        assert sorted(one.retracted for one in (await desk.stub.ListFeedback(request, timeout=10)).feedback) == [0, 1]
-        flags = (await desk.stub.ListFlags(preference_v1.ListFlagsRequest(), timeout=10)).flags
+        assert sorted(one.retracted for one in (await service.stub.ListFeedback(request, timeout=10)).feedback) == [
+            0,
+            1,
+        ]
+        flags = (await service.stub.ListFlags(preference_v1.ListFlagsRequest(), timeout=10)).flags
         assert {(one.annotator.annotator_id, one.comment) for one in flags} == {
             ("bob", "what is meant?"),
             ("eve", "what is meant?"),
         }
-        found = await desk.stub.GetQueue(preference_v1.GetQueueRequest(queue="gold"), timeout=10)
+        found = await service.stub.GetQueue(preference_v1.GetQueueRequest(queue="gold"), timeout=10)
         assert found.gold_tasks == 1
         kept = preference_v1.ListAnnotatorsRequest(state=preference_v1.ANNOTATOR_STATE_EXCLUDED)
-        (eve,) = (await desk.annotators.ListAnnotators(kept, timeout=10)).profiles
+        (eve,) = (await service.annotators.ListAnnotators(kept, timeout=10)).profiles
         assert (eve.annotator.annotator_id, eve.reason) == ("eve", "by chance")
-        desk.now += 61  # cid's lease is over
-        lease = await desk.lease("dora")
+        service.now += 61  # cid's lease is over
+        lease = await service.lease("dora")
         assert lease is not None
-        await desk.answer(lease, "dora")
+        await service.answer(lease, "dora")
 
 
-async def check_kept(desk: Desk, cut: int) -> None:
+async def check_kept(service: ServedPreferences, cut: int) -> None:
     """What is in a database of 0002 and later is there, and in the snapshots that were made of it then. `cut`: records
     of an answer that was cut off."""
-    stats = await desk.stats()
+    stats = await service.stats()
     assert (stats.prompts, stats.completions, stats.ratings) == (11 + cut, 22 + 2 * cut, 1)
-    known = (await desk.stub.ListSnapshots(preference_v1.ListSnapshotsRequest(), timeout=10)).snapshots
+    known = (await service.stub.ListSnapshots(preference_v1.ListSnapshotsRequest(), timeout=10)).snapshots
     made = {snapshot.kind: snapshot for snapshot in known}
     prompts, feedback = made[preference_v1.SNAPSHOT_KIND_PROMPTS], made[preference_v1.SNAPSHOT_KIND_PREFERENCES]
-    assert len(await desk.export(prompts.digest)) == 10 + cut
-    records = await desk.export(feedback.digest)
+    assert len(await service.export(prompts.digest)) == 10 + cut
+    records = await service.export(feedback.digest)
     assert len(records) == 6 + cut
     assert {record.feedback.annotator.annotator_id for record in records} == {"ann", "bob", "zoé"}
     assert "a \t b\0\x1f" in {answer.text for record in records for answer in record.completions}
     # A snapshot is named by what is in it: everything is as it was.
-    assert (await desk.snapshot()).digest == feedback.digest
-    assert (await desk.snapshot(preference_v1.SNAPSHOT_KIND_PROMPTS)).digest == prompts.digest
+    assert (await service.snapshot()).digest == feedback.digest
+    assert (await service.snapshot(preference_v1.SNAPSHOT_KIND_PROMPTS)).digest == prompts.digest
 
 
 async def test_a_full_database_goes_down_and_up_again_with_all_that_the_older_schema_can_hold(
@@ -162,24 +165,26 @@ async def test_a_full_database_goes_down_and_up_again_with_all_that_the_older_sc
     # Back to what 0002 to 0004 have in common, nothing is lost but why answers ended.
     await downgrade(url, PACKAGE, revision="0002")
     await migrate(url, PACKAGE)
-    async with served(url, tmp_path) as desk:
-        stats = await desk.stats()
+    async with served(url, tmp_path) as service:
+        stats = await service.stats()
         assert (stats.prompts, stats.completions, stats.comparisons) == (12, 24, 9)
-        assert len((await desk.stub.ListFlags(preference_v1.ListFlagsRequest(), timeout=10)).flags) == 2
+        assert len((await service.stub.ListFlags(preference_v1.ListFlagsRequest(), timeout=10)).flags) == 2
         names = [
             one.digest
-            for one in (await desk.stub.ListSnapshots(preference_v1.ListSnapshotsRequest(), timeout=10)).snapshots
+            for one in (await service.stub.ListSnapshots(preference_v1.ListSnapshotsRequest(), timeout=10)).snapshots
         ]
-        before = {name: await desk.export(name) for name in names}
-    # The first schema knows no annotators and nothing that was taken back: what was said stays, in its snapshots too.
+        before = {name: await service.export(name) for name in names}
+    # The first schema has no annotators and no retractions: the feedback stays, in its snapshots too.
     await downgrade(url, PACKAGE, revision="0001")
     kept = connection.exec_driver_sql("SELECT count(*) FROM feedback").scalar_one()
     connection.rollback()
-    async with served(url, tmp_path) as desk:
-        listed = (await desk.stub.ListFeedback(preference_v1.ListFeedbackRequest(page_size=1000), timeout=10)).feedback
+    async with served(url, tmp_path) as service:
+        listed = (
+            await service.stub.ListFeedback(preference_v1.ListFeedbackRequest(page_size=1000), timeout=10)
+        ).feedback
         assert len(listed) == kept
         for name, records in before.items():
-            now = await desk.export(name)
+            now = await service.export(name)
             assert [record.feedback.feedback_id for record in now] == [
                 record.feedback.feedback_id for record in records
             ]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.postgresql import Postgres
-from tests.support.preference_service import Desk
+from tests.support.preference_service import ServedPreferences
 
 from accord.channel import open_channel
 from accord.preference import v1 as preference_v1
@@ -20,21 +20,21 @@ from accord_preference.settings import PreferenceSettings
 
 pytestmark = pytest.mark.process
 
-Replica = tuple[Desk, asyncio.subprocess.Process]
+Replica = tuple[ServedPreferences, asyncio.subprocess.Process]
 
 
 @asynccontextmanager
 async def replica(folder: Path, url: str) -> AsyncIterator[Replica]:
-    """A real process, and a desk that speaks with it."""
+    """A real process, and a service that speaks with it."""
     command = [sys.executable, "-m", "accord_preference", "--state-dir", str(folder), "--database-url", url]
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     try:
         assert process.stdout is not None
         line = (await process.stdout.readline()).decode()
         async with open_channel(line.split()[-1]) as channel:
-            desk = Desk(PreferenceSettings(state_dir=folder, database_url=url))
-            desk.stub = preference_v1.PreferenceServiceStub(channel)
-            yield desk, process
+            service = ServedPreferences(PreferenceSettings(state_dir=folder, database_url=url))
+            service.stub = preference_v1.PreferenceServiceStub(channel)
+            yield service, process
     finally:
         if process.returncode is None:
             process.kill()
@@ -51,8 +51,8 @@ async def test_two_services_share_the_work_and_one_may_be_killed(tmp_path: Path,
         for number in range(5):
             await one.task(f"task {number}", redundancy=3)
         await one.task("short", queue="short")
-        desks = [one, other] * 10
-        leases = await asyncio.gather(*(desk.lease(f"ann-{n}", seconds=3600) for n, desk in enumerate(desks)))
+        services = [one, other] * 10
+        leases = await asyncio.gather(*(service.lease(f"ann-{n}", seconds=3600) for n, service in enumerate(services)))
         held = Counter(lease.task.task_id for lease in leases if lease is not None)
         assert set(held.values()) == {3}, "a place was given twice, or not at all"
         assert len(held) == 5

@@ -117,7 +117,7 @@ def serial(address: str, tls: TLS) -> str:
 async def test_what_is_no_certificate_is_named_when_the_service_starts(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.pem"
     wrong.write_text("hello")
-    for cert, named in ((wrong, "wrong.pem is no PEM"), (tmp_path / "nowhere.pem", "nowhere.pem")):
+    for cert, named in ((wrong, "wrong.pem is not a PEM"), (tmp_path / "nowhere.pem", "nowhere.pem")):
         settings = PreferenceSettings(state_dir=tmp_path / "state", tls_cert=cert, tls_key=wrong)
         with pytest.raises(errors.FailedPrecondition, match=named) as raised:
             await start(await build(settings), settings)

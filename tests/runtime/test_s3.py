@@ -1,4 +1,4 @@
-"""Weights from a real S3 server, reached as anybody's is: endpoint and credentials from the environment."""
+"""Weights from a real S3 server, with endpoint and credentials from the environment."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DIGEST = "1" * 64
 
 @dataclass(frozen=True)
 class Server:
-    """An S3 server, a process of its own."""
+    """An S3 server process."""
 
     process: subprocess.Popen[bytes]
     endpoint: str
@@ -75,8 +75,8 @@ def endpoint_in(log: Path, process: subprocess.Popen[bytes]) -> str:
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """With credentials, as of whoever reads from S3."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    """The environment with the usual credentials of S3."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "reader")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     return monkeypatch

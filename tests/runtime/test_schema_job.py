@@ -1,4 +1,4 @@
-"""Migrations by a process of their own: the database is up to date after it, and services told to wait serve then."""
+"""Migrations by a separate process: it brings the database up to date, and services that wait for it then serve."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def command(module: str, url: str, folder: Path, *flags: str) -> list[str]:
 
 
 def run_job(name: str, url: str, folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    """The Job, in a process of its own, from another folder than the repository's."""
+    """The Job, as a separate process in another folder than the repository."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("ACCORD_")}
     return subprocess.run(
         command(f"accord_{name}.migrate", url, folder, *flags),
@@ -63,10 +63,10 @@ def test_the_job_brings_a_database_up_to_date_and_says_so_and_a_second_one_chang
     newest = revisions(f"accord_{name}")[-1]
     first = run_job(name, url, tmp_path)
     assert first.returncode == 0, first.stderr
-    assert f"is at revision {newest} (before: nothing)" in first.stdout
+    assert f"is at revision {newest} (before: none)" in first.stdout
     second = run_job(name, url, tmp_path)
     assert second.returncode == 0, second.stderr
-    assert f"is at revision {newest} (was there already)" in second.stdout
+    assert f"is at revision {newest} (unchanged)" in second.stdout
 
 
 def read_until(stream: IO[str], wanted: str) -> list[str]:

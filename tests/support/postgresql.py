@@ -1,7 +1,8 @@
 """A real PostgreSQL for tests and benchmarks: binaries from a package, a temporary folder, a free port.
 
-The server is the child of a small keeper process, which ends it and removes its folder as soon as whoever started the
-keeper closes a pipe, or is gone, killed or not. As root (whom PostgreSQL refuses) it runs as `nobody`.
+The server is the child of a small supervisor process, which ends it and removes its folder as soon as the process that
+started the supervisor closes a pipe or has ended, even if it was killed. PostgreSQL refuses to run as root, so root
+starts it as the user `nobody`.
 """
 
 from __future__ import annotations
@@ -41,16 +42,16 @@ class Postgres:
     port: int
     folder: Path
     server: int
-    keeper: int
+    supervisor: int
     _names: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def url(self) -> str:
-        """The URL of its database, as whom everything may be done."""
+        """The URL of its database, for a user with all rights."""
         return f"postgresql://tester@127.0.0.1:{self.port}/postgres"
 
     def fresh(self) -> str:
-        """The URL of a place in it where nothing is: a schema of its own, which is made far faster than a database."""
+        """The URL of an empty schema in it, which is created much faster than a database."""
         import psycopg
 
         name = f"fresh_{next(self._names)}"
@@ -61,25 +62,25 @@ class Postgres:
 
 @contextlib.contextmanager
 def running(**settings: str) -> Iterator[Postgres]:
-    """A server with `settings` besides those for tests; gone at the end."""
+    """A server with `settings` in addition to those for tests; removed at the end."""
     command = [sys.executable, __file__, *(f"{name}={value}" for name, value in settings.items())]
-    keeper = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert keeper.stdin is not None
-    assert keeper.stdout is not None
+    supervisor = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert supervisor.stdin is not None
+    assert supervisor.stdout is not None
     try:
-        line = keeper.stdout.readline().split()
+        line = supervisor.stdout.readline().split()
         if not line:
-            raise RuntimeError(f"PostgreSQL did not start; the keeper ended with {keeper.wait(SECONDS)}")
-        yield Postgres(int(line[0]), Path(line[2]), int(line[1]), keeper.pid)
+            raise RuntimeError(f"PostgreSQL did not start; the supervisor ended with {supervisor.wait(SECONDS)}")
+        yield Postgres(int(line[0]), Path(line[2]), int(line[1]), supervisor.pid)
     finally:
-        keeper.stdin.close()
-        keeper.wait(SECONDS)
-        keeper.stdout.close()
+        supervisor.stdin.close()
+        supervisor.wait(SECONDS)
+        supervisor.stdout.close()
 
 
 def keep(settings: dict[str, str]) -> None:
-    """The keeper: starts a server, prints `port pid folder`, and ends it when standard input ends."""
-    # Ctrl-C and a terminal's end reach the whole group; the keeper leaves when its parent does.
+    """The supervisor: starts a server, prints `port pid folder`, and ends it when standard input ends."""
+    # Ctrl-C and a terminal's end reach the whole group; the supervisor leaves when its parent does.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     folder = Path(tempfile.mkdtemp(prefix="accord-postgres-", dir="/tmp"))

@@ -46,7 +46,7 @@ def pair(number: int, source: str = "set", annotator: str = "ann") -> preference
 
 
 @dataclass
-class Desk:
+class ServedPreferences:
     """A running service and what tests do with it all the time. `now`: the service's clock, seconds."""
 
     settings: PreferenceSettings

@@ -29,14 +29,14 @@ R = TypeVar("R", preference_v1.ExportSnapshotResponse, preference_v1.ExportRecor
 
 
 class Snapshots:
-    """The part of the service that freezes and exports."""
+    """The part of the service that makes snapshots and exports records."""
 
     def __init__(self, context: Context):
         self._context = context
         self._weighing = Weighting(context)
 
     async def create(self, request: preference_v1.CreateSnapshotRequest) -> preference_v1.CreateSnapshotResponse:
-        """Freezes what matches now. FailedPrecondition, EMPTY_SNAPSHOT, where nothing does."""
+        """Freezes the records that match now. FailedPrecondition, EMPTY_SNAPSHOT, if none does."""
         filter_ = converters.filter_of(request.kind, request.filter)
 
         async def change(tx: Writer) -> preference_v1.CreateSnapshotResponse:
@@ -47,7 +47,7 @@ class Snapshots:
                 counts[split] += 1
             if not counts:
                 raise FailedPrecondition(
-                    "nothing matches the filter, and an empty snapshot is of no use; GetStats tells what there is",
+                    "no record matches the filter; GetStats shows which records exist",
                     reason="EMPTY_SNAPSHOT",
                 )
             name = hashed.hexdigest()
@@ -64,7 +64,7 @@ class Snapshots:
                 await tx.add_snapshot(known, filter_)
             return preference_v1.CreateSnapshotResponse(snapshot=converters.snapshot(known))
 
-        # What is hashed and what is kept must be one state, and others write meanwhile.
+        # The digest and the stored records must be of one state, though others write meanwhile.
         return await self._context.once.run(
             request.request_id,
             request,
@@ -90,13 +90,13 @@ class Snapshots:
     async def origins(
         self, request: preference_v1.GetSnapshotOriginsRequest
     ) -> preference_v1.GetSnapshotOriginsResponse:
-        """Who and what a snapshot's records come from."""
+        """The annotators, sources and weights that the records of a snapshot come from."""
         snapshot = await self._find(request.digest)
         async with self._context.store.reading() as tx:
             return converters.origins(snapshot, await tx.snapshot_origins(snapshot))
 
     async def uses(self, request: preference_v1.ListSnapshotUsesRequest) -> preference_v1.ListSnapshotUsesResponse:
-        """The snapshots that hold feedback of somebody or on something."""
+        """The snapshots that have feedback of an annotator, or on a prompt or completion."""
         which = request.WhichOneof("subject")
         async with self._context.store.reading() as tx:
             if which == "annotator":
@@ -114,8 +114,8 @@ class Snapshots:
     async def export_snapshot(
         self, request: preference_v1.ExportSnapshotRequest
     ) -> AsyncIterator[preference_v1.ExportSnapshotResponse]:
-        """Streams a snapshot's records in canonical order: the same bytes for ever, and, where asked, with weights that
-        follow from the snapshot alone."""
+        """Streams the records of a snapshot in canonical order: always the same bytes, and, on request, with weights
+        that follow from the snapshot alone."""
         split = check_split(request.split)
         snapshot = await self._find(request.digest)
         weights = await self._weights(request, snapshot)
@@ -130,8 +130,8 @@ class Snapshots:
     async def export_records(
         self, request: preference_v1.ExportRecordsRequest
     ) -> AsyncIterator[preference_v1.ExportRecordsResponse]:
-        """Streams what matched when the call came, in canonical order: one state of the database, whatever is written
-        and taken back meanwhile."""
+        """Streams the records that matched when the call arrived, in canonical order: one state of the database,
+        whatever is written and retracted meanwhile."""
         filter_ = converters.filter_of(request.kind, request.filter, check_split(request.split))
         async with self._context.store.reading() as tx:
             numbers = await tx.record_numbers(request.kind, filter_)
@@ -157,7 +157,7 @@ class Snapshots:
         if request.weighting != preference_v1.WEIGHTING_RELIABILITY:
             raise InvalidArgument.at("weighting", f"is {request.weighting}; must be unset or WEIGHTING_RELIABILITY")
         if snapshot.kind != PREFERENCES:
-            raise InvalidArgument.at("weighting", "is for judgements; this is a snapshot of prompts")
+            raise InvalidArgument.at("weighting", "applies to feedback; this is a snapshot of prompts")
         return [float(weight) for weight in await self._weighing.of(snapshot)]
 
     async def _stream(
@@ -166,16 +166,16 @@ class Snapshots:
         page: Callable[[tuple[int | str, ...], int], Coroutine[Any, Any, list[RecordRow]]],
         weights: Sequence[float] | None = None,
     ) -> AsyncIterator[R]:
-        """Reads page by page, each in a transaction of its own: a slow reader holds no lock and little memory. While
-        one is sent the next is read.
+        """Reads page by page, each in a separate transaction: a slow reader holds no lock and little memory. The next
+        page is read while one is sent.
 
-        `weights`: by position in a snapshot.
+        `weights`: by position in the snapshot.
         """
         limit = self._context.settings.page_records
-        coming = asyncio.ensure_future(page((), limit))
+        following = asyncio.ensure_future(page((), limit))
         try:
-            while rows := await coming:
-                coming = asyncio.ensure_future(page(rows[-1].position, limit))
+            while rows := await following:
+                following = asyncio.ensure_future(page(rows[-1].position, limit))
                 response, size = response_type(), 0
                 for row in rows:
                     if size > MESSAGE_BYTES:
@@ -188,7 +188,7 @@ class Snapshots:
                     size += record.ByteSize()
                 yield response
         finally:
-            coming.cancel()
+            following.cancel()
 
     async def _find(self, digest: str) -> SnapshotRow:
         async with self._context.store.reading() as tx:

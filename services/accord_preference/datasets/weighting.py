@@ -1,4 +1,4 @@
-"""Weights of a snapshot's records: how much each judgement should count in training, from the judgements alone."""
+"""Weights of the records of a snapshot: how much each judgement counts in training, from the judgements alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class Weighting:
-    """Weights by snapshot; the last few are kept, since a snapshot never changes."""
+    """Computes weights and keeps those of the last few snapshots, which never change."""
 
     def __init__(self, context: Context):
         self._context = context
@@ -45,9 +45,9 @@ class Weighting:
 
 
 def weigh(rows: Sequence[FeedbackRow]) -> Floats:
-    """Of each judgement max(0, 2 P - 1), with P the probability that it is right (`reliability.estimate`), averaged
-    over the choices of a ranking; of a rating the same with its annotator's accuracy in choices. Kinds of annotators
-    are estimated by themselves. Then scaled to mean 1."""
+    """For each judgement max(0, 2 P - 1), scaled to mean 1. P is the probability that it is right
+    (`dawid_skene.estimate`), averaged over the choices of a ranking; for a rating, the accuracy of its annotator in
+    choices. Each kind of annotator is estimated separately."""
     found = np.zeros(len(rows))
     places: dict[int, list[int]] = defaultdict(list)
     for place, row in enumerate(rows):
@@ -71,7 +71,7 @@ def _weigh_kind(rows: Sequence[FeedbackRow]) -> Floats:
     known = estimate(np.array(pair, dtype=np.int64), np.array(who, dtype=np.int64), np.array(label, dtype=np.int64))
     voted = np.bincount(np.array(owner, dtype=np.int64), minlength=len(rows))
     summed = np.bincount(np.array(owner, dtype=np.int64), weights(known.right), len(rows))
-    # Ratings choose nothing themselves.
+    # Ratings have no choices.
     accuracy = np.full(len(names), PRIOR_RIGHT / (PRIOR_RIGHT + PRIOR_WRONG))
     accuracy[: len(known.accuracy)] = known.accuracy
     rated = weights(accuracy[[names[row.annotator_id] for row in rows]])

@@ -1,1 +1,1 @@
-"""What people say about answers, as values: judgements, canonical forms, pairwise choices."""
+"""Judgements as values: validation, canonical forms, pairwise choices."""

@@ -1,4 +1,4 @@
-"""Canonical forms: the bytes from which ids, splits and snapshot digests follow, the same on every machine.
+"""Canonical forms: the bytes that determine ids, splits and snapshot digests, the same on every machine.
 
 Canonical JSON here: UTF-8, keys sorted, no spaces, numbers in the shortest form that reads back, no NaN.
 """
@@ -13,7 +13,7 @@ from typing import Any
 from accord.preference import v1 as preference_v1
 from accord.types import v1 as types_v1
 
-# One for all: json.dumps makes a new one for each call with these settings.
+# Shared: json.dumps makes a new encoder for each call with these settings.
 _decoder = json.JSONDecoder()
 _encoder = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -28,23 +28,23 @@ def canonical_json(value: Any) -> str:
 
 
 def read_json(text: str) -> Any:
-    """What `canonical_json` was given. Without what `json.loads` does about spaces: there are none."""
+    """The value of canonical JSON. Faster than `json.loads`, which also looks for spaces."""
     return _decoder.raw_decode(text)[0]
 
 
 def digest(kind: str, content: str) -> str:
-    """SHA-256 in hex of `content`, canonical JSON; `kind` keeps digests of different sorts of things apart."""
+    """SHA-256 in hex of `content`, canonical JSON; `kind` separates the digests of different kinds of things."""
     return hashlib.sha256(f"accord.{kind}.v1\n{content}".encode()).hexdigest()
 
 
 def array(*elements: str) -> str:
-    """The canonical JSON of an array, from that of its elements: parts that are there already are not written again."""
+    """The canonical JSON of an array, from that of its elements, which are not encoded again."""
     return f"[{','.join(elements)}]"
 
 
 def members(**parts: str) -> str:
-    """The canonical JSON of an object, from that of its members; those that are "" are left out, and "" is an object
-    without any."""
+    """The canonical JSON of an object, from that of its members. Members that are "" are left out; "" if none is
+    left."""
     kept = [f'"{name}":{part}' for name, part in sorted(parts.items()) if part]
     return f"{{{','.join(kept)}}}" if kept else ""
 
@@ -55,8 +55,8 @@ def conversation_json(conversation: types_v1.Conversation) -> str:
 
 
 def origin_value(origin: preference_v1.CompletionOrigin) -> dict[str, Any] | None:
-    """Every field of the origin by name; None where nothing is known, as for imported answers. The engine only where it
-    is known: answers of before it was recorded keep their ids."""
+    """The fields of the origin by name; None if nothing is known, as for imported completions. The engine only if it is
+    known: completions from before it was recorded keep their ids."""
     value: dict[str, Any] = {
         "run_id": origin.run_id,
         "iteration": origin.iteration,
@@ -73,8 +73,8 @@ def prompt_id(conversation: str) -> str:
 
 
 def completion_id(prompt: str, text: str, origin: str | None, finish_reason: int = 0) -> str:
-    """The id of an answer: the digest of its prompt's id, text, origin (canonical JSON), and of why it ended where that
-    is known."""
+    """The id of a completion: the digest of its prompt's id, text, origin (canonical JSON) and, if known, finish
+    reason."""
     ended = (str(finish_reason),) if finish_reason else ()
     return digest("completion", array(canonical_text(prompt), canonical_text(text), origin or "null", *ended))
 
@@ -88,7 +88,7 @@ def feedback_id(prompt: str, annotator: str, annotator_kind: int, judgement: str
 
 
 def split_of(prompt: str, heldout_fraction: float, salt: str) -> int:
-    """The side of the split of the prompt with this id: held out where its hash, read as a number in [0, 1), is below
+    """The split of the prompt with this id: held out if its hash, read as a number in [0, 1), is below
     `heldout_fraction`."""
     number = int.from_bytes(hashlib.sha256(f"{salt}\n{prompt}".encode()).digest()[:8], "big") / 2**64
     return int(preference_v1.SPLIT_HELDOUT if number < heldout_fraction else preference_v1.SPLIT_TRAIN)
@@ -97,7 +97,7 @@ def split_of(prompt: str, heldout_fraction: float, salt: str) -> int:
 def prompt_record_digest(prompt: str, split: int) -> str:
     """The digest of a prompt as a record of a snapshot.
 
-    The source is left out: it is a label, and whichever import came first gives it.
+    The source is left out: it is a label, and the first import sets it.
     """
     return digest("record.prompt", array(canonical_text(prompt), str(split)))
 

@@ -1,4 +1,4 @@
-"""Judgements: what makes one valid, and its canonical form."""
+"""Judgements: validation and canonical form."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KIND_NAMES = {
 class Judgement:
     """A valid judgement. `value`: its canonical form; `fields`: completion id -> the field that names it, in order.
 
-    What is interchangeable is sorted: the two of a tie, and the completions that share a rank.
+    Interchangeable parts are sorted: the two completions of a tie, and those that share a rank.
     """
 
     kind: int
@@ -32,15 +32,15 @@ class Judgement:
 
     @property
     def completion_ids(self) -> tuple[str, ...]:
-        """What was judged, best first."""
+        """The judged completions, best first."""
         return tuple(self.fields)
 
 
 def read_judgement(message: Judged, path: str, resolve: Callable[[str, str], str] = lambda _, name: name) -> Judgement:
     """The judgement in `message`, whose fields are named behind `path`, for instance `feedback.`.
 
-    `resolve(field, name)` gives the lasting id of the completion that the message calls `name`. Raises InvalidArgument
-    naming the field: a completion against itself or ranked twice, a number outside its scale or no number.
+    `resolve(field, name)` gives the permanent id of the completion that the message calls `name`. InvalidArgument names
+    the field: a completion that is compared with itself or ranked twice, a number that is off its scale or not finite.
     """
     which = message.WhichOneof("judgement")
     if which == "comparison":
@@ -67,25 +67,25 @@ def read_criteria(
         field = f"{path}criteria[{number}]."
         value = _rating(rating, field, resolve).value
         if not rating.criterion:
-            raise InvalidArgument.at(f"{field}criterion", "must be set: what is rated, for instance helpful")
+            raise InvalidArgument.at(f"{field}criterion", "must be set: what is rated, for example helpful")
         if value["completion_id"] not in judged:
-            raise InvalidArgument.at(f"{field}completion_id", "is none of the completions that the feedback judges")
+            raise InvalidArgument.at(f"{field}completion_id", "is not one of the completions that the feedback judges")
         if found.setdefault((rating.criterion, value["completion_id"]), value) is not value:
             raise InvalidArgument.at(f"{field}criterion", f"rates the same completion by {rating.criterion!r} again")
     return [found[key] for key in sorted(found)]
 
 
 def read_text(text: str, field: str) -> str:
-    """A comment or instructions. InvalidArgument where it is too long."""
+    """A comment or instructions. InvalidArgument if it is too long."""
     if len(text) > MOST_TEXT:
-        raise InvalidArgument.at(field, f"has {len(text)} characters; at most {MOST_TEXT} are kept")
+        raise InvalidArgument.at(field, f"has {len(text)} characters; at most {MOST_TEXT} are accepted")
     return text
 
 
 def write_judgement(
     kind: int, value: dict[str, Any], feedback: preference_v1.Feedback | preference_v1.KnownAnswer
 ) -> None:
-    """Puts the canonical form `value` of a judgement into a message."""
+    """Writes the canonical form `value` of a judgement into a message."""
     if kind == preference_v1.TASK_KIND_COMPARISON:
         comparison = feedback.comparison
         comparison.chosen_id, comparison.rejected_id = value["chosen_id"], value["rejected_id"]
@@ -109,7 +109,7 @@ def _comparison(message: preference_v1.Comparison, path: str, resolve: Callable[
         if margin < 0:
             raise InvalidArgument.at(f"{path}margin", f"is {margin:g}; must be at least 0, or unset when not known")
         if message.tie and margin > 0:
-            raise InvalidArgument.at(f"{path}margin", "two answers that are as good as each other have no margin")
+            raise InvalidArgument.at(f"{path}margin", "a tie has no margin")
     if message.tie and rejected < chosen:
         chosen, rejected = rejected, chosen
         fields = dict(reversed(fields.items()))
@@ -146,7 +146,7 @@ def _rating(message: preference_v1.Rating, path: str, resolve: Callable[[str, st
         raise InvalidArgument.at(f"{path}max", f"is {high:g}; must be above min, which is {low:g}")
     number = _finite(f"{path}value", message.value)
     if not low <= number <= high:
-        raise InvalidArgument.at(f"{path}value", f"is {number:g}; the scale goes from {low:g} to {high:g}")
+        raise InvalidArgument.at(f"{path}value", f"is {number:g}; the scale is {low:g} to {high:g}")
     value = {"completion_id": completion, "value": number, "min": low, "max": high, "criterion": message.criterion}
     return Judgement(preference_v1.TASK_KIND_RATING, value, fields)
 
@@ -157,7 +157,7 @@ def _add(fields: dict[str, str], field: str, name: str, resolve: Callable[[str, 
     completion = resolve(field, name)
     if completion in fields:
         raise InvalidArgument.at(
-            field, f"is the same completion as {fields[completion]}: nothing can be better or worse than itself"
+            field, f"is the same completion as {fields[completion]}: a completion cannot be compared with itself"
         )
     fields[completion] = field
     return completion

@@ -1,4 +1,4 @@
-"""Judgements as choices between two answers: what agreement and reliability are measured on."""
+"""Judgements as choices between two completions, the basis of agreement and reliability."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Pair = tuple[str, str]
 def choices(kind: int, value: dict[str, Any]) -> Iterator[tuple[Pair, int]]:
     """(pair of completion ids in order of id, FIRST, SECOND or TIE) for each pair that a judgement compares.
 
-    A comparison is one choice, a ranking of K answers K * (K - 1) / 2, a rating none. `value`: its canonical form.
+    A comparison is one choice, a ranking of K completions K * (K - 1) / 2, a rating none. `value`: its canonical form.
     """
     if kind == preference_v1.TASK_KIND_COMPARISON:
         yield _choice(value["chosen_id"], value["rejected_id"], bool(value["tie"]))
@@ -36,13 +36,13 @@ def scaled(rating: dict[str, Any]) -> float:
 
 
 def is_right(kind: int, value: dict[str, Any], known: dict[str, Any]) -> bool:
-    """Whether a judgement is the known answer of its gold task (`value` and `tolerance`); every pair must be right."""
+    """Whether a judgement agrees with the known answer of its gold task (`value`, `tolerance`) in every pair."""
     expected = known["value"]
     if kind == preference_v1.TASK_KIND_RATING:
         tolerance = known["tolerance"]
         if tolerance is None:
             tolerance = (expected["max"] - expected["min"]) / 10
-        # On the gold's own scale, in case the annotator's tool used another one.
+        # On the scale of the known answer, in case the annotator's tool used another one.
         given = expected["min"] + scaled(value) * (expected["max"] - expected["min"])
         return bool(abs(given - expected["value"]) <= tolerance + 1e-9)
     return dict(choices(kind, value)) == dict(choices(kind, expected))

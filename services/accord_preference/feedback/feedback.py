@@ -1,4 +1,4 @@
-"""Feedback as it is given: on its own, or as the answer to a leased task; corrected, and taken back."""
+"""Feedback: submitted alone or as the answer to a leased task, corrected, retracted, listed."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from accord_runtime.serving.paging import read_page
 
 
 class Feedback:
-    """The part of the service that takes feedback."""
+    """The part of the service that accepts feedback."""
 
     def __init__(self, context: Context):
         self._context = context
 
     async def submit(self, request: preference_v1.SubmitFeedbackRequest) -> preference_v1.SubmitFeedbackResponse:
-        """Stores a judgement. The same one again is the same feedback; another one for the same task is refused, unless
-        it says that it corrects the first."""
+        """Stores a judgement. The same judgement again is the same feedback. A different one for the same task is
+        refused unless it corrects the first."""
         message = request.feedback
         check_annotator(message.annotator, "feedback.annotator")
         judgement = read_judgement(message, "feedback.")
@@ -34,7 +34,7 @@ class Feedback:
             raise InvalidArgument.at("lease_id", "is not needed to correct feedback; leave it out")
         if not message.supersedes and bool(message.task_id) != bool(request.lease_id):
             raise InvalidArgument.at(
-                "lease_id", "goes together with feedback.task_id: give both for a leased task, none for other feedback"
+                "lease_id", "belongs with feedback.task_id: set both for a leased task, and neither for other feedback"
             )
 
         async def change(tx: Writer) -> preference_v1.SubmitFeedbackResponse:
@@ -62,7 +62,7 @@ class Feedback:
         return await self._context.once.run(request.request_id, request, preference_v1.SubmitFeedbackResponse, change)
 
     async def retract(self, request: preference_v1.RetractFeedbackRequest) -> preference_v1.RetractFeedbackResponse:
-        """Takes feedback back; its task is wanted again, and leased to its annotator where that is asked for."""
+        """Retracts feedback. Its task needs an answer again, and is leased to the annotator on request."""
         check_annotator(request.annotator, "annotator")
         ttl_us = read_ttl(self._context, request)
 
@@ -90,7 +90,7 @@ class Feedback:
         return await self._context.once.run(request.request_id, request, preference_v1.RetractFeedbackResponse, change)
 
     async def page(self, request: preference_v1.ListFeedbackRequest) -> preference_v1.ListFeedbackResponse:
-        """One page of feedback, newest first, whatever became of it."""
+        """One page of feedback, newest first, including corrected and retracted feedback."""
         who = None
         if request.HasField("annotator"):
             check_annotator(request.annotator, "annotator")
@@ -106,7 +106,7 @@ class Feedback:
 
 
 async def _keep(tx: Writer, row: FeedbackRow) -> FeedbackRow:
-    """Stores a judgement, or finds it stored."""
+    """Stores a judgement unless it is stored already."""
     known = await tx.feedback(row.feedback_id)
     if known is None:
         await tx.add_feedback([row])
@@ -146,13 +146,13 @@ async def _correct(
 
 
 async def _own(tx: Writer, feedback_id: str, annotator: preference_v1.Annotator, path: str) -> FeedbackRow:
-    """An annotator's own feedback. NotFound; PermissionDenied for that of somebody else."""
+    """Feedback of this annotator. NotFound; PermissionDenied, NOT_YOUR_FEEDBACK, for that of another."""
     known = await tx.feedback(feedback_id)
     if known is None:
         raise not_found("feedback", feedback_id, path)
     if (known.annotator_id, known.annotator_kind) != (annotator.annotator_id, annotator.kind):
         raise PermissionDenied(
-            f"{path}: {feedback_id} was not given by {annotator.annotator_id}; annotators change their own only",
+            f"{path}: {feedback_id} was not given by {annotator.annotator_id}; annotators change only their own",
             reason="NOT_YOUR_FEEDBACK",
             metadata={"feedback_id": feedback_id},
         )
@@ -160,7 +160,7 @@ async def _own(tx: Writer, feedback_id: str, annotator: preference_v1.Annotator,
 
 
 def _superseded(row: FeedbackRow, path: str) -> FailedPrecondition:
-    became = f"corrected by {row.superseded_by}: change that one" if row.superseded_by else "taken back"
+    became = f"corrected by {row.superseded_by}; change that one" if row.superseded_by else "retracted"
     return FailedPrecondition(
         f"{path}: {row.feedback_id} was {became}",
         reason="FEEDBACK_SUPERSEDED",

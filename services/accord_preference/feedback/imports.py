@@ -1,7 +1,7 @@
 """Import of complete records: checked as they arrive, stored in one transaction when the stream has ended.
 
-What arrives waits in a spool (memory, then a nameless temporary file), so that a slow sender holds up nobody: the
-database is locked only while the rows go in. A broken stream, a wrong record or a killed process leaves nothing.
+Records wait in a spool (memory, then an unnamed temporary file), so that a slow sender blocks no other client: the
+database is locked only while the rows are written. A broken stream, a wrong record or a killed process leaves nothing.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from accord_preference.storage.store import CompletionRow, FeedbackRow, PromptRo
 
 SPOOL_BYTES = 16 * 2**20
 _LENGTH = struct.Struct("<I")
-# What is stored at once: so many records, or, of long ones, so many bytes.
+# A chunk that is stored at once: at most this many records, or, if they are long, bytes.
 CHUNK_RECORDS = 2000
 CHUNK_BYTES = 8 * 2**20
-# Of one record, as they will be stored.
+# The rows of one record.
 Rows = tuple[PromptRow, list[CompletionRow], FeedbackRow | None]
 
 
 class Imports:
-    """The part of the service that takes records from elsewhere."""
+    """The part of the service that imports records."""
 
     def __init__(self, context: Context):
         self._context = context
@@ -41,7 +41,7 @@ class Imports:
     async def import_records(
         self, requests: AsyncIterator[preference_v1.ImportRecordsRequest]
     ) -> preference_v1.ImportRecordsResponse:
-        """Stores all records of the stream, or none. InvalidArgument names the record (counted from 0) and field."""
+        """Stores all records of the stream, or none. InvalidArgument names the record (from 0) and the field."""
         with SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
             request_id, content = await self._receive(requests, spool)
 
@@ -73,7 +73,7 @@ class Imports:
                     rows = self._rows(record, f"records[{count}].", now_us)
                     data = record.SerializeToString(deterministic=True)
                     content.update(_LENGTH.pack(len(data)) + data)
-                    # What was made of a record need not be made again: plain tuples, of which nothing can run.
+                    # The rows, so that they are not made twice: plain tuples, which cannot run code when they are read.
                     spool.write(_packed(rows))
                     count += 1
         except InvalidArgument as error:
@@ -81,7 +81,7 @@ class Imports:
         return request_id, content.hexdigest()
 
     def _rows(self, record: preference_v1.ImportRecord, path: str, now_us: int) -> Rows:
-        """The rows of one record that came at `now_us`. InvalidArgument names what is wrong in it."""
+        """The rows of one record that arrived at `now_us`. InvalidArgument names the wrong field."""
         settings = self._context.settings
         for index, turn in enumerate(record.prompt.messages):
             check_size(turn.content, settings.max_text_bytes, f"{path}prompt.messages[{index}].content")
@@ -100,7 +100,7 @@ class Imports:
 
         def resolve(field: str, name: str) -> str:
             if name not in answers:
-                raise InvalidArgument.at(field, f"names no completion of this record: {name!r}")
+                raise InvalidArgument.at(field, f"is not a completion of this record: {name!r}")
             return answers[name].completion_id
 
         judged = None
@@ -113,41 +113,41 @@ class Imports:
             given = feedback_row(judgement, who, prompt, record.source, now_us, criteria=criteria, comment=comment)
             judged = identified(given)
         elif record.criteria:
-            raise InvalidArgument.at(f"{path}criteria", "go beside a judgement, and this record has none")
+            raise InvalidArgument.at(f"{path}criteria", "need a judgement, and this record has none")
         return prompt, list(answers.values()), judged
 
     async def _store(self, tx: Writer, chunk: list[Rows], total: preference_v1.ImportRecordsResponse) -> None:
-        """Stores a chunk and counts what was new into `total`."""
+        """Stores a chunk and adds the numbers of new rows to `total`."""
         total.prompts += await tx.add_prompts([prompt for prompt, _, _ in chunk])
         total.completions += await tx.add_completions([answer for _, answers, _ in chunk for answer in answers])
         judged = [feedback for _, _, feedback in chunk if feedback is not None]
-        # A prompt keeps the source under which it came first, and feedback without one goes by that.
+        # A prompt keeps the source that it first came with, and feedback without a source gets that one.
         unlabelled = [feedback.prompt_id for feedback in judged if not feedback.source]
         if unlabelled:
             kept = await tx.prompts(unlabelled)
             judged = [row if row.source else row._replace(label=kept[row.prompt_id].source) for row in judged]
-        await tx.meet([(row.annotator_id, row.annotator_kind) for row in judged], self._context.now_us())
+        await tx.add_annotators([(row.annotator_id, row.annotator_kind) for row in judged], self._context.now_us())
         new = await tx.add_feedback(judged)
         total.feedback += new
         total.duplicates += len(judged) - new
 
 
 def _packed(rows: Rows) -> bytes:
-    """The rows of one record, and before them how long that is."""
+    """The serialized rows of one record, with their length in front."""
     prompt, answers, feedback = rows
-    # By hand, since marshal takes plain tuples only.
+    # Converted, since marshal accepts only plain tuples.
     data = marshal.dumps((tuple(prompt), [tuple(answer) for answer in answers], feedback and tuple(feedback)))
     return _LENGTH.pack(len(data)) + data
 
 
 def _spooled(spool: IO[bytes]) -> Iterator[list[Rows]]:
-    """What waited, in chunks."""
+    """The spooled records, in chunks."""
     spool.seek(0)
     chunk: list[Rows] = []
     size = 0
     while head := spool.read(_LENGTH.size):
         data = spool.read(_LENGTH.unpack(head)[0])
-        prompt, answers, feedback = marshal.loads(data)  # noqa: S302  written by this process, seen by nobody else
+        prompt, answers, feedback = marshal.loads(data)  # noqa: S302  written by this process, and private to it
         judged = None if feedback is None else FeedbackRow._make(feedback)
         chunk.append((PromptRow._make(prompt), [CompletionRow._make(answer) for answer in answers], judged))
         size += len(data)
@@ -159,10 +159,10 @@ def _spooled(spool: IO[bytes]) -> Iterator[list[Rows]]:
 
 
 def _counted(error: InvalidArgument, received: int) -> InvalidArgument:
-    """The same error with the record's number in the metadata.
+    """The same error with the number of the record in the metadata.
 
-    Checks before this handler see one message of the stream and count its records from 0; `received` records came in
-    messages before it.
+    Checks at the edge see one message of the stream and count its records from 0; `received` records came in earlier
+    messages.
     """
     numbers = []
     violations = []

@@ -1,4 +1,4 @@
-"""Feedback as the answer to a leased task: checked against task and lease, counted, kept also when it comes late."""
+"""Answers to leased tasks: checked against task and lease, and counted. Late ones are kept."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ async def answer(
     task, lease = await _leased(tx, request, judgement)
     check_criteria(task, given)
     before = await tx.answer(task.task_id, lease.annotator_id)
-    taken_back = await tx.retracted(task.task_id, lease.annotator_id) if before is None else None
-    supersedes = before.supersedes if before is not None else taken_back.feedback_id if taken_back is not None else None
+    retracted = await tx.retracted(task.task_id, lease.annotator_id) if before is None else None
+    supersedes = before.supersedes if before is not None else retracted.feedback_id if retracted is not None else None
     row = identified(
         given._replace(
             task_id=task.task_id,
@@ -52,8 +52,8 @@ async def answer(
     await tx.end_lease(lease.lease_id, ANSWERED)
     await tx.count_answer(task.task_id)
     await tx.add_feedback([row])
-    if taken_back is not None:
-        await supersede(tx, taken_back, row.feedback_id, retracted=True)
+    if retracted is not None:
+        await supersede(tx, retracted, row.feedback_id, retracted=True)
     return row
 
 
@@ -74,7 +74,7 @@ async def _leased(
     if task is None:
         raise not_found("task", message.task_id, "feedback.task_id")
     lease = await find_lease(tx, request.lease_id)
-    # Leases of the first schema know no kind.
+    # Leases of the first schema have no kind.
     same_kind = lease.annotator_kind in (0, message.annotator.kind)
     if lease.task_id != task.task_id or lease.annotator_id != message.annotator.annotator_id or not same_kind:
         raise FailedPrecondition(
@@ -96,10 +96,10 @@ def check_answers(task: TaskRow, judgement: Judgement) -> None:
         raise InvalidArgument.at("feedback.judgement", f"the task asks for a {name}")
     missing = [one for one in task.completion_ids if one not in judgement.fields]
     if missing:
-        raise InvalidArgument.at(f"feedback.{name}", f"does not judge the task's completion {missing[0]}")
+        raise InvalidArgument.at(f"feedback.{name}", f"does not judge completion {missing[0]} of the task")
     for one, where in judgement.fields.items():
         if one not in task.completion_ids:
-            raise InvalidArgument.at(where, f"{one} is not in the task")
+            raise InvalidArgument.at(where, f"{one} is not a completion of the task")
 
 
 def check_criteria(task: TaskRow, given: FeedbackRow) -> None:

@@ -1,4 +1,4 @@
-"""How reliable each annotator is, and how likely each choice is right, from the choices alone.
+"""The reliability of each annotator, and the probability that each choice is right, from the choices alone.
 
 A. P. Dawid and A. M. Skene, "Maximum Likelihood Estimation of Observer Error-Rates Using the EM Algorithm" (1979), with
 one parameter an annotator: annotator a names the true class with probability q_a, and otherwise another class as often
@@ -66,12 +66,12 @@ def estimate(pairs: Ints, annotators: Ints, labels: Ints, known: Mapping[int, in
 
 
 def weights(right: Floats) -> Floats:
-    """How much votes should count in training: max(0, 2 P(right) - 1), the part of a label that is more than chance."""
+    """The weight of votes in training: max(0, 2 P(right) - 1), the part of a label that is better than chance."""
     return np.maximum(0.0, 2.0 * right - 1.0)
 
 
 def normalised(values: Floats) -> Floats:
-    """The same with mean 1; all 1 where all are 0."""
+    """The values scaled to mean 1; all 1 if all are 0."""
     mean = float(values.mean()) if len(values) else 0.0
     return values / mean if mean > 0 else np.ones_like(values)
 

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterable, Sequence
 
 
 def nominal(units: Iterable[Sequence[Hashable]]) -> float | None:
-    """alpha where any two different values disagree alike; None where nothing is comparable or nothing ever differs."""
+    """alpha if any two different values disagree equally; None if nothing is comparable or nothing differs."""
     values: Counter[Hashable] = Counter()
     observed = 0.0
     for unit in units:
@@ -28,7 +28,7 @@ def nominal(units: Iterable[Sequence[Hashable]]) -> float | None:
 
 
 def interval(units: Iterable[Sequence[float]]) -> float | None:
-    """alpha where two values disagree by the square of their difference; None as in `nominal`."""
+    """alpha if two values disagree by the square of their difference; None as in `nominal`."""
     observed = sum_all = squares_all = 0.0
     total = 0
     for unit in units:

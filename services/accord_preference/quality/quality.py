@@ -1,4 +1,4 @@
-"""The quality report: how well annotators agree, with each other and with what is known, how fast, and what drifts."""
+"""The quality report: agreement of annotators with each other and with known answers, their speed and drift."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from accord.errors import InvalidArgument
 from accord.preference import v1 as preference_v1
 from accord_preference.context import Context
 from accord_preference.quality import krippendorff
-from accord_preference.quality.report import Around, measure
+from accord_preference.quality.report import Evidence, measure
 from accord_preference.quality.tally import Tally
 from accord_preference.storage.store import Filter, Reader
 
@@ -19,13 +19,13 @@ LEAST_WINDOW_US = 60 * 1_000_000
 
 
 class Quality:
-    """The part of the service that measures annotators."""
+    """The part of the service that measures the quality of annotators."""
 
     def __init__(self, context: Context):
         self._context = context
 
     async def report(self, request: preference_v1.GetQualityRequest) -> preference_v1.GetQualityResponse:
-        """One part for each kind of annotator that has judged what the request asks about."""
+        """The report, with one part for each kind of annotator that has judged what the request selects."""
         window_us = DAY_US
         if request.HasField("window"):
             window_us = request.window.seconds * 1_000_000 + request.window.nanos // 1000
@@ -38,28 +38,28 @@ class Quality:
         )
         async with self._context.store.reading() as tx:
             tallies = await _tallies(tx, filter_)
-            around = await self._around(tx, filter_, tallies)
+            evidence = await self._evidence(tx, filter_, tallies)
         kinds = []
         for kind, tally in sorted(tallies.items()):
-            # Away from the loop: a million judgements take seconds.
-            kinds.append(await asyncio.to_thread(measure, kind, tally, around, window_us))
+            # In a thread: a million judgements take seconds.
+            kinds.append(await asyncio.to_thread(measure, kind, tally, evidence, window_us))
         return preference_v1.GetQualityResponse(kinds=kinds)
 
     async def agreement(self, queue: str) -> float | None:
-        """Krippendorff's alpha over people's choices in a queue."""
+        """Krippendorff's alpha of the choices of humans in a queue; None without any to compare."""
         filter_ = Filter(annotator_kinds=(preference_v1.ANNOTATOR_KIND_HUMAN,), queues=(queue,))
         async with self._context.store.reading() as tx:
             tallies = await _tallies(tx, filter_)
         return krippendorff.nominal(labels for tally in tallies.values() for labels in tally.votes.labels_by_pair())
 
-    async def _around(self, tx: Reader, filter_: Filter, tallies: Mapping[int, Tally]) -> Around:
+    async def _evidence(self, tx: Reader, filter_: Filter, tallies: Mapping[int, Tally]) -> Evidence:
         states: dict[tuple[str, int], int] = {}
         after = ("", 0)
         while page := await tx.list_annotators(after, 1000, 0, 0):
             states.update({(row.annotator_id, row.kind): row.state for row in page})
             after = (page[-1].annotator_id, page[-1].kind)
         judged = {name for tally in tallies.values() for pair in tally.votes.pairs for name in pair}
-        return Around(
+        return Evidence(
             states=states,
             outcomes=await tx.outcomes(filter_.queues),
             corrected=await tx.corrected(filter_.queues),

@@ -1,4 +1,4 @@
-"""From a tally to the report, as pure functions."""
+"""Pure functions from a tally to the report."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from accord_preference.quality.dawid_skene import estimate
 from accord_preference.quality.tally import Tally
 from accord_preference.storage.store import FLAGGED, SKIPPED
 
-# Below this part of the kind's median time an answer is hasty, and an annotator an outlier.
+# Below this fraction of the median time of its kind an answer is hasty, and an annotator an outlier.
 HASTY, OUTLIER = 1 / 4, 1 / 3
-# An annotator with fewer timed answers is no outlier; halves with fewer shared pairs show no drift.
+# Minimum numbers: timed answers of an outlier, shared pairs in each half for drift.
 LEAST_TIMED, LEAST_HALF = 5, 10
 
 
 @dataclass(frozen=True)
-class Around:
-    """What else is known: annotators by (id, kind), completions' lengths in characters."""
+class Evidence:
+    """What the report needs beside the judgements: annotators by (id, kind), lengths of completions in characters."""
 
     states: Mapping[tuple[str, int], int]
     outcomes: Mapping[tuple[str, int], Mapping[int, int]]
@@ -33,11 +33,11 @@ class Around:
     lengths: Mapping[str, int]
 
 
-def measure(kind: int, tally: Tally, around: Around, window_us: int) -> preference_v1.KindQuality:
+def measure(kind: int, tally: Tally, evidence: Evidence, window_us: int) -> preference_v1.KindQuality:
     """The report on the annotators of one kind."""
     by_pair = tally.votes.labels_by_pair()
     middle = tally.median_us()
-    people = _people(kind, tally, around, by_pair, middle)
+    people = _people(kind, tally, evidence, by_pair, middle)
     return preference_v1.KindQuality(
         kind=preference_v1.AnnotatorKind.ValueType(kind),
         judgements=len(tally.times),
@@ -46,12 +46,12 @@ def measure(kind: int, tally: Tally, around: Around, window_us: int) -> preferen
         rating_alpha=krippendorff.interval([list(unit.values()) for unit in tally.ratings.values()]),
         median_seconds=_seconds(middle),
         annotators=sorted(people, key=lambda one: (-one.judgements, one.annotator.annotator_id)),
-        windows=_windows(tally, around, window_us),
+        windows=_windows(tally, evidence, window_us),
     )
 
 
 def _people(
-    kind: int, tally: Tally, around: Around, by_pair: Sequence[Sequence[int]], middle: float | None
+    kind: int, tally: Tally, evidence: Evidence, by_pair: Sequence[Sequence[int]], middle: float | None
 ) -> list[preference_v1.AnnotatorQuality]:
     agreed = _consensus(tally, by_pair)
     reliability = _reliability(tally)
@@ -63,12 +63,12 @@ def _people(
         person, mine, key = tally.people[who], agreed[who], (name, kind)
         own = median(person.elapsed_us) if person.elapsed_us else None
         outlier = own is not None and middle is not None and own < middle * OUTLIER
-        outcomes = around.outcomes.get(key, {})
+        outcomes = evidence.outcomes.get(key, {})
         found.append(
             preference_v1.AnnotatorQuality(
                 annotator=converters.annotator(name, kind),
                 state=preference_v1.AnnotatorState.ValueType(
-                    around.states.get(key, preference_v1.ANNOTATOR_STATE_ACTIVE)
+                    evidence.states.get(key, preference_v1.ANNOTATOR_STATE_ACTIVE)
                 ),
                 judgements=person.judgements,
                 shared_pairs=len(mine),
@@ -82,7 +82,7 @@ def _people(
                 skipped=outcomes.get(SKIPPED, 0),
                 flagged=outcomes.get(FLAGGED, 0),
                 late=person.late,
-                corrected=around.corrected.get(key, 0),
+                corrected=evidence.corrected.get(key, 0),
                 tie_rate=_mean([label == TIE for label in labels[who]]),
                 drift=_drift(mine),
             )
@@ -91,7 +91,7 @@ def _people(
 
 
 def _consensus(tally: Tally, by_pair: Sequence[Sequence[int]]) -> list[list[bool]]:
-    """Of each annotator, in the order in which they chose: whether they chose as the majority of the others."""
+    """For each annotator, in order of time: whether they chose as the majority of the others did."""
     votes = tally.votes
     found: list[list[bool]] = [[] for _ in tally.people]
     counts = [Counter(labels) for labels in by_pair]
@@ -106,7 +106,7 @@ def _consensus(tally: Tally, by_pair: Sequence[Sequence[int]]) -> list[list[bool
 
 
 def _reliability(tally: Tally) -> dict[int, float]:
-    """Estimated accuracy by annotator, of those who chose."""
+    """The estimated accuracy of each annotator who made a choice."""
     votes, gold = tally.votes, tally.gold_votes
     shift = len(votes.pairs)
     pairs = np.array([*votes.pair, *(number + shift for number in gold.pair)], dtype=np.int64)
@@ -117,7 +117,7 @@ def _reliability(tally: Tally) -> dict[int, float]:
     return {number: float(accuracy[number]) for number in sorted(set(who.tolist()))}
 
 
-def _windows(tally: Tally, around: Around, window_us: int) -> list[preference_v1.QualityWindow]:
+def _windows(tally: Tally, evidence: Evidence, window_us: int) -> list[preference_v1.QualityWindow]:
     votes = tally.votes
     names = list(votes.pairs)
     times: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
@@ -133,7 +133,7 @@ def _windows(tally: Tally, around: Around, window_us: int) -> list[preference_v1
         longer = []
         for place in places:
             units[votes.pair[place]].append(votes.label[place])
-            first, second = (around.lengths.get(name, 0) for name in names[votes.pair[place]])
+            first, second = (evidence.lengths.get(name, 0) for name in names[votes.pair[place]])
             if votes.label[place] != TIE and first != second:
                 longer.append((first > second) == (votes.label[place] == FIRST))
         timed = [elapsed for _, _, elapsed in entries if elapsed >= 0]

@@ -1,6 +1,6 @@
-"""What the quality report is computed from: the judgements of one kind of annotator, gathered one by one.
+"""The input of the quality report: the judgements of one kind of annotator, added one by one.
 
-Kept as small numbers, not as rows: a million judgements fit.
+Stored as small numbers, not as rows: a million judgements fit into memory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from accord_preference.storage.store import JudgedRow
 
 @dataclass
 class Votes:
-    """Choices between pairs. One entry a vote: which pair, by whom, FIRST, SECOND or TIE, when (microseconds)."""
+    """Choices between pairs. Each vote: the pair, the annotator, FIRST, SECOND or TIE, and the time (microseconds)."""
 
     pairs: dict[Pair, int] = field(default_factory=dict)
     pair: list[int] = field(default_factory=list)
@@ -26,7 +26,7 @@ class Votes:
     _latest: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def add(self, pair: Pair, annotator: int, label: int, created_us: int) -> None:
-        """One choice. The same annotator on the same pair again, in another task: the later one counts."""
+        """Adds a choice. If the annotator judges the same pair in another task, the later choice counts."""
         number = self.pairs.setdefault(pair, len(self.pairs))
         place = self._latest.setdefault((number, annotator), len(self.pair))
         if place == len(self.pair):
@@ -38,7 +38,7 @@ class Votes:
             self.label[place], self.created_us[place] = label, created_us
 
     def labels_by_pair(self) -> list[list[int]]:
-        """What was said of each pair."""
+        """The labels of each pair."""
         found: list[list[int]] = [[] for _ in self.pairs]
         for number, label in zip(self.pair, self.label, strict=True):
             found[number].append(label)
@@ -47,7 +47,7 @@ class Votes:
 
 @dataclass
 class Person:
-    """One annotator's counts."""
+    """The counts of one annotator."""
 
     judgements: int = 0
     late: int = 0
@@ -58,7 +58,7 @@ class Person:
 
 @dataclass
 class Tally:
-    """The judgements of one kind of annotator. Gold tasks are apart: they measure annotators, not agreement."""
+    """The judgements of one kind of annotator. Gold tasks are separate: they measure annotators, not agreement."""
 
     names: dict[str, int] = field(default_factory=dict)
     people: list[Person] = field(default_factory=list)
@@ -67,11 +67,11 @@ class Tally:
     gold_truth: dict[int, int] = field(default_factory=dict)
     # (criterion, completion) -> annotator -> rating on 0..1.
     ratings: dict[tuple[str, str], dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
-    # When each judgement came, by whom, and how long it took (-1: not known).
+    # The time of each judgement, its annotator, and its duration (-1: unknown), microseconds.
     times: list[tuple[int, int, int]] = field(default_factory=list)
 
     def add(self, row: JudgedRow) -> None:
-        """One judgement."""
+        """Adds a judgement."""
         who = self.names.setdefault(row.annotator_id, len(self.names))
         if who == len(self.people):
             self.people.append(Person())
@@ -99,6 +99,6 @@ class Tally:
             self.ratings[rating["criterion"], rating["completion_id"]][who] = scaled(rating)
 
     def median_us(self) -> float | None:
-        """Of all times from lease to answer."""
+        """The median time from lease to answer."""
         found = [elapsed for _, _, elapsed in self.times if elapsed >= 0]
         return median(found) if found else None

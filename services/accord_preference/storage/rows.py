@@ -14,7 +14,7 @@ PROMPTS = 1
 PREFERENCES = 2
 # How a lease ended.
 HELD, ANSWERED, SKIPPED, FLAGGED, CANCELLED = range(5)
-# Feedback that nothing corrects, but that its annotator took back.
+# `superseded_by` of feedback that its annotator retracted.
 RETRACTED = ""
 
 
@@ -29,7 +29,7 @@ class PromptRow(NamedTuple):
 
 
 class CompletionRow(NamedTuple):
-    """An answer. `origin`: canonical JSON of the origin, or None; `finish_reason`: types.v1.FinishReason."""
+    """A completion. `origin`: canonical JSON of the origin, or None; `finish_reason`: types.v1.FinishReason."""
 
     completion_id: str
     prompt_id: str
@@ -39,11 +39,11 @@ class CompletionRow(NamedTuple):
 
 
 class FeedbackRow(NamedTuple):
-    """A judgement. `kind`: preference.v1.TaskKind; `judgement`: canonical JSON; `task_id`: None without a task.
+    """Feedback. `kind`: preference.v1.TaskKind; `judgement`: canonical JSON; `task_id`: None without a task.
 
-    `label` is the source that filters and statistics use: the feedback's own, else its prompt's. `created_us`:
+    `label` is the source that filters and statistics use: the feedback's, else its prompt's. `created_us`:
     microseconds since 1970; `elapsed_us`: from lease to answer. `criteria`: canonical JSON of ratings, or "".
-    `superseded_by`: None while it is in force, RETRACTED, or the feedback that took its place.
+    `superseded_by`: None while it is active, RETRACTED, or the feedback that corrects it.
     """
 
     feedback_id: str
@@ -70,7 +70,7 @@ class FeedbackRow(NamedTuple):
 
 
 class TaskRow(NamedTuple):
-    """A piece of work. `kind`, `state`: preference.v1.TaskKind and TaskState.
+    """A task. `kind`, `state`: preference.v1.TaskKind and TaskState.
 
     `gold`: canonical JSON of the known answer; `turn`: minus the priority; `form`: canonical JSON of criteria and
     instructions, or "".
@@ -91,8 +91,8 @@ class TaskRow(NamedTuple):
 
 
 class LeaseRow(NamedTuple):
-    """A task in an annotator's hands until `expire_us` (microseconds since 1970), or until it `ended` before, and how:
-    HELD, ANSWERED, ..."""
+    """A task reserved for an annotator until `expire_us` (microseconds since 1970), unless the lease `ended` before.
+    `outcome`: how it ended, HELD, ANSWERED, ..."""
 
     lease_id: str
     task_id: str
@@ -109,7 +109,7 @@ class LeaseRow(NamedTuple):
 
 
 class AnnotatorRow(NamedTuple):
-    """Who judges. `kind`, `state`: preference.v1.AnnotatorKind and AnnotatorState."""
+    """An annotator. `kind`, `state`: preference.v1.AnnotatorKind and AnnotatorState."""
 
     annotator_id: str
     kind: int
@@ -121,7 +121,7 @@ class AnnotatorRow(NamedTuple):
 
 
 class FlagRow(NamedTuple):
-    """What an annotator finds wrong with a task. `reason`: preference.v1.FlagReason; `number` grows with every flag."""
+    """A flag on a task. `reason`: preference.v1.FlagReason; `number` grows with every flag."""
 
     task_id: str
     annotator_id: str
@@ -134,9 +134,9 @@ class FlagRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Filter:
-    """Which records; empty fields do not filter. What is not about the split or sources applies to feedback only.
+    """Selects records; empty fields do not filter. Fields other than split and sources apply to feedback only.
 
-    Never there: feedback that was corrected or taken back, feedback of annotators who are not active, and what is about
+    Always left out: corrected and retracted feedback, feedback of annotators who are not active, and everything about
     deleted prompts.
     """
 
@@ -150,7 +150,7 @@ class Filter:
 
 @dataclass(frozen=True)
 class History:
-    """Which feedback, in force or not; empty fields do not filter. A queue that ends in `/` stands for all below it."""
+    """Selects feedback, active or not; empty fields do not filter. A queue ending in `/` includes all below it."""
 
     annotator: tuple[str, int] | None = None
     prompt_id: str = ""
@@ -159,7 +159,7 @@ class History:
 
 
 class JudgedRow(NamedTuple):
-    """What measuring annotators needs of a judgement. `known`: canonical JSON of a gold task's answer."""
+    """The parts of feedback that the quality report needs. `known`: canonical JSON of a gold task's known answer."""
 
     annotator_id: str
     annotator_kind: int
@@ -185,7 +185,7 @@ class SnapshotRow(NamedTuple):
 
 
 class RecordRow(NamedTuple):
-    """One record of an export; `position` is where the next page goes on."""
+    """One record of an export; the next page starts behind `position`."""
 
     position: tuple[int | str, ...]
     prompt: PromptRow
@@ -195,7 +195,7 @@ class RecordRow(NamedTuple):
 
 @dataclass(frozen=True)
 class QueueCounts:
-    """How far a queue is."""
+    """The progress of a queue."""
 
     open_tasks: int = 0
     done_tasks: int = 0
@@ -210,7 +210,7 @@ class QueueCounts:
 
 @dataclass(frozen=True)
 class Stats:
-    """How much there is. `feedback`: (label, split, annotator kind) -> count; `judgements`: TaskKind -> count."""
+    """Counts over everything. `feedback`: (label, split, annotator kind) -> count; `judgements`: TaskKind -> count."""
 
     prompts: int = 0
     completions: int = 0
@@ -222,8 +222,8 @@ class Stats:
 
 @dataclass(frozen=True)
 class Origins:
-    """What the records of a snapshot come from. Annotators: (id, kind) -> records; sources: label -> records;
-    completions: canonical JSON of an origin without its seed (None: imported) -> different answers."""
+    """The origins of the records of a snapshot. Annotators: (id, kind) -> records; sources: label -> records;
+    completions: canonical JSON of an origin without its seed (None: imported) -> different completions."""
 
     annotators: Mapping[tuple[str, int], int]
     sources: Mapping[str, int]

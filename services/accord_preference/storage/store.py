@@ -1,9 +1,9 @@
-"""The seam to storage: what a store must do; carriers.py has what it carries. Handlers know no database, stores no
-rules.
+"""The seam to storage: what a store does; rows.py has what it carries. The parts of the service know no database, and
+stores know no rules.
 
-A store is chosen by the scheme of its URL (`accord_preference.stores.open_store`) and held to this file by
-tests/conformance/test_store_*.py. Prompts, completions, feedback and snapshots are written once and never change, but
-for the note on feedback that something else has taken its place.
+A store is chosen by the scheme of its URL (`storage.opening`), and tests/conformance/test_store_*.py verify that it
+keeps to this file. Prompts, completions, feedback and snapshots are written once and never change, except for the note
+that other feedback corrects this one.
 """
 
 from __future__ import annotations
@@ -70,14 +70,14 @@ __all__ = [
 
 
 class Reader(Protocol):
-    """What can be read in one transaction."""
+    """Reads of one transaction."""
 
     async def prompts(self, ids: Sequence[str]) -> dict[str, PromptRow]:
-        """Those of `ids` that exist."""
+        """The rows of those `ids` that exist."""
         ...
 
     async def completions(self, ids: Sequence[str]) -> dict[str, CompletionRow]:
-        """Those of `ids` that exist."""
+        """The rows of those `ids` that exist."""
         ...
 
     async def list_prompts(self, after: str, limit: int, split: int, source: str) -> list[PromptRow]:
@@ -93,31 +93,31 @@ class Reader(Protocol):
         ...
 
     async def feedback(self, feedback_id: str) -> FeedbackRow | None:
-        """The judgement, if it exists."""
+        """The feedback, if it exists."""
         ...
 
     async def answer(self, task_id: str, annotator_id: str) -> FeedbackRow | None:
-        """What this annotator answered to this task and did not take back, if anything."""
+        """The active answer of this annotator to this task, if any."""
         ...
 
     async def retracted(self, task_id: str, annotator_id: str) -> FeedbackRow | None:
-        """What this annotator took back of this task last, if anything."""
+        """The feedback on this task that this annotator retracted last, if any."""
         ...
 
     async def list_feedback(self, history: History, before: int, limit: int) -> list[tuple[int, FeedbackRow]]:
         """(number, feedback), at most `limit` with numbers below `before` (0: any), newest first."""
         ...
 
-    async def held(self, annotator_id: str, queue: str, now_us: int) -> LeaseRow | None:
-        """The lease that this annotator holds on an open task (of `queue`), the newest of several."""
+    async def active_lease(self, annotator_id: str, queue: str, now_us: int) -> LeaseRow | None:
+        """The active lease of this annotator on an open task (of `queue`), the newest of several."""
         ...
 
     async def queue(self, queue: str, now_us: int, since_us: int) -> QueueCounts:
-        """How far the queue (ending in `/`: all below it) is at `now_us`; recent is what came after `since_us`."""
+        """The progress of the queue (ending in `/`: of all below) at `now_us`; recent feedback is after `since_us`."""
         ...
 
     async def annotator(self, annotator_id: str, kind: int) -> AnnotatorRow | None:
-        """The annotator, if they are known."""
+        """The annotator, if registered."""
         ...
 
     async def list_annotators(self, after: tuple[str, int], limit: int, kind: int, state: int) -> list[AnnotatorRow]:
@@ -125,7 +125,7 @@ class Reader(Protocol):
         ...
 
     async def counts(self, annotators: Sequence[str]) -> dict[tuple[str, int], int]:
-        """Judgements in force by annotator id and kind, of these ids."""
+        """The numbers of active judgements by annotator id and kind, for these ids."""
         ...
 
     async def list_flags(self, queue: str, before: int, limit: int) -> list[tuple[FlagRow, TaskRow]]:
@@ -133,34 +133,34 @@ class Reader(Protocol):
         ...
 
     def judged(self, filter_: Filter) -> AsyncIterator[JudgedRow]:
-        """Every judgement in force that matches, in the order in which they came, gold and late ones and those of
-        inactive annotators too. A queue of the filter that ends in `/` stands for all below it."""
+        """Every active judgement that matches, in order of arrival, including gold and late ones and those of inactive
+        annotators. A queue of the filter that ends in `/` includes all below it."""
         ...
 
     async def outcomes(self, queues: Sequence[str]) -> dict[tuple[str, int], dict[int, int]]:
-        """By annotator id and kind: how many of their leases on tasks (of these queues) ended how."""
+        """By annotator id and kind: the number of their leases on tasks (of these queues) by outcome."""
         ...
 
     async def corrected(self, queues: Sequence[str]) -> dict[tuple[str, int], int]:
-        """By annotator id and kind: how much of their feedback (of these queues) was corrected or taken back."""
+        """By annotator id and kind: the number of their corrected and retracted feedback (of these queues)."""
         ...
 
     async def lengths(self, completions: Sequence[str]) -> dict[str, int]:
-        """How long answers are, characters."""
+        """The lengths of completions, characters."""
         ...
 
     async def deleted(self, prompt_ids: Sequence[str]) -> set[str]:
-        """Those of these prompts that were deleted."""
+        """The deleted ones among these prompts."""
         ...
 
     async def snapshot_uses(
         self, *, annotator: tuple[str, int] | None = None, prompt_id: str = "", completion_id: str = ""
     ) -> list[tuple[SnapshotRow, int]]:
-        """Snapshots that hold records of an annotator, on a prompt or on a completion, and how many; newest first."""
+        """Snapshots with records of an annotator, on a prompt or on a completion, and their number; newest first."""
         ...
 
     async def snapshot_origins(self, snapshot: SnapshotRow) -> Origins:
-        """What the records of a snapshot come from."""
+        """The origins of the records of a snapshot."""
         ...
 
     async def stats(self) -> Stats:
@@ -186,8 +186,8 @@ class Reader(Protocol):
         ...
 
     async def records(self, kind: int, numbers: Sequence[int]) -> list[RecordRow]:
-        """The records of these numbers, in this order. A record never goes, and never changes but for what has become
-        of feedback since."""
+        """The records with these numbers, in this order. A record is never removed, and changes only by a later
+        correction or retraction of its feedback."""
         ...
 
     def record_digests(self, kind: int, filter_: Filter) -> AsyncIterator[tuple[str, int]]:
@@ -195,15 +195,15 @@ class Reader(Protocol):
         ...
 
     async def request(self, request_id: str) -> KeptResponse | None:
-        """What was answered to this request_id, if anything."""
+        """The response that was kept for this request_id, if any."""
         ...
 
 
 class Writer(Reader, Protocol):
-    """What can be written in one transaction. Adding what exists does nothing; the counts are of what is new.
+    """Writes of one transaction. Adding rows that exist does nothing; counts are of new rows.
 
-    A task that `task` or `next_task` returned is held: other writers that want the same one wait for this transaction,
-    so what is found out about its leases and answers stays true until the end.
+    A task that `task` or `next_task` returned is locked: other writers that need it wait for this transaction, so what
+    is read about its leases and answers stays true until the end.
     """
 
     async def add_prompts(self, new: Sequence[PromptRow]) -> int:
@@ -215,18 +215,18 @@ class Writer(Reader, Protocol):
         ...
 
     async def add_feedback(self, new: Sequence[FeedbackRow]) -> int:
-        """Adds judgements; of two with one id the first is kept."""
+        """Adds feedback; of two with one id the first is kept."""
         ...
 
     async def add_tasks(self, new: Sequence[TaskRow]) -> None:
-        """Opens new tasks, oldest first."""
+        """Adds tasks, oldest first."""
         ...
 
     async def next_task(self, annotator_id: str, queue: str, now_us: int, *, gold: bool = False) -> TaskRow | None:
         """The open task that is first by turn and age (of `queue`; "": of any; ending in `/`: of all below it) for this
-        annotator: wanted by more than have answered or hold it, not answered, not held and not flagged by them. Tasks
-        that they held before and let go come after all others, and tasks that other writers hold at this moment are
-        passed over for newer ones. `gold`: a gold task, which any number may answer."""
+        annotator. It needs more answers than it has answers and active leases, and this annotator has neither answered,
+        leased nor flagged it. Tasks that they leased before and released come after all others; tasks that other
+        writers have locked are skipped for newer ones. `gold`: a gold task, which any number may answer."""
         ...
 
     async def add_lease(self, row: LeaseRow) -> None:
@@ -234,48 +234,48 @@ class Writer(Reader, Protocol):
         ...
 
     async def end_lease(self, lease_id: str, outcome: int) -> None:
-        """Frees the task before the lease's time is over. What ended before keeps its outcome, unless answered."""
+        """Ends a lease before it expires. A lease that has ended keeps its outcome, unless this one is ANSWERED."""
         ...
 
     async def renew_lease(self, lease_id: str, expire_us: int) -> None:
-        """Moves the end of a lease."""
+        """Changes when a lease expires."""
         ...
 
     async def count_answer(self, task_id: str) -> None:
-        """One more has answered; the task is done when as many have as were asked for, a gold one never."""
+        """Counts an answer. The task is done when it has as many as requested; a gold task never is."""
         ...
 
     async def uncount_answer(self, task_id: str) -> None:
-        """One answer less; a task that is done is open again when that leaves too few."""
+        """Uncounts an answer. A task that is done is open again if that leaves too few."""
         ...
 
     async def supersede(self, feedback_id: str, by: str, *, retracted: bool = False) -> bool:
-        """Feedback is in force no more: `by` took its place, or it is RETRACTED. False, and nothing is changed, where
-        that has happened before; with `retracted`, what was only retracted is replaced too."""
+        """Notes that feedback is no longer active: `by` corrects it, or it is RETRACTED. False, and nothing is changed,
+        if it was not active; with `retracted`, feedback that was only retracted is replaced as well."""
         ...
 
     async def cancel_tasks(self, queue: str) -> int:
-        """Withdraws the open and flagged tasks of a queue and ends their leases; how many, gold ones not counted."""
+        """Cancels the open and flagged tasks of a queue and ends their leases; their number without gold tasks."""
         ...
 
     async def set_task(self, task_id: str, state: int) -> None:
-        """Gives a task another state; where it is not open any more its leases end."""
+        """Sets the state of a task; if it is no longer open, its leases end."""
         ...
 
     async def add_flag(self, row: FlagRow) -> int:
-        """Notes a flag, the first of an annotator on a task; how many there are on the task now."""
+        """Adds a flag, unless the annotator has flagged the task before; the number of flags on the task."""
         ...
 
     async def put_annotator(self, row: AnnotatorRow) -> None:
-        """Makes an annotator known, or changes what is known."""
+        """Adds or replaces an annotator."""
         ...
 
-    async def meet(self, annotators: Sequence[tuple[str, int]], now_us: int) -> None:
-        """Makes those known, as active, who are not."""
+    async def add_annotators(self, annotators: Sequence[tuple[str, int]], now_us: int) -> None:
+        """Adds annotators, as active; those who exist stay as they are."""
         ...
 
     async def delete_prompts(self, prompt_ids: Sequence[str], now_us: int) -> tuple[int, int]:
-        """Marks prompts and cancels their tasks: (how many were not deleted before, how many tasks)."""
+        """Marks prompts as deleted and cancels their tasks: (number of newly deleted prompts, number of tasks)."""
         ...
 
     async def add_snapshot(self, row: SnapshotRow, filter_: Filter) -> None:
@@ -283,29 +283,29 @@ class Writer(Reader, Protocol):
         ...
 
     async def remember(self, row: KeptResponse, now_us: int) -> None:
-        """Keeps an answer for repeats of its request_id."""
+        """Keeps a response for repeats of its request_id."""
         ...
 
     async def pin_split(self, heldout_fraction: float, salt: str) -> None:
-        """Notes the split in a new store; FailedPrecondition, SPLIT_CHANGED, where an old one has another."""
+        """Records the split in a new store. FailedPrecondition, SPLIT_CHANGED, if the store has another."""
         ...
 
 
 class Store(Protocol):
-    """Where everything is kept."""
+    """Storage of the preference service."""
 
     def reading(self) -> AbstractAsyncContextManager[Reader]:
         """A transaction that reads one state."""
         ...
 
     def writing(self, *, steady: bool = False) -> AbstractAsyncContextManager[Writer]:
-        """A transaction that is kept as a whole, or not at all when the body raises.
+        """A transaction that is committed as a whole, or rolled back when the body raises.
 
-        Several may run at once, and then each reads what others have committed meanwhile; with `steady` it reads one
-        state. Aborted, DATABASE_CONFLICT: others were in the way, nothing was kept; run the body again (`once` does).
+        Several may run at once, and each reads what others have committed meanwhile; with `steady` it reads one state.
+        Aborted, DATABASE_CONFLICT: it conflicted with others and was rolled back; run the body again (`retrying`).
         """
         ...
 
     async def close(self) -> None:
-        """Lets go of the database."""
+        """Closes the database."""
         ...

@@ -1,4 +1,4 @@
-"""Flags: what annotators find wrong with a task, and what becomes of it."""
+"""Flags: reports that something is wrong with a task, and their resolution."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ STATES = {
 
 
 class Flags:
-    """The part of the service that takes flags."""
+    """The part of the service that handles flags."""
 
     def __init__(self, context: Context):
         self._context = context
 
     async def flag(self, request: preference_v1.FlagTaskRequest) -> preference_v1.FlagTaskResponse:
-        """Gives the task back; as many flags as the settings say suspend it."""
+        """Returns the task with a flag. `flags_to_suspend` flags suspend it."""
         comment = read_text(request.comment, "comment")
         if request.reason not in preference_v1.FlagReason.values():
-            raise InvalidArgument.at("reason", f"is {request.reason}; must be one of the contract's")
+            raise InvalidArgument.at("reason", f"is {request.reason}; must be a FlagReason")
         if request.reason == preference_v1.FLAG_REASON_OTHER and not comment.strip():
-            raise InvalidArgument.at("comment", "must say what is wrong where the reason is another than those listed")
+            raise InvalidArgument.at("comment", "must say what is wrong when the reason is FLAG_REASON_OTHER")
 
         async def change(tx: Writer) -> preference_v1.FlagTaskResponse:
             now_us = self._context.now_us()
             lease = await find_lease(tx, request.lease_id)
-            await self._task(tx, lease.task_id)  # where several write at once: its flags are counted one by one
+            await self._task(tx, lease.task_id)  # locks it, so that its flags are counted one by one
             await tx.end_lease(lease.lease_id, FLAGGED)
             who = (lease.annotator_id, lease.annotator_kind)
             count = await tx.add_flag(FlagRow(lease.task_id, *who, request.reason, comment, now_us))
@@ -56,7 +56,7 @@ class Flags:
         )
 
     async def resolve(self, request: preference_v1.ResolveTaskRequest) -> preference_v1.ResolveTaskResponse:
-        """Opens a flagged task again or withdraws it."""
+        """Reopens or cancels a flagged task."""
         state = STATES.get(request.resolution)
         if state is None:
             raise InvalidArgument.at("resolution", "must be TASK_RESOLUTION_REOPEN or TASK_RESOLUTION_CANCEL")
@@ -67,7 +67,7 @@ class Flags:
                 name = preference_v1.TaskState.Name(preference_v1.TaskState.ValueType(task.state))
                 raise FailedPrecondition(
                     f"task {task.task_id} has {task.flags} flags and is {name.removeprefix('TASK_STATE_').lower()}: "
-                    "there is nothing to resolve",
+                    "nothing to resolve",
                     reason="TASK_NOT_FLAGGED",
                     metadata={"task_id": task.task_id},
                 )

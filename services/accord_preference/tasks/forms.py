@@ -1,4 +1,4 @@
-"""What a task holds beside its completions: the known answer of a gold task, criteria, instructions."""
+"""The other contents of a task: the known answer of a gold task, criteria, instructions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from accord_preference.storage.store import TaskRow
 
 
 def read_gold(task: preference_v1.Task, path: str) -> str | None:
-    """The known answer as canonical JSON; None: no gold task. InvalidArgument where it does not answer the task."""
+    """The known answer as canonical JSON; None: not a gold task. InvalidArgument if it does not answer the task."""
     if not task.HasField("gold"):
         return None
     field = f"{path}gold."
@@ -29,12 +29,12 @@ def read_gold(task: preference_v1.Task, path: str) -> str | None:
 
 
 def read_form(task: preference_v1.Task, path: str) -> str:
-    """Criteria and instructions as canonical JSON; "" without any. InvalidArgument for a criterion that cannot be."""
+    """Criteria and instructions as canonical JSON; "" without any. InvalidArgument for a wrong criterion."""
     criteria: dict[str, dict[str, object]] = {}
     for index, criterion in enumerate(task.criteria):
         field = f"{path}criteria[{index}]."
         if not criterion.name or criterion.name in criteria:
-            raise InvalidArgument.at(f"{field}name", "is there twice" if criterion.name else "must be set")
+            raise InvalidArgument.at(f"{field}name", "is used twice" if criterion.name else "must be set")
         low = criterion.min if criterion.HasField("min") else 1.0
         high = criterion.max if criterion.HasField("max") else 5.0
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
@@ -47,5 +47,5 @@ def read_form(task: preference_v1.Task, path: str) -> str:
 
 
 def criteria_of(task: TaskRow) -> list[str]:
-    """The names of what a task asks to rate by."""
+    """The names of the criteria that a task asks for."""
     return [criterion["name"] for criterion in json.loads(task.form or "{}").get("criteria", ())]

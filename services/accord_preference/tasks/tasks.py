@@ -1,4 +1,4 @@
-"""Annotation tasks: opened, leased to annotators one at a time, given back, withdrawn."""
+"""Annotation tasks: created, leased to annotators, released, cancelled."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ SIZES = {
 
 
 class Tasks:
-    """The tasks' part of the service."""
+    """The part of the service that manages tasks."""
 
     def __init__(self, context: Context):
         self._context = context
 
     async def create(self, request: preference_v1.CreateTasksRequest) -> preference_v1.CreateTasksResponse:
-        """Opens tasks, all or none."""
+        """Creates tasks, all or none."""
         for index, task in enumerate(request.tasks):
             _check(task, f"tasks[{index}]")
 
@@ -49,7 +49,7 @@ class Tasks:
         return await self._context.once.run(request.request_id, request, preference_v1.CreateTasksResponse, change)
 
     async def lease(self, request: preference_v1.LeaseTaskRequest) -> preference_v1.LeaseTaskResponse:
-        """Hands an open task to an annotator, or nothing when there is none for them."""
+        """Leases an open task to an annotator; an empty response when none is available for them."""
         check_annotator(request.annotator, "annotator")
         ttl_us = read_ttl(self._context, request)
         annotator = request.annotator
@@ -58,10 +58,10 @@ class Tasks:
             now_us = self._context.now_us()
             await admit(tx, annotator, now_us)
             if request.resume:
-                held = await tx.held(annotator.annotator_id, request.queue, now_us)
-                if held is not None:
-                    return preference_v1.LeaseTaskResponse(lease=await lease_message(tx, held, now_us))
-            for gold in self._order(request.request_id):
+                active = await tx.active_lease(annotator.annotator_id, request.queue, now_us)
+                if active is not None:
+                    return preference_v1.LeaseTaskResponse(lease=await lease_message(tx, active, now_us))
+            for gold in self._gold_or_not(request.request_id):
                 task = await tx.next_task(annotator.annotator_id, request.queue, now_us, gold=gold)
                 if task is not None:
                     lease = new_lease(task, annotator, now_us, ttl_us)
@@ -78,7 +78,7 @@ class Tasks:
         )
 
     async def renew(self, request: preference_v1.RenewLeaseRequest) -> preference_v1.RenewLeaseResponse:
-        """More time for a lease that has not ended."""
+        """Extends a lease that has not ended."""
         ttl_us = read_ttl(self._context, request)
 
         async def change(tx: Writer) -> preference_v1.RenewLeaseResponse:
@@ -86,7 +86,7 @@ class Tasks:
             lease = await find_lease(tx, request.lease_id)
             if not lease.is_active(now_us):
                 raise FailedPrecondition(
-                    "the lease has ended; lease a task again, or submit what there is: it is kept and marked late",
+                    "the lease has ended; lease a task again, or submit the answer: it is kept and marked late",
                     reason="LEASE_ENDED",
                     metadata={"lease_id": lease.lease_id},
                 )
@@ -97,7 +97,7 @@ class Tasks:
         return await self._context.once.run(request.request_id, request, preference_v1.RenewLeaseResponse, change)
 
     async def release(self, request: preference_v1.ReleaseTaskRequest) -> preference_v1.ReleaseTaskResponse:
-        """Gives a task back; one whose lease has ended already is back."""
+        """Releases a task. A lease that has ended is left as it is."""
 
         async def change(tx: Writer) -> preference_v1.ReleaseTaskResponse:
             await find_lease(tx, request.lease_id)
@@ -107,7 +107,7 @@ class Tasks:
         return await self._context.once.run(request.request_id, request, preference_v1.ReleaseTaskResponse, change)
 
     async def cancel(self, request: preference_v1.CancelTasksRequest) -> preference_v1.CancelTasksResponse:
-        """Withdraws a queue's open tasks; their leases end, answers are kept."""
+        """Cancels the open tasks of a queue and ends their leases; answers are kept."""
         if not request.queue:
             raise InvalidArgument.at("queue", "must be set")
 
@@ -116,14 +116,15 @@ class Tasks:
 
         return await self._context.once.run(request.request_id, request, preference_v1.CancelTasksResponse, change)
 
-    def _order(self, request_id: str) -> tuple[bool, bool]:
-        """Whether a gold task is looked for first, drawn from the request's own id: nobody can tell beforehand."""
-        drawn = int.from_bytes(hashlib.sha256(f"accord.gold.v1\n{request_id}".encode()).digest()[:8], "big") / 2**64
-        return (True, False) if drawn < self._context.settings.gold_share else (False, True)
+    def _gold_or_not(self, request_id: str) -> tuple[bool, bool]:
+        """The order in which gold and ordinary tasks are tried. It follows from a hash of the request_id, so that
+        annotators cannot predict gold tasks."""
+        share = int.from_bytes(hashlib.sha256(f"accord.gold.v1\n{request_id}".encode()).digest()[:8], "big") / 2**64
+        return (True, False) if share < self._context.settings.gold_share else (False, True)
 
 
 def new_lease(task: TaskRow, annotator: preference_v1.Annotator, now_us: int, ttl_us: int) -> LeaseRow:
-    """A lease from now on."""
+    """A lease that begins now."""
     return LeaseRow(
         lease_id=secrets.token_hex(16),
         task_id=task.task_id,
@@ -135,7 +136,7 @@ def new_lease(task: TaskRow, annotator: preference_v1.Annotator, now_us: int, tt
 
 
 async def find_lease(tx: Reader, lease_id: str) -> LeaseRow:
-    """A lease. NotFound, LEASE_NOT_FOUND."""
+    """The lease. NotFound, LEASE_NOT_FOUND."""
     lease = await tx.lease(lease_id)
     if lease is None:
         raise not_found("lease", lease_id, "lease_id")
@@ -143,7 +144,7 @@ async def find_lease(tx: Reader, lease_id: str) -> LeaseRow:
 
 
 async def lease_message(tx: Reader, lease: LeaseRow, now_us: int) -> preference_v1.TaskLease:
-    """A lease with everything that its annotator needs to see."""
+    """A lease with everything that its annotator needs."""
     task = await tx.task(lease.task_id)
     assert task is not None  # a lease names its task by a foreign key
     prompts = await tx.prompts([task.prompt_id])
@@ -152,7 +153,7 @@ async def lease_message(tx: Reader, lease: LeaseRow, now_us: int) -> preference_
 
 
 def read_ttl(context: Context, request: Timed) -> int:
-    """How long a lease lasts, microseconds: as asked for, else as the settings say. InvalidArgument."""
+    """The duration of a lease, microseconds: of the request, else of the settings. InvalidArgument."""
     settings = context.settings
     if not request.HasField("ttl"):
         return int(settings.lease_seconds * 1_000_000)
@@ -188,10 +189,10 @@ def _check(task: preference_v1.Task, path: str) -> None:
     count = len(task.completion_ids)
     if count < least or (most is not None and count > most):
         wanted = f"{least}" if least == most else f"{least} or more"
-        raise InvalidArgument.at(f"{path}.completion_ids", f"holds {count}; this kind of task judges {wanted}")
+        raise InvalidArgument.at(f"{path}.completion_ids", f"has {count} completions; this kind of task needs {wanted}")
     for place, name in enumerate(task.completion_ids):
         if name in task.completion_ids[:place]:
-            raise InvalidArgument.at(f"{path}.completion_ids[{place}]", "names the same completion again")
+            raise InvalidArgument.at(f"{path}.completion_ids[{place}]", "is the same completion as an earlier one")
     read_gold(task, f"{path}.")
     read_form(task, f"{path}.")
     if not -(2**31) < task.priority < 2**31:

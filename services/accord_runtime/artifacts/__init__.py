@@ -1,1 +1,1 @@
-"""Weights in transit: published, served, fetched by URI scheme, verified."""
+"""Weights between services: published folders, fetched by URI scheme and verified."""

@@ -1,4 +1,4 @@
-"""Paths that came over the network."""
+"""Paths that arrive over the network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from accord.errors import InvalidArgument
 
 
 def inside(root: Path, relative: str) -> Path:
-    """`root`/`relative`, refusing any path that leads out of `root`."""
+    """`root`/`relative`. InvalidArgument for a path that leads out of `root`."""
     path = (root / relative).resolve()
     if not relative or not path.is_relative_to(root.resolve()):
         raise InvalidArgument.at("path", f"{relative!r} leads out of the artifact")

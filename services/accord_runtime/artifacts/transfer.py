@@ -1,4 +1,4 @@
-"""What bounds a transfer: a deadline, and a least number of bytes in every window of time."""
+"""Limits of a transfer: a deadline, and a minimum number of bytes in every window of time."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _CLEANUP_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Limits:
-    """total_seconds: for one source, verification included. A source that in `stall_seconds` brings fewer than
-    `stall_bytes` is given up."""
+    """`total_seconds`: for one source, including verification. A source that sends fewer than `stall_bytes` in
+    `stall_seconds` is abandoned."""
 
     total_seconds: float = 600.0
     stall_seconds: float = 30.0
@@ -25,7 +25,7 @@ class Limits:
 
 
 class Progress:
-    """One transfer. A transport reports every piece with `arrived`, from any thread."""
+    """One transfer. A transport reports every piece by `arrived`, from any thread."""
 
     def __init__(self, uri: str, limits: Limits) -> None:
         self.uri = uri
@@ -35,14 +35,14 @@ class Progress:
         self._given_up = threading.Event()
 
     def arrived(self, size: int) -> None:
-        """Counts bytes. Cancelled where the transfer was given up: what runs in a thread ends by it."""
+        """Counts bytes. Cancelled once the transfer is abandoned, which also ends work in a thread."""
         if self._given_up.is_set():
-            raise Cancelled(f"the transfer from {self.uri} was given up", reason="TRANSFER_GIVEN_UP")
+            raise Cancelled(f"the transfer from {self.uri} was abandoned", reason="TRANSFER_GIVEN_UP")
         with self._lock:
             self._bytes += size
 
     async def guard(self, work: Coroutine[Any, Any, T]) -> T:
-        """`work`, as long as bytes arrive. Unavailable/TRANSFER_STALLED."""
+        """The result of `work`. Unavailable, TRANSFER_STALLED, when bytes stop arriving."""
         task = asyncio.ensure_future(work)
         try:
             seen = -1
@@ -52,8 +52,8 @@ class Progress:
                     return task.result()
                 if self._bytes - seen < self.limits.stall_bytes:
                     raise Unavailable(
-                        f"{self.uri} brought fewer than {self.limits.stall_bytes} bytes in "
-                        f"{self.limits.stall_seconds:g} s, {self._bytes} in all; is it alive?",
+                        f"{self.uri} sent fewer than {self.limits.stall_bytes} bytes in "
+                        f"{self.limits.stall_seconds:g} s, {self._bytes} in total. Is its server running?",
                         reason="TRANSFER_STALLED",
                         metadata={"uri": self.uri, "bytes": str(self._bytes)},
                     )
@@ -61,11 +61,11 @@ class Progress:
         finally:
             self._given_up.set()
             task.cancel()
-            await asyncio.wait({task}, timeout=_CLEANUP_SECONDS)  # it removes what it had written
+            await asyncio.wait({task}, timeout=_CLEANUP_SECONDS)  # it deletes its partial files
 
 
 async def within(limits: Limits, uri: str, work: Coroutine[Any, Any, T]) -> T:
-    """`work`, ended by DeadlineExceeded/FETCH_TIMEOUT after `limits.total_seconds`."""
+    """The result of `work`. DeadlineExceeded, FETCH_TIMEOUT, after `limits.total_seconds`."""
     deadline = asyncio.timeout(limits.total_seconds)
     try:
         async with deadline:
@@ -74,8 +74,8 @@ async def within(limits: Limits, uri: str, work: Coroutine[Any, Any, T]) -> T:
         if not deadline.expired():
             raise
         raise DeadlineExceeded(
-            f"{uri} was not fetched and verified within {limits.total_seconds:g} s; give it more (--fetch-seconds) or "
-            "publish nearer",
+            f"{uri} was not fetched and verified within {limits.total_seconds:g} s. Allow more time (--fetch-seconds), "
+            "or publish it closer to this service",
             reason="FETCH_TIMEOUT",
             metadata={"uri": uri},
         ) from error

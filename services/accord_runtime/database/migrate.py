@@ -37,7 +37,7 @@ class Revision:
 async def migrate(url: str, package: str, *, revision: str = "head") -> None:
     """Brings the database to `revision` of the alembic scripts in `package`'s folder `migrations/`.
 
-    One transaction: a process killed in the middle leaves the schema as it was. Runs in a thread. Raises
+    One transaction: if the process is killed, the schema stays as it was. Runs in a thread. Raises
     FailedPrecondition when the database was made by a newer version of the package.
     """
     await asyncio.to_thread(_run_alembic, url, package, revision, "upgrade")
@@ -79,7 +79,7 @@ def _run_alembic(url: str, package: str, revision: str, change: Literal["upgrade
         options: dict[str, Any] = dialect.writer_options(steady=False)
         try:
             with engine.connect().execution_options(**options) as connection, connection.begin():
-                dialect.alone(connection)
+                dialect.lock_migrations(connection)
                 config.attributes["connection"] = connection
                 (command.upgrade if change == "upgrade" else command.downgrade)(config, revision)
         except CommandError as error:
@@ -127,8 +127,8 @@ def _alembic(url: str, package: str) -> Iterator[tuple[Config, Engine, Dialect]]
 
 def _other_version(database: str, package: str, revision: str, why: str) -> FailedPrecondition:
     return FailedPrecondition(
-        f"the database {database} cannot be brought to revision {revision} of {package}: {why}; "
-        "was it made by a newer version of Accord? Use that version, or another database",
+        f"the database {database} cannot be migrated to revision {revision} of {package}: {why}. "
+        "Was it made by a newer version of Accord? Use that version, or another database",
         reason="DATABASE_REVISION",
         metadata={"database": database},
     )

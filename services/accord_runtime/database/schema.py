@@ -1,7 +1,7 @@
-"""Schemas that are brought up to date before their services start: `python -m accord_<service>.migrate`.
+"""Who migrates a database: the service when it starts, or `python -m accord_<service>.migrate` before that.
 
-A service migrates its database itself when it starts, or, told `--migrations awaited`, waits until somebody has: in a
-cluster a Job, once, with a user who may change tables.
+With `--migrations awaited` a service waits until another process has migrated its database: in a cluster a Job does it
+once, as a user who may change tables.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ S = TypeVar("S", bound=DatabaseSettings)
 
 
 async def bring_up(url: str, package: str, settings: DatabaseSettings) -> None:
-    """The schema is up to date when this returns. FailedPrecondition: DATABASE_REVISION where it is newer than this
-    version knows, DATABASE_BEHIND where nobody has brought it up within `settings.migration_seconds`."""
+    """Migrates the schema, or waits until it is migrated, as `settings` say. FailedPrecondition: DATABASE_REVISION when
+    a newer version made it, DATABASE_BEHIND when it is not migrated within `settings.migration_seconds`."""
     if settings.migrations == "on-start":
         await migrate(url, package)
     else:
@@ -33,8 +33,8 @@ async def bring_up(url: str, package: str, settings: DatabaseSettings) -> None:
 
 
 def run_migration(name: str, settings_type: type[S], url_of: Callable[[S], str]) -> None:
-    """The main function of `python -m accord_<name>.migrate`: brings the database up to date, says so and ends. Waits
-    for a database that is not there yet. Exit code 2 for a bad setting, 1 where it cannot be done."""
+    """The main function of `python -m accord_<name>.migrate`: waits for the database, migrates it and prints its
+    revision. Exits with code 2 for a bad setting, 1 when the migration fails."""
     settings = begin(name, settings_type)
     url, package = url_of(settings), f"accord_{name}"
     settings.state_dir.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def run_migration(name: str, settings_type: type[S], url_of: Callable[[S], str])
         sys.exit(f"accord_{name}: {error.message} [{error.reason}]")
     except KeyboardInterrupt:
         sys.exit(130)
-    came = "was there already" if before.found == after.found else f"before: {before.found or 'nothing'}"
+    came = "unchanged" if before.found == after.found else f"before: {before.found or 'none'}"
     print(f"accord_{name}: the database {after.database} is at revision {after.found} ({came})", flush=True)
 
 
@@ -56,14 +56,14 @@ async def _migrate(url: str, package: str, seconds: float) -> tuple[Revision, Re
 
 async def _wait(url: str, package: str, seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    told = ""
+    logged = ""
     while True:
         revision = await _reached(url, package, deadline)
         if revision.found == revision.wanted:
             return
         behind = (
-            f"the database {revision.database} is at revision {revision.found or 'none'} of {package}, and this "
-            f"version needs {revision.wanted}: run `python -m {package}.migrate`, or give --migrations on-start"
+            f"the database {revision.database} is at revision {revision.found or 'none'} of {package}, but this "
+            f"version needs {revision.wanted}. Run `python -m {package}.migrate`, or set --migrations on-start"
         )
         if time.monotonic() >= deadline:
             raise FailedPrecondition(
@@ -71,14 +71,14 @@ async def _wait(url: str, package: str, seconds: float) -> None:
                 reason="DATABASE_BEHIND",
                 metadata={"found": revision.found, "wanted": revision.wanted},
             )
-        if behind != told:
+        if behind != logged:
             log.warning("waiting: %s", behind)
-            told = behind
+            logged = behind
         await asyncio.sleep(POLL_SECONDS)
 
 
 async def _reached(url: str, package: str, deadline: float) -> Revision:
-    """The revision, once the database answers. Unavailable where it does not until `deadline`."""
+    """The revision, once the database answers. Unavailable if it does not before `deadline`."""
     while True:
         try:
             return await revision_of(url, package)

@@ -35,8 +35,7 @@ def database_url(url: str, *, default: Path) -> str:
 def open_database(url: str) -> AsyncEngine:
     """An engine for `url`: `sqlite:///path/to/file.db` or `postgresql://user:password@host/name`.
 
-    What is committed survives the loss of power. Raises InvalidArgument for a URL that cannot serve. Connects when it
-    is first used.
+    Committed data survives a power failure. Raises InvalidArgument for a wrong URL. Connects at the first use.
     """
     parsed, dialect = parse(url)
     parsed = dialect.asynchronous(parsed)
@@ -55,7 +54,7 @@ def open_database(url: str) -> AsyncEngine:
 
 @asynccontextmanager
 async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """A transaction that sees one state of the database from its first query to its end and changes nothing."""
+    """A read-only transaction that sees one state of the database from its first query to its end."""
     dialect, _ = _opened[engine.sync_engine]
     with friendly_errors(engine.url, dialect):
         async with engine.connect() as connection:
@@ -65,10 +64,10 @@ async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 @asynccontextmanager
 async def writing(engine: AsyncEngine, *, steady: bool = False) -> AsyncIterator[AsyncConnection]:
-    """A transaction that may write: committed at the end, undone as a whole when the body raises or is cancelled.
+    """A transaction that may write. It is committed at the end, and rolled back when the body raises or is cancelled.
 
-    SQLite runs one at a time, others run several at once: what must not change meanwhile is locked by whoever needs it,
-    and Aborted, DATABASE_CONFLICT, says that the transaction may be run again. `steady`: what it reads is one state.
+    SQLite runs one at a time. Other databases run several at once: the body locks what must not change meanwhile, and
+    Aborted, DATABASE_CONFLICT, means that the transaction may run again. `steady`: all reads see one state.
     """
     dialect, lock = _opened[engine.sync_engine]
     if lock is None:
@@ -81,19 +80,19 @@ async def writing(engine: AsyncEngine, *, steady: bool = False) -> AsyncIterator
 
 @contextmanager
 def friendly_errors(url: URL, dialect: Dialect) -> Iterator[None]:
-    """Turns a database's own errors into `accord.errors` that name the database and say what to do."""
+    """Translates the errors of a database into `accord.errors` that name the database and say what to do."""
     try:
         yield
     except PoolTimeout as error:
         name = dialect.name(url)
         raise Unavailable(
-            f"too many calls are waiting for the database {name}; try again",
+            f"too many calls are waiting for the database {name}; try again later",
             reason="DATABASE_BUSY",
             metadata={"database": name},
         ) from error
     except (DBAPIError, sqlite3.Error) as error:
         if (translated := dialect.translate(error, dialect.name(url))) is None:
-            raise  # a fault of the code (a broken constraint, a wrong statement), for the log with its trace
+            raise  # a bug (a violated constraint, a wrong statement), which the log shows with its traceback
         raise translated from error
 
 

@@ -1,4 +1,4 @@
-"""What a service tells Prometheus: its calls, its process, and what it measures of itself."""
+"""Metrics for Prometheus: calls, process, and the measures of each service."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from accord.errors import Unavailable
 
-# From a look at the status to a step that takes an hour, seconds.
+# Seconds: from a status query to a step that takes an hour.
 BUCKETS = (0.005, 0.02, 0.1, 0.5, 1, 5, 20, 60, 300, 1200, 3600)
 
 
@@ -31,22 +31,22 @@ class Measure:
 
 @runtime_checkable
 class Measured(Protocol):
-    """A service that has figures of its own adds this."""
+    """A service with its own figures adds this."""
 
     def measures(self) -> Iterable[Measure]:
-        """The figures now. Called in a thread, whenever somebody scrapes."""
+        """The figures now. Called in a thread at every scrape."""
         ...
 
 
 @dataclass
 class Call:
-    """A call in work; `code` is what it ends with."""
+    """An active call; `code` is the status that it ends with."""
 
     code: grpc.StatusCode = field(default=grpc.StatusCode.OK)
 
 
 class Metrics:
-    """The figures of one server; several may be in a process."""
+    """The figures of one server. A process may have several."""
 
     def __init__(self, measures: Callable[[], Iterable[Measure]]) -> None:
         self._registry = CollectorRegistry()
@@ -89,7 +89,7 @@ class Metrics:
             server, thread = start_http_server(port, host, self._registry)
         except OSError as error:
             raise Unavailable(
-                f"cannot serve metrics at {host}:{port}: {error}. Give another --metrics-port", reason="PORT_IN_USE"
+                f"cannot serve metrics at {host}:{port}: {error}. Choose another --metrics-port", reason="PORT_IN_USE"
             ) from error
         return MetricsServer(server.server_port, server.shutdown, server.server_close, thread.join)
 
@@ -104,7 +104,7 @@ class MetricsServer:
     _join: Callable[[float], None]
 
     def stop(self) -> None:
-        """Ends it; scrapes in work are answered."""
+        """Stops it; active scrapes are answered."""
         self._shutdown()
         self._close()
         self._join(5)

@@ -1,4 +1,4 @@
-"""What this process uses of its machine: its own processor time and that of every process that it started."""
+"""The processor time of this process and of every process that it started."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import psutil
 
 @dataclass(frozen=True)
 class Usage:
-    """`instance` tells processes apart, on whatever machine; `cpu_seconds`: user and system."""
+    """`instance` identifies a process across machines; `cpu_seconds`: user and system time."""
 
     instance: str
     cpu_seconds: float
@@ -24,19 +24,19 @@ def own() -> Usage:
 
 
 def with_children() -> Usage:
-    """Of this process and of all that it started, those that have ended included. Under torchrun of all ranks on this
-    machine: they are the service, and torchrun started them."""
-    # Not by RANK: that is also set where something else started the ranks, whose other children are not ours.
+    """Of this process and all that it started, including those that have ended. Under torchrun: of all ranks on this
+    machine, since they are the service and torchrun started them."""
+    # Not by RANK: other launchers set it too, and their other children are not ours.
     first = psutil.Process(os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else os.getpid())
     return Usage(_instance(first), sum(_seconds(process) for process in (first, *first.children(recursive=True))))
 
 
 def _seconds(process: psutil.Process) -> float:
-    """User and system time, with that of the children that ended and were waited for."""
+    """User and system time, including that of children that have ended and were waited for."""
     try:
         times = process.cpu_times()
     except psutil.Error:
-        return 0.0  # it ended just now: the next look finds its time with its parent
+        return 0.0  # it has just ended: from now on its parent's time includes it
     return sum((times.user, times.system, getattr(times, "children_user", 0.0), getattr(times, "children_system", 0.0)))
 
 

@@ -115,7 +115,7 @@ class KeepsResponses(Protocol):
     """A transaction that can also keep responses."""
 
     async def request(self, request_id: str) -> KeptResponse | None:
-        """What this request_id was answered, if anything."""
+        """The response that was kept for this request_id, if any."""
         ...
 
     async def remember(self, row: KeptResponse, now_us: int) -> None:

@@ -1,4 +1,4 @@
-"""What happens around every call: deadline, check of field behaviour, errors as statuses. Nothing else does it."""
+"""The edge around every call: deadline, check of field behaviour, errors as statuses."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from accord_runtime.serving.status import as_accord_error, to_status
 
 log = logging.getLogger(__name__)
 
-# The edge sees any message and any handler; these are the only untyped lines of the glue.
+# The edge handles any message and any handler: these types are open.
 Handler = Any
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Edge(grpc.aio.ServerInterceptor):
-    """Wraps every method: deadline, validation, translation of errors; refuses new calls while draining."""
+    """Wraps every method with deadline, validation and translation of errors. Refuses new calls while draining."""
 
     def __init__(self, max_call_seconds: float, metrics: Metrics) -> None:
         self._max_call_seconds = max_call_seconds
@@ -56,8 +56,8 @@ class Edge(grpc.aio.ServerInterceptor):
                     async with asyncio.timeout(self._seconds(context)):
                         return await behaviour(_checked(request), context)
                 except asyncio.CancelledError:
-                    raise  # the caller went away: grpc ends the call, the handler has been told
-                except Exception as error:  # noqa: BLE001  the edge: every error becomes a status here
+                    raise  # the caller left: grpc ends the call, and the handler was cancelled
+                except Exception as error:  # noqa: BLE001  every error becomes a status here
                     await _abort(method, context, error, measured)
 
         return call
@@ -82,14 +82,14 @@ class Edge(grpc.aio.ServerInterceptor):
                         await responses.aclose()
                 except asyncio.CancelledError:
                     raise
-                except Exception as error:  # noqa: BLE001  the edge: every error becomes a status here
+                except Exception as error:  # noqa: BLE001  every error becomes a status here
                     await _abort(method, context, error, measured)
 
         return call
 
     def _refuse_when_draining(self) -> None:
         if self.draining:
-            raise Unavailable("the service is shutting down; repeat the call in a moment", reason="DRAINING")
+            raise Unavailable("the service is shutting down; repeat the call shortly", reason="DRAINING")
 
     def _seconds(self, context: Context) -> float:
         remaining = context.time_remaining()

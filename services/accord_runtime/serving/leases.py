@@ -1,4 +1,4 @@
-"""Exclusive use of a service by one holder at a time, expiring by itself when the holder dies."""
+"""Exclusive use of a service by one holder at a time. A lease expires by itself if its holder dies."""
 
 from __future__ import annotations
 
@@ -14,64 +14,72 @@ from accord.types import v1 as types_v1
 
 
 @dataclass(frozen=True)
-class _Held:
+class _Lease:
     holder: str
     token: str
     expires: float  # time.time() seconds
 
 
 class LeaseTable:
-    """At most one lease. A holder that asks again under its own name takes its lease over, so that a restarted
-    controller need not wait for the lease that it lost to expire."""
+    """At most one lease. A holder that acquires it again under the same name takes over its lease, so that a restarted
+    controller does not wait until the lease that it lost expires."""
 
     def __init__(self, max_ttl_seconds: float = 600, clock: Callable[[], float] = time.time) -> None:
         self._max_ttl_seconds = max_ttl_seconds
         self._clock = clock
-        self._held: _Held | None = None
+        self._lease: _Lease | None = None
 
     def acquire(self, holder: str, ttl_seconds: float, token: str = "") -> types_v1.Lease:
-        """Takes the lease, renews it (`token`), or raises FailedPrecondition LEASE_HELD naming who has it."""
+        """Acquires the lease or renews it (`token`). FailedPrecondition, LEASE_HELD, names its holder."""
         if ttl_seconds <= 0:
-            raise InvalidArgument.at("ttl", "must be more than 0 seconds")
-        held = self._in_force()
-        if held and held.token != token and held.holder != holder:
-            raise _is_held(held)
-        renewed = held is not None and held.token == token
+            raise InvalidArgument.at("ttl", "must be above 0 seconds")
+        current = self._active()
+        if current and current.token != token and current.holder != holder:
+            raise _is_held(current)
+        renewed = current is not None and current.token == token
         token = token if renewed else secrets.token_urlsafe(16)
-        self._held = _Held(holder, token, self._clock() + min(ttl_seconds, self._max_ttl_seconds))
-        return _message(self._held, with_token=True)
+        self._lease = _Lease(holder, token, self._clock() + min(ttl_seconds, self._max_ttl_seconds))
+        return _message(self._lease, with_token=True)
 
     def release(self, token: str) -> None:
-        """Ends the lease that `token` belongs to, if it is still in force."""
-        if self._held and self._held.token == token:
-            self._held = None
+        """Ends the lease with this token, if it is still active."""
+        if self._lease and self._lease.token == token:
+            self._lease = None
 
     def check(self, token: str) -> None:
-        """Passes when no lease is in force or `token` is that lease's; else raises LEASE_HELD."""
-        held = self._in_force()
-        if held and held.token != token:
-            raise _is_held(held)
+        """FailedPrecondition, LEASE_HELD, unless no lease is active or the active one has this token."""
+        current = self._active()
+        if current and current.token != token:
+            raise _is_held(current)
 
     def current(self) -> types_v1.Lease | None:
-        """The lease in force, its token left out."""
-        held = self._in_force()
-        return _message(held, with_token=False) if held else None
+        """The active lease without its token."""
+        current = self._active()
+        return _message(current, with_token=False) if current else None
 
-    def _in_force(self) -> _Held | None:
-        if self._held and self._held.expires <= self._clock():
-            self._held = None
-        return self._held
+    def _active(self) -> _Lease | None:
+        if self._lease and self._lease.expires <= self._clock():
+            self._lease = None
+        return self._lease
 
 
-def _is_held(held: _Held) -> FailedPrecondition:
+def _is_held(lease: _Lease) -> FailedPrecondition:
     return FailedPrecondition(
-        f"leased to {held.holder}: wait until it ends, or stop it",
+        f"the service is in use by {_described(lease.holder)}",
         reason="LEASE_HELD",
-        metadata={"holder": held.holder},
+        metadata={"holder": lease.holder},
     )
 
 
-def _message(held: _Held, *, with_token: bool) -> types_v1.Lease:
+def _described(holder: str) -> str:
+    """The holder, and how to end its use of the service."""
+    kind, _, run = holder.partition("/")
+    if kind == "runs" and run:
+        return f"run {run}. Wait until it ends, or pause it: accord runs pause {run}"
+    return f"{holder}. Wait until it ends, or stop it"
+
+
+def _message(lease: _Lease, *, with_token: bool) -> types_v1.Lease:
     expires = Timestamp()
-    expires.FromMilliseconds(int(held.expires * 1000))
-    return types_v1.Lease(holder=held.holder, token=held.token if with_token else "", expire_time=expires)
+    expires.FromMilliseconds(int(lease.expires * 1000))
+    return types_v1.Lease(holder=lease.holder, token=lease.token if with_token else "", expire_time=expires)

@@ -1,4 +1,4 @@
-"""How every service process starts and ends: flags, log, server, discovery file, drain."""
+"""The life of a service process: flags, log, server, discovery file, drain."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ S = TypeVar("S", bound=ServiceSettings)
 def run_service(name: str, settings_type: type[S], build: Callable[[S], Awaitable[Service]]) -> None:
     """The main function of `python -m accord_<name>`: serves until SIGTERM or SIGINT.
 
-    Exit code 2 for a bad setting, 1 where the service cannot start (port in use, model missing), each with one line.
+    Exits with one line and code 2 for a bad setting, 1 when the service cannot start (port in use, model missing).
     """
     settings = begin(name, settings_type)
     try:
@@ -37,12 +37,12 @@ def run_service(name: str, settings_type: type[S], build: Callable[[S], Awaitabl
 
 
 def begin(name: str, settings_type: type[S]) -> S:
-    """What any process of a service does first: settings, log, threads. Exit code 2 for a bad setting."""
+    """The first steps of any process of a service: settings, log, threads. Exits with code 2 for a bad setting."""
     settings = _settings(name, settings_type)
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
-    # Threads that spin while they wait cost tenfold when several services share the cores.
+    # Threads that spin while they wait make everything ten times slower when several services share the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     return settings

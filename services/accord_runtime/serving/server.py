@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Service(Protocol):
-    """What a service gives to be served."""
+    """What the server needs of a service."""
 
     @property
     def service_names(self) -> Sequence[str]:
@@ -37,16 +37,16 @@ class Service(Protocol):
         ...
 
     async def close(self) -> None:
-        """Frees what it holds; called once, after the last call ended."""
+        """Frees its resources. Called once, after the last call has ended."""
         ...
 
 
 @runtime_checkable
 class Draining(Protocol):
-    """A service with calls that end only when it makes them (long streams) adds this."""
+    """A service with calls that end only when it ends them, such as long streams, adds this."""
 
     async def drain(self) -> None:
-        """Brings its work to a point where it can stop; called once, before calls in work are waited for."""
+        """Stops its work at a safe point. Called once, before the server waits for active calls."""
         ...
 
 
@@ -55,13 +55,13 @@ class HoldingGpus(Protocol):
     """A service that computes on GPUs adds this."""
 
     def gpus(self) -> Sequence[str]:
-        """Ids of the GPUs that hold memory for it now. Called in a thread."""
+        """The ids of the GPUs on which it has memory now. Called in a thread."""
         ...
 
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A server that takes calls at `address` until `stop`. `health_port` and `metrics_port`: 0 where there is none."""
+    """A server that accepts calls at `address` until `stop`. `health_port`, `metrics_port`: 0 for none."""
 
     address: str
     health_port: int
@@ -74,7 +74,7 @@ class RunningServer:
     _metrics: MetricsServer | None
 
     async def stop(self, drain_seconds: float) -> None:
-        """Says NOT_SERVING, refuses new calls, lets those in work end within `drain_seconds`, closes the service."""
+        """Reports NOT_SERVING, refuses new calls, gives active ones `drain_seconds` to finish, closes the service."""
         await self._health.enter_graceful_shutdown()
         self._edge.draining = True
         if isinstance(self._service, Draining):
@@ -110,7 +110,7 @@ async def start(service: Service, settings: ServiceSettings) -> RunningServer:
     reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     async with AsyncExitStack() as undone:
-        # What asks for least comes first: what has begun when a later port is taken is ended again.
+        # The main port comes last. If a port is in use, what has started before it is stopped.
         probes, probe_port = None, 0
         if settings.health_port is not None:
             probes = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
@@ -139,14 +139,14 @@ async def start(service: Service, settings: ServiceSettings) -> RunningServer:
 
 
 async def _listen(server: grpc.aio.Server, host: str, port: int, credentials: grpc.ServerCredentials | None) -> int:
-    """The port that the server then takes calls at."""
+    """The port at which the server accepts calls from now on."""
     target = f"{host}:{port}"
     try:
         bound = server.add_secure_port(target, credentials) if credentials else server.add_insecure_port(target)
         await server.start()
     except RuntimeError as error:
         raise Unavailable(
-            f"cannot listen on {target}: {error}. Is the port in use? Give another --port, or 0 for a free one",
+            f"cannot listen on {target}: {error}. Is the port in use? Choose another --port, or 0 for a free one",
             reason="PORT_IN_USE",
         ) from error
     return bound
@@ -160,7 +160,7 @@ def _credentials(settings: ServiceSettings) -> grpc.ServerCredentials | None:
 
 @asynccontextmanager
 async def serving(service: Service, settings: ServiceSettings) -> AsyncIterator[str]:
-    """Serves for the length of a `with` block and gives the address: what tests and notebooks use."""
+    """Serves during a `with` block and yields the address: for tests and notebooks."""
     running = await start(service, settings)
     try:
         yield running.address

@@ -1,4 +1,4 @@
-"""Settings that every service has. A service adds its own in one frozen subclass: flags and environment follow."""
+"""Settings that every service has. A service adds its own in a frozen subclass; flags and environment follow."""
 
 from __future__ import annotations
 
@@ -27,68 +27,74 @@ def service_config(name: str) -> SettingsConfigDict:
 
 
 class ServiceSettings(BaseSettings):
-    """What any Accord service can be told."""
+    """Settings of any Accord service."""
 
     host: str = Field(
-        "127.0.0.1", description="Address to listen on; anything but loopback needs TLS or --allow-insecure."
+        "127.0.0.1", description="Address to listen on. Any address but loopback needs TLS or --allow-insecure."
     )
-    port: int = Field(0, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    allow_insecure: bool = Field(False, description="Serve without TLS off loopback: only on a network you trust.")
+    port: int = Field(0, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    allow_insecure: bool = Field(
+        False, description="Serve other addresses than loopback without TLS. Only on a network that you trust."
+    )
     tls_cert: Path | None = Field(None, description="PEM certificate chain of this server.")
     tls_key: Path | None = Field(None, description="PEM private key of this server.")
     tls_client_ca: Path | None = Field(
         None,
-        description="PEM certificates of authorities: only clients with a certificate that one of them signed may "
-        "connect (mutual TLS). Unset: whoever trusts this server.",
+        description="PEM certificates of the authorities that sign client certificates: only clients with such a "
+        "certificate may connect (mutual TLS). Unset: any client may connect.",
     )
     health_port: int | None = Field(
         None,
         ge=0,
         le=65535,
-        description="Port that answers grpc.health.v1 alone, without TLS: for probes that bring no certificate. Unset: "
-        "none.",
+        description="Port for grpc.health.v1 only, without TLS, for probes that have no certificate; 0 picks a free "
+        "one. Unset: none.",
     )
     metrics_port: int | None = Field(
         None,
         ge=0,
         le=65535,
-        description="Port of /metrics for Prometheus, plain HTTP; 0 takes a free one. Unset: none.",
+        description="Port of /metrics for Prometheus, plain HTTP; 0 picks a free one. Unset: none.",
     )
-    state_dir: Path = Field(Path(".accord"), description="Where everything that must survive is kept.")
-    max_message_bytes: int = Field(64 * 2**20, ge=2**16, description="The largest gRPC message taken or sent, bytes.")
-    drain_seconds: float = Field(20, ge=0, description="On SIGTERM: how long calls in work may take to end.")
+    state_dir: Path = Field(Path(".accord"), description="Folder for everything that must survive a restart.")
+    max_message_bytes: int = Field(
+        64 * 2**20, ge=2**16, description="The largest gRPC message that is accepted or sent, bytes."
+    )
+    drain_seconds: float = Field(20, ge=0, description="On SIGTERM: seconds that active calls have to finish.")
     max_call_seconds: float = Field(
-        3600, gt=0, description="The deadline of calls that bring none, and the longest allowed."
+        3600, gt=0, description="Deadline of calls without one, and the longest deadline allowed, seconds."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The lowest level that is logged."
+    )
 
     @model_validator(mode="after")
     def _reachable_only_on_purpose(self) -> ServiceSettings:
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("tls_cert and tls_key go together: give both or none")
+            raise ValueError("tls_cert and tls_key belong together: set both or neither")
         if self.tls_client_ca is not None and self.tls_cert is None:
-            raise ValueError("tls_client_ca asks for client certificates: give --tls-cert and --tls-key too")
+            raise ValueError("tls_client_ca needs a server certificate: set --tls-cert and --tls-key as well")
         if self.host not in LOOPBACK and self.tls_cert is None and not self.allow_insecure:
             raise ValueError(
-                f"host {self.host} can be reached from other machines: give --tls-cert and --tls-key, "
-                "or --allow-insecure on a network you trust"
+                f"host {self.host} can be reached from other machines: set --tls-cert and --tls-key, "
+                "or --allow-insecure on a network that you trust"
             )
         return self
 
 
 class DatabaseSettings(ServiceSettings):
-    """What a service with a database of its own can be told besides."""
+    """Further settings of a service with a database."""
 
     database_url: str = Field(
         "",
-        description="Where everything is stored, sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME; empty: a "
-        "SQLite file in the state folder.",
+        description="URL of the database, sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME. Empty: a SQLite file "
+        "in the state folder.",
     )
     migrations: Literal["on-start", "awaited"] = Field(
         "on-start",
-        description="on-start: the service brings its database up to date itself; awaited: it serves once somebody "
-        "has, by `python -m accord_SERVICE.migrate`.",
+        description="on-start: the service migrates its database itself. awaited: it waits until another process has "
+        "done so, by `python -m accord_SERVICE.migrate`.",
     )
     migration_seconds: float = Field(
-        300, ge=0, description="How long a database may take to be there and, where it is awaited, up to date."
+        300, ge=0, description="How long to wait for the database and, with awaited, for its migration, seconds."
     )

@@ -1,4 +1,4 @@
-"""Accord's errors as google.rpc.Status: the one place where an exception becomes a gRPC status."""
+"""Errors as google.rpc.Status: the one place where an exception becomes a gRPC status."""
 
 from __future__ import annotations
 
@@ -16,23 +16,25 @@ log = logging.getLogger(__name__)
 
 
 def as_accord_error(error: BaseException) -> errors.AccordError:
-    """The error that the caller is told of: Accord's own as they are, a full disk by name, the rest as INTERNAL."""
+    """The error that the caller receives: Accord's own unchanged, a full disk as DISK_FULL, all others as INTERNAL."""
     if isinstance(error, errors.AccordError):
         return error
     if isinstance(error, TimeoutError | asyncio.TimeoutError):
         return errors.DeadlineExceeded(
-            "the call's deadline passed; repeat it with the same request_id to get its result"
+            "the deadline passed; repeat the call with the same request_id to get its result"
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return errors.ResourceExhausted(
-            f"no space left for {error.filename or 'a file'}; free some", reason="DISK_FULL"
+            f"no space left for {error.filename or 'a file'}; free some and repeat the call", reason="DISK_FULL"
         )
     log.error("unexpected error", exc_info=error)
-    return errors.Internal(f"{type(error).__name__}: {error}; the service's log has the trace", reason="UNEXPECTED")
+    return errors.Internal(
+        f"{type(error).__name__}: {error}; the log of the service has the traceback", reason="UNEXPECTED"
+    )
 
 
 def to_status(error: errors.AccordError) -> grpc.Status:
-    """The gRPC status of an error, with ErrorInfo and, where fields are named, BadRequest."""
+    """The gRPC status of an error, with ErrorInfo and, for wrong fields, BadRequest."""
     status = status_pb2.Status(code=_number(error.code), message=error.message)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=errors.DOMAIN, metadata=error.metadata)
     status.details.add().Pack(info)

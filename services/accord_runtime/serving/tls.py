@@ -1,4 +1,4 @@
-"""The server's half of TLS: certificates that are read again when they are renewed, and who may connect."""
+"""TLS of the server: certificates, which are reloaded when they are renewed, and the clients that may connect."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ class _Files:
 
 
 def server_credentials(certificate: Path, key: Path, client_authorities: Path | None) -> grpc.ServerCredentials:
-    """TLS with `certificate` and `key`; with `client_authorities` only for clients whose certificate one of these
-    signed. What changes in the files holds for connections made later, without a restart.
+    """TLS with `certificate` and `key`; with `client_authorities`, only for clients whose certificate one of these has
+    signed. Changes of the files apply to new connections, without a restart.
 
-    FailedPrecondition, TLS_FILES, for files that cannot be read or are no PEM.
+    FailedPrecondition, TLS_FILES, for files that cannot be read or are not PEM.
     """
     paths = (certificate, key, client_authorities)
     try:
         current = _read(*paths)
     except OSError as error:
-        raise FailedPrecondition(f"a file of TLS cannot be read: {error}", reason="TLS_FILES") from error
+        raise FailedPrecondition(f"a TLS file cannot be read: {error}", reason="TLS_FILES") from error
     for path, data in zip(paths, (current.certificate, current.key, current.client_authorities), strict=True):
         if path is not None and b"-----BEGIN" not in (data or b""):
-            raise FailedPrecondition(f"{path} is no PEM file", reason="TLS_FILES", metadata={"file": str(path)})
+            raise FailedPrecondition(f"{path} is not a PEM file", reason="TLS_FILES", metadata={"file": str(path)})
 
     def renewed() -> grpc.ServerCertificateConfiguration | None:
-        """Asked by gRPC before each handshake; None: as before."""
+        """Called by gRPC before each handshake; None: unchanged."""
         nonlocal current
         try:
             found = _read(*paths)
         except OSError as error:
-            log.warning("a file of TLS cannot be read, the certificate stays as it was: %s", error)
+            log.warning("a TLS file cannot be read; the previous certificate stays active: %s", error)
             return None
         if found == current:
             return None

@@ -13,12 +13,12 @@ from google.protobuf.message import Message
 
 from accord.errors import FieldViolation, InvalidArgument
 
-_LIMIT = 20  # violations told at once
+_LIMIT = 20  # violations reported at once
 
 
 class _Rule(NamedTuple):
-    """A field that has a behaviour to enforce, or messages to look into (`inside`). Asked of the descriptor once: every
-    message of a stream of millions is looked at."""
+    """A field with a behaviour to enforce, or with messages to check (`inside`). Read from the descriptor once, since
+    every message of a stream of millions is checked."""
 
     name: str
     required: bool
@@ -30,8 +30,9 @@ class _Rule(NamedTuple):
 
 
 def check(request: Message) -> None:
-    """Clears output-only fields of `request` and raises InvalidArgument naming every required field that is unset. Of a
-    resource that comes with an `update_mask`, only what that names must be set (AIP-134)."""
+    """Clears the output-only fields of `request`. InvalidArgument, REQUIRED_FIELD_MISSING, names the required fields
+    that are unset. In a resource that comes with an `update_mask`, only the fields that it names must be set
+    (AIP-134)."""
     mask = getattr(request, "update_mask", None)
     paths = mask.paths if isinstance(mask, FieldMask) else ()
     violations = [found for found in _violations(request) if _taken(found.field, paths)][:_LIMIT]
@@ -41,7 +42,7 @@ def check(request: Message) -> None:
 
 
 def _taken(field: str, paths: Iterable[str]) -> bool:
-    """Whether a field of a request (`run.spec.model`) is one that a mask names, or in no message that it picks from."""
+    """Whether a mask names this field of a request (`run.spec.model`), or names no field of its message."""
     below = field.partition(".")[2]
     named = any(f"{below}.".startswith(f"{path}.") for path in paths)
     return named or not any(below.startswith(f"{path.partition('.')[0]}.") for path in paths)
@@ -68,7 +69,7 @@ def _rule(field: FieldDescriptor) -> _Rule:
 
 @cache
 def _matters(message: Descriptor) -> bool:
-    """Whether anything in messages of this type, or below, has a behaviour to enforce."""
+    """Whether messages of this type, or those inside them, have a behaviour to enforce."""
     return any(
         {field_behavior_pb2.REQUIRED, field_behavior_pb2.OUTPUT_ONLY}
         & {*field.GetOptions().Extensions[field_behavior_pb2.field_behavior]}
@@ -78,7 +79,7 @@ def _matters(message: Descriptor) -> bool:
 
 
 def _below(message: Descriptor, seen: set[str]) -> Iterator[Descriptor]:
-    """`message` and the types of all messages that it can hold, ours only, each once."""
+    """`message` and the types of all messages that it can contain, Accord's only, each once."""
     if message.full_name in seen or not message.full_name.startswith("accord."):
         return
     seen.add(message.full_name)

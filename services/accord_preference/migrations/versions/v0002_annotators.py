@@ -17,7 +17,7 @@ IN_FORCE = sa.text("superseded_by IS NULL")
 
 
 def upgrade() -> None:
-    """Adds what is new; whoever has judged is an active annotator."""
+    """Adds the new columns and tables; everyone who has judged becomes an active annotator."""
     op.add_column("tasks", sa.Column("gold", sa.Text(), nullable=True))
     op.add_column("tasks", sa.Column("turn", sa.Integer(), nullable=False, server_default=ZERO))
     op.add_column("tasks", sa.Column("form", sa.Text(), nullable=False, server_default=""))

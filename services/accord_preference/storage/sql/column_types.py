@@ -1,4 +1,4 @@
-"""Column types that hold any text the contract can carry, in any database."""
+"""Column types for any text that the contract allows, in any database."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Dialect, String, Text
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-# PostgreSQL's texts hold every character but NUL. It is written as the unit separator and 0, that as itself and 1.
+# PostgreSQL's text has no NUL. It is written as the unit separator and 0, the separator as itself and 1.
 _NUL, _ESCAPE = "\0", "\x1f"
 _ESCAPED = re.compile(_ESCAPE + "([01])")
 
@@ -21,7 +21,7 @@ def escape(text: str) -> str:
 
 
 def unescape(text: str) -> str:
-    """What `escape` was given."""
+    """The text that `escape` was given."""
     return _ESCAPED.sub(_unescaped, text) if _ESCAPE in text else text
 
 
@@ -30,7 +30,7 @@ def _unescaped(found: re.Match[str]) -> str:
 
 
 class AnyText(TypeDecorator[str]):
-    """A text of any characters; in PostgreSQL compared by code points, as SQLite does, whatever the locale."""
+    """Text of any characters. PostgreSQL compares it by code points, as SQLite does, in every locale."""
 
     impl: type[String] = Text
     cache_ok = True
@@ -45,11 +45,11 @@ class AnyText(TypeDecorator[str]):
         return None if value is None else unescape(value)
 
     def bind_processor(self, dialect: Dialect) -> Any:
-        """See TypeDecorator. None, and no call for each value, where texts are taken as they are."""
+        """None, and no call for each value, if the database accepts any text."""
         return super().bind_processor(dialect) if dialect.name == "postgresql" else None
 
     def result_processor(self, dialect: Dialect, coltype: Any) -> Any:
-        """See TypeDecorator. One call for each value, of which there are millions."""
+        """A plain function: it is called for millions of values."""
         return _read if dialect.name == "postgresql" else None
 
 
@@ -58,7 +58,7 @@ def _read(value: str | None) -> str | None:
 
 
 class Digest(AnyText):
-    """A digest in hex, or another name of at most 64 characters; asked for by any text."""
+    """A digest in hex, or another name of at most 64 characters. Queries may compare it with any text."""
 
     impl: type[String] = String
     cache_ok = True
@@ -67,5 +67,5 @@ class Digest(AnyText):
         return String(64, collation="C") if dialect.name == "postgresql" else String(64)
 
     def result_processor(self, dialect: Dialect, coltype: Any) -> Any:
-        """See TypeDecorator. None: what is asked for may be any text, what is kept is a digest."""
+        """None: stored digests need no unescaping."""
         return None

@@ -29,6 +29,11 @@ def is_active(lease: FromClause, now_us: int) -> ColumnElement[bool]:
     return and_(lease.c.ended.is_(False), lease.c.expire_us > now_us)
 
 
+def is_current(feedback: FromClause) -> ColumnElement[bool]:
+    """Whether feedback is active: neither corrected nor retracted."""
+    return feedback.c.superseded_by.is_(None)
+
+
 def matching(kind: int, filter_: Filter) -> list[ColumnElement[bool]]:
     """A filter as conditions on the table of the records of this kind."""
     table = table_of(kind)
@@ -57,7 +62,7 @@ def _counts(feedback: Any) -> list[ColumnElement[bool]]:
     inactive = annotators.c.state != preference_v1.ANNOTATOR_STATE_ACTIVE
     left_out = select(annotators.c.annotator_id, annotators.c.kind).where(inactive)
     return [
-        feedback.c.superseded_by.is_(None),
+        is_current(feedback),
         tuple_(feedback.c.annotator_id, feedback.c.annotator_kind).not_in(left_out),
         feedback.c.prompt_id.not_in(select(deleted.c.prompt_id)),
     ]

@@ -1,4 +1,4 @@
-"""Reading who judged, how, and where it went, from an SQL database."""
+"""Reads about annotators, their feedback and its use in snapshots."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.preference import v1 as preference_v1
 from accord_preference.storage.sql import mapping, tables
-from accord_preference.storage.sql.conditions import CHUNK, in_queue, is_active
+from accord_preference.storage.sql.conditions import CHUNK, in_queue, is_active, is_current
 from accord_preference.storage.store import (
     HELD,
     PREFERENCES,
     PROMPTS,
+    RETRACTED,
     AnnotatorRow,
     FeedbackRow,
     Filter,
@@ -31,7 +32,7 @@ from accord_preference.storage.store import (
 
 
 class SqlHistory:
-    """The part of `Reader` that is about annotators and what came of their feedback."""
+    """The part of `Reader` about annotators, their feedback and its use."""
 
     def __init__(self, connection: AsyncConnection):
         self._connection = connection
@@ -40,7 +41,7 @@ class SqlHistory:
         table = tables.feedback
         query = (
             select(table)
-            .where(table.c.task_id == task_id, table.c.annotator_id == annotator_id, table.c.superseded_by == "")
+            .where(table.c.task_id == task_id, table.c.annotator_id == annotator_id, table.c.superseded_by == RETRACTED)
             .order_by(table.c.number.desc())
             .limit(1)
         )
@@ -63,7 +64,7 @@ class SqlHistory:
             query = query.where(in_queue(table.c.queue, history.queue))
         return [(row.number, mapping.read(FeedbackRow, row)) for row in await self._connection.execute(query)]
 
-    async def held(self, annotator_id: str, queue: str, now_us: int) -> LeaseRow | None:
+    async def active_lease(self, annotator_id: str, queue: str, now_us: int) -> LeaseRow | None:
         lease, task = tables.leases, tables.tasks
         query = (
             select(lease)
@@ -98,7 +99,7 @@ class SqlHistory:
         for start in range(0, len(annotators), CHUNK):
             query = (
                 select(table.c.annotator_id, table.c.annotator_kind, func.count())
-                .where(table.c.annotator_id.in_(annotators[start : start + CHUNK]), table.c.superseded_by.is_(None))
+                .where(table.c.annotator_id.in_(annotators[start : start + CHUNK]), is_current(table))
                 .group_by(table.c.annotator_id, table.c.annotator_kind)
             )
             found.update({(row[0], row[1]): int(row[2]) for row in await self._connection.execute(query)})
@@ -121,7 +122,7 @@ class SqlHistory:
         query = (
             select(*(table.c[name] for name in JudgedRow._fields[:-1]), task.c.gold)
             .join(task, task.c.task_id == table.c.task_id, isouter=True)
-            .where(table.c.superseded_by.is_(None))
+            .where(is_current(table))
             .order_by(table.c.number)
         )
         if filter_.sources:
@@ -180,7 +181,7 @@ class SqlHistory:
         elif prompt_id:
             about = feedback.c.prompt_id == prompt_id
         else:
-            # Ids are 64 hexadecimal digits: one is found in the list as it is written.
+            # Ids are 64 hexadecimal digits, so the list contains one as plain text.
             about = feedback.c.completion_ids.contains(completion_id, autoescape=True)
         found = await self._uses(PREFERENCES, feedback, about)
         if prompt_id:

@@ -1,4 +1,4 @@
-"""Writing to PostgreSQL, where several transactions write at once: rows are locked, and added in bulk."""
+"""Writes to PostgreSQL, where several transactions write at once: rows are locked, and added in bulk."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from accord_preference.storage.sql.column_types import escape
 from accord_preference.storage.sql.write import UNFINISHED, SqlWriter
 from accord_preference.storage.store import TaskRow
 
-# Fewer rows than this go in as values; of more, so many are written out at a time.
+# Fewer than FEW rows are inserted as values; more are copied, BLOCK rows at a time.
 FEW, BLOCK = 20, 500
-# What a line of COPY cannot hold as it is.
+# Characters that COPY needs escaped.
 _SPECIAL = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 _NOT_PLAIN = re.compile("[\\\\\t\n\r\0\x1f]").search
 
@@ -25,15 +25,15 @@ class PostgresWriter(SqlWriter):
     """`Writer` over one connection in a transaction that is one of many."""
 
     async def task(self, task_id: str) -> TaskRow | None:
-        """See `Writer`: the row is locked."""
+        """Locks the row."""
         query = select(tables.tasks).where(tables.tasks.c.task_id == task_id)
         row = (await self._connection.execute(_locking(query))).one_or_none()
         return None if row is None else mapping.read(TaskRow, row)
 
     async def next_task(self, annotator_id: str, queue: str, now_us: int, *, gold: bool = False) -> TaskRow | None:
-        """See `Writer`. Only when nothing else is left are tasks waited for that others have locked.
+        """Waits for tasks that others have locked only when no other task is left.
 
-        Nobody waits for a task with another one locked, so nobody waits for ever.
+        A transaction that waits for a task has no other task locked, so there is no deadlock.
         """
         passed: list[int] = []
         for candidates in self._candidates(annotator_id, queue, now_us, gold):
@@ -46,7 +46,7 @@ class PostgresWriter(SqlWriter):
                     return mapping.read(TaskRow, row)
                 passed.append(row.number)
         if passed:
-            raise Aborted("others took the last open tasks at this moment", reason="DATABASE_CONFLICT")
+            raise Aborted("other transactions have just leased the last open tasks", reason="DATABASE_CONFLICT")
         return await self._wait_for_task(annotator_id, queue, now_us, gold)
 
     async def _wait_for_task(self, annotator_id: str, queue: str, now_us: int, gold: bool) -> TaskRow | None:
@@ -62,20 +62,20 @@ class PostgresWriter(SqlWriter):
         return None
 
     async def _cancel(self, which: ColumnElement[bool]) -> int:
-        """Whoever is leasing one of the tasks is waited for, so that their lease ends with the others."""
+        """Waits for transactions that are leasing one of the tasks, so that their leases end as well."""
         task = tables.tasks
         doomed = select(task.c.number).where(which, task.c.state.in_(UNFINISHED)).order_by(task.c.number)
         await self._connection.execute(_locking(doomed))
         return await super()._cancel(which)
 
     async def _still_wanted(self, number: int, annotator_id: str, queue: str, now_us: int, gold: bool) -> bool:
-        """Whether a locked task has a place left: its last one may have gone between the look at its leases and the
-        lock. From now on none goes."""
+        """Whether a locked task still needs an answer: another annotator may have leased it between the query and the
+        lock. From now on none can."""
         wanted = exists().where(tables.tasks.c.number == number, *self._wanted(annotator_id, queue, now_us, gold))
         return bool((await self._connection.execute(select(wanted))).scalar_one())
 
     async def _add(self, table: Table, new: Sequence[Any]) -> int:
-        """By COPY of what is not there yet: of equals the first is kept."""
+        """By COPY of the rows that are new: of equal keys the first row is kept."""
         if not new:
             return 0
         names, found = mapping.columns(new)
@@ -94,15 +94,15 @@ class PostgresWriter(SqlWriter):
         return await self._add_unknown(table, names, list(different.values()))
 
     async def _among_keys(self, table: Table, keys: Sequence[str]) -> list[str]:
-        """Those of `keys` that `table` holds. Keys that are added are digests: nothing in them needs quoting."""
+        """The `keys` that are in `table`. Keys are digests: they need no quoting."""
         key = mapping.key_of(table)
         query = f"SELECT {key} FROM {table.name} WHERE {key} = ANY(%s::varchar[])"
         found = await self._connection.exec_driver_sql(query, (f"{{{','.join(keys)}}}",))
         return list(found.scalars())
 
     async def _add_unknown(self, table: Table, names: Sequence[str], found: Sequence[Sequence[Any]]) -> int:
-        """Straight into the table: two thirds of what a detour costs. Where somebody else has added one of them
-        meanwhile, by the detour."""
+        """Straight into the table, at two thirds of the cost of staging. When another transaction has added one of the
+        rows meanwhile, by staging."""
         from psycopg.errors import UniqueViolation
 
         if not found:
@@ -117,7 +117,7 @@ class PostgresWriter(SqlWriter):
         return len(found)
 
     async def _add_staged(self, table: Table, names: Sequence[str], found: Sequence[Sequence[Any]]) -> int:
-        """By COPY into a table of this transaction, and from there what is not known."""
+        """By COPY into a temporary table, and from there the rows that are new."""
         staged, columns = f"new_{table.name}", ", ".join(names)
         await self._connection.exec_driver_sql(
             f"CREATE TEMPORARY TABLE IF NOT EXISTS {staged} ON COMMIT DROP "
@@ -157,5 +157,5 @@ def _field(value: Any) -> str:
 
 
 def _locking(query: Select[Any], *, skip_locked: bool = False) -> Select[Any]:
-    # NO KEY: rows that only refer to a locked task are not held up.
+    # NO KEY: rows that only refer to a locked task are not blocked.
     return query.with_for_update(of=tables.tasks, key_share=True, skip_locked=skip_locked)

@@ -1,4 +1,4 @@
-"""Reading from an SQL database."""
+"""Reads of an SQL database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sqlalchemy import (
 
 from accord.preference.v1 import TASK_STATE_CANCELLED, TASK_STATE_DONE, TASK_STATE_FLAGGED, TASK_STATE_OPEN
 from accord_preference.storage.sql import mapping, tables
-from accord_preference.storage.sql.conditions import in_queue, is_active, matching
+from accord_preference.storage.sql.conditions import in_queue, is_active, is_current, matching
 from accord_preference.storage.sql.records import SqlRecords
 from accord_preference.storage.store import (
     PROMPTS,
@@ -56,7 +56,7 @@ class SqlReader(SqlRecords):
     async def answer(self, task_id: str, annotator_id: str) -> FeedbackRow | None:
         table = tables.feedback
         mine = and_(table.c.task_id == task_id, table.c.annotator_id == annotator_id)
-        return await self._one(table, and_(mine, table.c.superseded_by.is_(None)), FeedbackRow)
+        return await self._one(table, and_(mine, is_current(table)), FeedbackRow)
 
     async def queue(self, queue: str, now_us: int, since_us: int) -> QueueCounts:
         task, lease, feedback = tables.tasks, tables.leases, tables.feedback
@@ -72,7 +72,7 @@ class SqlReader(SqlRecords):
         given = (
             select(func.count())
             .select_from(feedback)
-            .where(in_queue(feedback.c.queue, queue), feedback.c.superseded_by.is_(None), feedback.c.gold.is_(False))
+            .where(in_queue(feedback.c.queue, queue), is_current(feedback), feedback.c.gold.is_(False))
         )
         nothing = (0, 0)
         return QueueCounts(
@@ -91,10 +91,10 @@ class SqlReader(SqlRecords):
 
     async def stats(self) -> Stats:
         task, feedback = tables.tasks, tables.feedback
-        in_force = feedback.c.superseded_by.is_(None)
-        by_kind = select(feedback.c.kind, func.count()).where(in_force).group_by(feedback.c.kind)
+        active = is_current(feedback)
+        by_kind = select(feedback.c.kind, func.count()).where(active).group_by(feedback.c.kind)
         columns = (feedback.c.label, feedback.c.split, feedback.c.annotator_kind)
-        by_label = select(*columns, func.count()).where(in_force).group_by(*columns).order_by(*columns)
+        by_label = select(*columns, func.count()).where(active).group_by(*columns).order_by(*columns)
         waiting = select(func.count()).select_from(task).where(task.c.state == TASK_STATE_OPEN, task.c.gold.is_(None))
         return Stats(
             prompts=await self._count(select(func.count()).select_from(tables.prompts)),

@@ -1,4 +1,4 @@
-"""Reading the records of snapshots and exports from an SQL database: millions of them, a page at a time."""
+"""Reads the records of snapshots and exports: millions of them, page by page."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from accord_preference.storage.store import (
 )
 
 K = TypeVar("K", PromptRow, CompletionRow)
-# What of an answer its feedback does not say already.
+# The fields of a completion that are not in its feedback.
 _ANSWER = CompletionRow._fields[2:]
-# Where the parts of a record begin in a row of `_records`: its feedback, and the answers that are there already.
+# Where the parts of a record begin in a row of `_records`: its feedback, and the completions that are joined.
 _FEEDBACK = 1 + len(PromptRow._fields)
 _ANSWERS = _FEEDBACK + len(FeedbackRow._fields)
 _JOINED = (_ANSWERS, _ANSWERS + len(_ANSWER))
-# A list of ids is kept as ["ID","ID",...], and an id has 64 characters.
+# A list of ids is stored as ["ID","ID",...], and an id has 64 characters.
 _ID, _FIRST_ID, _NEXT_ID = 64, 3, 67
 _BY_INDEX = "SELECT " + ", ".join(
     f"set_config('enable_{way}', 'off', true)" for way in ("hashjoin", "mergejoin", "seqscan", "bitmapscan")
@@ -39,7 +39,7 @@ _BY_INDEX = "SELECT " + ", ".join(
 
 
 class SqlRecords(SqlHistory):
-    """The part of `Reader` that is about records and rows by id."""
+    """The part of `Reader` about records and rows by id."""
 
     async def prompts(self, ids: Sequence[str]) -> dict[str, PromptRow]:
         return {row.prompt_id: row for row in await self._by_ids(tables.prompts, ids, PromptRow)}
@@ -56,7 +56,7 @@ class SqlRecords(SqlHistory):
             wanted = wanted.where(members.c.position > after[0])
         if split:
             wanted = wanted.where(members.c.split == split)
-        # First the page and then its records: a planner that thinks little of the rest would join all of it.
+        # First the page and then its records: otherwise the planner may join the whole table.
         page = wanted.subquery()
         query = _records(snapshot.kind, page.c.position).join(page, number == page.c.member).order_by(page.c.position)
         await self._by_index()
@@ -87,20 +87,20 @@ class SqlRecords(SqlHistory):
                 yield digest, split
 
     async def _by_index(self) -> None:
-        """From here on this transaction looks rows up one by one: of a page that is right however small the tables are,
-        and PostgreSQL would rather read all of them for each page."""
+        """Makes this transaction look rows up by index. That is right for a page, whatever the size of the tables;
+        PostgreSQL would often read whole tables for each page."""
         if self._connection.dialect.name == "postgresql":
             await self._connection.exec_driver_sql(_BY_INDEX)
 
     async def _read(self, kind: int, found: Sequence[Row[Any]]) -> list[RecordRow]:
-        """What a query of `_records` found."""
+        """The records in the result of a query of `_records`."""
         if kind == PROMPTS:
             return [RecordRow((row[0],), PromptRow._make(row[1:])) for row in found]
         made, more = [], list[str]()
         for row in found:
             prompt = PromptRow._make(row[1:_FEEDBACK])
             feedback = mapping.make(FeedbackRow, row[_FEEDBACK:_ANSWERS])
-            # What is judged is an answer to the prompt that it is judged for.
+            # The judged completions belong to the prompt of the feedback.
             answers = [
                 CompletionRow(name, prompt.prompt_id, *row[place : place + len(_ANSWER)])
                 for name, place in zip(feedback.completion_ids, _JOINED, strict=False)
@@ -110,7 +110,7 @@ class SqlRecords(SqlHistory):
         return await self._completed(made, more) if more else made
 
     async def _completed(self, found: list[RecordRow], more: Sequence[str]) -> list[RecordRow]:
-        """The same with the answers that were not read with them."""
+        """The records, with the completions that were not joined."""
         known = await self.completions(more)
         return [
             row._replace(
@@ -120,14 +120,14 @@ class SqlRecords(SqlHistory):
             if row.feedback is not None
         ]
 
-    async def _by_ids(self, table: Table, ids: Sequence[str], carrier: type[K]) -> list[K]:
-        """The carriers of those rows of `table` that exist."""
-        query = select(*mapping.columns_of(table, carrier)).where(self._among(table.c[mapping.key_of(table)], Text))
+    async def _by_ids(self, table: Table, ids: Sequence[str], kind: type[K]) -> list[K]:
+        """Those rows of `table` that exist."""
+        query = select(*mapping.columns_of(table, kind)).where(self._among(table.c[mapping.key_of(table)], Text))
         wanted = {"wanted": self._wanted_keys(list(dict.fromkeys(ids)))}
-        return [carrier(*row) for row in await self._connection.execute(query, wanted)]
+        return [kind._make(row) for row in await self._connection.execute(query, wanted)]
 
     def _among(self, key: ColumnElement[Any], kind: type[TypeEngine[Any]]) -> ColumnElement[bool]:
-        """Whether `key` is in the parameter `wanted`: one parameter for any number, and one statement to prepare."""
+        """Whether `key` is in the parameter `wanted`. One parameter for any number of keys: one prepared statement."""
         if self._connection.dialect.name == "postgresql":
             return key == any_(bindparam("wanted", type_=ARRAY(kind)))
         wanted = func.json_each(bindparam("wanted", type_=Text)).table_valued("value")
@@ -140,8 +140,8 @@ class SqlRecords(SqlHistory):
 
 
 def _records(kind: int, position: ColumnElement[int]) -> Select[Any]:
-    """Records of this kind: the position, the columns of a PromptRow, those of a FeedbackRow, and of as many answers
-    as a comparison has what `_ANSWER` names."""
+    """Records of this kind: the position, the columns of a PromptRow, those of a FeedbackRow, and the `_ANSWER` columns
+    of two completions, as many as a comparison has."""
     prompt = mapping.columns_of(tables.prompts, PromptRow)
     if kind == PROMPTS:
         return select(position, *prompt).select_from(tables.prompts)

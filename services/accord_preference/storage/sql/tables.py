@@ -1,4 +1,4 @@
-"""The tables, as SQLAlchemy knows them; migrations/ makes them. Plain types, so that any SQL database can hold them."""
+"""The tables for SQLAlchemy; migrations/ creates them. Plain types, so that any SQL database can have them."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ metadata = MetaData(
     }
 )
 
-# SQLite gives growing numbers to a key of its own type INTEGER only.
+# SQLite numbers rows automatically only by a key of type INTEGER.
 Number = BigInteger().with_variant(Integer(), "sqlite")
 
 
 def _number() -> Column[int]:
-    """Grows with every row: what came first."""
+    """Grows with every row: the order of insertion."""
     return Column("number", Number, primary_key=True, autoincrement=True)
 
 
@@ -79,11 +79,11 @@ tasks = Table(
     Column("queue", AnyText, nullable=False),
     Column("state", SmallInteger, nullable=False),
     Column("answers", Integer, nullable=False),
-    # Canonical JSON of the known answer; NULL: no gold task.
+    # Canonical JSON of the known answer; NULL: not a gold task.
     Column("gold", Text, nullable=True),
     # Minus the priority: lower ones first, equal ones by number.
     Column("turn", Integer, nullable=False, server_default=text("0")),
-    # Canonical JSON of criteria and instructions; empty: there are none.
+    # Canonical JSON of criteria and instructions; empty: none.
     Column("form", Text, nullable=False, server_default=""),
     Column("flags", Integer, nullable=False, server_default=text("0")),
     Index(None, "state", "queue", "turn", "number"),
@@ -92,7 +92,7 @@ tasks = Table(
     sqlite_autoincrement=True,
 )
 
-# They are few among many, and looked for alone.
+# Gold tasks are few, and are searched separately.
 _gold = tasks.c.gold.is_not(None)
 Index(
     "ix_tasks_gold",
@@ -142,10 +142,10 @@ feedback = Table(
     Column("split", SmallInteger, nullable=False),
     _digest("record_digest"),
     Column("comment", AnyText, nullable=False, server_default=""),
-    # Canonical JSON of a list of ratings; empty: there are none.
+    # Canonical JSON of a list of ratings; empty: none.
     Column("criteria", Text, nullable=False, server_default=""),
     _digest("supersedes", nullable=True),
-    # NULL: in force; empty: retracted; else the feedback that corrects it. The one column here that changes.
+    # NULL: active; empty: retracted; else the feedback that corrects it. The only column here that changes.
     _digest("superseded_by", nullable=True),
     Column("elapsed_us", BigInteger, nullable=True),
     Column("gold", Boolean(create_constraint=False), nullable=False, server_default=false()),
@@ -155,15 +155,15 @@ feedback = Table(
     sqlite_autoincrement=True,
 )
 
-# One answer in force of one annotator to one task; feedback without a task has NULL there and is not bound by this.
-_in_force = feedback.c.superseded_by.is_(None)
+# At most one active answer of an annotator to a task. Feedback without a task has NULL there, and no such limit.
+_active = feedback.c.superseded_by.is_(None)
 Index(
     "uq_feedback_in_force",
     feedback.c.task_id,
     feedback.c.annotator_id,
     unique=True,
-    sqlite_where=_in_force,
-    postgresql_where=_in_force,
+    sqlite_where=_active,
+    postgresql_where=_active,
 )
 
 annotators = Table(
@@ -192,7 +192,7 @@ flags = Table(
     sqlite_autoincrement=True,
 )
 
-# Prompts themselves never change: the snapshots that have them keep them.
+# Prompts themselves never change: existing snapshots keep them.
 deleted_prompts = Table(
     "deleted_prompts",
     metadata,

@@ -1,4 +1,4 @@
-"""Writing to an SQL database."""
+"""Writes to an SQL database."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from accord.preference.v1 import (
 )
 from accord_preference.domain.canonical import canonical_json
 from accord_preference.storage.sql import mapping, tables
-from accord_preference.storage.sql.conditions import CHUNK, in_queue, is_active, matching, table_of
+from accord_preference.storage.sql.conditions import CHUNK, in_queue, is_active, is_current, matching, table_of
 from accord_preference.storage.sql.read import SqlReader
 from accord_preference.storage.store import (
     ANSWERED,
@@ -94,9 +94,9 @@ class SqlWriter(SqlReader):
 
     async def supersede(self, feedback_id: str, by: str, *, retracted: bool = False) -> bool:
         table = tables.feedback
-        in_force = table.c.superseded_by.is_(None)
-        free = or_(in_force, table.c.superseded_by == RETRACTED) if retracted else in_force
-        change = update(table).where(table.c.feedback_id == feedback_id, free).values(superseded_by=by)
+        active = is_current(table)
+        replaceable = or_(active, table.c.superseded_by == RETRACTED) if retracted else active
+        change = update(table).where(table.c.feedback_id == feedback_id, replaceable).values(superseded_by=by)
         return bool((await self._connection.execute(change)).rowcount)
 
     async def cancel_tasks(self, queue: str) -> int:
@@ -124,7 +124,7 @@ class SqlWriter(SqlReader):
         if not (await self._connection.execute(update(table).where(mine).values(**values))).rowcount:
             await self._connection.execute(insert(table), [values])
 
-    async def meet(self, annotators: Sequence[tuple[str, int]], now_us: int) -> None:
+    async def add_annotators(self, annotators: Sequence[tuple[str, int]], now_us: int) -> None:
         await self._add(
             tables.annotators,
             [AnnotatorRow(*who, "", ANNOTATOR_STATE_ACTIVE, "", now_us, now_us) for who in dict.fromkeys(annotators)],
@@ -175,18 +175,18 @@ class SqlWriter(SqlReader):
             await self._connection.execute(insert(facts), [{"name": "split", "value": value}])
         elif kept != value:
             raise FailedPrecondition(
-                f"this database splits its prompts by {kept}, the settings say {value}: prompts would change "
-                "sides; use the settings it was made with, or another database",
+                f"this database splits its prompts by {kept}, but the settings say {value}: prompts would change "
+                "sides. Use the settings that it was created with, or another database",
                 reason="SPLIT_CHANGED",
                 metadata={"database": kept, "settings": value},
             )
 
     def _candidates(self, annotator_id: str, queue: str, now_us: int, gold: bool) -> tuple[Select[Any], Select[Any]]:
-        """Queries of one task each: one that they never held; one that they skipped or let expire, the longest ago."""
+        """Queries of one task each: one that they never leased; one that they released or let expire, the oldest."""
         task, lease = tables.tasks, tables.leases
         mine = and_(lease.c.task_id == task.c.task_id, lease.c.annotator_id == annotator_id)
         wanted = select(task).where(*self._wanted(annotator_id, queue, now_us, gold)).limit(1)
-        # From the few that they held to the tasks, not through all tasks.
+        # From their few leases to the tasks, not through all tasks.
         held = (
             select(lease.c.task_id, func.max(lease.c.number).label("last"))
             .where(lease.c.annotator_id == annotator_id)
@@ -199,7 +199,7 @@ class SqlWriter(SqlReader):
         )
 
     def _wanted(self, annotator_id: str, queue: str, now_us: int, gold: bool) -> list[Any]:
-        """Open, with a place left, and neither answered, held nor flagged by this annotator."""
+        """Open, in need of an answer, and neither answered, leased nor flagged by this annotator."""
         task, lease, feedback, flag = tables.tasks, tables.leases, tables.feedback, tables.flags
         held = and_(lease.c.task_id == task.c.task_id, is_active(lease, now_us))
         holders = select(func.count()).select_from(lease).where(held).correlate(task).scalar_subquery()
@@ -212,7 +212,7 @@ class SqlWriter(SqlReader):
         answered = and_(
             feedback.c.task_id == task.c.task_id,
             feedback.c.annotator_id == annotator_id,
-            feedback.c.superseded_by.is_(None),
+            is_current(feedback),
         )
         flagged = and_(flag.c.task_id == task.c.task_id, flag.c.annotator_id == annotator_id)
         # Any number may answer a gold task.
@@ -231,7 +231,7 @@ class SqlWriter(SqlReader):
         return [*found, in_queue(task.c.queue, queue)] if queue else found
 
     async def _add(self, table: Table, new: Sequence[Any]) -> int:
-        """By the driver's own `executemany`: of equals the first is kept."""
+        """By the driver's `executemany`: of equal keys the first row is kept."""
         if not new:
             return 0
         names, found = mapping.columns(new)

@@ -1,4 +1,4 @@
-"""`file://` and plain paths: used in place, read through mapped pages, nothing copied."""
+"""`file://` and plain paths: used in place, memory-mapped, not copied."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def local_path(uri: str) -> Path:
 
 
 async def fetch(uri: str, target: Path, progress: Progress) -> Path:
-    """The folder itself. NotFound/WEIGHTS_NOT_FOUND."""
+    """The folder itself. NotFound, WEIGHTS_NOT_FOUND."""
     folder = local_path(uri)
     if not folder.is_dir():
-        raise NotFound(f"{folder} does not exist or is no folder; was it freed?", reason="WEIGHTS_NOT_FOUND")
+        raise NotFound(f"{folder} does not exist or is not a folder. Was it freed?", reason="WEIGHTS_NOT_FOUND")
     return folder

@@ -1,4 +1,4 @@
-"""`grpc://host:port/artifact-id`: streamed from the ArtifactService of whoever published it."""
+"""`grpc://host:port/artifact-id`: streamed from the publisher's ArtifactService."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from accord.errors import FailedPrecondition, Unavailable
 from accord_runtime.artifacts.paths import inside
 from accord_runtime.artifacts.transfer import Progress
 
-_TRIES = 4  # of a stream that breaks before it has brought anything
+_TRIES = 4  # of a stream that breaks before any byte arrives
 
 
 async def fetch(uri: str, target: Path, progress: Progress) -> Path:
-    """Copies each file, then moves the complete folder into place. A broken stream goes on where it stopped.
+    """Copies each file, then moves the complete folder into place. A broken stream continues where it stopped.
 
-    Tensors are verified by the digest of the weights, all other files by their SHA-256: FailedPrecondition,
-    DIGEST_MISMATCH.
+    The digest of the weights verifies the tensors, a SHA-256 every other file: FailedPrecondition, DIGEST_MISMATCH.
     """
     parts = urlsplit(uri)
     artifact_id = parts.path.strip("/")
@@ -39,7 +38,7 @@ async def fetch(uri: str, target: Path, progress: Progress) -> Path:
                     await _copy(stub, artifact_id, file.path, out, progress)
                 if path.suffix != ".safetensors" and await asyncio.to_thread(file_digest, path) != file.sha256:
                     raise FailedPrecondition(
-                        f"{file.path} of {uri} was damaged on the way; fetch it again", reason="DIGEST_MISMATCH"
+                        f"{file.path} of {uri} was damaged in transit; fetch it again", reason="DIGEST_MISMATCH"
                     )
     return target
 

@@ -1,7 +1,7 @@
 """`s3://`, `gs://`, `az://`: a prefix in an object store, through obstore (Rust's object_store). Extra: `s3`.
 
-Endpoint and credentials come from the environment by the store's own names: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID,
-AWS_REGION, GOOGLE_SERVICE_ACCOUNT, AZURE_STORAGE_ACCOUNT_NAME, ..., or from the machine's or the pod's role.
+Endpoint and credentials come from the store's usual environment variables (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID,
+AWS_REGION, GOOGLE_SERVICE_ACCOUNT, AZURE_STORAGE_ACCOUNT_NAME, ...), or from the role of the machine or pod.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from accord_runtime.artifacts.transfer import Limits, Progress
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore
 
-# Progress is seen piece by piece: a larger one would make a slow link look stalled.
+# Progress is counted per piece: with larger ones a slow link would look stalled.
 CHUNK_BYTES = 4 * 2**20
 _STATUS = re.compile(r"status code: (\d{3})")
 
 
 async def fetch(uri: str, target: Path, progress: Progress) -> Path:
-    """Copies what lies below the prefix, then moves the complete folder into place.
+    """Copies everything below the prefix, then moves the complete folder into place.
 
-    NotFound/WEIGHTS_NOT_FOUND, PermissionDenied, Unavailable/OBJECT_STORE, FailedPrecondition/MISSING_EXTRA.
+    NotFound, WEIGHTS_NOT_FOUND; PermissionDenied and Unavailable, OBJECT_STORE; FailedPrecondition, MISSING_EXTRA.
     """
-    with _told(uri):
+    with _translated(uri):
         import obstore
 
         store = _open(uri, progress.limits)
@@ -53,9 +53,9 @@ async def fetch(uri: str, target: Path, progress: Progress) -> Path:
 def _open(uri: str, limits: Limits) -> ObjectStore:
     from obstore.store import from_url
 
-    # Its own time limit is for a whole request, its body included; what stalls is ended by `progress`.
+    # This limit is for a whole request with its body; `progress` ends a transfer that stalls.
     options: ClientConfig = {
-        "allow_http": True,  # where the endpoint that was named is http
+        "allow_http": True,  # if the configured endpoint is http
         "connect_timeout": timedelta(seconds=limits.stall_seconds),
         "timeout": timedelta(seconds=limits.total_seconds),
     }
@@ -63,8 +63,8 @@ def _open(uri: str, limits: Limits) -> ObjectStore:
 
 
 @contextmanager
-def _told(uri: str) -> Iterator[None]:
-    """The store's errors as ours."""
+def _translated(uri: str) -> Iterator[None]:
+    """Translates the errors of the store."""
     try:
         yield
     except AccordError:
@@ -75,9 +75,9 @@ def _told(uri: str) -> Iterator[None]:
             reason="MISSING_EXTRA",
         ) from error
     except Exception as error:
-        # What it means comes first, then pages of the store's inner state.
+        # The meaning comes first, then pages of internal state.
         said = str(error).partition("\n\nDebug source")[0]
-        # A listing that fails has no class of its own, only the status.
+        # A failed listing has no specific class, only the status.
         kind, status = type(error).__name__, _STATUS.search(said)
         if kind == "NotFoundError" or (status and status[1] == "404"):
             raise _nothing(uri) from error
@@ -87,4 +87,4 @@ def _told(uri: str) -> Iterator[None]:
 
 
 def _nothing(uri: str) -> NotFound:
-    return NotFound(f"there is nothing at {uri}; was it freed?", reason="WEIGHTS_NOT_FOUND")
+    return NotFound(f"nothing found at {uri}. Was it freed?", reason="WEIGHTS_NOT_FOUND")

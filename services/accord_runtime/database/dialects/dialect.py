@@ -1,4 +1,4 @@
-"""The seam between services and a kind of database: what differs between kinds, and nothing else."""
+"""The seam to a kind of database: what differs between kinds, and nothing else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from accord.errors import AccordError, InvalidArgument
 
 # An execution option of transactions that will write.
 WRITER = {"accord_writer": True}
-# Entry points, each named after a scheme of URLs.
+# Entry points, named after the schemes of URLs.
 GROUP = "accord.dialects"
 EXAMPLES = "sqlite:///data.db, postgresql://user:password@host/name"
 
@@ -27,7 +27,7 @@ class Dialect(Protocol):
     engine_options: dict[str, Any]
 
     def asynchronous(self, url: URL) -> URL:
-        """`url` with the driver that services use. InvalidArgument for what cannot serve."""
+        """`url` with the driver that services use. InvalidArgument for an unsuitable URL."""
         ...
 
     def synchronous(self, url: URL) -> URL:
@@ -35,31 +35,31 @@ class Dialect(Protocol):
         ...
 
     def prepare(self, engine: Engine, url: URL) -> None:
-        """Settings of every connection and transaction of `engine`."""
+        """Configures every connection and transaction of `engine`."""
         ...
 
     def reader_options(self) -> dict[str, Any]:
-        """Execution options of a transaction that sees one state and changes nothing."""
+        """Execution options of a read-only transaction that sees one state."""
         ...
 
     def writer_options(self, *, steady: bool) -> dict[str, Any]:
-        """Execution options of a transaction that may write; `steady`: what it reads is one state besides."""
+        """Execution options of a transaction that may write; `steady`: all its reads see one state."""
         ...
 
-    def alone(self, connection: Connection) -> None:
-        """Keeps other migrations out until the transaction of `connection` ends."""
+    def lock_migrations(self, connection: Connection) -> None:
+        """Makes other migrations wait until the transaction of `connection` ends."""
         ...
 
     def version_table(self, package: str) -> str:
-        """Where the schema's revision is noted."""
+        """The table that holds the revision of the package's schema."""
         ...
 
     def name(self, url: URL) -> str:
-        """The database as messages name it, without a password."""
+        """The name of the database in messages, without a password."""
         ...
 
     def translate(self, error: DBAPIError | Exception, name: str) -> AccordError | None:
-        """What the error of the driver means, or None for a fault of the code (a broken constraint, bad SQL)."""
+        """The meaning of a driver's error; None for a bug (a violated constraint, wrong SQL)."""
         ...
 
 

@@ -1,7 +1,7 @@
-"""SQLite, embedded: write-ahead log, foreign keys, and durable against the loss of power.
+"""SQLite, embedded: write-ahead log, foreign keys, durable on power failure.
 
-A transaction that writes takes the write lock at its start (BEGIN IMMEDIATE), because one that reads first and writes
-later fails at once, without waiting, when somebody else wrote in between.
+A transaction that writes takes the write lock at its start (BEGIN IMMEDIATE): one that reads first and writes later
+fails at once, without waiting, when another has written in between.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ BUSY_SECONDS = 30.0
 
 
 class SqliteDialect:
-    """See `Dialect`."""
+    """`Dialect` for SQLite."""
 
-    # Waiting in order in this process is fair and cheap, waiting in SQLite is polling.
+    # A queue in this process is fair and cheap; SQLite itself waits by polling.
     one_writer = True
     engine_options: dict[str, Any] = {}  # noqa: RUF012
 
     def asynchronous(self, url: URL) -> URL:
-        """See `Dialect`; a database in memory is refused."""
+        # A database in memory is refused.
         if url.database in (None, "", ":memory:"):
             raise InvalidArgument.at(
-                "database_url", "needs a file: a database in memory is lost with the process; sqlite:///data.db"
+                "database_url",
+                "needs a file, since a database in memory is lost with the process. For example: sqlite:///data.db",
             )
         return url.set(drivername="sqlite+aiosqlite")
 
@@ -40,30 +41,28 @@ class SqliteDialect:
         return self.asynchronous(url).set(drivername="sqlite")
 
     def prepare(self, engine: Engine, url: URL) -> None:
-        """See `Dialect`; the folder of the file is made."""
         folder = Path(str(url.database)).parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FailedPrecondition(
-                f"the folder of the database cannot be made: {folder}: {error.strerror}", reason="DATABASE_UNREACHABLE"
+                f"the folder of the database cannot be created: {folder}: {error.strerror}",
+                reason="DATABASE_UNREACHABLE",
             ) from error
         event.listen(engine, "connect", _configure)
         event.listen(engine, "begin", _begin)
 
     def reader_options(self) -> dict[str, Any]:
-        """See `Dialect`: every transaction of SQLite reads one state."""
-        return {}
+        return {}  # every transaction of SQLite reads one state
 
     def writer_options(self, *, steady: bool) -> dict[str, Any]:
         return WRITER
 
-    def alone(self, connection: Connection) -> None:
-        """See `Dialect`: whoever writes is alone."""
+    def lock_migrations(self, connection: Connection) -> None:
+        """Nothing: SQLite has one writer at a time."""
 
     def version_table(self, package: str) -> str:
-        """See `Dialect`: every package has a file of its own."""
-        return "alembic_version"
+        return "alembic_version"  # each package has its own file
 
     def name(self, url: URL) -> str:
         return str(url.database)
@@ -73,20 +72,19 @@ class SqliteDialect:
         text, metadata = str(original), {"database": name}
         if "locked" in text or "busy" in text:
             return Unavailable(
-                f"the database {name} was locked by another process for {BUSY_SECONDS:g} s; try again, or end that "
-                "process",
+                f"another process locked the database {name} for {BUSY_SECONDS:g} s; try again, or end that process",
                 reason="DATABASE_LOCKED",
                 metadata=metadata,
             )
         if "is full" in text:
             return ResourceExhausted(
-                f"no room left on the disk of {name}: nothing of this call was kept; free some space and repeat it",
+                f"the disk of {name} is full, and nothing of this call was stored; free some space and repeat it",
                 reason="DISK_FULL",
                 metadata=metadata,
             )
         if "not a database" in text or "malformed" in text:
             return DataLoss(
-                f"{name} is not an Accord database, or is damaged ({text}); put back a copy, or name another file",
+                f"{name} is not an Accord database, or is damaged ({text}); restore a backup, or use another file",
                 reason="NOT_A_DATABASE",
                 metadata=metadata,
             )
@@ -102,7 +100,7 @@ class SqliteDialect:
 
 
 def _configure(connection: Any, _record: Any) -> None:
-    # The driver's own implicit BEGIN would start every transaction as a reader; ours are explicit.
+    # The driver's implicit BEGIN would start every transaction as a reader: begin explicitly.
     connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in (
