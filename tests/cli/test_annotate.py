@@ -101,7 +101,7 @@ async def test_ctrl_c_keeps_what_was_answered_and_gives_the_open_task_and_the_te
             await good_number(screen)
             assert not screen.echoes()
             screen.interrupt()
-            await screen.expect("eve: 1 answer saved; the task on the screen was given back")
+            await screen.expect("eve: 1 answer saved; the task on the screen was released")
             assert await screen.process.wait() == 130
             assert screen.echoes()
         queue = await client.preferences.queue("q")

@@ -53,7 +53,7 @@ async def test_a_reply_that_cannot_be_read_is_a_skip_and_no_data(tmp_path: Path)
         await add_tasks(client, 3, preference_v1.TASK_KIND_COMPARISON, ("Long enough to win.", "Short."))
         with peer("mumble") as server:
             ran = await accord_command(tmp_path, "annotate", "--judge", server.url, "--model", "ruler")
-        assert "2 verdicts saved, 1 tasks without a readable one" in ran.err
+        assert "2 judgements saved, 1 tasks without a readable answer" in ran.err
         assert len(await stored(client)) == 2
         queue = await client.preferences.queue("q")
         assert (queue.open_tasks, queue.leased_tasks) == (1, 0)

@@ -63,7 +63,7 @@ async def test_a_withdrawn_annotator_is_traced_to_what_learnt_from_them(
             await judge(client, ("ann", "bob"), 3)
             snapshot = await client.preferences.create_snapshot(preference_v1.SNAPSHOT_KIND_PREFERENCES)
             ran = await accord_command(tmp_path, "annotators", "exclude", "bob", "-r", "chance")
-            assert (ran.code, "3 judgements are in no new snapshot" in ran.err) == (0, True), ran.err
+            assert (ran.code, "3 judgements are left out of new snapshots" in ran.err) == (0, True), ran.err
             listed = json.loads((await accord_command(tmp_path, "annotators", "list", "-f", "json")).out)
             assert [(one["annotator_id"], one["state"], one["reason"]) for one in listed] == [
                 ("ann", "active", ""),

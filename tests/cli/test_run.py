@@ -95,7 +95,7 @@ async def test_ctrl_c_pauses_a_killed_controller_is_told_and_resume_goes_on_to_t
         async with terminal(folder / "state", "run", "run.yaml", *steps, cwd=folder) as screen:
             await screen.expect(rf"iteration 1/2 · policy \d+/{STEPS}", 90)
             screen.interrupt()
-            await screen.expect("tiny is paused. Go on with: accord run --resume tiny", 60)
+            await screen.expect("tiny is paused. To continue: accord run --resume tiny", 60)
             assert await screen.process.wait() == 130
         assert nothing_runs(folder)
 
@@ -131,7 +131,7 @@ async def test_up_keeps_the_services_for_detached_runs_and_stops_on_ctrl_c(
 ) -> None:
     monkeypatch.setenv("ACCORD_CONSOLE_PORT", "0")
     async with loop_services(folder / "state", monkeypatch), terminal(folder / "state", "up", cwd=folder) as screen:
-        await screen.expect("Up. Start a run", 60)
+        await screen.expect("Up. To start a run", 60)
         invited = await invite_when_up(folder)
         assert invited.startswith("http://127.0.0.1:"), invited
         pid = discovery.read(folder / "state", "controller")
