@@ -129,7 +129,7 @@ async def test_ratings_and_keys_through_a_pipe(tmp_path: Path) -> None:
     async with preference_service(tmp_path) as client:
         await add_tasks(client, 1, preference_v1.TASK_KIND_RATING, ("fine",))
         ran = await accord_command(tmp_path, "annotate", "-a", "pipe", stdin=lines(["seven", "4"]))
-        assert (ran.code, "no number" in ran.err) == (0, True)
+        assert (ran.code, "not a number" in ran.err) == (0, True)
         [record] = await stored(client)
         rating = record.feedback.rating
         assert (rating.value, rating.min, rating.max) == (4, 1, 5)

@@ -84,7 +84,7 @@ async def _judge(state_dir: Path, source: JudgeModel, name: str, queue: str, cou
     from accord.judge.policy import policy_judge
 
     async def progress(done: Verdicts) -> None:
-        note(f"{name}: {done.given} judgements saved, {len(done.skipped)} unreadable answers")
+        note(f"{name}: judgements saved: {done.given}; unreadable answers: {len(done.skipped)}")
 
     judging = partial(judge_queue, instructions=source.instructions, count=count, progress=progress)
     if source.judge.startswith("models/"):
@@ -102,4 +102,4 @@ async def _judge(state_dir: Path, source: JudgeModel, name: str, queue: str, cou
         endpoint = Endpoint(source.judge, source.model, key=key)
         async with service_client(state_dir, "preference") as client:
             done = await judging(client.preferences, endpoint, name, queue)
-    note(f"{name} is done: {done.given} judgements saved, {len(done.skipped)} tasks without a readable answer")
+    note(f"{name} is done. Judgements saved: {done.given}; tasks without a readable answer: {len(done.skipped)}")
