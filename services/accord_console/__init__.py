@@ -1,1 +1,1 @@
-"""The console: web pages for annotators and operators, a client of the other services through the SDK."""
+"""The console: web pages for annotators and operators; reaches the services through the SDK."""

@@ -11,7 +11,7 @@ from accord_runtime.serving.main import begin
 
 
 def main() -> None:
-    """Parses flags and environment and serves. Exit code 2 for a bad setting, 1 where it cannot start."""
+    """Reads flags and environment, and serves. Exit code 2 for a wrong setting, 1 if it cannot start."""
     settings = begin("console", ConsoleSettings)
     from accord_console.serving import run
 

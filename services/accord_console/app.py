@@ -1,4 +1,4 @@
-"""Puts the console together: its parts, its pages, its headers."""
+"""Assembles the console: its parts, pages and headers."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ HERE = Path(__file__).parent
 
 
 def build(settings: ConsoleSettings) -> Console:
-    """The console's parts. DataLoss where its secret or its invites are damaged."""
+    """The console's parts. DataLoss if its secret or its invites are damaged."""
     secret = load_secret(settings.folder)
     invites = Invites(settings.folder / "invites.json")
     connections = Connections(settings)
-    sheets = TaskPages(secret)
+    task_pages = TaskPages(secret)
     comparisons = Comparisons(settings.folder / "comparisons")
     comparisons.interrupt()
     return Console(
@@ -49,16 +49,16 @@ def build(settings: ConsoleSettings) -> Console:
         connections=connections,
         invites=invites,
         sessions=Sessions(secret, invites, secrets.token_urlsafe(24), settings.session_days),
-        sheets=sheets,
+        task_pages=task_pages,
         desk=Desk(
             partial(connections.client, "preference"),
-            sheets,
+            task_pages,
             PresentationLog(settings.folder / "orders.jsonl"),
             settings.lease_seconds,
             settings.call_seconds,
         ),
         comparisons=comparisons,
-        asking=ComparisonRunner(connections.client, comparisons),
+        comparison_runner=ComparisonRunner(connections.client, comparisons),
         draining=asyncio.Event(),
     )
 
@@ -71,7 +71,7 @@ def application(console: Console) -> Starlette:
         try:
             yield
         finally:
-            await console.asking.close()
+            await console.comparison_runner.close()
             await console.connections.close()
 
     app = Starlette(
@@ -93,7 +93,7 @@ def application(console: Console) -> Starlette:
 
 
 def templates() -> Environment:
-    """Everything that templates print is escaped, unless `rendering` made it; an unknown name is an error."""
+    """The templates. Everything they print is escaped, except output of `rendering`; an unknown name is an error."""
     found = Environment(
         loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,

@@ -1,4 +1,4 @@
-"""Where the services are: as the settings say, else as the state folder says now, so that a restarted one is found."""
+"""Addresses of the services: from the settings, else from the state folder at each use, to follow restarts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAMES = ("preference", "controller", "rollout")
 
 
 class Connections:
-    """Clients of the services. A client is kept while the addresses stay what they are."""
+    """Clients of the services. A client is reused while the addresses stay the same."""
 
     def __init__(self, settings: ConsoleSettings) -> None:
         self._settings = settings
@@ -24,14 +24,14 @@ class Connections:
         self._lock = asyncio.Lock()
 
     def addresses(self) -> dict[str, str]:
-        """Of the services that are known now, by name."""
+        """The addresses of the known services, by name."""
         found = {name: discovery.read(self._folder, name) for name in NAMES if name not in self._given}
         return self._given | {name: record.address for name, record in found.items() if record is not None}
 
     async def client(self, *needed: str) -> accord.Client:
-        """A client of the needed services; the controller starts those that are down and its own to start.
+        """A client of the needed services. The controller starts those that are down if it launches services.
 
-        FailedPrecondition, SERVICE_UNKNOWN, where one can be found nowhere.
+        FailedPrecondition, SERVICE_UNKNOWN, if one cannot be found.
         """
         async with self._lock:
             addresses = self.addresses()
@@ -42,8 +42,8 @@ class Connections:
                 missing = [name for name in needed if name not in addresses]
             if missing:
                 raise FailedPrecondition(
-                    f"no {missing[0]} service runs for {self._folder}; start everything with `accord up`, or give "
-                    f"--{missing[0]}-address",
+                    f"No {missing[0]} service is running for {self._folder}. Start all services with `accord up`, "
+                    f"or set --{missing[0]}-address",
                     reason="SERVICE_UNKNOWN",
                 )
             return self._of({name: addresses[name] for name in NAMES if name in addresses})
@@ -51,7 +51,7 @@ class Connections:
     def _of(self, addresses: dict[str, str]) -> accord.Client:
         if self._client is None or self._client.addresses != addresses:
             if self._client is not None:
-                self._old.append(self._client)  # calls in flight end by themselves
+                self._old.append(self._client)  # calls in flight may finish
             self._client = accord.Client(
                 preference=addresses.get("preference"),
                 controller=addresses.get("controller"),

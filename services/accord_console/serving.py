@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Server(uvicorn.Server):
-    """uvicorn without its signal handlers, which end the process by the signal after a drain in good order."""
+    """uvicorn without its signal handlers, which would end the process with the signal even after an orderly drain."""
 
     def __init__(self, config: uvicorn.Config, console: Console) -> None:
         super().__init__(config)
@@ -29,17 +29,17 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """None."""
+        """Installs no handlers."""
         yield
 
     def drain(self) -> None:
-        """Takes no new requests, ends the streams, lets the other requests end."""
+        """Accepts no new requests, ends the streams, lets other requests finish."""
         self._console.draining.set()
         self.should_exit = True
 
 
 async def run(settings: ConsoleSettings) -> None:
-    """Serves until SIGTERM or SIGINT. Unavailable, PORT_IN_USE, where the port is taken."""
+    """Serves until SIGTERM or SIGINT. Unavailable, PORT_IN_USE, if the port is taken."""
     console = build(settings)
     sock = listen(settings)
     address = _address(settings, sock)
@@ -61,7 +61,7 @@ async def run(settings: ConsoleSettings) -> None:
 
 @asynccontextmanager
 async def serving(settings: ConsoleSettings) -> AsyncIterator[tuple[str, Console]]:
-    """Serves for the length of a `with` block and gives the URL and the console: what tests use."""
+    """Serves within a `with` block and yields the URL and the console, for tests."""
     console = build(settings)
     sock = listen(settings)
     server = _server(settings, console)
@@ -74,7 +74,7 @@ async def serving(settings: ConsoleSettings) -> AsyncIterator[tuple[str, Console
 
 
 def listen(settings: ConsoleSettings) -> socket.socket:
-    """A socket that listens where the settings say."""
+    """A socket that listens on the configured host and port."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -84,8 +84,8 @@ def listen(settings: ConsoleSettings) -> socket.socket:
     except OSError as error:
         sock.close()
         raise Unavailable(
-            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}. "
-            "Give another --port, or 0 for a free one",
+            f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. Choose another port "
+            "(--port or ACCORD_CONSOLE_PORT), or 0 for a free one",
             reason="PORT_IN_USE",
         ) from error
     return sock
@@ -102,7 +102,7 @@ def _server(settings: ConsoleSettings, console: Console) -> Server:
         log_config=None,
         access_log=False,
         server_header=False,
-        # Proxies are believed where the console is told how it is reached through one.
+        # Proxy headers are trusted only if a public URL says that the console is behind a proxy.
         proxy_headers=bool(settings.public_url),
         timeout_graceful_shutdown=round(settings.drain_seconds),
         ssl_certfile=settings.tls_cert,

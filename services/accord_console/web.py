@@ -1,4 +1,4 @@
-"""What the pages share: the console's parts, forms, cookies, answers for people and for programs."""
+"""What the pages share: the console's parts, forms, cookies, responses for people and for programs."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ HTTP_STATUS: Mapping[type[errors.AccordError], int] = {
 
 @dataclass(frozen=True)
 class Console:
-    """Everything that a page may need. `draining` is set when the process is about to end: streams end then."""
+    """The parts that pages need. `draining` is set when the process is about to stop: streams end then."""
 
     settings: ConsoleSettings
     templates: Environment
     connections: Connections
     invites: Invites
     sessions: Sessions
-    sheets: TaskPages
+    task_pages: TaskPages
     desk: Desk
     comparisons: Comparisons
-    asking: ComparisonRunner
+    comparison_runner: ComparisonRunner
     draining: asyncio.Event
 
     def page(self, name: str, status: int = 200, /, **values: Any) -> HTMLResponse:
@@ -62,22 +62,22 @@ def console_of(request: Request) -> Console:
     """The console that serves this request."""
     found = request.app.state.console
     if not isinstance(found, Console):
-        raise TypeError("app.state.console is set when the app is built")
+        raise TypeError("app.state.console is not set")
     return found
 
 
 def annotator_of(request: Request) -> tuple[Invite, AnnotatorSession]:
-    """Who annotates: from the signed cookie, never from what a form says."""
+    """The annotator, from the signed cookie, never from a form."""
     return console_of(request).sessions.annotator(request.cookies.get(ANNOTATOR_COOKIE))
 
 
 def operator_of(request: Request) -> str:
-    """The operator's session id. Unauthenticated where it is none."""
+    """The operator's session id. Unauthenticated if there is none."""
     return console_of(request).sessions.operator(request.cookies.get(OPERATOR_COOKIE))
 
 
 async def form_of(request: Request, session_id: str) -> dict[str, str]:
-    """The fields of a form that this console made for this session. PermissionDenied, CSRF, for any other."""
+    """The fields of a form that this console created for this session. PermissionDenied, CSRF, for any other form."""
     found = await fields_of(request)
     console_of(request).sessions.check_form(session_id, found.pop("csrf", None))
     return found
@@ -89,15 +89,15 @@ async def fields_of(request: Request) -> dict[str, str]:
     async for chunk in request.stream():
         body += chunk
         if len(body) > MOST_FORM_BYTES:
-            raise errors.InvalidArgument("this form is too large; write less", reason="FORM_TOO_LARGE")
+            raise errors.InvalidArgument("This form is too large; please write less", reason="FORM_TOO_LARGE")
     try:
         return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=1000))
     except ValueError as error:
-        raise errors.InvalidArgument("this form is damaged; load the page again", reason="BAD_FORM") from error
+        raise errors.InvalidArgument("This form is damaged; please reload the page", reason="BAD_FORM") from error
 
 
 def set_cookie(request: Request, response: Response, name: str, value: str) -> None:
-    """A cookie that no script reads and no other site's form sends."""
+    """Sets a cookie that no script can read and that forms of other sites do not send."""
     console = console_of(request)
     secure = request.url.scheme == "https" or console.settings.public_url.startswith("https:")
     response.set_cookie(
@@ -106,17 +106,17 @@ def set_cookie(request: Request, response: Response, name: str, value: str) -> N
 
 
 def go(request: Request, where: str) -> Response:
-    """Where to go on after a form: a redirect, or, for our own scripts, its address as JSON."""
+    """The response to a form: a redirect, or, for our own scripts, its target as JSON."""
     return JSONResponse({"next": where}) if wants_json(request) else RedirectResponse(where, status_code=303)
 
 
 def wants_json(request: Request) -> bool:
-    """Whether a script asks and not a person."""
+    """Whether a script sent the request."""
     return "application/json" in request.headers.get("accept", "")
 
 
 async def on_error(request: Request, error: Exception) -> Response:
-    """An error of ours as a page, or as JSON for scripts and programs."""
+    """An AccordError as a page, or as JSON for scripts and programs."""
     if not isinstance(error, errors.AccordError):
         raise error
     status = next((code for kind, code in HTTP_STATUS.items() if isinstance(error, kind)), 500)

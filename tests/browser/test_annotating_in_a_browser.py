@@ -143,7 +143,7 @@ async def test_a_ranking_that_nobody_touched_is_asked_about_first(site: Site, op
     await site.task(["alpha", "beta", "gamma"], kind="ranking")
     page = await open_page(site.link("alice"))
     await page.keyboard.press("Enter")
-    assert "as it came" in await page.locator("#problem").inner_text()
+    assert "You have not changed the order" in await page.locator("#problem").inner_text()
     assert await site.saved() == []
     await ready(page, lambda: page.keyboard.press("Enter"))
     assert len(await site.saved()) == 1

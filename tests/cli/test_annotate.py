@@ -101,7 +101,7 @@ async def test_ctrl_c_keeps_what_was_answered_and_gives_the_open_task_and_the_te
             await good_number(screen)
             assert not screen.echoes()
             screen.interrupt()
-            await screen.expect("eve: 1 answer saved; the task on the screen was given back")
+            await screen.expect("eve: 1 answer saved; the task on the screen was released")
             assert await screen.process.wait() == 130
             assert screen.echoes()
         queue = await client.preferences.queue("q")
@@ -129,7 +129,7 @@ async def test_ratings_and_keys_through_a_pipe(tmp_path: Path) -> None:
     async with preference_service(tmp_path) as client:
         await add_tasks(client, 1, preference_v1.TASK_KIND_RATING, ("fine",))
         ran = await accord_command(tmp_path, "annotate", "-a", "pipe", stdin=lines(["seven", "4"]))
-        assert (ran.code, "no number" in ran.err) == (0, True)
+        assert (ran.code, "not a number" in ran.err) == (0, True)
         [record] = await stored(client)
         rating = record.feedback.rating
         assert (rating.value, rating.min, rating.max) == (4, 1, 5)

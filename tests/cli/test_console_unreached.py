@@ -21,6 +21,6 @@ def test_a_console_that_hangs_up_on_plain_http_is_named_with_a_way_out(tmp_path:
         threading.Thread(target=lambda: listener.accept()[0].close(), daemon=True).start()
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         discovery.write(tmp_path, "console", address, token="operator")
-        with pytest.raises(Unavailable, match="use its People page") as caught:
+        with pytest.raises(Unavailable, match="Use its People page") as caught:
             _call(tmp_path, "/people")
     assert address in caught.value.message

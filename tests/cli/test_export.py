@@ -42,7 +42,7 @@ async def test_nothing_is_overwritten_and_freed_weights_are_named(tiny_folder: P
         with pytest.raises(AlreadyExists):
             await export_model(weights, taken)
     assert (tmp_path / "mine").read_text() == "precious"
-    with pytest.raises(NotFound, match="freed"):
+    with pytest.raises(NotFound, match="deleted"):
         await export_model(types_v1.WeightsRef(uri="file:///nowhere/at/all", digest="0"), tmp_path / "out")
 
 

@@ -24,7 +24,7 @@ async def test_a_judge_works_through_a_queue_and_is_kept_apart_from_people(tmp_p
         await add_tasks(client, 1, preference_v1.TASK_KIND_RANKING, ("middling one", "the longest of them", "tiny"))
         with peer() as server:
             ran = await accord_command(tmp_path, "annotate", "--judge", server.url, "--model", "ruler", "-q", "q")
-        assert (ran.code, "judge-ruler is done: 4 verdicts" in ran.err) == (0, True), ran.err
+        assert (ran.code, "judge-ruler is done. Judgements saved: 4" in ran.err) == (0, True), ran.err
         # Two orders of each pair: 3 comparisons and the 3 pairs of the ranking.
         assert len(server.seen) == 12
         assert all(asked["temperature"] == 0 for asked in server.seen)
@@ -53,7 +53,7 @@ async def test_a_reply_that_cannot_be_read_is_a_skip_and_no_data(tmp_path: Path)
         await add_tasks(client, 3, preference_v1.TASK_KIND_COMPARISON, ("Long enough to win.", "Short."))
         with peer("mumble") as server:
             ran = await accord_command(tmp_path, "annotate", "--judge", server.url, "--model", "ruler")
-        assert "2 verdicts saved, 1 tasks without a readable one" in ran.err
+        assert "Judgements saved: 2; tasks without a readable answer: 1" in ran.err
         assert len(await stored(client)) == 2
         queue = await client.preferences.queue("q")
         assert (queue.open_tasks, queue.leased_tasks) == (1, 0)

@@ -32,10 +32,10 @@ def test_a_line_ranks_the_answers_as_shown(line: str, ranks: list[list[str]]) ->
     ("line", "said"),
     [
         ("1 2 3", "answer 4 is missing"),
-        ("1 2 3 3 4", "answer 3 is there twice"),
-        ("1 2 3 5", "'5' is none of"),
-        ("1 2 3 four", "'four' is none of"),
-        ("1 2 3 =4=", "'' is none of"),
+        ("1 2 3 3 4", "answer 3 is given twice"),
+        ("1 2 3 5", "'5' is not one of"),
+        ("1 2 3 four", "'four' is not one of"),
+        ("1 2 3 =4=", "'' is not one of"),
         ("", "answer 1 is missing"),
     ],
 )

@@ -19,10 +19,10 @@ async def test_models_are_promoted_and_rolled_back_and_listed_so(tmp_path: Path)
         for iteration in range(3):
             await add_model(store, tmp_path, iteration)
     promoted = await accord_command(tmp_path, "models", "promote", "demo-0", "--reason", "calmer")
-    assert (promoted.code, "demo-0 is in force for demo" in promoted.err) == (0, True), promoted.err
+    assert (promoted.code, "demo-0 is the active policy of demo" in promoted.err) == (0, True), promoted.err
     for back in ("demo-2", "demo-1"):
         rolled = await accord_command(tmp_path, "models", "rollback")
-        assert (rolled.code, f"{back} is in force" in rolled.err) == (0, True), rolled.err
+        assert (rolled.code, f"{back} is the active policy of" in rolled.err) == (0, True), rolled.err
     listed = await accord_command(tmp_path, "models", "list", "--format", "json")
     assert [row["name"] for row in json.loads(listed.out) if row["current"]] == ["demo-1"]
     refused = await accord_command(tmp_path, "models", "promote", "demo-7")

@@ -91,7 +91,7 @@ async def test_exports_for_other_tools_are_imported_again_as_duplicates(tmp_path
             again = await accord_command(tmp_path, "preferences", "import", name, "--json")
             assert json.loads(again.out)["duplicates"] == 2, again.err
         refused = await accord_command(tmp_path, "preferences", "export", "-", "--format", "parquet")
-        assert (refused.code, "go with jsonl" in refused.err) == (2, True)
+        assert (refused.code, "need jsonl" in refused.err) == (2, True)
 
 
 async def test_an_answer_of_ten_megabytes_is_refused_by_its_line_and_nothing_kept(tmp_path: Path) -> None:

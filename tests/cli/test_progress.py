@@ -10,7 +10,7 @@ from tests.support.example_run import events
 
 from accord.cli.commands.gc import size
 from accord.cli.render.output import clean
-from accord.cli.render.progress import Progress, render, said, spark
+from accord.cli.render.progress import Progress, describe, render, spark
 from accord.controller import v1 as controller_v1
 from accord.report.text import clock, duration
 
@@ -64,10 +64,10 @@ def test_a_whole_run_renders_at_every_event() -> None:
 
 
 def test_what_happened_is_said_once_and_steps_are_not() -> None:
-    assert said(step(1, 1, 0)) is None
+    assert describe(step(1, 1, 0)) is None
     event = controller_v1.RunEvent(iteration=2, stage=controller_v1.STAGE_REWARD_MODEL, kind="retry", message="timeout")
-    assert said(event) == "iteration 2 · reward model: trying again – timeout"
-    assert said(controller_v1.RunEvent(kind="of_a_newer_controller", message="hello")) == "hello"
+    assert describe(event) == "iteration 2 · reward model: retrying – timeout"
+    assert describe(controller_v1.RunEvent(kind="of_a_newer_controller", message="hello")) == "hello"
 
 
 def test_times_sizes_and_sparks_read_well() -> None:

@@ -40,7 +40,7 @@ async def judge(client: accord.Client, names: tuple[str, ...], pairs: int) -> No
 async def test_quality_is_a_table_and_json(tmp_path: Path) -> None:
     async with preference_service(tmp_path) as client:
         empty = await accord_command(tmp_path, "preferences", "quality")
-        assert (empty.code, "Nobody" in empty.out) == (0, True)
+        assert (empty.code, "No judgements yet" in empty.out) == (0, True)
         await judge(client, ("ann", "bob", "odd"), 12)
         ran = await accord_command(tmp_path, "preferences", "quality")
         assert ran.code == 0, ran.err
@@ -54,7 +54,7 @@ async def test_quality_is_a_table_and_json(tmp_path: Path) -> None:
         assert people["ann"]["gold_accuracy"] is None
 
 
-async def test_a_withdrawn_annotator_is_traced_to_what_learnt_from_them(
+async def test_a_withdrawn_annotator_is_traced_to_the_models_that_learned_from_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with preference_service(tmp_path) as client:
@@ -63,7 +63,7 @@ async def test_a_withdrawn_annotator_is_traced_to_what_learnt_from_them(
             await judge(client, ("ann", "bob"), 3)
             snapshot = await client.preferences.create_snapshot(preference_v1.SNAPSHOT_KIND_PREFERENCES)
             ran = await accord_command(tmp_path, "annotators", "exclude", "bob", "-r", "chance")
-            assert (ran.code, "3 judgements are in no new snapshot" in ran.err) == (0, True), ran.err
+            assert (ran.code, "3 judgements are left out of new snapshots" in ran.err) == (0, True), ran.err
             listed = json.loads((await accord_command(tmp_path, "annotators", "list", "-f", "json")).out)
             assert [(one["annotator_id"], one["state"], one["reason"]) for one in listed] == [
                 ("ann", "active", ""),

@@ -95,7 +95,7 @@ async def test_ctrl_c_pauses_a_killed_controller_is_told_and_resume_goes_on_to_t
         async with terminal(folder / "state", "run", "run.yaml", *steps, cwd=folder) as screen:
             await screen.expect(rf"iteration 1/2 · policy \d+/{STEPS}", 90)
             screen.interrupt()
-            await screen.expect("tiny is paused. Go on with: accord run --resume tiny", 60)
+            await screen.expect("tiny is paused. To continue: accord run --resume tiny", 60)
             assert await screen.process.wait() == 130
         assert nothing_runs(folder)
 
@@ -104,7 +104,7 @@ async def test_ctrl_c_pauses_a_killed_controller_is_told_and_resume_goes_on_to_t
             controller = discovery.read(folder / "state", "controller")
             assert controller is not None
             os.kill(controller.pid, signal.SIGKILL)
-            await screen.expect("the controller .* is gone.*accord run --resume tiny", 60)
+            await screen.expect("the controller .* exited.*accord run --resume tiny", 60)
             assert await screen.process.wait() == 1
 
         ended = await command(folder, "run", "--resume", "tiny")
@@ -131,7 +131,7 @@ async def test_up_keeps_the_services_for_detached_runs_and_stops_on_ctrl_c(
 ) -> None:
     monkeypatch.setenv("ACCORD_CONSOLE_PORT", "0")
     async with loop_services(folder / "state", monkeypatch), terminal(folder / "state", "up", cwd=folder) as screen:
-        await screen.expect("Up. Start a run", 60)
+        await screen.expect("Up. To start a run", 60)
         invited = await invite_when_up(folder)
         assert invited.startswith("http://127.0.0.1:"), invited
         pid = discovery.read(folder / "state", "controller")
@@ -140,7 +140,7 @@ async def test_up_keeps_the_services_for_detached_runs_and_stops_on_ctrl_c(
         async with terminal(folder / "state", "runs", "watch", "tiny", cwd=folder) as watching:
             await watching.expect(r"policy \d+/400", 90)
             watching.interrupt()
-            await watching.expect("stopped watching; tiny goes on")
+            await watching.expect("stopped watching; tiny continues")
             assert await watching.process.wait() == 130
         cancelled = await command(folder, "runs", "cancel", "tiny", "--format", "json")
         assert json.loads(cancelled.out)["state"] == "cancelled"

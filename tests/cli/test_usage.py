@@ -86,7 +86,7 @@ def test_a_wrong_run_file_is_told_before_anything_is_started(here: Path, capsys:
 async def test_errors_are_one_line_and_tracebacks_come_only_where_asked_for(tmp_path: Path) -> None:
     arguments = ("preferences", "import", "missing.jsonl")
     plain = await accord_command(tmp_path, *arguments)
-    assert (plain.code, plain.err) == (1, "accord: no file at missing.jsonl [NO_FILE]\n")
+    assert (plain.code, plain.err) == (1, "accord: There is no file missing.jsonl [NO_FILE]\n")
     assert "Traceback" in (await accord_command(tmp_path, "--debug", *arguments)).err
 
 

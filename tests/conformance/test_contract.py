@@ -76,7 +76,7 @@ async def test_an_engine_that_breaks_the_contract_learns_where_and_how_to_fix_it
     unmet = {name: one.detail for name, one in found.items() if one.verdict is Verdict.unmet}
     assert unmet["status"] == "tokenizer_fingerprint is empty"
     assert "prompt_id" in unmet["samples-are-whole"]
-    assert unmet["missing-indices-can-be-asked-for"] == "index 0 was not asked for"
+    assert unmet["missing-indices-can-be-asked-for"] == "index 0 was not requested"
     assert "other seeds gave the same tokens" in unmet["seeds-decide"] or "same seed" in unmet["seeds-decide"]
     assert "was accepted" in unmet["another-version-is-refused"]
     assert found["corrupt-weights-are-refused"].verdict is Verdict.skipped

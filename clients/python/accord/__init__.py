@@ -5,7 +5,7 @@
     async with accord.Client(rollout="127.0.0.1:7001") as client: ...     # async
     with accord.SyncClient(rollout="127.0.0.1:7001") as client: ...       # the same, blocking
 
-What is named here is imported at its first use, so that `import accord` costs nothing.
+The names here are imported at first use, so that `import accord` is fast.
 """
 
 from importlib import import_module

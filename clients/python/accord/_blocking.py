@@ -1,4 +1,4 @@
-"""Async objects used from plain threads: an event loop in a thread of its own, and a proxy that waits for it."""
+"""Async objects used from plain threads: an event loop in a separate thread, and a proxy that waits for it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _END = object()
 
 
 class LoopThread:
-    """An event loop that runs in a daemon thread until `stop`. Any thread, with a running loop or without, may wait for
-    what runs in it."""
+    """An event loop in a daemon thread, until `stop`. Any thread may wait for its coroutines, also one with a running
+    loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -29,15 +29,15 @@ class LoopThread:
         """Waits for a coroutine; an interrupt of the waiting thread (Ctrl-C) cancels it."""
         if self._loop.is_closed():
             coroutine.close()
-            raise FailedPrecondition("this client is closed; make a new one", reason="CLIENT_CLOSED")
+            raise FailedPrecondition("This client is closed; create a new one", reason="CLIENT_CLOSED")
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
         finally:
-            future.cancel()  # does nothing to one that has ended
+            future.cancel()  # no effect if it has ended
 
     def iterate(self, stream: AsyncIterator[T]) -> Iterator[T]:
-        """Yields from an async stream, closing it when the reader leaves early."""
+        """Yields from an async stream, and closes it if the reader stops early."""
 
         async def step() -> Any:
             return await anext(stream, _END)
@@ -52,13 +52,13 @@ class LoopThread:
         aclose: Callable[[], Coroutine[Any, Any, None]] | None = getattr(stream, "aclose", None)
         if aclose is None or self._loop.is_closed():
             return
-        if threading.current_thread() is self._thread:  # collected as garbage there: waiting would be for ever
+        if threading.current_thread() is self._thread:  # garbage-collected there: a wait would never end
             self._loop.create_task(aclose())
         else:
             self.run(aclose())
 
     def stop(self) -> None:
-        """Ends the loop and the thread; what still runs in it is cancelled. The second time does nothing."""
+        """Stops the loop and the thread; cancels what still runs. A second call does nothing."""
         if self._loop.is_closed():
             return
         self.run(_cancel_all())
@@ -68,7 +68,7 @@ class LoopThread:
 
 
 class Blocking:
-    """An object whose coroutine methods wait and whose async iterators are iterators; the rest is as it is."""
+    """A proxy whose coroutine methods wait and whose async iterators are iterators; other attributes are unchanged."""
 
     def __init__(self, target: Any, thread: LoopThread) -> None:
         self._target = target
@@ -105,7 +105,8 @@ def _iterating(method: Callable[..., AsyncIterator[Any]], thread: LoopThread) ->
 def stop_when_collected(
     owner: object, close: Callable[[], Awaitable[None]], thread: LoopThread
 ) -> weakref.finalize[Any, Any]:
-    """Closes and stops when `owner` is collected or the interpreter ends; call the result to do it now, once."""
+    """Closes and stops when `owner` is garbage-collected or the interpreter exits; call the result to do it now,
+    once."""
 
     def end() -> None:
         async def closing() -> None:

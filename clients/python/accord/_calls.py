@@ -1,7 +1,7 @@
-"""How every SDK call is made: one place for deadlines, retries and request ids.
+"""How all SDK calls are made: one place for deadlines, retries and request ids.
 
-A call that may be repeated (it reads, or carries a request_id, or is named by its content) is repeated when the service
-is UNAVAILABLE: with jittered exponential backoff, the same request, within the same deadline. Other errors are told
+A call that is safe to repeat (it reads, has a request_id, or is identified by its content) is retried while the service
+is UNAVAILABLE: the same request, with jittered exponential backoff, within the same deadline. Other errors are raised
 at once.
 """
 
@@ -22,7 +22,7 @@ from accord.errors import DeadlineExceeded, Unavailable
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
 
-# Default deadlines, seconds. Each is far above what the call takes when all is well.
+# Default deadlines, seconds. Each is far above the normal duration of the call.
 QUICK = 30.0
 SCORE = 600.0
 STREAM = 1800.0
@@ -33,10 +33,10 @@ STEP = 3600.0
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often a call is tried while its service is UNAVAILABLE, and how long between.
+    """How often a call is tried while its service is UNAVAILABLE, and the pauses between.
 
-    After failed try k, counted from 0, a half to the whole of min(longest, first * 2^k) seconds. The defaults bear 3 to
-    6 seconds without the service.
+    The pause after failed try k, counted from 0, is between half and all of min(longest, first * 2^k) seconds. The
+    defaults tolerate 3 to 6 seconds without the service.
     """
 
     attempts: int = 6
@@ -49,12 +49,12 @@ class RetryPolicy:
 
 
 def new_request_id(given: str | None = None) -> str:
-    """The caller's, or a new one."""
+    """The given request id, or a new one."""
     return given or uuid.uuid4().hex
 
 
 class Attempts:
-    """The tries of one call: what time is left, and whether another is due after an error."""
+    """The tries of one call: the remaining time, and whether to try again after an error."""
 
     def __init__(self, policy: RetryPolicy, timeout: float | None) -> None:
         self._policy = policy
@@ -66,11 +66,11 @@ class Attempts:
         return at_most if self._end is None else min(at_most, max(0.001, self._end - time.monotonic()))
 
     def succeeded(self) -> None:
-        """There was progress: the count starts anew."""
+        """There was progress: the count starts again."""
         self._failed = 0
 
     async def after(self, error: Unavailable) -> None:
-        """Waits for the next try; raises `error` where there is none."""
+        """Waits for the next try; raises `error` if no tries are left."""
         pause = self._policy.pause(self._failed)
         self._failed += 1
         if self._failed >= self._policy.attempts or (self._end is not None and time.monotonic() + pause >= self._end):
@@ -78,7 +78,7 @@ class Attempts:
         await asyncio.sleep(pause)
 
     def expired(self) -> bool:
-        """Whether the whole deadline, and not that of one try, has passed."""
+        """Whether the deadline of the whole call, not only of one try, has passed."""
         return self._end is not None and time.monotonic() >= self._end - 0.01
 
 
@@ -89,7 +89,7 @@ class Caller:
         self.policy = policy
 
     async def call(self, make: Callable[[float], Awaitable[T]], timeout: float, *, repeatable: bool = True) -> T:
-        """Awaits `make(seconds left)`, again after UNAVAILABLE where `repeatable`."""
+        """Awaits `make(seconds left)`, and retries after UNAVAILABLE if `repeatable`."""
         attempts = Attempts(self.policy, timeout)
         while True:
             try:
@@ -100,8 +100,8 @@ class Caller:
                 await attempts.after(error)
 
     async def stream(self, make: Callable[[float], AsyncIterator[T]], timeout: float) -> AsyncIterator[T]:
-        """Yields from `make(seconds left)`. Starts again only while nothing has arrived; after that a broken stream
-        is an error, because the reader has used a part of it."""
+        """Yields from `make(seconds left)`. Retries only until the first item arrives; after that a broken stream is an
+        error, because the reader has used part of it."""
         attempts = Attempts(self.policy, timeout)
         while True:
             started = False
@@ -121,8 +121,8 @@ class Caller:
     async def resumed(
         self, make: Callable[[float], AsyncIterator[T]], timeout: float | None, *, one_call: float = GENERATE
     ) -> AsyncIterator[T]:
-        """Yields from `make` again and again until one stream ends by itself; `make` asks for what is still missing.
-        A stream that outlives `one_call` seconds, or the service's own limit, is opened anew."""
+        """Yields from `make` repeatedly until one stream ends normally; `make` requests what is still missing. A stream
+        that exceeds `one_call` seconds, or the service's own limit, is reopened."""
         attempts = Attempts(self.policy, timeout)
         while True:
             stream = make(attempts.left(one_call))
@@ -142,7 +142,7 @@ class Caller:
 
 
 class Page(Protocol):
-    """An answer of a List call."""
+    """A response of a List call."""
 
     @property
     def next_page_token(self) -> str:
@@ -154,7 +154,7 @@ P = TypeVar("P", bound=Page)
 
 
 async def pages(fetch: Callable[[str], Awaitable[P]]) -> AsyncIterator[P]:
-    """Every page, given `fetch(page_token)`."""
+    """All pages, given `fetch(page_token)`."""
     token = ""
     while True:
         page = await fetch(token)
@@ -165,7 +165,7 @@ async def pages(fetch: Callable[[str], Awaitable[P]]) -> AsyncIterator[P]:
 
 
 async def _close(stream: AsyncIterator[T]) -> None:
-    """Ends a stream whose reader may have left early, now and not when it is garbage-collected."""
+    """Closes a stream whose reader may have stopped early now, not when it is garbage-collected."""
     aclose = getattr(stream, "aclose", None)
     if aclose is not None:
         await aclose()

@@ -1,4 +1,4 @@
-"""google.rpc.Status back into Accord's errors: the client's half of the error contract."""
+"""Converts google.rpc.Status to Accord's errors: the client's half of the error contract."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from google.rpc import error_details_pb2, status_pb2
 
 from accord import errors
 
-# Where these words stand in a status that names no reason, the transport broke, whatever code gRPC gave it.
+# In a status without a reason these words mean that the transport broke, whatever code gRPC reports.
 _BROKEN_TRANSPORT = ("RST_STREAM", "Stream removed", "GOAWAY", "Socket closed", "Connection reset", "Broken pipe")
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError, where: str) -> errors.AccordError:
-    """The error that a service raised, or what became of the connection to it. `where`: address/Service/Rpc."""
+    """The error that a service raised, or an error of the connection to it. `where`: address/Service/Rpc."""
     status = _details(error)
     info = error_details_pb2.ErrorInfo()
     bad = error_details_pb2.BadRequest()
@@ -30,7 +30,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError, where: str) -> errors.AccordErro
 
 
 def _details(error: grpc.aio.AioRpcError) -> status_pb2.Status:
-    """The status in the trailers; an empty one where a service or a proxy sent none, or one that cannot be read."""
+    """The status in the trailers; empty if a service or a proxy sent none, or one that cannot be read."""
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin" and isinstance(value, bytes):
             try:
@@ -41,7 +41,7 @@ def _details(error: grpc.aio.AioRpcError) -> status_pb2.Status:
 
 
 def _without_reason(code: grpc.StatusCode, details: str, where: str) -> errors.AccordError:
-    """What gRPC itself, or a service that is not Accord's, has to say."""
+    """An error of gRPC itself, or of a service that is not Accord's."""
     address, _, method = where.partition("/")
     metadata = {"address": address, "method": method}
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -54,7 +54,7 @@ def _without_reason(code: grpc.StatusCode, details: str, where: str) -> errors.A
         )
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return errors.Unimplemented(
-            f"{address}: {method}: the service does not know this call: it is older than this client, or another "
+            f"{address}: {method}: the service does not have this call. It is older than this client, or a different "
             "service. Upgrade it, or use the client of its version",
             reason="UNKNOWN_CALL",
             metadata=metadata,

@@ -1,4 +1,4 @@
-"""YAML as people expect it: `1e-5` is a number, and a key given twice is an error, not a lost line."""
+"""YAML as people expect it: `1e-5` is a number, and a duplicate key is an error."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _Loader.add_implicit_resolver(
 
 
 def load(text: str) -> Any:
-    """The one document in `text`. InvalidArgument, reason BAD_YAML, names the line that is wrong."""
+    """The document in `text`. InvalidArgument, BAD_YAML, names the wrong line."""
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:

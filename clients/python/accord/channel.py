@@ -21,21 +21,21 @@ from accord.errors import FailedPrecondition
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
-# Pings come just above 5 minutes apart: a gRPC server with default settings ends connections that ping more often, and
-# rollout engines may be anybody's. A process that dies on a living machine is noticed at once without them.
+# Pings are just over 5 minutes apart: a gRPC server with default settings closes connections that ping more often, and
+# rollout engines may be third-party. A process that dies on a living machine is noticed at once without them.
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    # Weights come in large pieces: with frames of gRPC's default 16 KiB they cost half as much CPU again.
+    # Weights are sent in large messages: frames of gRPC's default 16 KiB would take 1.5 times the CPU time.
     ("grpc.http2.max_frame_size", 16_777_215),
     ("grpc.keepalive_time_ms", 310_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.max_pings_without_data", 0),
-    # A service that was restarted is found again within a second or two, not after gRPC's default two minutes.
+    # Reconnect to a restarted service within a second or two, not after gRPC's default of up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 500),
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    # Each client has connections of its own: one that is closed or broken touches no other.
+    # Each client has its own connections: closing or breaking one does not affect others.
     ("grpc.use_local_subchannel_pool", 1),
 )
 
@@ -44,8 +44,8 @@ OPTIONS: tuple[tuple[str, int], ...] = (
 class TLS:
     """How to reach a service over TLS. Files are PEM.
 
-    root_certificates: whom to trust; None: the system's. certificate, key: who we are, where the service asks for it.
-    server_name: the name in the service's certificate, where it is not the host dialled.
+    root_certificates: trusted authorities; None: the system's. certificate, key: our identity, if the service asks for
+    it. server_name: the name in the service's certificate, if it differs from the host in the address.
     """
 
     root_certificates: Path | None = None
@@ -55,20 +55,20 @@ class TLS:
 
     @classmethod
     def from_environment(cls) -> Self | None:
-        """What the environment says for every connection that is told nothing else: ACCORD_TLS_ROOT_CERTIFICATES,
-        ACCORD_TLS_CERTIFICATE with ACCORD_TLS_KEY, ACCORD_TLS_SERVER_NAME. None, no TLS, where none is set."""
+        """The default for all connections, from the environment: ACCORD_TLS_ROOT_CERTIFICATES, ACCORD_TLS_CERTIFICATE
+        with ACCORD_TLS_KEY, ACCORD_TLS_SERVER_NAME. None (no TLS) if none of them is set."""
         found = {name: os.environ.get(f"ACCORD_TLS_{name.upper()}", "") for name in cls.__dataclass_fields__}
         if not any(found.values()):
             return None
         if bool(found["certificate"]) != bool(found["key"]):
             raise FailedPrecondition(
-                "ACCORD_TLS_CERTIFICATE and ACCORD_TLS_KEY go together: set both or none", reason="TLS_ENVIRONMENT"
+                "Set both ACCORD_TLS_CERTIFICATE and ACCORD_TLS_KEY, or neither", reason="TLS_ENVIRONMENT"
             )
         files = {name: Path(value) for name, value in found.items() if value and name != "server_name"}
         return cls(**files, server_name=found["server_name"])
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """The files, read. OSError names one that cannot be read."""
+        """The credentials, read from the files. OSError names a file that cannot be read."""
         return grpc.ssl_channel_credentials(
             self.root_certificates.read_bytes() if self.root_certificates else None,
             self.key.read_bytes() if self.key else None,
@@ -77,10 +77,10 @@ class TLS:
 
 
 def open_channel(address: str, *, tls: TLS | None = None) -> grpc.aio.Channel:
-    """A channel to `host:port`. It connects at the first call; call this where an event loop runs.
+    """A channel to `host:port`, which connects at the first call. Needs a running event loop.
 
     Every failed call raises an `accord.errors` class, unary or streaming. Deadlines are the caller's (`timeout=`).
-    `tls`: None takes the environment's (`TLS.from_environment`).
+    `tls`: None means `TLS.from_environment`.
     """
     tls = tls or TLS.from_environment()
     options: list[tuple[str, Any]] = list(OPTIONS)
@@ -94,7 +94,7 @@ def open_channel(address: str, *, tls: TLS | None = None) -> grpc.aio.Channel:
 class _Channel(grpc.aio.Channel):
     """A channel whose calls raise Accord's errors.
 
-    A wrapper and not interceptors: grpc.aio's interceptors see a stream's call before it fails, not the failure.
+    A wrapper instead of interceptors: interceptors of grpc.aio see a stream's call before it fails, not the failure.
     """
 
     def __init__(self, channel: grpc.aio.Channel, address: str) -> None:
@@ -146,7 +146,7 @@ class _Channel(grpc.aio.Channel):
 
 
 class _Call:
-    """A call in flight of any of the four kinds: awaited for one answer, iterated for a stream."""
+    """A call in flight of any of the four kinds: awaited for one response, iterated for a stream."""
 
     def __init__(self, call: Any, where: str) -> None:
         self._call = call
@@ -162,7 +162,7 @@ class _Call:
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, self._where) from error
         finally:
-            self._call.cancel()  # the reader may have left early; does nothing to a call that has ended
+            self._call.cancel()  # the reader may have stopped early; no effect on a call that has ended
 
     async def aclose(self) -> None:
         self._call.cancel()

@@ -1,4 +1,4 @@
-"""`accord.Client`: every service of one installation through one object."""
+"""`accord.Client`: all services of an installation through one object."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from accord.resources.usage import Usage
 
 
 class Client:
-    """A connection to any of the services, each by its address `host:port`.
+    """A client of one or more services, each by its address `host:port`.
 
         async with accord.Client(rollout="127.0.0.1:7001") as client:
             async for response in client.rollout.generate(["Hello!"], sampling=SamplingParams(max_new_tokens=32)):
                 print(response.sample.text)
 
-    Areas: `rollout`, `reward`, `preferences`, `annotators` (of the preference service too), `trainer`, `runs` and
-    `models` (both of the controller), `usage` (of each). Using an area whose address was not given raises
-    FailedPrecondition. Nothing is dialled before the first call. Use it in one event loop; `accord.SyncClient` is the
-    same, blocking.
+    Resources: `rollout`, `reward`, `preferences` and `annotators` (of the preference service), `trainer`, `runs` and
+    `models` (of the controller), `usage` (of all). Using one without the address of its service raises
+    FailedPrecondition. Connects at the first call. Use it in one event loop; `accord.SyncClient` is the blocking
+    version.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Client:
 
     @classmethod
     def discover(cls, state_dir: Path | None = None) -> Self:
-        """A client of the services that run on this machine, found in `state_dir` (see `accord.discovery`)."""
+        """A client of the services on this machine, found in `state_dir` (see `accord.discovery`)."""
         found = discovery.addresses(state_dir)
         return cls(
             rollout=found.get("rollout"),
@@ -76,12 +76,12 @@ class Client:
 
     @cached_property
     def preferences(self) -> Preferences:
-        """Prompts, answers, annotation tasks, human feedback and snapshots of it."""
+        """Prompts, answers, annotation tasks, feedback and snapshots."""
         return Preferences(self._channel("preference"), self._caller)
 
     @cached_property
     def annotators(self) -> Annotators:
-        """Who judges, and how well."""
+        """Annotators and the quality of their feedback."""
         return Annotators(self._channel("preference"), self._caller)
 
     @cached_property
@@ -91,7 +91,7 @@ class Client:
 
     @cached_property
     def runs(self) -> Runs:
-        """The loop as a resource."""
+        """Runs of the loop."""
         return Runs(self._channel("controller"), self._caller)
 
     @cached_property
@@ -101,14 +101,14 @@ class Client:
 
     @cached_property
     def usage(self) -> Usage:
-        """What the services use of their machines."""
+        """Processor time and GPUs that the services use."""
         return Usage(self._channel, self._caller)
 
     def _channel(self, service: str) -> grpc.aio.Channel:
         if service not in self.addresses:
             raise FailedPrecondition(
-                f"this client was given no address of the {service} service: "
-                f'accord.Client({service}="host:port"), or accord.Client.discover() for the services on this machine',
+                f"This client has no address of the {service} service. Create it with "
+                f'accord.Client({service}="host:port"), or with accord.Client.discover() for services on this machine',
                 reason="NO_ADDRESS",
             )
         if service not in self._channels:

@@ -1,4 +1,4 @@
-"""Conversations from what people have: a text, or turns."""
+"""Conversations from a text or from turns."""
 
 from __future__ import annotations
 

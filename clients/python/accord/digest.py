@@ -1,4 +1,4 @@
-"""What weights are: SHA-256 over a folder's tensors, the same wherever and in however many files they lie. No torch."""
+"""The identity of weights: SHA-256 over a folder's tensors, independent of the files that hold them. No torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from accord.errors import DataLoss, NotFound
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor lies: its name, type and shape as the safetensors format has them, and its bytes in a file."""
+    """A tensor in a file: its name, type and shape as in the safetensors format, and its range of bytes."""
 
     name: str
     dtype: str
@@ -28,7 +28,7 @@ def weights_digest(folder: Path) -> str:
     """Lower-case hex SHA-256 over the tensors of `folder`/*.safetensors sorted by name: for each its name, dtype and
     shape as a JSON line, then its bytes. Tied weights are stored, and so count, once.
 
-    Errors: NotFound without a safetensors file there; DataLoss where one is damaged.
+    NotFound if there is no safetensors file; DataLoss if one is damaged.
     """
     total = hashlib.sha256()
     for tensor in stored_tensors(folder):
@@ -45,8 +45,8 @@ def weights_digest(folder: Path) -> str:
 
 
 def stored_tensors(folder: Path) -> list[StoredTensor]:
-    """The tensors of `folder`/*.safetensors, sorted by name. NotFound where there is no such file, DataLoss for a
-    damaged one."""
+    """The tensors of `folder`/*.safetensors, sorted by name. NotFound if there is none, DataLoss for a damaged
+    one."""
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise NotFound(f"{folder} has no *.safetensors file; is it a model folder?", reason="WEIGHTS_NOT_FOUND")
@@ -54,7 +54,7 @@ def stored_tensors(folder: Path) -> list[StoredTensor]:
 
 
 def content_digest(parts: Iterable[bytes]) -> str:
-    """Lower-case hex SHA-256 over parts, each preceded by its length, so that no two lists of parts look alike."""
+    """Lower-case hex SHA-256 over parts, each preceded by its length, so that different lists never collide."""
     total = hashlib.sha256()
     for part in parts:
         total.update(len(part).to_bytes(8, "little"))
@@ -86,7 +86,7 @@ def _tensors(file: Path) -> list[StoredTensor]:
             for name, entry in header.items()
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataLoss(f"{file} is not a whole safetensors file: {error}", reason="WEIGHTS_DAMAGED") from error
+        raise DataLoss(f"{file} is not a complete safetensors file: {error}", reason="WEIGHTS_DAMAGED") from error
     if any(tensor.end > size for tensor in found):
         raise DataLoss(f"{file} ends before its last tensor; fetch or publish it again", reason="WEIGHTS_DAMAGED")
     return found

@@ -1,7 +1,7 @@
-"""How services on one machine are found: `.accord/<service>.json`, written by each when it serves.
+"""How services on one machine are found: each writes `.accord/<service>.json` when it serves.
 
-The file names the process by pid and start time, so that a file left behind by a killed service, or a pid that
-meanwhile belongs to another process, is never taken for a running service.
+The file identifies the process by pid and start time, so that a file left by a killed service, or a pid that now
+belongs to another process, is never mistaken for a running service.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ SAME_START_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class ServiceRecord:
-    """A service that runs on this machine. `start_time` of its process: seconds since the epoch; `certificate`: the PEM
-    file that a console serves TLS with, empty where it does not."""
+    """A running service on this machine. `start_time` of its process: seconds since the epoch; `certificate`: the PEM
+    file that a console serves TLS with, empty without TLS."""
 
     service: str
     address: str
@@ -36,17 +36,17 @@ class ServiceRecord:
 
     @property
     def url(self) -> str:
-        """Where a browser finds it."""
+        """The URL for a browser."""
         return f"{'https' if self.certificate else 'http'}://{self.address}"
 
 
 def state_dir(given: Path | None) -> Path:
-    """The folder of the services' state: as given, else $ACCORD_STATE_DIR, else ./.accord. Absolute."""
+    """The state folder: as given, else $ACCORD_STATE_DIR, else ./.accord. Absolute."""
     return (given or Path(os.environ.get("ACCORD_STATE_DIR") or ".accord")).absolute()
 
 
 def write(folder: Path, service: str, address: str, *, token: str = "", certificate: str = "") -> Path:
-    """Announces this process as `service` at `address`; atomic, readable by the user alone."""
+    """Announces this process as `service` at `address`; atomic, readable only by this user."""
     process = psutil.Process()
     record = ServiceRecord(service, address, process.pid, process.create_time(), token, certificate)
     path = _path(folder, service)
@@ -55,9 +55,9 @@ def write(folder: Path, service: str, address: str, *, token: str = "", certific
 
 
 def read(folder: Path, service: str) -> ServiceRecord | None:
-    """The running service, or None when there is none: no file, or its process is dead or another.
+    """The running service, or None: there is no file, or its process has ended.
 
-    DataLoss when the file is not one that `write` made.
+    DataLoss if the file was not written by `write`.
     """
     path = _path(folder, service)
     try:
@@ -65,19 +65,19 @@ def read(folder: Path, service: str) -> ServiceRecord | None:
     except FileNotFoundError:
         return None
     except (ValueError, TypeError) as error:
-        raise DataLoss(f"{path} is damaged ({error}); delete it and start the service again") from error
+        raise DataLoss(f"{path} is damaged ({error}). Delete it and restart the service") from error
     return None if running_process(record.pid, record.start_time) is None else record
 
 
 def remove(folder: Path, service: str) -> None:
-    """Takes this process's announcement back; leaves another process's alone."""
+    """Removes the announcement of this process, but not that of another one."""
     record = read(folder, service)
     if record is not None and record.pid == os.getpid():
         _path(folder, service).unlink(missing_ok=True)
 
 
 def addresses(folder: Path | None = None) -> dict[str, str]:
-    """The addresses of all services that run on this machine, by name."""
+    """The addresses of all running services on this machine, by name."""
     found = {name: read(state_dir(folder), name) for name in SERVICES}
     return {name: record.address for name, record in found.items() if record is not None}
 

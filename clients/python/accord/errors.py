@@ -1,4 +1,4 @@
-"""One exception tree for services and clients: each class knows its gRPC code, each error its reason.
+"""One exception tree for services and clients: each class has a gRPC code, each error a reason.
 
 A service raises one of these; the serving interceptor turns it into a google.rpc.Status (ErrorInfo with reason and
 metadata, BadRequest with the fields); the SDK turns that status back into the same class.
@@ -17,14 +17,14 @@ DOMAIN = "accord.dev"
 
 @dataclass(frozen=True)
 class FieldViolation:
-    """A request field that is wrong: its path (`run.spec.model`, `items[3].response`) and what to do about it."""
+    """A wrong request field: its path (`run.spec.model`, `items[3].response`) and what is wrong with it."""
 
     field: str
     description: str
 
 
 class AccordError(Exception):
-    """Something went wrong, said for people (`str(error)`) and for programs (`code`, `reason`, `metadata`)."""
+    """An error, for people (`str(error)`) and for programs (`code`, `reason`, `metadata`)."""
 
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
     reason: str = "UNKNOWN"
@@ -45,7 +45,7 @@ class AccordError(Exception):
 
 
 class InvalidArgument(AccordError):
-    """The request is wrong whatever the state of the service. `violations` names the fields."""
+    """The request is wrong in any state of the service. `violations` names the fields."""
 
     code = grpc.StatusCode.INVALID_ARGUMENT
     reason = "INVALID_ARGUMENT"
@@ -57,35 +57,35 @@ class InvalidArgument(AccordError):
 
 
 class NotFound(AccordError):
-    """What the request names does not exist."""
+    """The requested object does not exist."""
 
     code = grpc.StatusCode.NOT_FOUND
     reason = "NOT_FOUND"
 
 
 class AlreadyExists(AccordError):
-    """It exists already, with other content."""
+    """The object exists already with different content."""
 
     code = grpc.StatusCode.ALREADY_EXISTS
     reason = "ALREADY_EXISTS"
 
 
 class FailedPrecondition(AccordError):
-    """The service is not in the state that the request needs; repeating it unchanged does not help."""
+    """The service is not in the required state; repeating the request unchanged does not help."""
 
     code = grpc.StatusCode.FAILED_PRECONDITION
     reason = "FAILED_PRECONDITION"
 
 
 class Aborted(AccordError):
-    """Somebody else changed it meanwhile: read it again and repeat."""
+    """Another client changed the object meanwhile: read it again and retry."""
 
     code = grpc.StatusCode.ABORTED
     reason = "ABORTED"
 
 
 class ResourceExhausted(AccordError):
-    """No room: a full queue, a full disk, a message over the limit."""
+    """A limit is reached: a full queue, a full disk, a message that is too large."""
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
     reason = "RESOURCE_EXHAUSTED"
@@ -99,28 +99,28 @@ class PermissionDenied(AccordError):
 
 
 class Unauthenticated(AccordError):
-    """The caller did not say who it is."""
+    """The caller is not authenticated."""
 
     code = grpc.StatusCode.UNAUTHENTICATED
     reason = "UNAUTHENTICATED"
 
 
 class Unavailable(AccordError):
-    """The service cannot be reached or is draining; repeat later."""
+    """The service cannot be reached or is draining; retry later."""
 
     code = grpc.StatusCode.UNAVAILABLE
     reason = "UNAVAILABLE"
 
 
 class DeadlineExceeded(AccordError):
-    """The answer did not come in time; with the same request_id the call may be repeated."""
+    """The response did not arrive in time; with the same request_id the call can be repeated."""
 
     code = grpc.StatusCode.DEADLINE_EXCEEDED
     reason = "DEADLINE_EXCEEDED"
 
 
 class Cancelled(AccordError):
-    """The caller went away."""
+    """The caller cancelled the call."""
 
     code = grpc.StatusCode.CANCELLED
     reason = "CANCELLED"
@@ -134,7 +134,7 @@ class OutOfRange(AccordError):
 
 
 class Unimplemented(AccordError):
-    """This service does not offer that."""
+    """The service does not implement this call or option."""
 
     code = grpc.StatusCode.UNIMPLEMENTED
     reason = "UNIMPLEMENTED"
@@ -148,7 +148,7 @@ class DataLoss(AccordError):
 
 
 class Internal(AccordError):
-    """A fault in the service itself; its log has the trace."""
+    """An error in the service itself; its log has the traceback."""
 
     code = grpc.StatusCode.INTERNAL
     reason = "INTERNAL"

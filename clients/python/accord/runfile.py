@@ -5,8 +5,8 @@
     metadata: {name: demo}
     spec: {model: ./model, iterations: 2, ...}       # accord.controller.v1.RunSpec, in camelCase or snake_case
 
-JSONL files are relative to the run file; models and `python:` scorers to the working directory, and so is every path in
-an override. All become absolute here: the controller may work elsewhere.
+JSONL files are relative to the run file; models, `python:` scorers and paths in overrides are relative to the working
+directory. All become absolute here: the controller may run in another directory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from accord.errors import InvalidArgument, NotFound
 
 API_VERSION = "accord.dev/v1"
 KIND = "Run"
-_FREE = ("google.protobuf.Struct",)  # options of algorithms and scorers: checked by these
+_FREE = ("google.protobuf.Struct",)  # options, which algorithms and scorers check
 _DATA = {"accord.controller.v1.PromptSource.files", "accord.controller.v1.ImportedPreferences.files"}
 _MODELS = {"accord.controller.v1.RunSpec.model", "accord.controller.v1.RewardModelSpec.model"}
 _SCORERS = {"accord.reward.v1.ScorerSpec.name"}
@@ -37,13 +37,13 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> controller_v1.R
     """The Run that a file describes, with `key=value` overrides (`iterations=3`, `spec.policy.options.beta=0.1`,
     `metadata.name=other`; values are YAML).
 
-    NotFound when there is no such file; InvalidArgument names the file, the field and what is wrong with it.
+    NotFound if there is no such file; InvalidArgument names the file, the field and the problem.
     """
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise NotFound(f"no run file at {path}", reason="NO_RUN_FILE") from error
+        raise NotFound(f"There is no run file {path}", reason="NO_RUN_FILE") from error
     except UnicodeDecodeError as error:
         raise InvalidArgument(f"{path}: not UTF-8 text: {error}", reason="BAD_RUN_FILE") from error
     try:
@@ -60,9 +60,8 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> controller_v1.R
 
 
 def load_edits(run_id: str, assignments: Sequence[str]) -> tuple[controller_v1.Run, list[str]]:
-    """A Run with what `key=value` assignments set, and the fields set (`rollout.engine_options`), each as a whole.
-
-    InvalidArgument names the field and what is wrong with it.
+    """A Run with the values of `key=value` assignments, and the fields that they set (`rollout.engine_options`), each
+    as a whole. InvalidArgument names the field and the problem.
     """
     tree = _Tree({"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": run_id}, "spec": {}})
     fields: dict[str, None] = {}
@@ -73,10 +72,10 @@ def load_edits(run_id: str, assignments: Sequence[str]) -> tuple[controller_v1.R
 
 
 def _named(key: str) -> str:
-    """The field of the spec that a key is in, as in the contract; what is free or in a list belongs to the whole."""
+    """The field of the spec that contains a key, as in the contract; free-form options and lists count as one field."""
     parts = key.removeprefix("spec.").split(".")
     if parts[0] == "metadata":
-        raise InvalidArgument.at(key, "a run keeps its name")
+        raise InvalidArgument.at(key, "a run cannot be renamed")
     message, names = controller_v1.RunSpec.DESCRIPTOR, []
     for part in parts:
         field = _field(message, part, key)
@@ -88,8 +87,8 @@ def _named(key: str) -> str:
 
 
 def run_of(document: Any, base: Path) -> controller_v1.Run:
-    """The Run that a document describes which is no file: every path is relative to `base`. InvalidArgument names the
-    field and what is wrong with it."""
+    """The Run that a document (not a file) describes; all paths are relative to `base`. InvalidArgument names the field
+    and the problem."""
     tree = _Tree(document)
     tree.resolve_paths(base, base)
     return tree.run()
@@ -100,7 +99,7 @@ class _Tree:
 
     def __init__(self, document: Any) -> None:
         if not isinstance(document, dict):
-            raise InvalidArgument("a run file is a mapping of apiVersion, kind, metadata and spec")
+            raise InvalidArgument("a run file must be a mapping of apiVersion, kind, metadata and spec")
         _only(document, ("apiVersion", "kind", "metadata", "spec"), "")
         for key, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
             if document.get(key) != wanted:
@@ -123,7 +122,7 @@ class _Tree:
         key, equals, text = assignment.partition("=")
         parts = key.strip().split(".")
         if not equals or not all(parts):
-            raise InvalidArgument(f"the override {assignment!r} is not of the form key=value")
+            raise InvalidArgument(f"the override {assignment!r} does not have the form key=value")
         value = _yaml.load(text)
         if parts == ["metadata", "name"]:
             if not isinstance(value, str) or not value:
@@ -134,7 +133,7 @@ class _Tree:
         else:
             parts = parts[1:] if parts[0] == "spec" else parts
             if not parts:
-                raise InvalidArgument.at(key, "name a field of the spec, for instance spec.iterations")
+                raise InvalidArgument.at(key, "must name a field of the spec, for example spec.iterations")
             _assign(self._spec, controller_v1.RunSpec.DESCRIPTOR, parts, value, "spec")
 
     def run(self) -> controller_v1.Run:
@@ -171,7 +170,7 @@ def _value(item: Any, field: FieldDescriptor, where: str) -> Any:
 
 def _element(item: Any, field: FieldDescriptor, where: str) -> Any:
     if item is None:
-        raise InvalidArgument.at(where, "has no value; leave the key out to get the default")
+        raise InvalidArgument.at(where, "has no value; omit the key to use the default")
     if field.message_type is None:
         _scalar(item, field, where)
         return item
@@ -183,7 +182,7 @@ def _element(item: Any, field: FieldDescriptor, where: str) -> Any:
 
 
 def _scalar(item: Any, field: FieldDescriptor, where: str) -> None:
-    """Lets protobuf judge a value for a field of its own."""
+    """Checks a value by letting protobuf parse it."""
     owner = field.containing_type
     assert owner is not None  # every field of a message has one; extensions do not occur here
     message = GetMessageClass(owner)()
@@ -212,7 +211,7 @@ def _one_of(given: dict[str, Any], message: Descriptor, where: str) -> None:
 
 
 def _assign(tree: dict[str, Any], message: Descriptor, parts: Sequence[str], value: Any, where: str) -> None:
-    """Sets the field at a path; list elements are named by their index. The value's own paths: working directory."""
+    """Sets the field at a path; list elements are named by index. Paths are relative to the working directory."""
     field = _field(message, parts[0], f"{where}.{parts[0]}")
     where, rest = f"{where}.{parts[0]}", list(parts[1:])
     for other in field.containing_oneof.fields if field.containing_oneof else ():
@@ -262,10 +261,10 @@ def _only(mapping: dict[str, Any], names: Sequence[str], where: str) -> None:
 
 def _unknown(key: Any, names: Sequence[str]) -> str:
     close = difflib.get_close_matches(str(key), names, 1)
-    return "unknown key; " + (f"did you mean `{close[0]}`?" if close else f"there are: {', '.join(names)}")
+    return "unknown key; " + (f"did you mean `{close[0]}`?" if close else f"available: {', '.join(names)}")
 
 
-# What data files are relative to, and what models and scorers are.
+# The base folders of data files, and of models and scorers.
 _Bases = tuple[Path, Path]
 
 
@@ -297,7 +296,7 @@ def _resolved_element(value: Any, field: FieldDescriptor, bases: _Bases) -> Any:
 
 
 def _absolute(path: str, base: Path) -> str:
-    """A path made absolute, its `..` taken out; URIs and nothing as they are."""
+    """An absolute path without `..`; URIs and empty paths are unchanged."""
     return path if not path or "://" in path else os.path.abspath(base / Path(path).expanduser())
 
 

@@ -1,7 +1,7 @@
-"""`accord.SyncClient`: the SDK without async, for scripts, notebooks and other people's threads.
+"""`accord.SyncClient`: the SDK without async, for scripts, notebooks and threads.
 
-It runs `accord.Client` in an event loop of its own; its types, in sync.pyi, are generated from the async areas by
-scripts/generate_sync.py. Nothing is written twice.
+It runs `accord.Client` in its own event loop. Its types, in sync.pyi, are generated from the async resources by
+scripts/generate_sync.py.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Any, Self
 from accord._blocking import Blocking, LoopThread, stop_when_collected
 from accord.client import Client
 
-AREAS = ("rollout", "reward", "preferences", "annotators", "trainer", "runs", "models", "usage")
+RESOURCES = ("rollout", "reward", "preferences", "annotators", "trainer", "runs", "models", "usage")
 
 
 class SyncClient:
-    """`accord.Client`, blocking: methods wait for the answer, async iterators are iterators.
+    """`accord.Client`, blocking: methods wait for the result, async iterators are iterators.
 
         with accord.SyncClient(rollout="127.0.0.1:7001") as client:
             for response in client.rollout.generate(["Hello!"], sampling=SamplingParams(max_new_tokens=32)):
                 print(response.sample.text)
 
-    Usable from any thread and several at once, and where an event loop runs (Jupyter), which it blocks while it waits.
+    Can be used from several threads, and within a running event loop (Jupyter), which it blocks while it waits.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -44,13 +44,13 @@ class SyncClient:
         return self._client.addresses
 
     def __getattr__(self, name: str) -> Any:
-        if name not in AREAS:
-            raise AttributeError(f"SyncClient has no attribute {name!r}; its areas: {', '.join(AREAS)}")
+        if name not in RESOURCES:
+            raise AttributeError(f"SyncClient has no attribute {name!r}; available: {', '.join(RESOURCES)}")
 
-        async def area() -> Any:
-            return getattr(self._client, name)  # opens the channel, which belongs to the loop it is opened in
+        async def resource() -> Any:
+            return getattr(self._client, name)  # opens the channel, which belongs to the loop in which it is opened
 
-        return Blocking(self._thread.run(area()), self._thread)
+        return Blocking(self._thread.run(resource()), self._thread)
 
     def close(self) -> None:
         self._finish()

@@ -26,11 +26,11 @@ class SyncAnnotators:
         request_id: str | None = None,
         timeout: float = ...,
     ) -> preference_v1.AnnotatorProfile:
-        """Makes an annotator known, or updates their name."""
+        """Registers an annotator, or updates their name."""
         ...
 
     def get(self, annotator: preference_v1.Annotator, *, timeout: float = ...) -> preference_v1.AnnotatorProfile:
-        """One annotator. NotFound otherwise."""
+        """The annotator. NotFound if there is none."""
         ...
 
     def list(
@@ -40,7 +40,7 @@ class SyncAnnotators:
         state: preference_v1.AnnotatorState.ValueType | None = None,
         timeout: float = ...,
     ) -> Iterator[preference_v1.AnnotatorProfile]:
-        """Every annotator, by id; of one kind or state where asked. `timeout` is seconds a page."""
+        """All annotators, ordered by id; optionally of one kind or state. `timeout` is seconds per page."""
         ...
 
     def exclude(
@@ -51,13 +51,13 @@ class SyncAnnotators:
         request_id: str | None = None,
         timeout: float = ...,
     ) -> preference_v1.AnnotatorProfile:
-        """They get no more tasks and their feedback is in no new snapshot; `reinstate` undoes it."""
+        """Gives an annotator no more tasks and leaves their feedback out of new snapshots; `reinstate` undoes this."""
         ...
 
     def reinstate(
         self, annotator: preference_v1.Annotator, *, request_id: str | None = None, timeout: float = ...
     ) -> preference_v1.AnnotatorProfile:
-        """Undoes `exclude`. FailedPrecondition, reason ANNOTATOR_WITHDRAWN, where they withdrew."""
+        """Undoes `exclude`. FailedPrecondition, ANNOTATOR_WITHDRAWN, if the annotator was withdrawn."""
         ...
 
     def withdraw(
@@ -68,7 +68,7 @@ class SyncAnnotators:
         request_id: str | None = None,
         timeout: float = ...,
     ) -> preference_v1.WithdrawAnnotatorResponse:
-        """They take back their consent, for good; the answer names the snapshots that hold their feedback."""
+        """Withdraws an annotator's consent permanently; the response names the snapshots with their feedback."""
         ...
 
     def quality(
@@ -80,36 +80,36 @@ class SyncAnnotators:
         window_seconds: float | None = None,
         timeout: float = ...,
     ) -> Sequence[preference_v1.KindQuality]:
-        """Agreement, gold, speed, drift and reliability, for each kind of annotator by itself."""
+        """Agreement, gold accuracy, speed, drift and reliability, separately for each kind of annotator."""
         ...
 
 class SyncModels:
     """The blocking face of `Models`; see there."""
 
     def list(self, *, timeout: float = ...) -> Iterator[controller_v1.Model]:
-        """Every model, newest first. `timeout` is seconds a page."""
+        """All models, newest first. `timeout` is seconds per page."""
         ...
 
     def get(self, name: str, *, timeout: float = ...) -> controller_v1.Model:
-        """One model, by the name that `list` shows or `models/<name>`; by a run's name its policy in force. NotFound
-        otherwise."""
+        """A model by its name, as in `list`, or `models/<name>`; for a run's name, its active policy. NotFound if there
+        is none."""
         ...
 
     def lineage(
         self, name: str | None = None, *, weights_digest: str | None = None, timeout: float = ...
     ) -> controller_v1.GetModelLineageResponse:
-        """What made a model: of the registry by `name`, or any that a run made by the start of its digest."""
+        """The lineage of a model: of the registry by `name`, or any that a run trained by a prefix of its digest."""
         ...
 
     def trained_on(self, snapshots: Sequence[str], *, timeout: float = ...) -> Sequence[controller_v1.TrainedModel]:
-        """What learnt from any of these snapshots, oldest first."""
+        """The models that learned from any of these snapshots, oldest first."""
         ...
 
     def promote(
         self, name: str, *, reason: str = "", operator: str = "", request_id: str | None = None, timeout: float = ...
     ) -> controller_v1.Model:
-        """Puts a model in force for its run; `operator` and `reason` stay in the history. NotFound; FailedPrecondition
-        where its weights are gone."""
+        """Makes a model the active policy of its run; `operator` and `reason` are recorded in the history. NotFound;
+        FailedPrecondition if its weights no longer exist."""
         ...
 
     def roll_back(
@@ -122,12 +122,13 @@ class SyncModels:
         request_id: str | None = None,
         timeout: float = ...,
     ) -> controller_v1.Model:
-        """Puts in force what was before the run's policy in force, and returns it. FailedPrecondition without one; with
-        `in_force`, Aborted where another model is by now."""
+        """Makes the run's previous active policy active again and returns it. FailedPrecondition if there is none. With
+        `in_force`, the name of the active model as the caller knows it: Aborted if another one is active by now."""
         ...
 
     def changes(self, run_id: str = "", *, timeout: float = ...) -> Iterator[controller_v1.ModelChange]:
-        """What was put in force, by whom and why, newest first; of one run or of all. `timeout` is seconds a page."""
+        """Changes of the active policy with operator and reason, newest first; of one run or all. `timeout` is seconds
+        per page."""
         ...
 
 class SyncPreferences:
@@ -136,13 +137,13 @@ class SyncPreferences:
     def create_prompts(
         self, prompts: Sequence[preference_v1.Prompt], *, request_id: str | None = None, timeout: float = ...
     ) -> list[preference_v1.Prompt]:
-        """Adds prompts, all or none, and returns them with id and split, in order; ones that exist as they are."""
+        """Adds prompts, all or none, and returns them with id and split, in order. Existing prompts stay unchanged."""
         ...
 
     def prompts(
         self, *, split: preference_v1.Split.ValueType | None = None, source: str = "", timeout: float = ...
     ) -> Iterator[preference_v1.Prompt]:
-        """Prompts, ordered by id; of one side of the split, of one source, where asked. `timeout` is seconds a page."""
+        """Prompts, ordered by id; optionally of one side of the split or one source. `timeout` is seconds per page."""
         ...
 
     def create_completions(
@@ -167,21 +168,21 @@ class SyncPreferences:
         request_id: str | None = None,
         timeout: float = ...,
     ) -> preference_v1.TaskLease | None:
-        """The oldest open task that this annotator has not answered, theirs for `ttl_seconds`; None: there is none.
+        """Leases the oldest open task that this annotator has not answered for `ttl_seconds`; None if there is none.
 
-        `resume`: the task that they hold already, with the time it has left, if there is one. `queue` ending in `/`:
-        any queue whose name starts so.
+        `resume`: first return a task that the annotator has leased already, with its remaining time. A `queue` that
+        ends in `/` means all queues with this prefix.
         """
         ...
 
     def release_task(self, lease_id: str, *, request_id: str | None = None, timeout: float = ...) -> None:
-        """Gives a leased task back unanswered."""
+        """Releases a leased task unanswered."""
         ...
 
     def renew_lease(
         self, lease_id: str, *, ttl_seconds: float = 600, request_id: str | None = None, timeout: float = ...
     ) -> preference_v1.TaskLease:
-        """Gives a lease more time, from now. FailedPrecondition, reason LEASE_ENDED, where it has ended."""
+        """Extends a lease, counted from now. FailedPrecondition, LEASE_ENDED, if it has ended."""
         ...
 
     def flag_task(
@@ -193,11 +194,11 @@ class SyncPreferences:
         request_id: str | None = None,
         timeout: float = ...,
     ) -> preference_v1.Task:
-        """Gives a leased task back and says what is wrong with it; the annotator does not get it again."""
+        """Releases a leased task and reports what is wrong with it. The annotator does not get it again."""
         ...
 
     def flags(self, *, queue: str = "", timeout: float = ...) -> Iterator[preference_v1.Flag]:
-        """Every flag, newest first; of one queue where asked. `timeout` is seconds a page."""
+        """All flags, newest first; optionally of one queue. `timeout` is seconds per page."""
         ...
 
     def resolve_task(
@@ -208,16 +209,16 @@ class SyncPreferences:
         request_id: str | None = None,
         timeout: float = ...,
     ) -> preference_v1.Task:
-        """Opens a flagged task again, or withdraws it."""
+        """Reopens a flagged task, or cancels it."""
         ...
 
     def cancel_tasks(self, queue: str, *, request_id: str | None = None, timeout: float = ...) -> int:
-        """Takes a queue's open tasks back and returns how many; answers that came are kept."""
+        """Cancels the open tasks of a queue and returns their number; existing judgements are kept."""
         ...
 
     def queue(self, name: str, *, with_agreement: bool = False, timeout: float = ...) -> preference_v1.GetQueueResponse:
-        """How far a queue is, or, where the name ends in `/`, all whose names start so. `with_agreement`: with alpha,
-        which reads all feedback of the queue."""
+        """The progress of a queue, or, for a name that ends in `/`, of all queues with this prefix. `with_agreement`
+        adds alpha, which reads all feedback of the queue."""
         ...
 
     def submit(
@@ -228,7 +229,7 @@ class SyncPreferences:
         request_id: str | None = None,
         timeout: float = ...,
     ) -> preference_v1.Feedback:
-        """Stores a judgement, of a leased task or on its own, and returns it with its id."""
+        """Stores a judgement, with or without a leased task, and returns it with its id."""
         ...
 
     def retract(
@@ -241,7 +242,7 @@ class SyncPreferences:
         request_id: str | None = None,
         timeout: float = ...,
     ) -> preference_v1.RetractFeedbackResponse:
-        """Takes an annotator's own feedback back (undo); with `lease_again` its task is theirs for `ttl_seconds`."""
+        """Retracts an annotator's feedback (undo); with `lease_again` leases its task to them for `ttl_seconds`."""
         ...
 
     def feedback(
@@ -253,25 +254,25 @@ class SyncPreferences:
         queue: str = "",
         timeout: float = ...,
     ) -> Iterator[preference_v1.Feedback]:
-        """Feedback, newest first, corrected and retracted too. `timeout` is seconds a page."""
+        """Feedback, newest first, including corrected and retracted feedback. `timeout` is seconds per page."""
         ...
 
     def completion(self, completion_id: str, *, timeout: float = ...) -> preference_v1.GetCompletionResponse:
-        """One answer with its prompt. NotFound otherwise."""
+        """An answer with its prompt. NotFound if there is none."""
         ...
 
     def delete_prompts(
         self, prompt_ids: Sequence[str], *, request_id: str | None = None, timeout: float = ...
     ) -> preference_v1.DeletePromptsResponse:
-        """Withdraws prompts, all or none; snapshots that exist keep them."""
+        """Deletes prompts, all or none; existing snapshots keep them."""
         ...
 
     def import_records(
         self, records: Iterable[preference_v1.ImportRecord], *, request_id: str | None = None, timeout: float = ...
     ) -> preference_v1.ImportRecordsResponse:
-        """Stores complete records from elsewhere, all or none. `accord.formats` reads them from files.
+        """Imports complete records, all or none. `accord.formats` reads them from files.
 
-        The iterable is gathered first: where it raises, nothing is sent. InvalidArgument names the record, counted from
+        The iterable is collected first; if it raises, nothing is sent. InvalidArgument names the record, counted from
         0, and the field.
         """
         ...
@@ -284,19 +285,19 @@ class SyncPreferences:
         request_id: str | None = None,
         timeout: float = ...,
     ) -> preference_v1.Snapshot:
-        """Freezes what matches the filter now. The same content has the same digest."""
+        """Freezes the records that match the filter now. The same content has the same digest."""
         ...
 
     def snapshot(self, digest: str, *, timeout: float = ...) -> preference_v1.Snapshot:
-        """One snapshot. NotFound otherwise."""
+        """The snapshot. NotFound if there is none."""
         ...
 
     def snapshots(self, *, timeout: float = ...) -> Iterator[preference_v1.Snapshot]:
-        """Every snapshot, newest first. `timeout` is seconds a page."""
+        """All snapshots, newest first. `timeout` is seconds per page."""
         ...
 
     def snapshot_origins(self, digest: str, *, timeout: float = ...) -> preference_v1.GetSnapshotOriginsResponse:
-        """Who and what a snapshot's records come from."""
+        """The annotators, sources and weights that a snapshot's records come from."""
         ...
 
     def snapshot_uses(
@@ -307,7 +308,7 @@ class SyncPreferences:
         completion_id: str | None = None,
         timeout: float = ...,
     ) -> list[preference_v1.SnapshotUse]:
-        """The snapshots that hold feedback of an annotator, on a prompt or on a completion (name one), newest first."""
+        """The snapshots with feedback of an annotator, on a prompt or on a completion (give one), newest first."""
         ...
 
     def export_snapshot(
@@ -318,9 +319,9 @@ class SyncPreferences:
         weighting: preference_v1.Weighting.ValueType | None = None,
         timeout: float = ...,
     ) -> Iterator[preference_v1.Record]:
-        """A snapshot's records in their canonical order, of one side of the split or of both; with weights where asked.
+        """A snapshot's records in canonical order, of one side of the split or both; optionally weighted.
 
-        A broken stream goes on where it was: a snapshot never changes.
+        A broken stream is resumed, since a snapshot never changes.
         """
         ...
 
@@ -332,7 +333,7 @@ class SyncPreferences:
         split: preference_v1.Split.ValueType | None = None,
         timeout: float = ...,
     ) -> Iterator[preference_v1.Record]:
-        """What matches a filter now, without freezing it. A stream that breaks midway is an error."""
+        """The records that match a filter now, without a snapshot. A stream that breaks midway is an error."""
         ...
 
     def stats(self, *, timeout: float = ...) -> preference_v1.GetStatsResponse:
@@ -352,20 +353,20 @@ class SyncReward:
     ) -> list[reward_v1.ScoreResult]:
         """One result per item, in order: a score with its parts, or a failure of that item alone.
 
-        `isolated` scores these items in a batch of their own, for bit-equal repeats.
+        `isolated` scores these items in a separate batch, so that repeats are bit-equal.
         """
         ...
 
     def load_model(self, weights: types_v1.WeightsRef, *, request_id: str | None = None, timeout: float = ...) -> str:
-        """Puts a reward model into service and returns the digest that ScorerSpec.model_digest names it by."""
+        """Loads a reward model and returns its digest, for ScorerSpec.model_digest."""
         ...
 
     def unload_model(self, digest: str, *, request_id: str | None = None, timeout: float = ...) -> None:
-        """Frees a model's memory; does nothing when it is not loaded."""
+        """Unloads a model; does nothing if it is not loaded."""
         ...
 
     def scorers(self, *, timeout: float = ...) -> reward_v1.ListScorersResponse:
-        """The scorers that can be named here, with the schema of their options, and the loaded models' digests."""
+        """The available scorers with the schemas of their options, and the digests of the loaded models."""
         ...
 
 class SyncRollout:
@@ -385,13 +386,12 @@ class SyncRollout:
         tokenizer_fingerprint: str = "",
         timeout: float = ...,
     ) -> Iterator[rollout_v1.GenerateResponse]:
-        """Yields one response (a sample or a failure) for each index, in the order in which they are finished.
+        """Yields one response (a sample or a failure) for each index, in the order in which they finish.
 
-        A text is asked as one user turn. Sample j of prompt i has index i * n + j; `indices` asks for some of them.
-        `version`: refuse unless these weights are in force; `min_version`: these or later ones. When the stream breaks,
-        the indices that are still missing are asked for again under the same request_id, and what comes twice is
-        dropped. An index that failed is yielded as `failure` and not tried again. Unavailable when the stream cannot be
-        completed.
+        A text is one user turn. Sample j of prompt i has index i * n + j; `indices` requests only some of them.
+        `version`: fail unless these weights are active; `min_version`: these or later ones. If the stream breaks, the
+        missing indices are requested again with the same request_id, and duplicates are dropped. An index that failed
+        is yielded as `failure` and not retried. Unavailable if the stream cannot be completed.
         """
         ...
 
@@ -403,9 +403,9 @@ class SyncRollout:
         lease_token: str = "",
         timeout: float = ...,
     ) -> rollout_v1.UpdateWeightsResponse:
-        """Puts weights into force once fetched and verified; on any error the old ones stay.
+        """Fetches, verifies and activates weights; on any error the previous ones stay active.
 
-        FailedPrecondition, reason DIGEST_MISMATCH, when what lies at the URI is not what the digest says.
+        FailedPrecondition, DIGEST_MISMATCH, if the weights at the URI do not have this digest.
         """
         ...
 
@@ -417,37 +417,37 @@ class SyncRollout:
         lease_token: str = "",
         timeout: float = ...,
     ) -> rollout_v1.PreparedWeights:
-        """Fetches and verifies weights while those in force serve; `activate_weights` then takes a moment.
+        """Fetches and verifies weights while the active ones serve; `activate_weights` is then fast.
 
-        FailedPrecondition, reason DIGEST_MISMATCH, as `update_weights`; ResourceExhausted, reason TOO_MANY_PREPARED.
+        FailedPrecondition, DIGEST_MISMATCH, as in `update_weights`; ResourceExhausted, TOO_MANY_PREPARED.
         """
         ...
 
     def activate_weights(
         self, version: int, *, request_id: str | None = None, lease_token: str = "", timeout: float = ...
     ) -> rollout_v1.ActivateWeightsResponse:
-        """Puts a prepared version in force. FailedPrecondition, reason NOT_PREPARED."""
+        """Activates a prepared version. FailedPrecondition, NOT_PREPARED."""
         ...
 
     def discard_weights(
         self, version: int, *, request_id: str | None = None, lease_token: str = "", timeout: float = ...
     ) -> None:
-        """Lets go of a prepared version; does nothing when it is not prepared."""
+        """Discards a prepared version; does nothing if it is not prepared."""
         ...
 
     def status(self, *, timeout: float = ...) -> rollout_v1.GetStatusResponse:
-        """What is served now: engine, weights, tokenizer, limits, load."""
+        """The engine, its weights, tokenizer, limits and load."""
         ...
 
     def acquire_lease(
         self, holder: str, *, ttl_seconds: float, token: str = "", timeout: float = ...
     ) -> types_v1.Lease:
-        """Takes, or with `token` renews, the exclusive use of the service. FailedPrecondition, reason LEASE_HELD, names
-        the holder. Taking it anew is not retried: a lost answer would leave a lease whose token nobody knows."""
+        """Takes, or with `token` renews, the exclusive use of the service. FailedPrecondition, LEASE_HELD, names the
+        holder. Without `token` the call is not retried: a lost answer would leave a lease whose token is unknown."""
         ...
 
     def release_lease(self, token: str, *, timeout: float = ...) -> None:
-        """Gives the lease back; does nothing when it is not in force any more."""
+        """Releases the lease; does nothing if it has expired."""
         ...
 
 class SyncRuns:
@@ -456,15 +456,15 @@ class SyncRuns:
     def create(
         self, run: controller_v1.Run, *, request_id: str | None = None, timeout: float = ...
     ) -> controller_v1.Run:
-        """Starts a run. AlreadyExists when one of this name exists with other content."""
+        """Starts a run. AlreadyExists if one with this name exists with a different spec."""
         ...
 
     def get(self, run_id: str, *, timeout: float = ...) -> controller_v1.Run:
-        """One run with its status. NotFound otherwise."""
+        """The run with its status. NotFound if there is none."""
         ...
 
     def list(self, *, timeout: float = ...) -> Iterator[controller_v1.Run]:
-        """Every run, newest first. `timeout` is seconds a page."""
+        """All runs, newest first. `timeout` is seconds per page."""
         ...
 
     def watch(
@@ -472,27 +472,27 @@ class SyncRuns:
     ) -> Iterator[controller_v1.RunEvent]:
         """A run's events after `after_sequence`, then new ones as they happen, until it ends or is paused.
 
-        A broken stream goes on where it was, each event once; Unavailable when the controller stays away.
-        `timeout`: seconds for the whole watch; None: as long as the run takes.
+        A broken stream is resumed, each event comes once; Unavailable if the controller stays unreachable.
+        `timeout`: seconds for the whole watch; None: no limit.
         """
         ...
 
     def events(self, run_id: str, *, after_sequence: int = 0, timeout: float = ...) -> Iterator[controller_v1.RunEvent]:
-        """A run's past events after `after_sequence`, in order. `timeout` is seconds a page."""
+        """A run's past events after `after_sequence`, in order. `timeout` is seconds per page."""
         ...
 
     def cancel(
         self, run_id: str, *, etag: str = "", request_id: str | None = None, timeout: float = ...
     ) -> controller_v1.Run:
-        """Ends a run for good; its promoted policies stay. With `etag`: Aborted when the run has changed since."""
+        """Cancels a run permanently; its promoted policies stay. With `etag`: Aborted if the run has changed since."""
         ...
 
     def pause(self, run_id: str, *, request_id: str | None = None, timeout: float = ...) -> controller_v1.Run:
-        """Stops a run at the next durable point."""
+        """Pauses a run after its current step."""
         ...
 
     def resume(self, run_id: str, *, request_id: str | None = None, timeout: float = ...) -> controller_v1.Run:
-        """Goes on with a paused, failed or interrupted run."""
+        """Resumes a paused, failed or interrupted run."""
         ...
 
     def swap_engine(
@@ -506,10 +506,10 @@ class SyncRuns:
         request_id: str | None = None,
         timeout: float = ...,
     ) -> controller_v1.EngineSwap:
-        """Lets other rollout services draw for a run while it goes on: of an engine that the controller's launcher
-        starts, or those at `addresses` (`host:port`), which run already.
+        """Replaces the rollout engine of an active run: by replicas of `engine` that the controller's launcher starts,
+        or by the running services at `addresses` (`host:port`).
 
-        Answers at once; `get(run_id).status.swaps` says how far it is, and why newcomers were refused.
+        Returns at once; `get(run_id).status.swaps` has the progress, and why candidates were refused.
         FailedPrecondition: RUN_ENDED, SWAP_UNDER_WAY, NO_LAUNCHER.
         """
         ...
@@ -523,24 +523,24 @@ class SyncRuns:
         request_id: str | None = None,
         timeout: float = ...,
     ) -> controller_v1.Run:
-        """Edits a run's spec while the run goes on: `rollout.engine`, `rollout.replicas`, `rollout.engine_options`.
+        """Edits the spec of an active run: `rollout.engine`, `rollout.replicas`, `rollout.engine_options`.
 
-        `run`: its name and its spec as it is to be; with `fields` only these are taken from it (`("rollout.engine",)`).
-        With `etag`: Aborted when the run has changed since. Where something else is to draw from then on, it is
-        swapped in as by `swap_engine`: the last of the answer's `status.swaps`. The same edit again changes nothing.
-        InvalidArgument names what cannot be edited; FailedPrecondition: RUN_ENDED, SWAP_UNDER_WAY, NO_LAUNCHER.
+        `run`: its name and its new spec; with `fields` only these are taken from it (`("rollout.engine",)`). With
+        `etag`: Aborted if the run has changed since. A different engine takes over as in `swap_engine`; the swap is the
+        last of `status.swaps` in the result. Repeating an edit changes nothing.
+        InvalidArgument names fields that cannot be edited; FailedPrecondition: RUN_ENDED, SWAP_UNDER_WAY, NO_LAUNCHER.
         """
         ...
 
     def collect_garbage(
         self, dry_run: bool = False, *, request_id: str | None = None, timeout: float = ...
     ) -> controller_v1.CollectGarbageResponse:
-        """Frees what no run, snapshot or promoted model references; with `dry_run` only says what that is."""
+        """Deletes what no run, snapshot or promoted model references; with `dry_run` only lists it."""
         ...
 
     def ensure_services(self, names: Sequence[str] = (), *, timeout: float = ...) -> dict[str, str]:
-        """Addresses (`host:port`) of the controller's services by name (`rollout`, `reward`, `preference`, `trainer`;
-        empty: all), started when they are not up."""
+        """Starts services that are not up and returns the addresses (`host:port`) by name. `names`: `rollout`,
+        `reward`, `preference`, `trainer`; empty: all."""
         ...
 
 class SyncTrainer:
@@ -554,21 +554,21 @@ class SyncTrainer:
         lease_token: str = "",
         timeout: float = ...,
     ) -> trainer_v1.Training:
-        """Opens a training, or returns it as it stands when it exists with this content. AlreadyExists otherwise."""
+        """Creates a training, or returns the existing one with this content. AlreadyExists if its content differs."""
         ...
 
     def training(self, training_id: str, *, timeout: float = ...) -> trainer_v1.Training:
-        """One training; after a restart of the trainer its version is that of the last checkpoint."""
+        """The training. After a restart of the trainer its version is that of the last checkpoint."""
         ...
 
     def trainings(self, *, timeout: float = ...) -> Iterator[trainer_v1.Training]:
-        """Every training kept here, ordered by id. `timeout` is seconds a page."""
+        """All trainings, ordered by id. `timeout` is seconds per page."""
         ...
 
     def delete_training(
         self, training_id: str, *, request_id: str | None = None, lease_token: str = "", timeout: float = ...
     ) -> None:
-        """Forgets a training: memory, checkpoints and batches. Published weights stay."""
+        """Deletes a training with its checkpoints and batches. Published weights stay."""
         ...
 
     def put_experience(
@@ -582,8 +582,8 @@ class SyncTrainer:
     ) -> trainer_v1.PutExperienceResponse:
         """Stores a batch, sent in chunks, and returns its id, which is derived from its content.
 
-        Everything is gathered before anything is sent. InvalidArgument names the sample and the field that is wrong;
-        FailedPrecondition: experience whose weights or tokenizer cannot be verified.
+        All items are collected before any is sent. InvalidArgument names the sample and the wrong field;
+        FailedPrecondition for experience whose weights or tokenizer cannot be verified.
         """
         ...
 
@@ -600,13 +600,13 @@ class SyncTrainer:
     ) -> trainer_v1.StepResult:
         """Trains on a batch: parent_version -> parent_version + 1.
 
-        Repeating it with the same request_id attaches to the step that runs or returns its result. FailedPrecondition,
-        reason WRONG_PARENT, when another version is current.
+        Repeated with the same request_id, it waits for the running step or returns its result. FailedPrecondition,
+        WRONG_PARENT, if another version is current.
         """
         ...
 
     def evaluate(self, training_id: str, batch_id: str, *, timeout: float = ...) -> dict[str, float]:
-        """Measures a batch under the current weights, without learning; metrics by name."""
+        """Evaluates a batch with the current weights, without training; returns metrics by name."""
         ...
 
     def publish(
@@ -619,7 +619,7 @@ class SyncTrainer:
         lease_token: str = "",
         timeout: float = ...,
     ) -> types_v1.WeightsRef:
-        """Writes the current weights as a folder that `from_pretrained` loads.
+        """Publishes the current weights as a folder that `from_pretrained` can load.
 
         `format`: `merged` (the default) or `adapter`; `scheme` of the URI: `file` or `grpc` (empty: the trainer's).
         """
@@ -628,7 +628,7 @@ class SyncTrainer:
     def checkpoint(
         self, training_id: str, *, request_id: str | None = None, lease_token: str = "", timeout: float = ...
     ) -> int:
-        """Writes a checkpoint of the current version now, and returns that version."""
+        """Writes a checkpoint of the current version and returns that version."""
         ...
 
     def free_artifacts(
@@ -641,31 +641,31 @@ class SyncTrainer:
         lease_token: str = "",
         timeout: float = ...,
     ) -> trainer_v1.FreeArtifactsResponse:
-        """Deletes every published weight and every training that is not in the two lists of what to keep."""
+        """Deletes all published weights and all trainings that are not in the two lists."""
         ...
 
     def status(self, *, timeout: float = ...) -> trainer_v1.GetStatusResponse:
-        """The algorithms that can be named here and the load."""
+        """The available algorithms and the load."""
         ...
 
     def acquire_lease(
         self, holder: str, *, ttl_seconds: float, token: str = "", timeout: float = ...
     ) -> types_v1.Lease:
-        """Takes, or with `token` renews, the exclusive use of the service. FailedPrecondition, reason LEASE_HELD, names
-        the holder. Taking it anew is not retried: a lost answer would leave a lease whose token nobody knows."""
+        """Takes, or with `token` renews, the exclusive use of the service. FailedPrecondition, LEASE_HELD, names the
+        holder. Without `token` the call is not retried: a lost answer would leave a lease whose token is unknown."""
         ...
 
     def release_lease(self, token: str, *, timeout: float = ...) -> None:
-        """Gives the lease back; does nothing when it is not in force any more."""
+        """Releases the lease; does nothing if it has expired."""
         ...
 
 class SyncUsage:
     """The blocking face of `Usage`; see there."""
 
     def of(self, service: str, *, timeout: float = ...) -> usage_v1.GetUsageResponse:
-        """What a service (`rollout`, `reward`, `preference`, `trainer`, `controller`) has used since it began.
+        """What a service (`rollout`, `reward`, `preference`, `trainer`, `controller`) has used since it started.
 
-        FailedPrecondition/NO_ADDRESS; Unimplemented: it does not say.
+        FailedPrecondition, NO_ADDRESS; Unimplemented if it does not report its use.
         """
         ...
 
@@ -687,7 +687,7 @@ class SyncClient:
     ) -> None: ...
     @classmethod
     def discover(cls, state_dir: Path | None = None) -> Self:
-        """A client of the services that run on this machine, found in `state_dir` (see `accord.discovery`)."""
+        """A client of the services on this machine, found in `state_dir` (see `accord.discovery`)."""
         ...
 
     @property
@@ -702,12 +702,12 @@ class SyncClient:
 
     @property
     def preferences(self) -> SyncPreferences:
-        """Prompts, answers, annotation tasks, human feedback and snapshots of it."""
+        """Prompts, answers, annotation tasks, feedback and snapshots."""
         ...
 
     @property
     def annotators(self) -> SyncAnnotators:
-        """Who judges, and how well."""
+        """Annotators and the quality of their feedback."""
         ...
 
     @property
@@ -717,7 +717,7 @@ class SyncClient:
 
     @property
     def runs(self) -> SyncRuns:
-        """The loop as a resource."""
+        """Runs of the loop."""
         ...
 
     @property
@@ -727,7 +727,7 @@ class SyncClient:
 
     @property
     def usage(self) -> SyncUsage:
-        """What the services use of their machines."""
+        """Processor time and GPUs that the services use."""
         ...
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""An annotator's desk: one task at a time, answered, skipped or flagged once, and taken back.
+"""An annotator's desk: one task at a time, which can be answered, skipped or flagged once, and undone.
 
-Request ids are derived from the lease, so a double click or a form sent again is the same call, and the preference
-service answers it with what it answered before.
+Request ids are derived from the lease, so a double click or a resubmitted form is the same call, and the preference
+service returns the same response.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from accord_console.annotation.presentation_log import PresentationLog
 from accord_console.annotation.task_page import Slip, TaskPage, TaskPages
 from accord_console.auth.invites import Invite
 
-# For how long a computed agreement is shown.
+# How long a computed agreement is reused.
 AGREEMENT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the annotator's tasks are, and Krippendorff's alpha between the people who judged; None: not known."""
+    """The progress of the annotator's tasks, and Krippendorff's alpha between the people who judged; None if
+    unknown."""
 
     open: int
     done: int | None
@@ -31,37 +32,38 @@ class Progress:
 
     @property
     def share(self) -> float | None:
-        """The part of the tasks that is done."""
+        """The share of the tasks that is done."""
         return self.done / (self.open + self.done) if self.done is not None and self.open + self.done else None
 
 
 class Desk:
-    """Takes tasks for annotators and stores what they say. `services` gives a client of the preference service."""
+    """Leases tasks for annotators and stores their judgements. `services` returns a client of the preference
+    service."""
 
     def __init__(
         self,
         services: Callable[[], Awaitable[accord.Client]],
-        sheets: TaskPages,
-        orders: PresentationLog,
+        task_pages: TaskPages,
+        presentation_log: PresentationLog,
         lease_seconds: float,
         call_seconds: float,
     ) -> None:
         self._services = services
         self._agreements: dict[str, tuple[float, float | None]] = {}
-        self._sheets = sheets
-        self._orders = orders
+        self._task_pages = task_pages
+        self._presentation_log = presentation_log
         self._lease_seconds = lease_seconds
         self._timeout = call_seconds
 
     async def take(self, invite: Invite) -> TaskPage | None:
-        """The task that the annotator holds, else the next one for them, else None."""
+        """The task that the annotator has leased, else the next one, else None."""
         lease = await (await self._services()).preferences.lease_task(
             annotator(invite), ttl_seconds=self._lease_seconds, queue=invite.queue, resume=True, timeout=self._timeout
         )
-        return None if lease is None else self._sheets.lay(lease)
+        return None if lease is None else self._task_pages.page_of(lease)
 
     async def progress(self, invite: Invite) -> Progress:
-        """How far the tasks of the invite's queue are, or all."""
+        """The progress of the invite's queue, or of all tasks."""
         client = await self._services()
         agreement = await self._agreement(client, invite.queue)
         if invite.queue:
@@ -70,7 +72,7 @@ class Desk:
         return Progress((await client.preferences.stats(timeout=self._timeout)).open_tasks, None, agreement)
 
     async def _agreement(self, client: accord.Client, queue: str) -> float | None:
-        """As it was at most a minute ago: computing it reads all feedback."""
+        """Reused for a minute, since computing it reads all feedback."""
         known = self._agreements.get(queue)
         if known is None or time.monotonic() - known[0] > AGREEMENT_SECONDS:
             kinds = await client.annotators.quality(
@@ -83,25 +85,25 @@ class Desk:
         return known[1]
 
     async def answer(self, invite: Invite, form: Mapping[str, str]) -> str:
-        """Stores what a form says and returns the feedback's id. InvalidArgument: it says nothing, or half."""
-        slip = self._sheets.read(form.get("slip", ""), invite.invite_id)
+        """Stores the judgement of a form and returns the feedback's id. InvalidArgument if it is incomplete."""
+        slip = self._task_pages.read(form.get("slip", ""), invite.invite_id)
         stored = await (await self._services()).preferences.submit(
             feedback_of(invite, slip, form),
             lease_id=slip.lease_id,
             request_id=f"console-answer-{slip.lease_id}",
             timeout=self._timeout,
         )
-        self._orders.record(stored.feedback_id, slip)
+        self._presentation_log.record(stored.feedback_id, slip)
         return stored.feedback_id
 
     async def skip(self, invite: Invite, form: Mapping[str, str]) -> None:
-        """Gives the task back unanswered."""
-        slip = self._sheets.read(form.get("slip", ""), invite.invite_id)
+        """Releases the task unanswered."""
+        slip = self._task_pages.read(form.get("slip", ""), invite.invite_id)
         await self._release(slip, "skip")
 
     async def flag(self, invite: Invite, form: Mapping[str, str]) -> None:
-        """Gives the task back and says what is wrong with it."""
-        slip = self._sheets.read(form.get("slip", ""), invite.invite_id)
+        """Releases the task and reports what is wrong with it."""
+        slip = self._task_pages.read(form.get("slip", ""), invite.invite_id)
         await (await self._services()).preferences.flag_task(
             slip.lease_id,
             form_parsing.flag_reason(form.get("reason", "")),
@@ -111,9 +113,9 @@ class Desk:
         )
 
     async def undo(self, invite: Invite, feedback_id: str, form: Mapping[str, str]) -> None:
-        """Takes the last answer back and puts its task on the desk again; what lies there goes back to the pile."""
+        """Retracts the last answer and leases its task again; the current task is released."""
         if form.get("slip"):
-            await self._release(self._sheets.read(form["slip"], invite.invite_id), "aside")
+            await self._release(self._task_pages.read(form["slip"], invite.invite_id), "aside")
         await (await self._services()).preferences.retract(
             feedback_id,
             annotator(invite),
@@ -130,7 +132,7 @@ class Desk:
 
 
 def feedback_of(invite: Invite, slip: Slip, form: Mapping[str, str]) -> preference_v1.Feedback:
-    """The judgement in a form, by the invite's annotator and nobody else."""
+    """The judgement of a form, always by the invite's annotator."""
     feedback = preference_v1.Feedback(
         prompt_id=slip.prompt_id,
         annotator=annotator(invite),
@@ -148,5 +150,5 @@ def feedback_of(invite: Invite, slip: Slip, form: Mapping[str, str]) -> preferen
 
 
 def annotator(invite: Invite) -> preference_v1.Annotator:
-    """Whom an invite stands for: a person."""
+    """The annotator of an invite: a person."""
     return preference_v1.Annotator(annotator_id=invite.annotator_id, kind=preference_v1.ANNOTATOR_KIND_HUMAN)

@@ -1,4 +1,4 @@
-"""What an annotator's form means, as pure functions. Answers are named by their place on the page, from 0."""
+"""Parses an annotator's form. Pure functions; answers are named by their place on the page, from 0."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ WORST, BEST = 1, 5
 
 
 def comparison(shown: Sequence[str], choice: str) -> preference_v1.Comparison:
-    """`0` or `1`: that answer is better; `tie`: as good as each other. `shown`: completion ids as shown."""
+    """`0` or `1`: that answer is better; `tie`: a tie. `shown`: completion ids in the order shown."""
     first, second = shown
     if choice == "tie":
         return preference_v1.Comparison(chosen_id=first, rejected_id=second, tie=True)
     if choice not in ("0", "1"):
-        raise InvalidArgument.at("choice", "choose an answer, or say that they are equally good")
+        raise InvalidArgument.at("choice", "choose an answer, or that they are equally good")
     chosen, rejected = (first, second) if choice == "0" else (second, first)
     return preference_v1.Comparison(chosen_id=chosen, rejected_id=rejected)
 
 
 def ranking(shown: Sequence[str], ranks: str) -> preference_v1.Ranking:
-    """`2 0=1 3`: the answer at place 2 is best, then 0 and 1 as good as each other, then 3. Every one, none twice."""
+    """`2 0=1 3`: the answer at place 2 is best, then 0 and 1 tied, then 3. Each must occur exactly once."""
     groups = [group.split("=") for group in ranks.split()]
     places = [place for group in groups for place in group]
     if sorted(places) != sorted(str(place) for place in range(len(shown))):
-        raise InvalidArgument.at("ranks", "put every answer in its place; some is missing, unknown or there twice")
+        raise InvalidArgument.at("ranks", "must contain every answer exactly once")
     return preference_v1.Ranking(
         ranks=[preference_v1.Rank(completion_ids=[shown[int(place)] for place in group]) for group in groups]
     )
 
 
 def rating(completion_id: str, value: str) -> preference_v1.Rating:
-    """The answer as a whole, from 1, the worst, to 5."""
+    """The rating of the answer, from 1 (worst) to 5 (best)."""
     number = _number(value, WORST, BEST, "value")
     return preference_v1.Rating(completion_id=completion_id, value=number, min=WORST, max=BEST)
 
 
 def criteria(slip: Slip, form: Mapping[str, str]) -> list[preference_v1.Rating]:
-    """The ratings by criterion; `rate-0-1` is answer 0 by criterion 1. Those left open are not said."""
+    """The ratings by criterion; `rate-0-1` is answer 0 by criterion 1. Empty ones are left out."""
     found = []
     for place, completion_id in enumerate(slip.shown):
         for number, (name, low, high) in enumerate(slip.criteria):
@@ -60,14 +60,14 @@ FLAGS = {
     "broken": ("empty, cut off or unreadable", preference_v1.FLAG_REASON_BROKEN),
     "unclear": ("unclear what is asked", preference_v1.FLAG_REASON_UNCLEAR),
     "all-bad": ("every answer is too bad to compare", preference_v1.FLAG_REASON_ALL_BAD),
-    "other": ("something else (say what in the comment)", preference_v1.FLAG_REASON_OTHER),
+    "other": ("something else (describe it in the comment)", preference_v1.FLAG_REASON_OTHER),
 }
 
 
 def flag_reason(reason: str) -> preference_v1.FlagReason.ValueType:
-    """The reason that a form names."""
+    """The flag reason of a form."""
     if reason not in FLAGS:
-        raise InvalidArgument.at("reason", "say what is wrong with this task")
+        raise InvalidArgument.at("reason", "choose what is wrong with this task")
     return FLAGS[reason][1]
 
 
@@ -77,5 +77,5 @@ def _number(text: str, low: float, high: float, field: str) -> float:
     except ValueError:
         number = math.nan
     if not low <= number <= high:
-        raise InvalidArgument.at(field, f"give a number from {low:g} to {high:g}")
+        raise InvalidArgument.at(field, f"enter a number from {low:g} to {high:g}")
     return number

@@ -1,4 +1,4 @@
-"""In which order answers were shown, for whoever wants to know whether people prefer the first one."""
+"""The order in which answers were shown, to find out whether people prefer the first one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from accord_console.annotation.task_page import Slip
 
 class PresentationLog:
     """A file of one JSON object for each saved answer: `feedback_id`, `task_id`, `shown` (completion ids, first to
-    last). An answer that was sent twice may be there twice, the same both times."""
+    last). An answer that was sent twice may be recorded twice, both times the same."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -1,7 +1,7 @@
-"""Markdown from models and people as HTML in which nothing can run.
+"""Renders Markdown from models and people as HTML in which nothing can run.
 
-Raw HTML is text, `javascript:` and the like are no links, images are named and not loaded (a page that loads what a
-model names tells its server who reads). The Content-Security-Policy of every page is the second lock.
+Raw HTML is shown as text, `javascript:` and the like do not become links, images are named and not loaded (loading an
+image would reveal the reader to its server). The Content-Security-Policy of every page is the second line of defence.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
-# Code beyond this is shown uncoloured: lexers are regular expressions, and answers may be anything.
-MOST_COLOURED = 20_000
-# Characters that turn the direction of writing can make text read otherwise than it is; shown by name.
-_UNSEEN = re.compile("[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]")
+# Longer code is not highlighted: lexers are regular expressions, and answers may be anything.
+MOST_HIGHLIGHTED = 20_000
+# Control characters and those that change the direction of writing can disguise text; they are shown by code.
+_UNSAFE = re.compile("[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]")
 
 
 def markdown(text: str) -> Markup:
@@ -31,18 +31,18 @@ def markdown(text: str) -> Markup:
 
 
 def plain(text: str) -> Markup:
-    """`text` as it is, without formatting."""
+    """`text` without formatting."""
     return Markup('<pre class="plain">{}</pre>').format(visible(text))
 
 
 def visible(text: str) -> str:
-    """`text` with characters that hide or turn others shown as `\\u202e` and the like."""
-    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text.replace("\r\n", "\n"))
+    """`text` with characters that hide or reorder others shown as `\\u202e` and the like."""
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text.replace("\r\n", "\n"))
 
 
-def _coloured(code: str, language: str, _: Any) -> str:
-    """The inside of a code block, with classes for the style sheet; empty: as it is."""
-    if not language or len(code) > MOST_COLOURED:
+def _highlighted(code: str, language: str, _: Any) -> str:
+    """The inside of a code block, with classes for the style sheet; empty: not highlighted."""
+    if not language or len(code) > MOST_HIGHLIGHTED:
         return ""
     try:
         lexer = get_lexer_by_name(language)
@@ -65,14 +65,14 @@ def _link(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any,
 
 
 def _cell(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
-    """The policy forbids inline styles, so the alignment of a table's column becomes a class."""
+    """The security policy forbids inline styles, so the alignment of a table column becomes a class."""
     style = str(tokens[index].attrs.pop("style", ""))
     if style.startswith("text-align:"):
         tokens[index].attrSet("class", f"to-{style.removeprefix('text-align:')}")
     return self.renderToken(tokens, index, options, env)
 
 
-_MARKDOWN = MarkdownIt("commonmark", {"html": False, "breaks": True, "highlight": _coloured})
+_MARKDOWN = MarkdownIt("commonmark", {"html": False, "breaks": True, "highlight": _highlighted})
 _MARKDOWN.enable(["table", "strikethrough"])
 _MARKDOWN.add_render_rule("image", _image)
 _MARKDOWN.add_render_rule("link_open", _link)

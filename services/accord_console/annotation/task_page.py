@@ -1,7 +1,7 @@
-"""A task as it lies on an annotator's desk, and the signed slip that its form brings back.
+"""A leased task as a page, and the signed slip that its form sends back.
 
-The slip says which lease the page showed and in which order. So a form is understood without asking again, a second
-click is the very same call, and nobody can answer what they were not given.
+The slip records the lease that the page showed and the order of the answers. So a form can be read without another
+call, a second click is the same call, and an annotator can answer only tasks that they were given.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ KINDS = {
     preference_v1.TASK_KIND_RANKING: "ranking",
     preference_v1.TASK_KIND_RATING: "rating",
 }
-# A scale of more steps than this is a number to be typed.
+# A scale with more steps than this needs a typed number.
 MOST_BUTTONS = 10
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """Something to rate every answer by; `low` to `high` is its scale, `number` its place among the criteria."""
+    """A criterion to rate every answer by; `low` to `high` is its scale, `number` its index among the criteria."""
 
     number: int
     name: str
@@ -37,14 +37,14 @@ class Criterion:
 
     @property
     def steps(self) -> list[int]:
-        """The whole numbers of a scale that buttons can show; empty where a number must be typed."""
+        """The whole numbers of a scale that buttons can show; empty if a number must be typed."""
         whole = self.low.is_integer() and self.high.is_integer() and self.high - self.low <= MOST_BUTTONS
         return list(range(int(self.low), int(self.high) + 1)) if whole else []
 
 
 @dataclass(frozen=True)
 class Slip:
-    """What a form is about. `shown`: completion ids in the order of the page; `criteria`: name, low, high."""
+    """The task of a form. `shown`: completion ids in the order of the page; `criteria`: name, low, high."""
 
     invite_id: str
     lease_id: str
@@ -69,12 +69,12 @@ class TaskPage:
 
     @property
     def seconds_left(self) -> float:
-        """Until the lease ends, by the service's clock; the page counts down from there by its own."""
+        """Seconds until the lease ends, by the service's clock; the page counts down from there."""
         return max(0.0, self.lease.remaining.seconds + self.lease.remaining.nanos / 1e9)
 
     @property
     def criteria(self) -> list[Criterion]:
-        """What every answer is rated by, beside the judgement as a whole."""
+        """The criteria by which every answer is rated, in addition to the judgement."""
         return [
             Criterion(
                 number,
@@ -87,7 +87,7 @@ class TaskPage:
         ]
 
     def slip(self, invite_id: str) -> Slip:
-        """What the page's form will bring back."""
+        """The slip that the page's form sends back."""
         task = self.lease.task
         return Slip(
             invite_id,
@@ -101,15 +101,15 @@ class TaskPage:
 
 
 class TaskPages:
-    """Lays tasks out, blind, and reads slips."""
+    """Creates task pages with the answers in blind order, and signs and reads their slips."""
 
     def __init__(self, secret: str) -> None:
         self._secret = secret.encode()
         self._slips = URLSafeSerializer(secret, salt="accord.slip.v1")
 
-    def lay(self, lease: preference_v1.TaskLease) -> TaskPage:
-        """The completions in an order that the lease alone decides: the same at every reload, and for two people, or
-        for one person twice, not the same."""
+    def page_of(self, lease: preference_v1.TaskLease) -> TaskPage:
+        """The page of a lease. Only the lease decides the order of the completions: it is the same at every reload, but
+        differs between people, and between two leases of one person."""
 
         def place(completion: preference_v1.Completion) -> bytes:
             name = f"{lease.lease_id}\n{completion.completion_id}".encode()
@@ -117,16 +117,16 @@ class TaskPages:
 
         return TaskPage(lease, sorted(lease.completions, key=place))
 
-    def write(self, sheet: TaskPage, invite_id: str) -> str:
-        """The slip of a sheet, signed."""
-        return str(self._slips.dumps(asdict(sheet.slip(invite_id))))
+    def write(self, page: TaskPage, invite_id: str) -> str:
+        """The signed slip of a page."""
+        return str(self._slips.dumps(asdict(page.slip(invite_id))))
 
     def read(self, slip: str, invite_id: str) -> Slip:
-        """A slip that this console wrote for this invite. FailedPrecondition, OLD_PAGE, otherwise."""
+        """A slip that this console signed for this invite; FailedPrecondition, OLD_PAGE, for any other."""
         try:
             found = Slip(**self._slips.loads(slip))
         except (BadData, TypeError) as error:
-            raise FailedPrecondition("this page is out of date; load it again", reason="OLD_PAGE") from error
+            raise FailedPrecondition("This page is out of date; please reload it", reason="OLD_PAGE") from error
         if found.invite_id != invite_id:
-            raise FailedPrecondition("this page was opened with another invite; load it again", reason="OLD_PAGE")
+            raise FailedPrecondition("This page was opened with another invite; please reload it", reason="OLD_PAGE")
         return found

@@ -1,1 +1,1 @@
-"""Who may use the console: invites, sessions, the operator's token, response headers."""
+"""Access to the console: invites, sessions, the operator's token, security headers."""

@@ -1,11 +1,11 @@
-"""The headers of every answer: what a page may load and run, and what it tells other sites."""
+"""The headers of every response: what a page may load and run, and what it reveals to other sites."""
 
 from __future__ import annotations
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# Scripts, styles and pictures of our own only, nothing inline: were markup of a model ever to reach a page, it is dead.
+# Only our own scripts, styles and images, nothing inline: if markup of a model ever reached a page, it could not run.
 POLICY = "; ".join(
     (
         "default-src 'none'",

@@ -1,4 +1,4 @@
-"""Who may annotate: invites, kept in one small file. A link names its invite by a signed id, so it can be revoked."""
+"""Invites of annotators, stored in one small file. A link contains a signed invite id, so it can be revoked."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ NAME = re.compile(r"[\w][\w.@+-]{0,63}")
 
 @dataclass(frozen=True)
 class Invite:
-    """One person's way in. Times are seconds since 1970. `queue`: only these tasks; empty: any. `revoked`: 0 while
-    it holds."""
+    """An invite of one person. Times are seconds since 1970. `queue`: only tasks of this queue; empty: any. `revoked`:
+    0 while the invite is active."""
 
     invite_id: str
     annotator_id: str
@@ -29,7 +29,7 @@ class Invite:
 
 
 class Invites:
-    """Every invite ever made. All calls are made in the console's one event loop."""
+    """All invites, active and revoked. Used only in the console's event loop."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         self._path = path
@@ -37,32 +37,35 @@ class Invites:
         self._invites = _load(path)
 
     def all(self) -> list[Invite]:
-        """Newest first."""
+        """All invites, newest first."""
         return sorted(self._invites.values(), key=lambda invite: -invite.created)
 
     def invite(self, name: str, queue: str = "") -> Invite:
-        """A new invite for `name`; earlier ones hold on. InvalidArgument where the name would not do as an id."""
+        """A new invite for `name`; earlier ones stay active. InvalidArgument if the name cannot be an id."""
         if not NAME.fullmatch(name):
-            raise InvalidArgument.at("name", "1 to 64 letters, digits or . _ @ + -, beginning with a letter or digit")
+            raise InvalidArgument.at(
+                "name", "must be 1 to 64 letters, digits or . _ @ + -, starting with a letter or digit"
+            )
         made = Invite(secrets.token_hex(8), name, queue, self._clock())
-        self._keep(made)
+        self._store(made)
         return made
 
     def revoke(self, name: str) -> int:
-        """Ends every invite of `name`, at once and for sessions that are open; how many. NotFound: there was none."""
+        """Revokes all invites of `name`, at once and for open sessions; returns their number. NotFound if there are
+        none."""
         mine = [invite for invite in self._invites.values() if invite.annotator_id == name]
         if not mine:
-            raise NotFound(f"nobody named {name!r} was invited", reason="UNKNOWN_ANNOTATOR")
-        held = [invite for invite in mine if not invite.revoked]
-        self._keep(*(replace(invite, revoked=self._clock()) for invite in held))
-        return len(held)
+            raise NotFound(f"There is no invite for {name!r}", reason="UNKNOWN_ANNOTATOR")
+        active = [invite for invite in mine if not invite.revoked]
+        self._store(*(replace(invite, revoked=self._clock()) for invite in active))
+        return len(active)
 
-    def holds(self, invite_id: str) -> Invite | None:
+    def active(self, invite_id: str) -> Invite | None:
         """The invite, unless it is unknown or revoked."""
         found = self._invites.get(invite_id)
         return found if found is not None and not found.revoked else None
 
-    def _keep(self, *invites: Invite) -> None:
+    def _store(self, *invites: Invite) -> None:
         changed = self._invites | {invite.invite_id: invite for invite in invites}
         rows = [asdict(invite) for invite in changed.values()]
         atomic.write_bytes(self._path, json.dumps(rows, indent=1, ensure_ascii=False).encode())
@@ -75,5 +78,5 @@ def _load(path: Path) -> dict[str, Invite]:
     except FileNotFoundError:
         return {}
     except (ValueError, TypeError) as error:
-        raise DataLoss(f"{path} is damaged ({error}); restore it, or delete it and invite everybody again") from error
+        raise DataLoss(f"{path} is damaged ({error}). Restore it, or delete it and create all invites again") from error
     return {row.invite_id: row for row in rows}

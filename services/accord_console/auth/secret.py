@@ -1,4 +1,4 @@
-"""The secret that signs links and cookies; whoever deletes the file ends every session and invite."""
+"""The secret that signs links and cookies. Deleting its file invalidates all sessions and invite links."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from accord.errors import DataLoss
 
 
 def load_secret(folder: Path) -> str:
-    """The secret in `folder`, made at the first call; readable by the user alone."""
+    """The secret in `folder`, created at the first call; readable only by this user."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / "secret"
     try:
@@ -27,5 +27,5 @@ def load_secret(folder: Path) -> str:
 def _read(path: Path) -> str:
     found = path.read_text().strip()
     if len(found) < 64:
-        raise DataLoss(f"{path} is damaged; delete it and start again: every invite link must then be made anew")
+        raise DataLoss(f"{path} is damaged. Delete it and restart; all invite links must then be created again")
     return found

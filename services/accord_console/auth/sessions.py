@@ -1,4 +1,4 @@
-"""Who is asking: signed cookies, invite links, the operator's token, and the proof that a form is our own (CSRF)."""
+"""Authentication: signed cookies, invite links, the operator's token, and CSRF tokens of forms."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DAY_SECONDS = 86_400.0
 
 @dataclass(frozen=True)
 class AnnotatorSession:
-    """What an annotator's cookie says. `answered`: in this session; `last`: the feedback that undo takes back."""
+    """The content of an annotator's cookie. `answered`: in this session; `last`: the feedback that undo retracts."""
 
     invite_id: str
     session_id: str
@@ -36,7 +36,7 @@ class AnnotatorSession:
 
 
 class Sessions:
-    """Signs and checks. `operator_token` opens the operator's pages."""
+    """Signs and verifies links, cookies and forms. `operator_token` opens the operator's pages."""
 
     def __init__(self, secret: str, invites: Invites, operator_token: str, session_days: float) -> None:
         self._invites = invites
@@ -48,55 +48,56 @@ class Sessions:
         self.max_age = int(session_days * DAY_SECONDS)
 
     def link_token(self, invite: Invite) -> str:
-        """What an invite link ends with."""
+        """The last part of an invite link."""
         return str(self._links.dumps(invite.invite_id))
 
     def enter(self, link_token: str) -> AnnotatorSession:
-        """A new session for whoever holds the link. PermissionDenied: forged, damaged or revoked."""
+        """A new session for an invite link. PermissionDenied if the link is forged, damaged or revoked."""
         try:
             invite_id = str(self._links.loads(link_token))
         except BadData as error:
             raise PermissionDenied(
-                "this invite link is damaged; copy the whole link, or ask for a new one", reason="BAD_INVITE"
+                "This invite link is damaged. Copy the whole link, or ask for a new one", reason="BAD_INVITE"
             ) from error
-        self._held(invite_id)
+        self._active(invite_id)
         return AnnotatorSession(invite_id, secrets.token_hex(8))
 
     def annotator(self, cookie: str | None) -> tuple[Invite, AnnotatorSession]:
-        """The invite and the session behind a cookie. Unauthenticated: none; PermissionDenied: revoked since."""
-        found = AnnotatorSession(**self._read(self._cookies, cookie, "open your invite link to annotate"))
-        return self._held(found.invite_id), found
+        """The invite and the session of a cookie. Unauthenticated without one; PermissionDenied if revoked since."""
+        found = AnnotatorSession(**self._read(self._cookies, cookie, "Open your invite link to annotate"))
+        return self._active(found.invite_id), found
 
     def annotator_cookie(self, session: AnnotatorSession) -> str:
         """The session as a signed cookie."""
         return str(self._cookies.dumps(asdict(session)))
 
     def enter_operator(self, token: str) -> str:
-        """A cookie for the operator whose token is right. PermissionDenied otherwise."""
+        """A cookie for the operator. PermissionDenied if the token is wrong."""
         if not hmac.compare_digest(token.encode(), self.operator_token.encode()):
             raise PermissionDenied(
-                "this operator link is not of this console; the console prints it when it starts", reason="BAD_TOKEN"
+                "This operator link belongs to another console. The console prints its link when it starts",
+                reason="BAD_TOKEN",
             )
         return str(self._operators.dumps({"session_id": secrets.token_hex(8)}))
 
     def operator(self, cookie: str | None) -> str:
-        """The operator's session id. Unauthenticated where there is none."""
-        where = "open the operator link that the console printed when it started"
+        """The operator's session id. Unauthenticated if there is none."""
+        where = "Open the operator link that the console printed when it started"
         return str(self._read(self._operators, cookie, where)["session_id"])
 
     def form_token(self, session_id: str) -> str:
-        """Goes into every form of a session, so that no other site can send one in its name."""
+        """The CSRF token in every form of a session, so that no other site can send forms for it."""
         return str(self._forms.dumps(session_id))
 
     def check_form(self, session_id: str, token: str | None) -> None:
-        """PermissionDenied, CSRF, for a form that this console did not make for this session."""
+        """PermissionDenied, CSRF, for a form that this console did not create for this session."""
         if not token or not hmac.compare_digest(token.encode(), self.form_token(session_id).encode()):
-            raise PermissionDenied("this form is not of this session; load the page again and repeat", reason="CSRF")
+            raise PermissionDenied("This form belongs to another session. Reload the page and try again", reason="CSRF")
 
-    def _held(self, invite_id: str) -> Invite:
-        invite = self._invites.holds(invite_id)
+    def _active(self, invite_id: str) -> Invite:
+        invite = self._invites.active(invite_id)
         if invite is None:
-            raise PermissionDenied("this invite was revoked; ask for a new one", reason="INVITE_REVOKED")
+            raise PermissionDenied("This invite was revoked. Ask for a new one", reason="INVITE_REVOKED")
         return invite
 
     def _read(self, serializer: URLSafeTimedSerializer, cookie: str | None, what_to_do: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Blind comparisons of two policies by people: what was asked, and how it stands. One small file each."""
+"""Blind comparisons of two policies by people, and their results. One small file each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Comparison:
     """Policy `first` against policy `second` on `prompts` held-out prompts; each pair is judged by `redundancy` people.
 
     `state`: `asking` while the policies answer, `open` when people can judge, `failed` with a message. `same`: prompts
-    to which both gave the same answer, which nobody needs to judge.
+    to which both gave the same answer, which needs no judgement.
     """
 
     comparison_id: str
@@ -45,7 +45,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Standing:
-    """Verdicts so far. `shares`: of each pair that was judged, which part of its verdicts the first policy has."""
+    """The judgements so far. `shares`: for each judged pair, the share of judgements in favour of the first policy."""
 
     wins: int
     losses: int
@@ -54,34 +54,35 @@ class Standing:
 
     @property
     def total(self) -> int:
-        """All verdicts."""
+        """The number of judgements."""
         return self.wins + self.losses + self.ties
 
     @property
     def rate(self) -> float | None:
-        """How often the first policy wins, the mean over pairs; a tie counts half to each. None without a verdict."""
+        """How often the first policy wins, as the mean over pairs; a tie counts half for each. None without
+        judgements."""
         return sum(self.shares) / len(self.shares) if self.shares else None
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Wilson's 95 % interval of the rate. The pairs are the trials, not the verdicts: several people on one pair
-        mostly say the same, and to count each would look surer than it is."""
+        """Wilson's 95 % interval of the rate. The trials are the pairs, not the judgements: several people mostly agree
+        on a pair, and counting each would make the interval too narrow."""
         return wilson(sum(self.shares), len(self.shares)) if self.shares else None
 
 
 def standing(comparison: Comparison, records: Sequence[preference_v1.Record]) -> Standing:
-    """Counts verdicts of people between an answer of the first policy and one of the second."""
+    """Counts people's judgements between an answer of the first policy and one of the second."""
     scores: defaultdict[str, list[float]] = defaultdict(list)
     for record in records:
         made_by = {answer.completion_id: answer.origin.weights_digest for answer in record.completions}
-        verdict = record.feedback.comparison
+        judgement = record.feedback.comparison
         by_people = record.feedback.annotator.kind == preference_v1.ANNOTATOR_KIND_HUMAN
         if not record.feedback.HasField("comparison") or not by_people:
             continue
-        pair = (made_by.get(verdict.chosen_id), made_by.get(verdict.rejected_id))
+        pair = (made_by.get(judgement.chosen_id), made_by.get(judgement.rejected_id))
         if set(pair) != {comparison.first_digest, comparison.second_digest}:
             continue
-        score = 0.5 if verdict.tie else float(pair[0] == comparison.first_digest)
+        score = 0.5 if judgement.tie else float(pair[0] == comparison.first_digest)
         scores[record.prompt.prompt_id].append(score)
     given = [score for found in scores.values() for score in found]
     return Standing(
@@ -93,35 +94,35 @@ def standing(comparison: Comparison, records: Sequence[preference_v1.Record]) ->
 
 
 class Comparisons:
-    """The comparisons of this console, kept in `folder`."""
+    """The comparisons of this console, stored in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def all(self) -> list[Comparison]:
-        """Newest first."""
+        """All comparisons, newest first."""
         return sorted((self._read(path) for path in self._folder.glob("*.json")), key=lambda found: -found.created)
 
     def get(self, comparison_id: str) -> Comparison:
-        """One of them. NotFound otherwise."""
+        """The comparison. NotFound if there is none."""
         path = self._folder / f"{comparison_id}.json"
         if not comparison_id.isalnum() or not path.exists():
-            raise NotFound(f"there is no comparison {comparison_id}", reason="UNKNOWN_COMPARISON")
+            raise NotFound(f"There is no comparison {comparison_id}", reason="UNKNOWN_COMPARISON")
         return self._read(path)
 
-    def keep(self, comparison: Comparison) -> None:
-        """Writes one, durably."""
+    def store(self, comparison: Comparison) -> None:
+        """Stores a comparison, durably."""
         data = json.dumps(asdict(comparison), indent=1, ensure_ascii=False).encode()
         atomic.write_bytes(self._folder / f"{comparison.comparison_id}.json", data)
 
     def interrupt(self) -> None:
-        """What still asked when the console ended asks no more."""
+        """Marks comparisons as failed that were running when the console stopped."""
         for found in self.all():
             if found.state == "asking":
-                self.keep(replace(found, state="failed", message="the console ended while the policies answered"))
+                self.store(replace(found, state="failed", message="the console stopped while generating answers"))
 
     def _read(self, path: Path) -> Comparison:
         try:
             return Comparison(**json.loads(path.read_text()))
         except (ValueError, TypeError) as error:
-            raise DataLoss(f"{path} is damaged ({error}); delete it") from error
+            raise DataLoss(f"{path} is damaged ({error}). Delete it") from error

@@ -1,4 +1,4 @@
-"""Two policies answer the same held-out prompts, and people are asked which answer is better."""
+"""Runs comparisons: two policies answer the same held-out prompts, and tasks ask people which answer is better."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ComparisonRunner:
     async def start(
         self, first: str, second: str, *, prompts: int, redundancy: int, max_new_tokens: int, temperature: float
     ) -> Comparison:
-        """Begins a comparison of two models of the registry. InvalidArgument names what is wrong with it."""
+        """Starts a comparison of two models of the registry. InvalidArgument names a wrong field."""
         for field, value, least, most in (
             ("prompts", prompts, 1, MOST_PROMPTS), ("redundancy", redundancy, 1, 100),
             ("max_new_tokens", max_new_tokens, 1, 8192), ("temperature", temperature, 0, 10),
@@ -62,14 +62,14 @@ class ComparisonRunner:
             temperature=temperature,
             created=time.time(),
         )
-        self._comparisons.keep(made)
+        self._comparisons.store(made)
         task = asyncio.create_task(self._run(client, made, models))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return made
 
     async def close(self) -> None:
-        """Stops what is at work; it is told as failed."""
+        """Cancels running comparisons, which are marked as failed."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -78,18 +78,19 @@ class ComparisonRunner:
     async def _run(self, client: accord.Client, made: Comparison, models: Sequence[controller_v1.Model]) -> None:
         try:
             async with self._one:
-                opened = await ask(client, made, models)
+                opened = await run_comparison(client, made, models)
         except AccordError as error:
             log.warning("comparison %s failed: %s", made.comparison_id, error.message)
             opened = replace(made, state="failed", message=f"{error.message} [{error.reason}]")
         except Exception as error:
             log.exception("comparison %s failed", made.comparison_id)
             opened = replace(made, state="failed", message=f"{type(error).__name__}: {error}")
-        self._comparisons.keep(opened)
+        self._comparisons.store(opened)
 
 
-async def ask(client: accord.Client, made: Comparison, models: Sequence[controller_v1.Model]) -> Comparison:
-    """Has both policies answer, and opens the tasks. FailedPrecondition, LEASE_HELD, while a run uses the engine."""
+async def run_comparison(client: accord.Client, made: Comparison, models: Sequence[controller_v1.Model]) -> Comparison:
+    """Generates answers of both policies and creates the tasks. FailedPrecondition, LEASE_HELD, while a run uses the
+    engine."""
     prompts = await held_out(client, made.prompts, made.comparison_id)
     answers: list[dict[str, types_v1.Sample]] = []
     lease = await client.rollout.acquire_lease(f"compare/{made.comparison_id}", ttl_seconds=LEASE_SECONDS)
@@ -101,7 +102,7 @@ async def ask(client: accord.Client, made: Comparison, models: Sequence[controll
         await client.rollout.release_lease(lease.token)
     both = [prompt for prompt in prompts if all(prompt.prompt_id in found for found in answers)]
     if not both:
-        raise FailedPrecondition("no prompt was answered by both policies", reason="NO_SAMPLES")
+        raise FailedPrecondition("No prompt was answered by both policies", reason="NO_SAMPLES")
     differing = [p for p in both if answers[0][p.prompt_id].text != answers[1][p.prompt_id].text]
     completions = [
         preference_v1.Completion(
@@ -132,11 +133,11 @@ async def ask(client: accord.Client, made: Comparison, models: Sequence[controll
 
 
 async def held_out(client: accord.Client, count: int, salt: str) -> list[preference_v1.Prompt]:
-    """`count` held-out prompts, or all there are, chosen by hash. FailedPrecondition where there is none."""
+    """Up to `count` held-out prompts, chosen by hash. FailedPrecondition if there are none."""
     found = [prompt async for prompt in client.preferences.prompts(split=preference_v1.SPLIT_HELDOUT)]
     if not found:
         raise FailedPrecondition(
-            "there is no held-out prompt to ask; import prompts, of which a part is held out", reason="NO_PROMPTS"
+            "There are no held-out prompts. Import prompts; a share of them is held out", reason="NO_PROMPTS"
         )
     return sorted(found, key=lambda prompt: _hash(salt, prompt.prompt_id))[:count]
 
@@ -144,7 +145,7 @@ async def held_out(client: accord.Client, count: int, salt: str) -> list[prefere
 async def _answers(
     client: accord.Client, made: Comparison, prompts: Sequence[preference_v1.Prompt], token: str
 ) -> dict[str, types_v1.Sample]:
-    """One answer to each prompt by the weights in force, by prompt id; those that fail are missing."""
+    """One answer of the active weights to each prompt, by prompt id; failed ones are missing."""
     found: dict[str, types_v1.Sample] = {}
     sampling = types_v1.SamplingParams(max_new_tokens=made.max_new_tokens, temperature=made.temperature)
     for start in range(0, len(prompts), PROMPTS_PER_REQUEST):

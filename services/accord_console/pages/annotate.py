@@ -16,14 +16,14 @@ from accord_console.auth.sessions import ANNOTATOR_COOKIE, AnnotatorSession
 from accord_console.web import Console, annotator_of, console_of, form_of, go, set_cookie
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-ROLES = {"user": "Person", "assistant": "Assistant", "system": "Instruction"}
+ROLE_TITLES = {"user": "Person", "assistant": "Assistant", "system": "Instruction"}
 
 
 async def show(request: Request) -> Response:
-    """The task on the annotator's desk, or that there is none."""
+    """The annotator's current task, or a page that says that there is none."""
     console = console_of(request)
     invite, session = annotator_of(request)
-    sheet = await console.desk.take(invite)
+    task = await console.desk.take(invite)
     common: dict[str, Any] = {
         "invite": invite,
         "session": session,
@@ -31,19 +31,19 @@ async def show(request: Request) -> Response:
         "csrf": console.sessions.form_token(session.session_id),
         "kept": "kept" in request.query_params,
     }
-    if sheet is None:
+    if task is None:
         return console.page("nothing.html", **common)
-    lease = sheet.lease
+    lease = task.lease
     return console.page(
         "annotate.html",
         **common,
-        sheet=sheet,
-        slip=console.sheets.write(sheet, invite.invite_id),
+        sheet=task,
+        slip=console.task_pages.write(task, invite.invite_id),
         lease_seconds=round(console.settings.lease_seconds),
         instructions=rendering.markdown(lease.task.instructions),
         flags=form_parsing.FLAGS,
         turns=[
-            (ROLES.get(turn.role, turn.role), _text(request, turn.content, f"{lease.lease_id}/prompt/{place}"))
+            (ROLE_TITLES.get(turn.role, turn.role), _text(request, turn.content, f"{lease.lease_id}/prompt/{place}"))
             for place, turn in enumerate(lease.prompt.conversation.messages)
         ],
         answers=[
@@ -52,7 +52,7 @@ async def show(request: Request) -> Response:
                 _text(request, completion.text, f"{lease.lease_id}/answer/{place}")
                 | {"cut_off": completion.finish_reason == types_v1.FINISH_REASON_LENGTH},
             )
-            for place, completion in enumerate(sheet.shown)
+            for place, completion in enumerate(task.shown)
         ],
     )
 
@@ -63,7 +63,7 @@ def letter_of(place: int) -> str:
 
 
 def _text(request: Request, text: str, where: str) -> dict[str, object]:
-    """A text for the page: rendered, or, where it is too long for that, its beginning and where the whole is."""
+    """A text for the page: rendered, or, if it is too long, its beginning and a link to the full text."""
     most = console_of(request).settings.max_rendered_characters
     if len(text) <= most:
         shown = {"html": rendering.markdown(text), "empty": not text.strip(), "whole": ""}
@@ -73,19 +73,19 @@ def _text(request: Request, text: str, where: str) -> dict[str, object]:
 
 
 async def whole_text(request: Request) -> Response:
-    """One text of the task on the desk, as it is."""
+    """The full text of a prompt or answer of the current task."""
     console = console_of(request)
     invite, _ = annotator_of(request)
-    sheet = await console.desk.take(invite)
+    task = await console.desk.take(invite)
     wanted = request.path_params
-    if sheet is None or sheet.lease.lease_id != wanted["lease"]:
-        raise NotFound("this task is not on your desk any more", reason="OLD_PAGE")
+    if task is None or task.lease.lease_id != wanted["lease"]:
+        raise NotFound("This is no longer your current task", reason="OLD_PAGE")
     texts = {
-        "prompt": [turn.content for turn in sheet.lease.prompt.conversation.messages],
-        "answer": [completion.text for completion in sheet.shown],
+        "prompt": [turn.content for turn in task.lease.prompt.conversation.messages],
+        "answer": [completion.text for completion in task.shown],
     }.get(wanted["part"], [])
     if wanted["place"] >= len(texts):
-        raise NotFound("there is no such text in this task", reason="UNKNOWN_TEXT")
+        raise NotFound("This task has no such text", reason="UNKNOWN_TEXT")
     return PlainTextResponse(texts[wanted["place"]])
 
 
@@ -95,31 +95,31 @@ async def answer(request: Request) -> Response:
     try:
         session = session.saved(await console.desk.answer(invite, form))
     except AlreadyExists:
-        # The task was answered before, otherwise: a second click on another choice, or another device.
+        # The task has another answer already: from a second click on another choice, or another device.
         return go(request, "/annotate?kept")
-    return _on(request, session)
+    return _next(request, session)
 
 
 async def skip(request: Request) -> Response:
-    """Passes the task over."""
+    """Skips the task."""
     console, invite, session, form = await _posted(request)
     await console.desk.skip(invite, form)
-    return _on(request, session)
+    return _next(request, session)
 
 
 async def flag(request: Request) -> Response:
-    """Says what is wrong with the task, and passes it over."""
+    """Reports what is wrong with the task, and skips it."""
     console, invite, session, form = await _posted(request)
     await console.desk.flag(invite, form)
-    return _on(request, session)
+    return _next(request, session)
 
 
 async def undo(request: Request) -> Response:
-    """Takes the session's last answer back."""
+    """Retracts the last answer of the session."""
     console, invite, session, form = await _posted(request)
     if session.last:
         await console.desk.undo(invite, session.last, form)
-    return _on(request, session.undone())
+    return _next(request, session.undone())
 
 
 async def _posted(request: Request) -> tuple[Console, Invite, AnnotatorSession, dict[str, str]]:
@@ -127,7 +127,7 @@ async def _posted(request: Request) -> tuple[Console, Invite, AnnotatorSession, 
     return console_of(request), invite, session, await form_of(request, session.session_id)
 
 
-def _on(request: Request, session: AnnotatorSession) -> Response:
+def _next(request: Request, session: AnnotatorSession) -> Response:
     response = go(request, "/annotate")
     set_cookie(request, response, ANNOTATOR_COOKIE, console_of(request).sessions.annotator_cookie(session))
     return response

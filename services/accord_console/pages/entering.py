@@ -1,4 +1,4 @@
-"""How people come in: invite links, the operator's link, health."""
+"""Entry points: invite links, the operator's link, health."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from accord_console.web import annotator_of, console_of, form_of, operator_of, s
 
 
 async def home(request: Request) -> Response:
-    """To the pages of whoever asks; a word of explanation for everybody else."""
+    """Redirects operators and annotators to their pages; explains the console to others."""
     for who, where in ((operator_of, "/runs"), (annotator_of, "/annotate")):
         try:
             who(request)
@@ -23,7 +23,7 @@ async def home(request: Request) -> Response:
 
 
 async def invite(request: Request) -> Response:
-    """An invite link: begins a session."""
+    """An invite link: starts a session."""
     console = console_of(request)
     session = console.sessions.enter(request.path_params["token"])
     response = RedirectResponse("/annotate", status_code=303)
@@ -49,7 +49,7 @@ async def leave(request: Request) -> Response:
 
 
 async def health(request: Request) -> Response:
-    """For probes: 200 while new requests are taken, and which services are known; 503 while draining."""
+    """For probes: 200 and the known services while serving, 503 while draining."""
     console = console_of(request)
     draining = console.draining.is_set()
     body = {"status": "draining" if draining else "serving", "services": sorted(console.connections.addresses())}

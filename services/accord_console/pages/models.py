@@ -17,17 +17,17 @@ from accord_console.comparisons.comparisons import Comparison, standing
 from accord_console.pages.operating import page, posted, services
 from accord_console.web import console_of, go
 
-# How many of the newest changes of what is in force are shown.
+# How many of the newest changes of active policies are shown.
 SHOWN_CHANGES = 20
 _KINDS = {
     controller_v1.MODEL_CHANGE_KIND_GATE: "the gate promoted",
-    controller_v1.MODEL_CHANGE_KIND_PROMOTED: "put in force",
+    controller_v1.MODEL_CHANGE_KIND_PROMOTED: "promoted by hand:",
     controller_v1.MODEL_CHANGE_KIND_ROLLED_BACK: "rolled back to",
 }
 
 
 async def overview(request: Request) -> Reply:
-    """The registry, what was put in force, and the comparisons."""
+    """The registry, the deployment history, and the comparisons."""
     client = await services(request, "controller")
     console = console_of(request)
     found = [model async for model in client.models.list(timeout=console.settings.call_seconds)]
@@ -50,42 +50,42 @@ async def overview(request: Request) -> Reply:
 
 
 async def show(request: Request) -> Reply:
-    """One model and what made it."""
+    """A model and its lineage."""
     client = await services(request, "controller")
     seconds = console_of(request).settings.call_seconds
     model = await client.models.get(request.path_params["model"], timeout=seconds)
     try:
         lineage, unknown = await client.models.lineage(model.name, timeout=seconds), ""
-    except AccordError as error:  # the model itself can be shown all the same
+    except AccordError as error:  # the model can be shown without its lineage
         lineage, unknown = None, error.message
     return page(request, "model.html", "/models", model=model, lineage=lineage, unknown=unknown)
 
 
 async def change(request: Request) -> Reply:
-    """Puts a model in force, or what was in force before it."""
+    """Makes a model the active policy, or rolls back from it."""
     name, action = request.path_params["model"], request.path_params["action"]
     form = await posted(request)
     client = await services(request, "controller")
-    told: dict[str, Any] = {
+    options: dict[str, Any] = {
         "request_id": f"console-{action}-{name}-{form.get('once', '')}",
         "reason": form.get("reason", ""),
-        "operator": "console",  # operators share one token: which of them it was is not known
+        "operator": "console",  # operators share one token and cannot be distinguished
         "timeout": console_of(request).settings.call_seconds,
     }
     if action == "promote":
-        await client.models.promote(name, **told)
+        await client.models.promote(name, **options)
     elif action == "rollback":
-        model = await client.models.get(name, timeout=told["timeout"])
-        await client.models.roll_back(model.run_id, in_force=model.name, **told)
+        model = await client.models.get(name, timeout=options["timeout"])
+        await client.models.roll_back(model.run_id, in_force=model.name, **options)
     else:
-        raise NotFound(f"models can be promoted and rolled back, not {action}")
+        raise NotFound(f"Models can be promoted and rolled back; {action!r} is unknown")
     return go(request, "/models")
 
 
 async def compare(request: Request) -> Reply:
-    """Begins a comparison."""
+    """Starts a comparison."""
     form = await posted(request)
-    await console_of(request).asking.start(
+    await console_of(request).comparison_runner.start(
         form.get("first", ""),
         form.get("second", ""),
         prompts=int(_number(form, "prompts")),
@@ -97,7 +97,7 @@ async def compare(request: Request) -> Reply:
 
 
 async def _shape(client: accord.Client, comparison: Comparison) -> dict[str, Any]:
-    """A comparison as it stands."""
+    """A comparison with its current result."""
     records = []
     if comparison.state == "open" and comparison.tasks:
         people = [preference_v1.ANNOTATOR_KIND_HUMAN]
@@ -113,7 +113,7 @@ def _number(form: dict[str, str], field: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise InvalidArgument.at(field, f"{form.get(field, '')!r} is no number")
+        raise InvalidArgument.at(field, f"{form.get(field, '')!r} is not a number")
     return number
 
 

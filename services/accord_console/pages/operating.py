@@ -1,4 +1,4 @@
-"""What the operator's pages share: who operates, forms, and the page around each."""
+"""What the operator's pages share: authentication, forms, and the layout."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from accord_console.web import console_of, form_of, operator_of
 
 
 def page(request: Request, name: str, section: str, /, **values: Any) -> Response:
-    """An operator's page. `once` is new for each page: forms carry it as their request id, so that a double click is
-    one request."""
+    """An operator's page. `once` is new for each page: forms use it in their request id, so that a double click is one
+    request."""
     console = console_of(request)
     session_id = operator_of(request)
     said = request.query_params.get("said", "")
@@ -32,6 +32,6 @@ async def posted(request: Request) -> dict[str, str]:
 
 
 async def services(request: Request, *needed: str) -> accord.Client:
-    """A client for the operator's request. Unauthenticated for anybody else."""
+    """A client for the operator's request. Unauthenticated for others."""
     operator_of(request)
     return await console_of(request).connections.client(*needed)

@@ -1,4 +1,4 @@
-"""Who may annotate: the operator's page of invites, and the same for the command line."""
+"""Invites: the operator's page, and the same for the command line."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from accord_console.web import Console, console_of, fields_of, go, operator_of
 
 
 async def show(request: Request) -> Reply:
-    """Every invite with its link."""
+    """All invites with their links."""
     operator_of(request)
     rows = [_shape(request, invite) for invite in console_of(request).invites.all()]
     return page(request, "people.html", "/people", invites=rows)
 
 
 async def invite(request: Request) -> Reply:
-    """Makes an invite."""
+    """Creates an invite."""
     form = await posted(request)
     console_of(request).invites.invite(form.get("name", "").strip(), form.get("queue", "").strip())
     return go(request, "/people")
 
 
 async def revoke(request: Request) -> Reply:
-    """Ends every invite of a name."""
+    """Revokes all invites of a name."""
     form = await posted(request)
     console_of(request).invites.revoke(form.get("name", ""))
     return go(request, "/people")
@@ -57,11 +57,11 @@ async def api_revoke(request: Request) -> Reply:
 
 
 def _program(request: Request) -> Console:
-    """The console, for a program that has the operator's token, which only the user who started it can read."""
+    """The console, for a program with the operator's token, which only the user who started the console can read."""
     console = console_of(request)
     kind, _, token = request.headers.get("authorization", "").partition(" ")
     if kind.lower() != "bearer" or not hmac.compare_digest(token.encode(), console.sessions.operator_token.encode()):
-        raise Unauthenticated("send the operator's token: Authorization: Bearer TOKEN", reason="BAD_TOKEN")
+        raise Unauthenticated("Send the operator's token: Authorization: Bearer TOKEN", reason="BAD_TOKEN")
     return console
 
 

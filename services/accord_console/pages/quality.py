@@ -35,7 +35,7 @@ MOST_FLAGS = 50
 
 
 async def show(request: Request) -> Reply:
-    """How well the data is, of one queue where asked."""
+    """The quality of the feedback, optionally of one queue."""
     client = await services(request, "preference")
     queue = request.query_params.get("queue", "").strip()
     seconds = console_of(request).settings.call_seconds
@@ -59,7 +59,7 @@ async def show(request: Request) -> Reply:
 
 
 async def act(request: Request) -> Reply:
-    """Excludes, reinstates or withdraws an annotator. After a withdrawal: what was trained on their feedback."""
+    """Excludes, reinstates or withdraws an annotator. A withdrawal shows the models that learned from the feedback."""
     action = request.path_params["action"]
     form = await posted(request)
     client = await services(request, "preference")
@@ -78,13 +78,13 @@ async def act(request: Request) -> Reply:
             unknown=unknown,
         )  # fmt: skip
     else:
-        raise NotFound(f"annotators can be excluded, reinstated and withdrawn, not {action}")
+        raise NotFound(f"Annotators can be excluded, reinstated and withdrawn; {action!r} is unknown")
     return go(request, "/quality")
 
 
 async def _trained(request: Request, digests: list[str]) -> tuple[Sequence[controller_v1.TrainedModel], str]:
-    """What learnt from these snapshots; or, where the controller does not say, why. The withdrawal is done all the
-    same."""
+    """The models that learned from these snapshots; or why the controller does not answer. The withdrawal is done in
+    both cases."""
     if not digests:
         return (), ""
     try:
@@ -95,12 +95,12 @@ async def _trained(request: Request, digests: list[str]) -> tuple[Sequence[contr
 
 
 async def resolve(request: Request) -> Reply:
-    """Opens a flagged task again, or withdraws it."""
+    """Reopens a flagged task, or cancels it."""
     form = await posted(request)
     client = await services(request, "preference")
     chosen = RESOLUTIONS.get(form.get("resolution", ""))
     if chosen is None:
-        raise InvalidArgument.at("resolution", "reopen the task or cancel it")
+        raise InvalidArgument.at("resolution", "must be reopen or cancel")
     await client.preferences.resolve_task(
         form.get("task", ""),
         chosen,
@@ -111,11 +111,11 @@ async def resolve(request: Request) -> Reply:
 
 
 def _annotator(form: dict[str, str]) -> preference_v1.Annotator:
-    """Whom the form is about, of whatever kind."""
+    """The annotator of a form."""
     try:
         kind = preference_v1.AnnotatorKind.ValueType(int(form.get("kind", "")))
     except ValueError as error:
-        raise InvalidArgument.at("kind", "this form is damaged; load the page again") from error
+        raise InvalidArgument.at("kind", "this form is damaged; please reload the page") from error
     return preference_v1.Annotator(annotator_id=form.get("annotator", ""), kind=kind)
 
 

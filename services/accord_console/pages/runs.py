@@ -1,4 +1,4 @@
-"""The operator's pages of runs: how they are, curves, samples, gates, cost; pause, resume, cancel, swap the engine."""
+"""The operator's pages of runs: state, curves, samples, gates, cost; pause, resume, cancel, swap the engine."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from accord_console.annotation import rendering
 from accord_console.pages.operating import page, posted, services
 from accord_console.web import console_of, go, operator_of
 
-# A stream with nothing to say says so, so that dead connections are noticed.
+# An idle stream sends comments, so that dead connections are noticed.
 HEARTBEAT_SECONDS = 15.0
 # How many of a run's newest events the page shows.
 SHOWN_EVENTS = 40
 
 
 async def overview(request: Request) -> Reply:
-    """Every run, newest first."""
+    """All runs, newest first."""
     client = await services(request, "controller")
     runs = [run async for run in client.runs.list(timeout=_seconds(request))]
     return page(request, "runs.html", "/runs", runs=[_row(run) for run in runs])
@@ -62,7 +62,7 @@ async def show(request: Request) -> Reply:
 
 
 async def data(request: Request) -> Reply:
-    """The figures behind a run's curves, and its newest events."""
+    """The figures of a run's curves, and its newest events."""
     client = await services(request, "controller")
     name, seconds = request.path_params["run"], _seconds(request)
     events = [event async for event in client.runs.events(name, timeout=seconds)]
@@ -75,7 +75,7 @@ async def data(request: Request) -> Reply:
 
 
 async def events(request: Request) -> Reply:
-    """Server-sent events: what happens in a run from `after`, or from where a broken stream ended, on."""
+    """Server-sent events: the events of a run after `after`, or after the last one of a broken stream."""
     client = await services(request, "controller")
     after = request.headers.get("last-event-id") or request.query_params.get("after", "0")
     run = await client.runs.get(request.path_params["run"], timeout=_seconds(request))
@@ -88,8 +88,8 @@ async def events(request: Request) -> Reply:
 
 
 async def _stream(watch: AsyncIterator[controller_v1.RunEvent], draining: asyncio.Event) -> AsyncIterator[str]:
-    """Events as they come, a comment while none comes, `end` when the run is at work no more; ends also while draining.
-    What goes wrong on the way is said, and the page connects again."""
+    """Events as they come, a comment while there are none, `end` when the run is no longer active; ends also while
+    draining. Errors are sent as `trouble`, and the page reconnects."""
     ending = asyncio.create_task(draining.wait())
     async with aclosing(watch) as source:  # type: ignore[type-var]
         coming: asyncio.Task[controller_v1.RunEvent | None] | None = None
@@ -122,23 +122,23 @@ async def act(request: Request) -> Reply:
     name, action = request.path_params["run"], request.path_params["action"]
     form = await posted(request)
     client = await services(request, "controller")
-    told: dict[str, Any] = {
+    options: dict[str, Any] = {
         "request_id": f"console-{action}-{name}-{form.get('once', '')}",
         "timeout": _seconds(request),
     }
     if action == "pause":
-        await client.runs.pause(name, **told)
+        await client.runs.pause(name, **options)
     elif action == "resume":
-        await client.runs.resume(name, **told)
+        await client.runs.resume(name, **options)
     elif action == "cancel":
-        await client.runs.cancel(name, etag=form.get("etag", ""), **told)
+        await client.runs.cancel(name, etag=form.get("etag", ""), **options)
     elif action == "swap-engine":
-        # An engine by its name, or by the address of one that runs already.
+        # An engine by its name, or by the address of a running rollout service.
         wanted = form.get("engine", "").strip()
         addresses = [wanted] if ":" in wanted else []
-        await client.runs.swap_engine(name, "" if addresses else wanted, addresses=addresses, **told)
+        await client.runs.swap_engine(name, "" if addresses else wanted, addresses=addresses, **options)
     else:
-        raise NotFound(f"runs can be paused, resumed and cancelled, and their engine swapped, not {action}")
+        raise NotFound(f"Runs can be paused, resumed and cancelled, and their engine swapped; {action!r} is unknown")
     return go(request, f"/runs/{name}")
 
 
@@ -181,19 +181,19 @@ def _row(run: controller_v1.Run) -> dict[str, Any]:
         "created": run.create_time.ToDatetime(),
         "seconds": sum(row.seconds for row in status.iterations),
         "engine": status.rollout.engine or status.resolved_spec.rollout.engine or "transformers",
-        "swap": swap_said(status),
+        "swap": swap_progress(status),
     }
 
 
-def swap_said(status: controller_v1.RunStatus) -> str:
-    """How far the last swap of the engine is; empty where there was none or it is over and well."""
+def swap_progress(status: controller_v1.RunStatus) -> str:
+    """The progress of the last engine swap; empty if there was none or it succeeded."""
     if not status.swaps:
         return ""
     swap = status.swaps[-1]
     engine = swap.services.engine or ", ".join(swap.services.addresses)
     return {
-        controller_v1.SWAP_STATE_PENDING: f"{engine} is being tried",
-        controller_v1.SWAP_STATE_SHIFTED: "the engine before finishes what it had begun",
+        controller_v1.SWAP_STATE_PENDING: f"{engine} is being checked",
+        controller_v1.SWAP_STATE_SHIFTED: "the previous engine is finishing its requests",
         controller_v1.SWAP_STATE_REFUSED: f"{engine} was refused: {swap.message}",
     }.get(swap.state, "")
 

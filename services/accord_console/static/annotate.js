@@ -1,4 +1,4 @@
-// The annotator's sheet: choosing, ranking, keys, time left, and sending once. Without this script the form still works
+// The annotator's task: choosing, ranking, keys, time left, and submitting once. Without this script the form still works
 // for comparisons and ratings; nothing here decides who answers or what is shown.
 import { ranking } from "./ranking.js";
 import { count } from "./clock.js";
@@ -28,23 +28,23 @@ if (form.elements.comment.value) {
   commentToggle.setAttribute("aria-expanded", "true");
 }
 
-const tell = (message) => {
+const report = (message) => {
   problem.textContent = message;
   problem.hidden = !message;
   if (message) problem.scrollIntoView({ block: "nearest" });
 };
 
-// Whatever is put right, the complaint goes.
-form.addEventListener("change", () => tell(""));
+// Any change clears the message.
+form.addEventListener("change", () => report(""));
 
 // What is missing before this can be saved; empty when nothing is.
 const missing = () => {
-  if (kind === "comparison" && !form.elements.choice.value) return "Choose the better answer, or say that they are equally good.";
+  if (kind === "comparison" && !form.elements.choice.value) return "Choose the better answer, or that they are equally good.";
   if (order && !order.touched && !warned) {
     warned = true;
-    return "The order is as it came, which is by chance. Put the answers in order; if it is right as it is, save again.";
+    return "You have not changed the order, and it was random. Reorder the answers, or save again to confirm it.";
   }
-  if (kind === "rating" && !form.elements.value.value) return "Give the answer a number from 1 to 5.";
+  if (kind === "rating" && !form.elements.value.value) return "Rate the answer from 1 to 5.";
   return "";
 };
 
@@ -52,8 +52,8 @@ form.addEventListener("submit", async (event) => {
   event.preventDefault();
   if (sending) return;
   const action = event.submitter?.getAttribute("formaction") || form.getAttribute("action");
-  const wrong = action.endsWith("/answer") ? missing() : action.endsWith("/flag") && !form.elements.reason.value ? "Say what is wrong with this task." : "";
-  tell(wrong);
+  const wrong = action.endsWith("/answer") ? missing() : action.endsWith("/flag") && !form.elements.reason.value ? "Choose what is wrong with this task." : "";
+  report(wrong);
   if (wrong) return;
   sending = true;
   form.classList.add("sending");
@@ -63,11 +63,11 @@ form.addEventListener("submit", async (event) => {
       headers: { Accept: "application/json" },
       body: new URLSearchParams(new FormData(form)),
     });
-    const said = await reply.json();
-    if (reply.ok) { unsaved.forget(); return location.assign(said.next); }
-    tell(said.error);
+    const result = await reply.json();
+    if (reply.ok) { unsaved.forget(); return location.assign(result.next); }
+    report(result.error);
   } catch {
-    tell("The console cannot be reached; nothing is lost here. Try again.");
+    report("The console cannot be reached. Nothing is lost; please try again.");
   }
   sending = false;
   form.classList.remove("sending");
@@ -90,7 +90,7 @@ const choose = (name, value, focus = false) => {
   if (focus) found?.focus();
   return Boolean(found);
 };
-// A number rates the criterion that has the focus, else it chooses, ranks or rates.
+// A digit rates the focused criterion, else it chooses, ranks or rates.
 const digit = (number) => {
   const criterion = document.activeElement.name ?? "";
   if (criterion.startsWith("rate-")) return choose(criterion, String(number), true);
@@ -126,6 +126,6 @@ document.addEventListener("keydown", (event) => {
 });
 
 count(document.getElementById("clock"));
-// A page that the browser kept (back button) may be of a task that is answered: ask again.
+// A page restored from the browser's cache (back button) may show an answered task: reload it.
 addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
 document.documentElement.dataset.ready = "true";

@@ -1,4 +1,4 @@
-// Line charts as SVG. Everything is built from nodes and numbers; no markup is ever made from data.
+// Line charts as SVG, built from nodes and numbers; data never becomes markup.
 const NS = "http://www.w3.org/2000/svg";
 const WIDTH = 360, HEIGHT = 150, LEFT = 38, RIGHT = 8, TOP = 8, BOTTOM = 22;
 
@@ -24,9 +24,9 @@ export const figure = (value) => {
   return size >= 1000 ? Math.round(value).toLocaleString() : String(Number(value.toPrecision(size >= 100 ? 4 : 3)));
 };
 
-// `series`: [{name, points: [[x, y], ...], dots: [bool hollow, ...]}]; `marks`: [{x, label}]; `name(x)` says where x is.
-export const draw = (figureElement, { series, marks = [], low, high, name = String }) => {
-  const plot = figureElement.querySelector(".plot");
+// `series`: [{name, points: [[x, y], ...], dots: [bool hollow, ...]}]; `marks`: [{x, label}]; `name(x)` labels a position.
+export const plot = (figureElement, { series, marks = [], low, high, name = String }) => {
+  const container = figureElement.querySelector(".plot");
   const shown = series.filter((one) => one.points.length);
   if (!shown.length) return;
   const all = shown.flatMap((one) => one.points);
@@ -45,7 +45,7 @@ export const draw = (figureElement, { series, marks = [], low, high, name = Stri
   marks.forEach(({ x: at, label }, index) => {
     const place = x(at);
     if (index) svg.append(node("line", { class: "mark", x1: place, x2: place, y1: TOP, y2: HEIGHT - BOTTOM }));
-    // What stands at the right end ends there.
+    // A label near the right edge is right-aligned.
     const last = place > WIDTH - 70;
     svg.append(node("text", { x: last ? WIDTH - RIGHT : place + (marks.length > 1 ? 2 : 0), y: HEIGHT - 5, "text-anchor": last ? "end" : "start" }, label));
   });
@@ -58,7 +58,7 @@ export const draw = (figureElement, { series, marks = [], low, high, name = Stri
   const caption = figureElement.querySelector("figcaption");
   const reading = caption.querySelector(".reading") ?? caption.appendChild(document.createElement("span"));
   reading.className = "reading";
-  const say = (at) => {
+  const read = (at) => {
     const parts = shown.map((one, index) => {
       const point = at === undefined ? one.points.at(-1) : one.points.reduce((best, next) => (Math.abs(next[0] - at) < Math.abs(best[0] - at) ? next : best));
       const part = document.createElement("span");
@@ -68,7 +68,7 @@ export const draw = (figureElement, { series, marks = [], low, high, name = Stri
     });
     reading.replaceChildren(...parts, at === undefined ? "" : name(Math.round(at)));
   };
-  say();
+  read();
   const hair = node("line", { class: "hover", y1: TOP, y2: HEIGHT - BOTTOM, visibility: "hidden" });
   svg.append(hair);
   svg.addEventListener("pointermove", (event) => {
@@ -78,8 +78,8 @@ export const draw = (figureElement, { series, marks = [], low, high, name = Stri
     hair.setAttribute("x1", x(at));
     hair.setAttribute("x2", x(at));
     hair.setAttribute("visibility", "visible");
-    say(at);
+    read(at);
   });
-  svg.addEventListener("pointerleave", () => { hair.setAttribute("visibility", "hidden"); say(); });
-  plot.replaceChildren(svg);
+  svg.addEventListener("pointerleave", () => { hair.setAttribute("visibility", "hidden"); read(); });
+  container.replaceChildren(svg);
 };

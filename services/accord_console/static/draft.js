@@ -1,4 +1,4 @@
-// What was chosen, ranked and typed on a task and not saved yet outlives a reload: in this tab alone, for this lease alone.
+// Keeps unsaved choices, rankings and comments across a reload, only in this tab and for this lease.
 const KEY = "accord.draft";
 const HIDDEN = new Set(["csrf", "slip"]);
 
@@ -6,7 +6,7 @@ const kept = () => {
   try { return JSON.parse(sessionStorage.getItem(KEY)) ?? {}; } catch { return {}; }
 };
 
-// Brings back what the form held and keeps what it will hold. `order`: the ranking, if it is one.
+// Restores the form from the draft and saves its changes. `order`: the ranking, if the task is one.
 export const draft = (form, order) => {
   const { lease } = form.dataset;
   const found = kept();
@@ -21,7 +21,7 @@ export const draft = (form, order) => {
   }
   const keep = () => {
     const fields = [...new FormData(form)].filter(([name]) => !HIDDEN.has(name));
-    try { sessionStorage.setItem(KEY, JSON.stringify({ lease, touched: Boolean(order?.touched), fields })); } catch { /* a full or forbidden store: nothing is kept */ }
+    try { sessionStorage.setItem(KEY, JSON.stringify({ lease, touched: Boolean(order?.touched), fields })); } catch { /* the storage is full or forbidden: no draft */ }
   };
   form.addEventListener("input", keep);
   form.addEventListener("change", keep);

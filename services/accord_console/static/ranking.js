@@ -1,10 +1,10 @@
 // Ranking by dragging and by keyboard. The order of the cards is the ranking; a card that is "tied" shares the rank of
-// the one above. `ranks` is kept as the service of the page wants it: "2 0=1 3", places as shown, best first.
+// the one above. `ranks` is kept in the form's format: "2 0=1 3", places as shown, best first.
 export const ranking = (list, ranks) => {
   const cards = () => [...list.children];
   let picked = 0; // how many were placed by number keys
   let pickedAt = 0;
-  let touched = false; // an order that came by chance is no ranking until somebody has looked at it
+  let touched = false; // the initial order is random and does not count until the annotator confirms it
 
   const write = () => {
     let text = "";
@@ -18,7 +18,7 @@ export const ranking = (list, ranks) => {
       card.querySelector(".tie").setAttribute("aria-pressed", String(tied));
       card.querySelector(".up").disabled = index === 0;
       card.querySelector(".down").disabled = index === cards().length - 1;
-      card.setAttribute("aria-label", `Answer ${card.querySelector(".letter").textContent}, place ${rank}${tied ? ", as good as the one above" : ""}`);
+      card.setAttribute("aria-label", `Answer ${card.querySelector(".letter").textContent}, place ${rank}${tied ? ", as good as the answer above" : ""}`);
     });
     ranks.value = text;
   };
@@ -49,7 +49,7 @@ export const ranking = (list, ranks) => {
 
   return {
     get touched() { return touched; },
-    // An order as `ranks` writes it.
+    // Restores an order in the format of `ranks`.
     restore(text) {
       for (const rank of text.split(" ")) {
         rank.split("=").forEach((place, index) => {
@@ -61,7 +61,7 @@ export const ranking = (list, ranks) => {
       }
       change();
     },
-    // Number keys name the answers by letter order (A is 1) from the best on; after a pause, or all, they begin again.
+    // Digits name the answers by letter (A is 1), best first; after a pause, or after all, they start again.
     pick(number) {
       const card = cards().find((one) => Number(one.dataset.place) === number);
       if (!card) return false;
@@ -90,8 +90,8 @@ export const ranking = (list, ranks) => {
   };
 };
 
-// The card follows the pointer; the others change places as it passes their middle. The lifted card itself is never
-// moved in the tree while it is held: that would end the pointer's capture.
+// The card follows the pointer; the others change places as it passes their middle. The dragged card itself is never
+// moved in the tree: that would end the pointer's capture.
 const drag = (card, list, done) => {
   const grip = card.querySelector(".grip");
   grip.addEventListener("pointerdown", (start) => {

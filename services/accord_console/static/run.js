@@ -1,5 +1,5 @@
 // A run's page: curves from its figures, then live from its events.
-import { draw } from "./chart.js";
+import { plot } from "./chart.js";
 
 const root = document.getElementById("run");
 const base = `/runs/${encodeURIComponent(root.dataset.name)}`;
@@ -40,20 +40,20 @@ const CHARTS = {
   kl: () => ({ ...curves("policy", [["KL", ["kl_k1", "kl", "kl_nats"]]]), low: undefined }),
   lengths: () => curves("policy", [["tokens", ["response_tokens", "response_length", "length"]]]),
   accuracy: () => ({ ...curves("reward_model", [["accuracy", ["accuracy"]]]), low: 0, high: 1 }),
-  throughput: () => curves("policy", [["samples a second", ["samples_per_second"]]]),
+  throughput: () => curves("policy", [["samples per second", ["samples_per_second"]]]),
 };
-const drawAll = () => {
-  for (const element of document.querySelectorAll("[data-chart]")) draw(element, CHARTS[element.dataset.chart]());
+const plotAll = () => {
+  for (const element of document.querySelectorAll("[data-chart]")) plot(element, CHARTS[element.dataset.chart]());
 };
 let planned = false;
-const drawSoon = () => {
+const plotSoon = () => {
   if (planned) return;
   planned = true;
-  requestAnimationFrame(() => { planned = false; drawAll(); });
+  requestAnimationFrame(() => { planned = false; plotAll(); });
 };
 
 const cell = (text, tag = "span") => { const made = document.createElement(tag); made.textContent = text; return made; };
-const tell = (event) => {
+const logEvent = (event) => {
   const line = document.createElement("li");
   line.dataset.sequence = event.sequence;
   line.append(cell(new Date(event.time * 1000).toLocaleTimeString(), "time"));
@@ -65,7 +65,7 @@ const tell = (event) => {
 };
 const keep = (step) => steps.set(`${step.iteration} ${step.stage} ${step.step}`, step);
 
-// The parts that the server writes: asked for again, and put where they were.
+// Fetches the server-rendered parts again and replaces them.
 const refresh = async () => {
   const reply = await fetch(base);
   if (!reply.ok) return;
@@ -80,8 +80,8 @@ const load = async () => {
   found.steps.forEach(keep);
   iterations = found.iterations;
   log.replaceChildren();
-  found.events.forEach(tell);
-  drawAll();
+  found.events.forEach(logEvent);
+  plotAll();
   return found.sequence;
 };
 
@@ -89,16 +89,16 @@ const follow = (after) => {
   const source = new EventSource(`${base}/events?after=${after}`);
   source.onmessage = async (message) => {
     const event = JSON.parse(message.data);
-    tell(event);
+    logEvent(event);
     if (event.kind === "step") {
       keep({ iteration: event.iteration, stage: event.stage, step: event.step, metrics: event.metrics });
       const step = document.getElementById("step");
       if (step && event.total_steps) step.textContent = `${event.step}/${event.total_steps}`;
-      drawSoon();
+      plotSoon();
     } else {
       await refresh();
       if (event.kind === "iteration_finished") iterations = (await (await fetch(`${base}/data`)).json()).iterations;
-      drawSoon();
+      plotSoon();
     }
   };
   source.addEventListener("end", async () => { source.close(); await refresh(); root.dataset.live = "ended"; });

@@ -28,7 +28,7 @@ from accord.cli.options import Interrupted, Options
 
 app = typer.Typer(
     name="accord",
-    help="Align a language model with what people prefer: start the services, run the loop, annotate, look at results.",
+    help="Align a language model with human preferences: start services, run the RLHF loop, annotate, inspect results.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -61,20 +61,24 @@ def main_options(
     context: typer.Context,
     state_dir: Annotated[
         Path | None,
-        typer.Option("--state-dir", envvar="ACCORD_STATE_DIR", help="Where everything is kept (default: .accord)."),
+        typer.Option(
+            "--state-dir",
+            envvar="ACCORD_STATE_DIR",
+            help="The state folder: services, runs, models (default: .accord).",
+        ),
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Global options stand before the command: `accord --state-dir DIR runs list`."""
-    # The services are started elsewhere than the user's folder may be later: an absolute path means the same to all.
+    """Global options come before the command: `accord --state-dir DIR runs list`."""
+    # Services may run in another working directory than this command: an absolute path means the same to all.
     context.obj = Options((state_dir or Path(".accord")).absolute(), debug)
 
 
 def main() -> None:
-    """The entry point: exit code 0 done, 1 failed, 2 wrong usage, 130 interrupted; errors are one line."""
+    """The entry point. Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted. Errors are one line."""
     sys.exit(invoke(sys.argv[1:]))
 
 
@@ -91,10 +95,10 @@ def invoke(arguments: Sequence[str]) -> int:
         print("\naccord: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader (`| head`) has gone: nobody is left to tell. Python would complain again while flushing at exit.
+        # The reader (`| head`) has gone. Without this, Python would report the error again when it flushes at exit.
         sys.stdout = None
         return 141
-    except Exception as error:  # the outermost frame: every error becomes one line and an exit code
+    except Exception as error:  # the outermost frame turns every error into one line and an exit code
         if "--debug" in arguments:
             raise
         from accord.cli.render.failures import explain

@@ -1,4 +1,4 @@
-"""What every command can be told, and how commands print."""
+"""Options that commands share, and how a command runs until it ends or is interrupted."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ T = TypeVar("T")
 
 
 class Format(StrEnum):
-    """How a list is printed."""
+    """How a result is printed."""
 
     table = "table"
     json = "json"
 
 
 class AnnotatorKind(StrEnum):
-    """What judges."""
+    """Kinds of annotators."""
 
     human = "human"
     simulated = "simulated"
@@ -33,7 +33,7 @@ class AnnotatorKind(StrEnum):
 
 @dataclass(frozen=True)
 class Options:
-    """The global options. state_dir: where services are found and everything is kept; debug: tracebacks."""
+    """The global options. state_dir: where services are found and state is kept; debug: show tracebacks."""
 
     state_dir: Path
     debug: bool
@@ -43,19 +43,19 @@ def options(context: typer.Context) -> Options:
     """The global options of this invocation."""
     found = context.find_object(Options)
     if found is None:
-        raise RuntimeError("commands run below the main callback, which sets the options")
+        raise RuntimeError("a command ran outside the main callback, which sets the options")
     return found
 
 
 class Interrupted(Exception):
-    """Ctrl-C or SIGTERM came. What was saved is saved; `message` says how to go on."""
+    """The command was interrupted by Ctrl-C or SIGTERM. Saved work stays saved; `message` says how to continue."""
 
     def __init__(self, message: str = "interrupted", exit_code: int = 130) -> None:
         super().__init__(message)
         self.exit_code = exit_code
 
 
-# Who is told of a signal: the last one. The first is the command itself, which is cancelled.
+# The last one receives a signal. The first is the command itself, which a signal cancels.
 _receivers: list[Callable[[int], None]] = []
 
 
@@ -65,7 +65,7 @@ def _received(number: int) -> None:
 
 @contextlib.contextmanager
 def receiving(receiver: Callable[[int], None]) -> Iterator[None]:
-    """Within the block Ctrl-C, SIGTERM and SIGHUP go to `receiver`, as their number."""
+    """Within the block, `receiver` is called with the number of each SIGINT, SIGTERM and SIGHUP."""
     _receivers.append(receiver)
     try:
         yield
@@ -74,7 +74,7 @@ def receiving(receiver: Callable[[int], None]) -> Iterator[None]:
 
 
 def run_async(main: Coroutine[Any, Any, T]) -> T:
-    """Runs a command's coroutine. Ctrl-C, SIGTERM and a closed terminal cancel it, so that its clean-up runs."""
+    """Runs a command's coroutine. Ctrl-C, SIGTERM and a closed terminal cancel it, so that it can clean up."""
     received: list[int] = []
 
     async def guarded() -> T:

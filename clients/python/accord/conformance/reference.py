@@ -1,4 +1,4 @@
-"""Logprobs recomputed: by transformers, or by a function of the caller's. torch is imported when one is computed."""
+"""Recomputes logprobs, by transformers or by a function of the caller. torch is imported when it is first needed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def reference_named(name: str) -> Reference | None:
     if name == "transformers":
         if importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None:
             raise FailedPrecondition(
-                "the reference needs torch and transformers: pip install 'accord-rlhf[models]', or --reference none",
+                "The reference needs torch and transformers: pip install 'accord-rlhf[models]', or --reference none",
                 reason="MISSING_EXTRA",
             )
         return transformers_logprobs
@@ -38,7 +38,8 @@ def reference_named(name: str) -> Reference | None:
 def transformers_logprobs(
     folder: Path, prompt: Sequence[int], response: Sequence[int], sampling: types_v1.SamplingParams
 ) -> list[float]:
-    """One plain float32 forward, without padding or cache: log softmax(logits / temperature, cut to top_k)."""
+    """One plain float32 forward pass, without padding or cache: log softmax(logits / temperature, truncated to
+    top_k)."""
     torch: Any = importlib.import_module("torch")
     with torch.no_grad():
         ids_1T = torch.tensor([[*prompt, *response]])

@@ -1,4 +1,4 @@
-"""Runs the checks one after another against one engine."""
+"""Runs the checks against an engine, one after another."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from accord.rollout import v1 as rollout_v1
 
 
 def chosen(patterns: Sequence[str] = ()) -> list[Check]:
-    """The checks whose name fits one of the patterns; all without. InvalidArgument where none does."""
+    """The checks whose name matches one of the patterns; all without patterns. InvalidArgument if none matches."""
     found = [one for one in CHECKS if not patterns or any(fnmatch(one.name, pattern) for pattern in patterns)]
     if not found:
         names = ", ".join(one.name for one in CHECKS)
-        raise InvalidArgument.at("only", f"no check is named {', '.join(patterns)}; there is: {names}")
+        raise InvalidArgument.at("only", f"no check matches {', '.join(patterns)}; available: {names}")
     return found
 
 
@@ -44,10 +44,10 @@ async def conformance(
     only: Sequence[str] = (),
     lease_token: str = "",
 ) -> AsyncIterator[Outcome]:
-    """What comes of each check, as it ends. The engine's weights are `model` afterwards, where that is given.
-    `lease_token`: of a lease that the caller holds; without, the suite holds one meanwhile.
+    """Yields the outcome of each check. Afterwards the engine's weights are `model`, if given. `lease_token`: of a
+    lease that the caller holds; without it, the suite takes a lease.
 
-    AccordError where the engine cannot be reached, does not load `model`, or is leased to somebody.
+    AccordError if the engine cannot be reached, does not load `model`, or is leased to another client.
     """
     selected = chosen(only)
     async with open_channel(address) as channel:
@@ -82,5 +82,5 @@ async def _outcome(one: Check, target: Target) -> Outcome:
     except AccordError as error:
         verdict, detail = Verdict.unmet, f"a call failed: {error.code.name} {error.reason}: {error.message}"
     except TimeoutError:
-        verdict, detail = Verdict.unmet, f"it did not come to an end in {target.seconds * 4:g} s"
+        verdict, detail = Verdict.unmet, f"did not end within {target.seconds * 4:g} s"
     return Outcome(one, verdict, detail, time.monotonic() - start)

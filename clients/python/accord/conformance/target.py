@@ -1,4 +1,4 @@
-"""The engine under test, and the few things that every check does with it. Every call has a deadline."""
+"""The engine under test, and the calls that checks make. Every call has a deadline."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from accord.types import v1 as types_v1
 
 PROMPTS = ("Hello!", "What is the best way to learn?", "Count to three.")
 
-# log-probabilities, nats, of response tokens: (model folder, prompt ids, response ids, how they were drawn)
+# log-probabilities, nats, of response tokens: (model folder, prompt ids, response ids, sampling parameters)
 Reference = Callable[[Path, Sequence[int], Sequence[int], types_v1.SamplingParams], Sequence[float]]
 
 
 @dataclass
 class Target:
-    """`model` and `other`: two folders that the engine can load from where it runs; `reference`: recomputes logprobs
-    of `model`. Checks that need what is not given are not applicable."""
+    """`model` and `other`: two folders that the engine can load on its machine; `reference`: recomputes logprobs of
+    `model`. Checks that need a missing one are not applicable."""
 
     stub: rollout_v1.RolloutServiceStub
     model: Path | None = None
@@ -38,11 +38,11 @@ class Target:
     prefix: str = "conformance"
 
     def request_id(self) -> str:
-        """A new one."""
+        """A new request id."""
         return f"{self.prefix}-{next(self._ids)}"
 
     async def status(self) -> rollout_v1.GetStatusResponse:
-        """What the engine says of itself."""
+        """The engine's status."""
         return await self.stub.GetStatus(rollout_v1.GetStatusRequest(), timeout=self.seconds)
 
     def request(self, texts: Iterable[str] = PROMPTS, **fields: object) -> rollout_v1.GenerateRequest:
@@ -61,7 +61,7 @@ class Target:
     async def responses(
         self, request: rollout_v1.GenerateRequest, seconds: float | None = None
     ) -> dict[int, rollout_v1.GenerateResponse]:
-        """Every response by its index. Unmet where one comes twice or was not asked for."""
+        """All responses by index. Unmet if one comes twice or was not requested."""
         wanted = set(request.indices) or set(range(len(request.prompts) * max(request.n, 1)))
         found: dict[int, rollout_v1.GenerateResponse] = {}
         async for response in self.stub.Generate(request, timeout=seconds or self.seconds):
@@ -69,7 +69,7 @@ class Target:
             demand(kind, "a response is neither a sample nor a failure")
             result = response.sample if kind == "sample" else response.failure
             demand(result.request_id == request.request_id, f"a response has request_id {result.request_id!r}")
-            demand(result.index in wanted, f"index {result.index} was not asked for")
+            demand(result.index in wanted, f"index {result.index} was not requested")
             demand(result.index not in found, f"index {result.index} came twice")
             found[result.index] = response
         missing = sorted(wanted - found.keys())
@@ -77,7 +77,7 @@ class Target:
         return found
 
     async def samples(self, request: rollout_v1.GenerateRequest) -> dict[int, types_v1.Sample]:
-        """The same, where each is to be a sample."""
+        """All samples by index. Unmet if one failed."""
         found = await self.responses(request)
         for index, response in found.items():
             failure = response.failure.failure
@@ -87,16 +87,16 @@ class Target:
         return {index: response.sample for index, response in sorted(found.items())}
 
     async def pending_falls_to(self, samples: int) -> None:
-        """Unmet where `pending_samples` stays above."""
+        """Unmet if `pending_samples` stays above."""
         try:
             async with asyncio.timeout(self.seconds):
-                while (left := (await self.status()).pending_samples) > samples:  # noqa: ASYNC110  asking is all one can
+                while (left := (await self.status()).pending_samples) > samples:  # noqa: ASYNC110  polling is the only way
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise Unmet(f"{left} samples are still pending after {self.seconds:g} s") from None
 
     async def until_pending(self) -> bool:
-        """Whether work was seen to be pending before `seconds` were over."""
+        """Whether samples were pending at some time within `seconds`."""
         for _ in range(int(self.seconds / 0.02)):
             if (await self.status()).pending_samples:
                 return True
@@ -104,7 +104,7 @@ class Target:
         return False
 
     def weights(self, folder: Path | None, version: int) -> types_v1.WeightsRef:
-        """A reference to a folder. NotApplicable where none was given."""
+        """A reference to a folder. NotApplicable if none was given."""
         if folder is None:
             raise NotApplicable("needs --model and --other, two models that the engine can load")
         return types_v1.WeightsRef(uri=folder.resolve().as_uri(), version=version, digest=weights_digest(folder))
@@ -117,7 +117,7 @@ class Target:
         return await self.stub.UpdateWeights(request, timeout=self.seconds)
 
     async def prepare(self, ref: types_v1.WeightsRef) -> rollout_v1.PreparedWeights:
-        """PrepareWeights. NotApplicable where the engine has one phase only."""
+        """PrepareWeights. NotApplicable if the engine has one phase only."""
         request = rollout_v1.PrepareWeightsRequest(
             request_id=self.request_id(), weights=ref, lease_token=self.lease_token
         )
@@ -142,24 +142,26 @@ class Target:
 
 
 async def refused(call: Awaitable[object], error: type[AccordError], reason: str = "") -> AccordError:
-    """The error that `call` ends with. Unmet where it is another or carries no reason for programs."""
+    """The error that `call` ends with. Unmet if it is a different one, or has no reason code."""
     try:
         await call
     except error as found:
-        # The SDK falls back to a class's own reason where the status names none.
+        # The SDK uses the default reason of a class if the status has none.
         if reason:
             demand(found.reason == reason, f"the reason is {found.reason}, not {reason}: {found.message}")
         elif error is not InvalidArgument:
-            demand(found.reason != error.reason, f"the status carries no ErrorInfo with a reason: {found.message}")
+            demand(found.reason != error.reason, f"the status has no ErrorInfo with a reason: {found.message}")
         return found
     except AccordError as found:
-        raise Unmet(f"answered {found.code.name} {found.reason}, not {error.code.name}: {found.message}") from found
-    raise Unmet(f"was accepted; {error.code.name} {reason} was to come".replace("  ", " "))
+        raise Unmet(
+            f"answered {found.code.name} {found.reason} instead of {error.code.name}: {found.message}"
+        ) from found
+    raise Unmet(f"was accepted; expected {error.code.name} {reason}".replace("  ", " "))
 
 
 @asynccontextmanager
 async def running(call: Awaitable[object]) -> AsyncIterator[asyncio.Future[object]]:
-    """`call` goes on during the block and is cancelled after it."""
+    """Runs `call` during the block and cancels it after."""
     task = asyncio.ensure_future(call)
     try:
         yield task

@@ -1,5 +1,5 @@
-"""Preference data as files: read strictly, written so that reading gives the same again. Layouts of other tools are in
-`accord.formats.layouts`; each is read as lines of these forms, and `jsonl` is these lines as they are:
+"""Preference data as files, read strictly, and written so that reading returns the same records. Layouts of other tools
+are in `accord.formats.layouts`. Each is read as lines of these forms; `jsonl` contains these lines as they are:
 
 | form     | keys of a line (prompt: a text, a raw dialogue, or a list of messages)       |
 |----------|-------------------------------------------------------------------------------|
@@ -8,12 +8,11 @@
 | ratings  | prompt, response, rating; min, max (0 to 1 when absent), criterion            |
 | prompts  | prompt                                                                        |
 
-Each may carry source, annotator and annotator_kind (`human`, `simulated`, `model`), and a judgement a comment and
-criteria (a list of answer, criterion, value, min, max; answer is chosen, rejected, response, or a number of responses)
-and truncated (a list of the answers, named so, that were cut off).
-Texts may be TRL's conversational form: prompt a list of {"role", "content"}, an answer a list that ends with one
-assistant message. In pairs the prompt may be left out where both answers begin with it (hh-rlhf, TRL's implicit
-prompts).
+Each line may have source, annotator and annotator_kind (`human`, `simulated`, `model`). A judgement may have a comment,
+criteria (a list of answer, criterion, value, min, max; answer is chosen, rejected, response, or an index of responses)
+and truncated (a list of the answers, named in the same way, that were cut off).
+Texts may have the conversational form of TRL: prompt is a list of {"role", "content"}, an answer is a list that ends
+with one assistant message. Pairs may omit the prompt if both answers begin with it (hh-rlhf, TRL's implicit prompts).
 """
 
 from accord.formats.layouts.layout import layout_names as layout_names

@@ -1,6 +1,6 @@
-r"""Raw dialogues: `\n\nHuman: ...\n\nAssistant: ...\n\nHuman: ...\n\nAssistant:` as turns, and back.
+r"""Raw dialogues: `\n\nHuman: ...\n\nAssistant: ...\n\nHuman: ...\n\nAssistant:` to turns, and back.
 
-The form of Anthropic's hh-rlhf. A marker counts only where a paragraph starts, so that a text that mentions "Human:"
+The form of Anthropic's hh-rlhf. A marker counts only at the start of a paragraph, so a text that mentions "Human:"
 stays a text.
 """
 
@@ -17,12 +17,12 @@ _NAMES = {role: name for name, role in _ROLES.items()}
 
 
 def is_dialogue(text: str) -> bool:
-    """Whether a prompt is a raw dialogue that waits for the assistant: starts with Human:, ends with Assistant:."""
+    """Whether a prompt is a raw dialogue for the assistant to continue: starts with Human:, ends with Assistant:."""
     return text.lstrip("\n").startswith("Human:") and text.rstrip().endswith("\n\nAssistant:")
 
 
 def parse(text: str) -> list[types_v1.ChatMessage]:
-    """The turns of a dialogue, white space around each left out; the open turn at the end is no turn."""
+    """The turns of a dialogue, each without surrounding white space, and without the open turn at the end."""
     text = text.lstrip("\n")
     marks = list(_MARKER.finditer(text))
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
@@ -34,7 +34,7 @@ def parse(text: str) -> list[types_v1.ChatMessage]:
 
 
 def render(turns: Sequence[types_v1.ChatMessage]) -> str | None:
-    """The dialogue of these turns, or None when it would not be read as the same turns."""
+    """The dialogue of these turns, or None if it would not be read as the same turns."""
     if not all(turn.role in _NAMES for turn in turns):
         return None
     text = "".join(f"\n\n{_NAMES[turn.role]}: {turn.content}" for turn in turns) + "\n\nAssistant:"
@@ -42,7 +42,7 @@ def render(turns: Sequence[types_v1.ChatMessage]) -> str | None:
 
 
 def split_answer(text: str) -> tuple[str, str] | None:
-    """A whole dialogue as (prompt, last answer), or None when the text is not one."""
+    """A whole dialogue as (prompt, last answer), or None if the text is not one."""
     start, marker, answer = text.rpartition("\n\nAssistant:")
     prompt = start + marker
     return (prompt, answer.strip()) if marker and is_dialogue(prompt) else None

@@ -1,4 +1,4 @@
-"""JSONL, line by line: what stands in a line, and errors that name the file and the line."""
+"""JSONL, line by line: the values of a line, and errors that name the file and the line."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from accord.errors import InvalidArgument, NotFound
 
 
 class BadLine(Exception):
-    """What is wrong with the line that is being read; becomes InvalidArgument with file and line."""
+    """What is wrong with the current line; becomes InvalidArgument with file and line."""
 
 
 def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number from 1, object) of each line; blank lines are passed over.
+    """(line number from 1, object) of each line; blank lines are skipped.
 
-    NotFound when there is no such file; InvalidArgument, reason BAD_LINE, for a line that is not one whole object.
+    NotFound if there is no such file; InvalidArgument, BAD_LINE, for a line that is not one complete object.
     """
     with open_file(path) as file:
         for number, raw in enumerate(file, start=1):
@@ -38,11 +38,11 @@ def at(path: Path, number: int, problem: object) -> InvalidArgument:
 
 
 def open_file(path: Path) -> BinaryIO:
-    """The file, opened for reading; NotFound when there is none."""
+    """The file, opened for reading; NotFound if there is none."""
     try:
         return path.open("rb")
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise NotFound(f"no file at {path}", reason="NO_FILE") from error
+        raise NotFound(f"There is no file {path}", reason="NO_FILE") from error
 
 
 def object_of(line: bytes) -> dict[str, Any]:
@@ -78,19 +78,19 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def text_of(line: dict[str, Any], key: str, where: str = "") -> str:
-    """The text under a key, fit to be sent."""
+    """The text of a key, checked to be encodable."""
     value, name = line[key], f"{where}: `{key}`" if where else f"`{key}`"
     if not isinstance(value, str):
         raise BadLine(f"{name} must be a text, not {shown(value)}")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise BadLine(f"{name} holds half of a character (a lone surrogate, at {error.start})") from error
+        raise BadLine(f"{name} contains half of a character (a lone surrogate, at {error.start})") from error
     return value
 
 
 def number_of(line: dict[str, Any], key: str) -> float:
-    """The finite number under a key."""
+    """The finite number of a key."""
     value = line[key]
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
         return float(value)
@@ -98,6 +98,6 @@ def number_of(line: dict[str, Any], key: str) -> float:
 
 
 def shown(value: Any) -> str:
-    """A value as an error shows it."""
+    """A value as shown in an error."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."

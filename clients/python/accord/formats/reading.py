@@ -1,4 +1,4 @@
-"""Reading: a file -> ImportRecords, all of them or none."""
+"""Reads a file as ImportRecords, all or none."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMMON = frozenset({"prompt", "source", "annotator", "annotator_kind", "comment"
 
 
 class Form(Enum):
-    """What the lines of a file are. All lines of one file are the same."""
+    """What the lines of a file are; the same for all lines of a file."""
 
     PAIRS = "pairs"
     RANKINGS = "rankings"
@@ -47,16 +47,16 @@ OPTIONAL = {
 
 @dataclass(frozen=True)
 class ParsedFile:
-    """A whole file, read and found right."""
+    """A complete file, read and checked."""
 
     path: Path
     form: Form
     records: list[preference_v1.ImportRecord]
-    # Keys that no form has, with how many lines have them: they are not imported.
+    # Keys of no known form, with the number of lines that have them: they are not imported.
     ignored_keys: Counter[str] = field(default_factory=Counter)
-    # Where each record stands: its line, or its number in an array or a table, from 1.
+    # The place of each record: its line, or its number in an array or a table, from 1.
     places: list[int] = field(default_factory=list)
-    # The layout in which it was read, and how many of its items hold no judgement (of annotation tools: not done yet).
+    # The name of its layout, and the number of items without a judgement (in annotation tools: not done yet).
     format: str = "jsonl"
     empty_items: int = 0
 
@@ -69,11 +69,11 @@ def read(
     annotator_kind: str = "human",
     format: str = "auto",
 ) -> ParsedFile:
-    """The records of a file, whose form its first line shows. The keywords hold where a line says nothing itself;
-    `format` is a layout of `accord.formats.layouts`, or `auto` for the one that the file shows.
+    """The records of a file; its first line decides the form. The keyword arguments apply to lines that do not say
+    themselves; `format` is the name of a layout, or `auto` to detect it.
 
-    NotFound when there is no such file; InvalidArgument, reason BAD_LINE, names file, line and what is wrong with it: a
-    line cut off, a key missing, a value of the wrong type, a line of another form. Nothing of such a file is returned.
+    NotFound if there is no such file; InvalidArgument, BAD_LINE, names file, line and problem: a line cut off, a
+    missing key, a value of the wrong type, a line of another form. Nothing of such a file is returned.
     """
     path = Path(path)
     if annotator_kind not in KINDS:
@@ -101,23 +101,26 @@ def read(
         except BadLine as error:
             raise at(path, number, error) from error
     if form is None:
-        raise at(path, 1, f"none of its {empty} items is judged" if empty else "the file has no lines")
+        raise at(path, 1, f"none of its {empty} items has a judgement" if empty else "the file has no lines")
     return ParsedFile(path, form, records, ignored, places, name, empty)
 
 
 def form_of(line: dict[str, Any]) -> Form:
-    """The form that a line's keys show, complete or not."""
+    """The form of a line, by its keys. BadLine if a required key is missing."""
     for form, keys in REQUIRED.items():
         if any(key in line for key in keys):
             missing = [f"`{key}`" for key in keys if key not in line]
             if missing:
                 has = next(key for key in keys if key in line)
-                raise BadLine(f"has `{has}` and no {' and no '.join(missing)} ({form.value})")
+                if form is Form.PAIRS:
+                    raise BadLine(f"`{has}` without {' and '.join(missing)}: a preference pair needs both")
+                raise BadLine(f"`{has}` without {' and '.join(missing)}: {form.value} need both")
             if "prompt" not in line and form is not Form.PAIRS:
-                raise BadLine(f"has no `prompt` ({form.value})")
+                raise BadLine(f"`prompt` is missing; {form.value} need it")
             return form
-    known = "; ".join(", ".join(("prompt", *keys)) for form, keys in REQUIRED.items() if form is not Form.PROMPTS)
-    raise BadLine(f"no known form: the keys are {', '.join(map(repr, line)) or 'none'}, known are prompt; {known}")
+    known = [", ".join(("prompt", *keys)) for form, keys in REQUIRED.items() if form is not Form.PROMPTS]
+    expected = ", ".join(f"{{{keys}}}" for keys in ("prompt", *known))
+    raise BadLine(f"cannot tell what this line is; expected one of {expected}; found {', '.join(line) or 'no keys'}")
 
 
 def record_of(line: dict[str, Any], form: Form) -> preference_v1.ImportRecord:
@@ -161,9 +164,9 @@ def _ranking(line: dict[str, Any], record: preference_v1.ImportRecord) -> None:
     if not isinstance(responses, list) or len(responses) < 2:
         raise BadLine(f"`responses` must be a list of two or more, not {shown(responses)}")
     if not isinstance(ranks, list) or not all(type(rank) is int and rank >= 0 for rank in ranks):
-        raise BadLine(f"`ranks` must be a list of whole numbers, 0 the best, not {shown(ranks)}")
+        raise BadLine(f"`ranks` must be a list of whole numbers (0 is best), not {shown(ranks)}")
     if len(ranks) != len(responses):
-        raise BadLine(f"there are {len(responses)} `responses` and {len(ranks)} `ranks`")
+        raise BadLine(f"has {len(responses)} `responses` but {len(ranks)} `ranks`")
     for index, response in enumerate(responses):
         text = texts.answer_of(response, f"responses[{index}]", record.prompt)
         record.completions.add(local_id=str(index), text=text)
@@ -183,11 +186,11 @@ def _rating(line: dict[str, Any], record: preference_v1.ImportRecord) -> None:
         rating.criterion = text_of(line, "criterion")
     low, high = (rating.min if rating.HasField("min") else 0.0), (rating.max if rating.HasField("max") else 1.0)
     if not low < high or not low <= rating.value <= high:
-        raise BadLine(f"`rating` {rating.value:g} is not on the scale from {low:g} to {high:g} (`min`, `max`)")
+        raise BadLine(f"`rating` {rating.value:g} is outside its scale, {low:g} to {high:g} (`min`, `max`)")
 
 
 def _cut_off(line: dict[str, Any], record: preference_v1.ImportRecord) -> None:
-    """Marks the answers that the line says were cut off."""
+    """Marks the answers that were cut off according to the line."""
     named = line.get("truncated") or []
     answers = {one.local_id: one for one in record.completions}
     if not isinstance(named, list) or not all(isinstance(name, str) and name in answers for name in named):

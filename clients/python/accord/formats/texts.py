@@ -1,4 +1,4 @@
-"""Prompts and answers in the shapes in which they occur in files."""
+"""Prompts and answers in the shapes that occur in files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Turns = list[types_v1.ChatMessage]
 
 
 def prompt_of(line: dict[str, Any]) -> types_v1.Conversation:
-    """The conversation that `prompt` is: a text, a raw dialogue, or a list of messages."""
+    """The conversation in `prompt`: a text, a raw dialogue, or a list of messages."""
     prompt = line["prompt"]
     if isinstance(prompt, list):
         return types_v1.Conversation(messages=messages_of(prompt, "prompt"))
@@ -34,7 +34,7 @@ def messages_of(value: list[Any], key: str) -> Turns:
         where = f"`{key}[{index}]`"
         if not isinstance(message, dict) or message.keys() != {"role", "content"}:
             keys = f"the keys {', '.join(map(repr, message))}" if isinstance(message, dict) else shown(message)
-            raise BadLine(f"{where} must be a mapping of `role` and `content`, and is {keys}")
+            raise BadLine(f"{where} must be a mapping of `role` and `content`, not {keys}")
         if message["role"] not in ROLES:
             raise BadLine(f"{where}: `role` must be one of {', '.join(ROLES)}, not {shown(message['role'])}")
         turns.append(types_v1.ChatMessage(role=message["role"], content=text_of(message, "content", where)))
@@ -49,17 +49,17 @@ def answer_of(value: Any, key: str, prompt: types_v1.Conversation) -> str:
         raise BadLine(f"`{key}` must be a text or a list of messages, not {shown(value)}")
     *before, last = messages_of(value, key)
     if last.role != "assistant":
-        raise BadLine(f"`{key}` must end with an assistant message, not one of the {last.role}")
+        raise BadLine(f"`{key}` must end with an assistant message, not one with role {last.role}")
     if before and before != list(prompt.messages):
-        raise BadLine(f"`{key}` holds more than one answer: its first messages are not those of `prompt`")
+        raise BadLine(f"`{key}` contains more than the answer: its first messages differ from `prompt`")
     return last.content
 
 
 def implicit_prompt(line: dict[str, Any]) -> dict[str, Any]:
-    """A pair without `prompt`, with the one that both answers begin with."""
+    """A pair without `prompt`, completed with the prompt that both answers begin with."""
     chosen, rejected = (_split(line[key], key) for key in ("chosen", "rejected"))
     if chosen[0] != rejected[0]:
-        raise BadLine("there is no `prompt`, and `chosen` and `rejected` do not begin with the same one")
+        raise BadLine("`prompt` is missing, and `chosen` and `rejected` do not begin with the same prompt")
     return {**line, "prompt": chosen[0], "chosen": chosen[1], "rejected": rejected[1]}
 
 
@@ -68,5 +68,5 @@ def _split(value: Any, key: str) -> tuple[Any, Any]:
         return value[:-1], value[-1:]
     parts = dialogue.split_answer(value) if isinstance(value, str) else None
     if parts is None:
-        raise BadLine(f"there is no `prompt`, and `{key}` is no dialogue that begins with one")
+        raise BadLine(f"`prompt` is missing, and `{key}` is not a dialogue that begins with one")
     return parts

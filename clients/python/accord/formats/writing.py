@@ -1,4 +1,4 @@
-"""Writing: records -> JSONL lines that `read` gives the same records from."""
+"""Writes records as JSONL lines; `read` returns the same records from them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Style = Literal["text", "conversational"]
 
 
 def from_record(record: preference_v1.Record) -> preference_v1.ImportRecord:
-    """A stored record as one that can be imported elsewhere: its own ids are replaced by ids within the record.
+    """A stored record as one that can be imported elsewhere: its ids are replaced by ids within the record.
 
-    What importing cannot carry is left out: which weights made a completion, tasks, times. Of how answers ended the one
-    thing is kept that matters to whoever learns from them: which were cut off.
+    Fields that an import cannot hold are left out: the weights that generated a completion, tasks, times. Of the finish
+    reasons, only the one that matters for training is kept: which answers were cut off.
     """
     feedback = record.feedback
     which = feedback.WhichOneof("judgement")
@@ -35,7 +35,7 @@ def from_record(record: preference_v1.Record) -> preference_v1.ImportRecord:
     def add(completion_id: str, local_id: str) -> str:
         if completion_id not in answers:
             raise InvalidArgument(
-                f"feedback {feedback.feedback_id} judges completion {completion_id}, which its record does not hold"
+                f"feedback {feedback.feedback_id} judges completion {completion_id}, which its record does not contain"
             )
         ids[completion_id] = local_id
         answer = made.completions.add(local_id=local_id, text=answers[completion_id].text)
@@ -65,14 +65,13 @@ def from_record(record: preference_v1.Record) -> preference_v1.ImportRecord:
 
 
 def to_line(record: preference_v1.ImportRecord, *, style: Style = "text") -> str:
-    """`line_of` as JSON, without the line's end."""
+    """`line_of` as JSON, without the line end."""
     return json.dumps(line_of(record, style=style), ensure_ascii=False)
 
 
 def line_of(record: preference_v1.ImportRecord, *, style: Style = "text") -> dict[str, Any]:
-    """A record as what stands in a line. `text`: prompts as texts where that is exact, else as messages;
-    `conversational`: TRL's form throughout. InvalidArgument for a record that has completions and no judgement of
-    them."""
+    """A record as the values of a line. `text`: prompts as texts if that is exact, else as messages; `conversational`:
+    TRL's form throughout. InvalidArgument for a record with completions but no judgement of them."""
     which = record.WhichOneof("judgement")
     line: dict[str, Any] = {"prompt": _prompt(record.prompt, style)}
     text = {completion.local_id: _answer(completion.text, style) for completion in record.completions}
@@ -84,7 +83,7 @@ def line_of(record: preference_v1.ImportRecord, *, style: Style = "text") -> dic
     elif which == "rating":
         _rated(line, record.rating, text)
     elif text:
-        raise InvalidArgument("a record with answers and no judgement of them has no form in a file")
+        raise InvalidArgument("a record with answers but no judgement of them cannot be written to a file")
     cut_off = [one.local_id for one in record.completions if one.finish_reason == types_v1.FINISH_REASON_LENGTH]
     if cut_off:
         line["truncated"] = cut_off
@@ -100,7 +99,7 @@ def line_of(record: preference_v1.ImportRecord, *, style: Style = "text") -> dic
 
 
 def write(path: str | Path, records: Iterable[preference_v1.ImportRecord], *, style: Style = "text") -> int:
-    """Writes a file of JSONL, whole or not at all, and returns the number of lines."""
+    """Writes a JSONL file, completely or not at all, and returns the number of lines."""
     count = 0
 
     def lines() -> Iterator[str]:
@@ -114,7 +113,7 @@ def write(path: str | Path, records: Iterable[preference_v1.ImportRecord], *, st
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Writes a file of these lines, whole or not at all."""
+    """Writes a file of these lines, completely or not at all."""
     with atomic.file(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
         for line in lines:
             file.write(line + "\n")

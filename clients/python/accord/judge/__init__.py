@@ -1,5 +1,5 @@
-"""Language models as annotators: of kind MODEL, never mixed up with people.
+"""Language models as annotators: of kind MODEL, never confused with people.
 
-`model.py` is the seam, `endpoint.py` and `policy.py` implement it, `verdict.py` is what is asked and how answers are
-read, `annotating.py` works through a queue of tasks.
+`model.py` is the seam; `endpoint.py` and `policy.py` implement it. `verdict.py` has the questions and reads the
+replies; `annotating.py` works through a queue of tasks.
 """

@@ -1,4 +1,4 @@
-"""A judge at work: one leased task after another, each verdict stored before the next is asked for."""
+"""A judge works through a queue: task after task, each verdict stored before the next question."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEASE_SECONDS = 600.0
 
 @dataclass
 class Verdicts:
-    """What a judge has come to. `skipped`: tasks on which no verdict could be read, or of a kind it cannot judge."""
+    """The counts of a judge. `skipped`: tasks without a readable verdict, or of a kind that it cannot judge."""
 
     given: int = 0
     skipped: set[str] = field(default_factory=set)
@@ -33,11 +33,11 @@ async def judge_queue(
 ) -> Verdicts:
     """Judges open tasks of `queue` ("": any) as annotator `name` of kind MODEL until none is left, or `count` of them.
 
-    A reply that cannot be read is a skip, never data; on an error the task in hand is given back.
+    A reply that cannot be read is a skip, never data. On an error the leased task is released.
     """
     annotator = preference_v1.Annotator(annotator_id=name, kind=preference_v1.ANNOTATOR_KIND_MODEL)
     done = Verdicts()
-    resume = True  # at first, what a predecessor that was killed had in hand
+    resume = True  # first the task that a killed predecessor had leased
     while count is None or done.given < count:
         lease = await service.lease_task(annotator, ttl_seconds=LEASE_SECONDS, queue=queue, resume=resume)
         resume = False
@@ -66,7 +66,7 @@ async def judge_queue(
 
 
 async def _judge(model: JudgeModel, lease: preference_v1.TaskLease, instructions: str) -> preference_v1.Feedback | None:
-    """The judgement of a leased task; None for a rating, which a judge of pairs cannot give."""
+    """The judgement of a leased task; None for a rating, which a judge that compares pairs cannot give."""
     task = lease.task
     ids = [completion.completion_id for completion in lease.completions]
     texts = [completion.text for completion in lease.completions]

@@ -15,33 +15,34 @@ TIMEOUT_SECONDS = 120.0
 TRIES = 3
 WAIT_SECONDS = 0.5
 MAX_TOKENS = 512
-# Errors that may pass: too many requests, and the server's own.
-PASSING = (408, 409, 425, 429)
+# Statuses that may be temporary: too many requests, timeouts, conflicts.
+TEMPORARY = (408, 409, 425, 429)
 
 
-class _Stays(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect: the key is for the host that was named."""
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: the key is meant for the given host only."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
 
 
-_OPENER = urllib.request.build_opener(_Stays)
+_OPENER = urllib.request.build_opener(_NoRedirects)
 
 
 class Endpoint:
-    """See `JudgeModel`. `url`: the base, such as `http://localhost:8000/v1`; `key`: sent as a bearer token if set."""
+    """A model at an endpoint. `url`: its base, like `http://localhost:8000/v1`; `key`: sent as bearer token if set."""
 
     def __init__(self, url: str, model: str, *, key: str = "", timeout: float = TIMEOUT_SECONDS) -> None:
         if not url.startswith(("http://", "https://")):
-            raise InvalidArgument.at("url", f"must begin with http:// or https://, not {url!r}")
+            raise InvalidArgument.at("url", f"must start with http:// or https://, not {url!r}")
         self._url = url.rstrip("/") + "/chat/completions"
         self._model = model
         self._key = key
         self._timeout = timeout
 
     async def ask(self, system: str, question: str) -> str:
-        """See `JudgeModel`. Unavailable, JUDGE_UNREACHABLE, after three tries; FailedPrecondition, JUDGE_REFUSED."""
+        """The reply at temperature 0. Unavailable, JUDGE_UNREACHABLE, after three tries; FailedPrecondition,
+        JUDGE_REFUSED."""
         body = {
             "model": self._model,
             "messages": [{"role": "system", "content": system}, {"role": "user", "content": question}],
@@ -71,12 +72,12 @@ class Endpoint:
             return str(found["choices"][0]["message"]["content"] or "")
         except (KeyError, IndexError, TypeError) as error:
             raise FailedPrecondition(
-                f"{self._url} does not answer as an OpenAI-compatible endpoint does: {str(found)[:200]}",
+                f"{self._url} is not an OpenAI-compatible endpoint; it answered: {str(found)[:200]}",
                 reason="JUDGE_REFUSED",
             ) from error
 
-    def _refused(self, status: int, said: str) -> AccordError:
-        message = f"{self._url} answered {status}: {said[:500]}"
-        if status in PASSING or status >= 500:
+    def _refused(self, status: int, body: str) -> AccordError:
+        message = f"{self._url} answered {status}: {body[:500]}"
+        if status in TEMPORARY or status >= 500:
             return Unavailable(message, reason="JUDGE_UNREACHABLE")
         return FailedPrecondition(message, reason="JUDGE_REFUSED")

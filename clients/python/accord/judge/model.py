@@ -6,8 +6,8 @@ from typing import Protocol
 
 
 class JudgeModel(Protocol):
-    """Answers a question. Raises `accord.errors`: Unavailable where it cannot be reached, others where it refuses."""
+    """Answers a question. Raises `accord.errors`: Unavailable if it cannot be reached, others if it refuses."""
 
     async def ask(self, system: str, question: str) -> str:
-        """The model's reply, as it gave it; as little at random as it can."""
+        """The model's reply, unchanged; as deterministic as the model allows."""
         ...

@@ -1,8 +1,8 @@
-"""What a judge is asked and how its reply is read.
+"""The questions to a judge, and how its replies are read.
 
-Both orders of two answers are asked about, since models prefer a place (Zheng et al., "Judging LLM-as-a-Judge with
-MT-Bench and Chatbot Arena", 2023): what they say in both is the verdict, anything else a tie. A reply that cannot be
-read is no verdict.
+A judge is asked about both orders of two answers, since models prefer a position (Zheng et al., "Judging LLM-as-a-Judge
+with MT-Bench and Chatbot Arena", 2023): the same choice in both orders is the verdict, anything else is a tie. A reply
+that cannot be read is not a verdict.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ALONE = re.compile(r"\W*(a|b|tie)\W*", re.IGNORECASE)
 
 
 class Unreadable(Exception):
-    """A judge's reply says no verdict. `reply`: what it said."""
+    """A judge's reply contains no verdict."""
 
     def __init__(self, reply: str) -> None:
         super().__init__(f"no verdict in {reply[:200]!r}")
@@ -33,7 +33,7 @@ class Unreadable(Exception):
 
 
 def question(prompt: types_v1.Conversation, first: str, second: str) -> str:
-    """What is asked about two answers."""
+    """The question about two answers."""
     turns = "\n".join(f"{turn.role}: {turn.content}" for turn in prompt.messages)
     return (
         f"<conversation>\n{turns}\n</conversation>\n\n<answer_A>\n{first}\n</answer_A>\n\n"
@@ -42,7 +42,7 @@ def question(prompt: types_v1.Conversation, first: str, second: str) -> str:
 
 
 def read(reply: str) -> str:
-    """`a`, `b` or `tie`: the last verdict in a reply, or the one letter that it is. Unreadable."""
+    """`a`, `b` or `tie`: the last verdict in a reply, or the reply itself if it is just that. Raises Unreadable."""
     named = _VERDICT.findall(reply)
     if named:
         return str(named[-1]).lower()
@@ -55,7 +55,7 @@ def read(reply: str) -> str:
 async def compare(
     model: JudgeModel, prompt: types_v1.Conversation, first: str, second: str, instructions: str = ""
 ) -> int:
-    """1: the first answer is better; -1: the second; 0: neither, or the two orders do not lead to the same verdict."""
+    """1: the first answer is better; -1: the second; 0: neither, or the two orders lead to different verdicts."""
     system = instructions or INSTRUCTIONS
     straight = read(await model.ask(system, question(prompt, first, second)))
     crossed = read(await model.ask(system, question(prompt, second, first)))
@@ -67,7 +67,8 @@ async def compare(
 async def rank(
     model: JudgeModel, prompt: types_v1.Conversation, answers: Sequence[str], instructions: str = ""
 ) -> list[list[int]]:
-    """Places of answers in ranks, best first, by how many others each beats less how many beat it (Copeland)."""
+    """Indices of answers in ranks, best first, by the number of others that each beats minus the number that beat it
+    (Copeland)."""
     scores = [0] * len(answers)
     for one, other in combinations(range(len(answers)), 2):
         better = await compare(model, prompt, answers[one], answers[other], instructions)

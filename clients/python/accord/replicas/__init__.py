@@ -1,1 +1,1 @@
-"""Several rollout services used as one."""
+"""Several rollout services, used as one."""

@@ -1,13 +1,14 @@
-"""Several rollout services as one: least outstanding tokens, and what a lost replica owes is asked of another.
+"""Several rollout services as one. Requests go to the replica with the fewest outstanding tokens; those of a failed
+replica are reassigned.
 
     async with accord.Replicas(["10.0.0.1:7001", "10.0.0.2:7001"]) as rollout:
         await rollout.update_weights(weights)
         async for response in rollout.generate(prompts, sampling=sampling, n=4, version=7): ...
 
-A sample is keyed by (request_id, index) and drawn by its seed, wherever it is drawn: each index is yielded once,
-whatever happens on the way. With `version` a replica that has other weights (one that was restarted, say) gets no part
-in it. Replicas join (`add`) and leave (`remove`) while samples are being drawn. With `hedge_seconds` what a slow or
-silent replica owes is asked of another too, and the first answer counts.
+A sample is keyed by (request_id, index) and generated from its seed, on whichever replica. Each index is yielded
+exactly once, whatever fails. With `version`, a replica that has other weights (because it was restarted, say) is not
+used. Replicas can join (`add`) and leave (`remove`) while samples are being generated. With `hedge_seconds`, samples of
+a slow or silent replica are requested from a second one too, and the first answer counts.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ _QUICKLY = _calls.RetryPolicy(attempts=2, first=0.1, longest=0.2)
 
 
 class Replicas:
-    """Rollout services at `addresses`. One that fails gets nothing new for `rest_seconds`.
+    """Rollout services at `addresses`. One that fails gets no new requests for `rest_seconds`.
 
-    `patience_seconds`: a call ends when none has served for so long; None: it waits until its timeout. `on_lost` is
-    told when a replica did not do its part. `hedge_seconds`: what a replica has not brought after so long without a
-    sign is asked of one that owes less, as well; None: never. The n samples of a prompt are drawn by one replica, which
-    then reads the prompt once.
+    `patience_seconds`: a call fails when no replica has served for that long; None: at its timeout. `on_lost` is called
+    when a replica fails. `hedge_seconds`: if a replica is silent for that long, its samples are also requested from a
+    replica with less load; None: never. One replica generates the n samples of a prompt, so that it processes the
+    prompt once.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Replicas:
         hedge_seconds: float | None = None,
     ) -> None:
         if not addresses:
-            raise InvalidArgument.at("addresses", "name at least one rollout service")
+            raise InvalidArgument.at("addresses", "must name at least one rollout service")
         if hedge_seconds is not None and not hedge_seconds > 0:
             raise InvalidArgument.at("hedge_seconds", f"must be above 0, not {hedge_seconds}")
         self._tls = tls
@@ -61,31 +62,31 @@ class Replicas:
 
     @property
     def addresses(self) -> list[str]:
-        """Where the replicas are that take work."""
+        """The addresses of the replicas that take requests."""
         return [replica.address for replica in self._pool.members if not replica.leaving]
 
     @property
     def lease_tokens(self) -> dict[str, str]:
-        """The tokens of the leases that are held, by address; empty where there is none."""
+        """The lease tokens, by address; empty for a replica without a lease."""
         return {replica.address: replica.lease_token for replica in self._pool.members if not replica.leaving}
 
     @property
     def outstanding_tokens(self) -> dict[str, int]:
-        """Tokens asked for and not yet answered, by address."""
+        """Tokens requested and not yet delivered, by address."""
         return {replica.address: replica.outstanding_tokens for replica in self._pool.members}
 
     @property
     def hedged_samples(self) -> int:
-        """Samples that a second replica was asked for, so far."""
+        """The number of samples requested from a second replica so far."""
         return self._pool.hedged_samples
 
     @property
     def failed_sources(self) -> dict[str, list[rollout_v1.FailedSource]]:
-        """Of the weights given last, by address: the sources that did not serve before one did, and why."""
+        """Of the last weights, by address: the sources that failed before one worked, and why."""
         return {one.address: one.failed_sources for one in self._pool.members if one.failed_sources}
 
     def add(self, address: str, *, lease_token: str = "") -> None:
-        """A further replica; it takes work from now on. Give it the weights first where requests name no version."""
+        """Adds a replica, which takes requests from now on. If requests name no version, give it the weights first."""
         if address not in self.addresses:
             self._pool.members.append(self._open(address, lease_token))
 
@@ -98,8 +99,8 @@ class Replicas:
         ttl_seconds: float = 60.0,
         timeout: float = _calls.WEIGHTS,
     ) -> None:
-        """Lets a replica take part, new or again: leased, where `holder` is given, and with `weights` in force before
-        it gets any work. Raises, and leaves it out, where that fails."""
+        """Adds a replica, or lets one serve again: takes its lease if `holder` is given, and activates `weights` before
+        it gets any request. If that fails, raises and does not add it."""
         known = next((one for one in self._pool.members if one.address == address and not one.leaving), None)
         replica = known or self._open(address, "")
         try:
@@ -116,19 +117,19 @@ class Replicas:
             self._pool.members.append(replica)
 
     async def remove(self, address: str, *, timeout: float = _calls.GENERATE) -> None:
-        """Takes a replica out: nothing new for it, and what it is drawing comes to its end within `timeout` seconds; of
-        what is not done then the other replicas are asked. Its lease is given back. NotFound."""
+        """Removes a replica: it gets no new requests and has `timeout` seconds to finish its current ones; the rest is
+        reassigned. Releases its lease. NotFound if there is no such replica."""
         replica = find(self._pool.members, address)
         replica.leaving = True
         try:
             async with asyncio.timeout(timeout):
-                while replica.work:
-                    await asyncio.wait(replica.work)
+                while replica.tasks:
+                    await asyncio.wait(replica.tasks)
         except TimeoutError:
-            replica.gone = True
-            for task in replica.work:
+            replica.removed = True
+            for task in replica.tasks:
                 task.cancel()
-            await asyncio.gather(*replica.work, return_exceptions=True)
+            await asyncio.gather(*replica.tasks, return_exceptions=True)
         await replica.release()
         self._pool.members = [one for one in self._pool.members if one is not replica]
         await replica.channel.close()
@@ -147,11 +148,11 @@ class Replicas:
         tokenizer_fingerprint: str = "",
         timeout: float = _calls.GENERATE,
     ) -> AsyncIterator[rollout_v1.GenerateResponse]:
-        """As `client.rollout.generate`: one response for each index, in the order in which they are finished.
+        """Like `client.rollout.generate`: one response for each index, in the order in which they finish.
 
-        `sessions`, a name for each prompt or empty: prompts of one session go to the same replica as long as it serves,
-        in this call and in others, so that an engine that caches prefixes reads a conversation once.
-        Unavailable or FailedPrecondition, of the replica that refused last, when none serves until `timeout`, or for
+        `sessions`: a name for each prompt, or empty. Prompts of one session go to the same replica while it serves, in
+        this call and in others, so that an engine with a prefix cache processes a conversation once.
+        Unavailable or FailedPrecondition, of the replica that refused last, if none serves until `timeout`, or for
         `patience_seconds`.
         """
         options: dict[str, object] = {
@@ -163,9 +164,9 @@ class Replicas:
             "tokenizer_fingerprint": tokenizer_fingerprint,
         }
         if sessions and len(sessions) != len(prompts):
-            raise InvalidArgument.at("sessions", f"are {len(sessions)} for {len(prompts)} prompts")
+            raise InvalidArgument.at("sessions", f"has {len(sessions)} names for {len(prompts)} prompts")
         end = time.monotonic() + timeout
-        drawing = Dispatch(
+        dispatch = Dispatch(
             self._pool,
             prompts,
             options,
@@ -174,12 +175,12 @@ class Replicas:
             end=end,
             sessions=sessions,
         )
-        async with aclosing(drawing.responses(set(indices) or set(range(len(prompts) * max(n, 1))))) as responses:
+        async with aclosing(dispatch.responses(set(indices) or set(range(len(prompts) * max(n, 1))))) as responses:
             async for response in responses:
                 yield response
 
     async def status(self, *, timeout: float = _calls.QUICK) -> dict[str, rollout_v1.GetStatusResponse]:
-        """What each replica says of itself, by address, without those that do not answer. Raises where none does."""
+        """The status of each replica, by address, without those that do not answer. Raises if none does."""
         found: dict[str, rollout_v1.GetStatusResponse] = {}
 
         async def ask(replica: Replica) -> None:
@@ -191,9 +192,9 @@ class Replicas:
     async def update_weights(
         self, weights: types_v1.WeightsRef, *, timeout: float = _calls.WEIGHTS
     ) -> dict[str, AccordError]:
-        """Prepares the weights on all replicas, then activates them on those that could; who failed, and why.
+        """Prepares the weights on all replicas, then activates them on those that succeeded. Returns errors by address.
 
-        A replica that failed has other weights: requests that name the version pass it by. Raises where all failed.
+        A failed replica has other weights: requests that name the version do not use it. Raises if all failed.
         """
         failed = await self.prepare_weights(weights, timeout=timeout)
         return await self.activate_weights(weights, failed, timeout=timeout)
@@ -201,9 +202,9 @@ class Replicas:
     async def prepare_weights(
         self, weights: types_v1.WeightsRef, *, timeout: float = _calls.WEIGHTS
     ) -> dict[str, AccordError]:
-        """Fetches and verifies on every replica, while the weights in force serve; who failed. Raises where all did.
+        """Fetches and verifies the weights on every replica, while the active weights serve. Returns errors by address.
 
-        An engine that has one phase only does nothing yet, one that has these weights in force neither.
+        Does nothing for an engine that has one phase only, or whose active weights are these. Raises if all failed.
         """
         return await self._everywhere(lambda replica: replica.prepare(weights, timeout), {})
 
@@ -214,30 +215,31 @@ class Replicas:
         *,
         timeout: float = _calls.WEIGHTS,
     ) -> dict[str, AccordError]:
-        """Puts prepared weights in force, except on those `without` them; who failed. Raises where all did."""
+        """Activates prepared weights, except on the replicas in `without`. Returns errors by address. Raises if all
+        failed."""
         return await self._everywhere(lambda replica: replica.activate(weights, timeout), without or {})
 
     async def acquire_lease(self, holder: str, *, ttl_seconds: float) -> dict[str, AccordError]:
-        """Takes or renews the exclusive use of all replicas; who does not answer. FailedPrecondition, LEASE_HELD, names
-        the holder of one that somebody else has: those taken before stay taken. Raises where none answers.
+        """Takes or renews the exclusive use of all replicas. Returns errors of those that do not answer, by address.
 
-        One after the other, by address: of two that want the same replicas one gets all.
+        FailedPrecondition, LEASE_HELD, names the other holder of a replica; leases taken before are kept. Raises if
+        none answers. Goes by address, one by one: of two clients that want the same replicas, one gets all.
         """
         failed: dict[str, AccordError] = {}
-        able = [replica for replica in self._pool.members if not replica.leaving]
-        for replica in sorted(able, key=lambda one: one.address):
+        members = [replica for replica in self._pool.members if not replica.leaving]
+        for replica in sorted(members, key=lambda one: one.address):
             try:
                 await replica.acquire(holder, ttl_seconds)
             except FailedPrecondition:
                 raise
             except AccordError as error:
                 failed[replica.address] = self._pool.lost(replica, error)
-        if failed and len(failed) == len(able):
+        if failed and len(failed) == len(members):
             raise next(iter(failed.values()))
         return failed
 
     async def release_lease(self) -> None:
-        """Gives every lease back."""
+        """Releases all leases."""
         await asyncio.gather(*(replica.release() for replica in self._pool.members))
 
     async def close(self) -> None:
@@ -260,12 +262,12 @@ class Replicas:
     async def _everywhere(
         self, do: Callable[[Replica], Awaitable[None]], without: dict[str, AccordError]
     ) -> dict[str, AccordError]:
-        """`do` for all replicas at once, save those that failed before; who has failed by now."""
+        """Calls `do` for all replicas at once, except those that failed before. Returns errors by address."""
         failed = dict(without)
         members = [replica for replica in self._pool.members if not replica.leaving]
-        able = [replica for replica in members if replica.address not in failed]
-        results = await asyncio.gather(*(do(replica) for replica in able), return_exceptions=True)
-        for replica, result in zip(able, results, strict=True):
+        remaining = [replica for replica in members if replica.address not in failed]
+        results = await asyncio.gather(*(do(replica) for replica in remaining), return_exceptions=True)
+        for replica, result in zip(remaining, results, strict=True):
             if isinstance(result, AccordError):
                 failed[replica.address] = self._pool.lost(replica, result)
             elif isinstance(result, BaseException):

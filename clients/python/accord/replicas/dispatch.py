@@ -1,4 +1,4 @@
-"""One `generate` over several rollout services: who draws what, and what is asked again when somebody does not."""
+"""One `generate` over several rollout services: assigns samples to replicas, and reassigns those of a failed one."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from accord.replicas.replica import Assignment, Pool, Replica, choose
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 
-# What another replica, or the same one later, may answer otherwise.
-_ELSEWHERE = ("NO_WEIGHTS", "VERSION_MISMATCH", "LEASE_HELD", "OVERLOADED")
+# Reasons for which another replica, or the same one later, may still serve the request.
+_RETRYABLE = ("NO_WEIGHTS", "VERSION_MISMATCH", "LEASE_HELD", "OVERLOADED")
 Prompts = Sequence[rollout_v1.Prompt | types_v1.Conversation | str]
 
 
 class Dispatch:
-    """The samples of one call. Whatever happens on the way, each index is yielded once."""
+    """The samples of one call. Each index is yielded exactly once, whatever fails."""
 
     def __init__(
         self,
@@ -40,8 +40,8 @@ class Dispatch:
         end: float,
         sessions: Sequence[str] = (),
     ) -> None:
-        """`options`: what every replica is asked with; `tokens`: the most of a sample; `end`: the deadline, seconds of
-        the monotonic clock; `sessions`: one for each prompt, or none."""
+        """`options`: arguments of each replica's `generate`; `tokens`: the maximum of a sample; `end`: the deadline,
+        seconds of the monotonic clock; `sessions`: one for each prompt, or none."""
         self._pool = pool
         self._prompts = prompts
         self._options = options
@@ -49,19 +49,19 @@ class Dispatch:
         self._tokens = tokens
         self._end = end
         self._sessions = sessions
-        # When the last replica was lost since the last sample came.
-        self._troubled_since: float | None = None
-        # Whether some index may be owed by two.
+        # When the first replica failed since the last sample arrived.
+        self._failing_since: float | None = None
+        # Whether some index may be assigned to two replicas.
         self._hedged = False
-        # Those that are being drawn now, and the tasks that do.
-        self._shares: list[Assignment] = []
+        # The assignments in progress, and their tasks.
+        self._assignments: list[Assignment] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._arrived: asyncio.Queue[rollout_v1.GenerateResponse | Assignment | BaseException] = asyncio.Queue()
 
     async def responses(self, missing: set[int]) -> AsyncGenerator[rollout_v1.GenerateResponse, None]:
-        """One for each index of `missing`; closing it ends what is being drawn."""
+        """One for each index of `missing`; closing it cancels what is still being generated."""
         try:
-            await self._hand_out(missing, None)
+            await self._assign(missing, None)
             while missing:
                 event = await self._next()
                 if event is None:
@@ -70,11 +70,11 @@ class Dispatch:
                 if isinstance(event, BaseException):
                     raise event
                 if isinstance(event, Assignment):
-                    drawn = {index for share in self._shares for index in share.left}
-                    if owed := (event.left & missing) - drawn:
-                        await self._hand_out(owed, event.error)
+                    assigned = {index for one in self._assignments for index in one.left}
+                    if unassigned := (event.left & missing) - assigned:
+                        await self._assign(unassigned, event.error)
                     continue
-                self._troubled_since = None
+                self._failing_since = None
                 index = _index(event)
                 if index in missing:
                     missing.discard(index)
@@ -86,114 +86,115 @@ class Dispatch:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _answered(self, index: int) -> None:
-        """Nobody owes this index any more; a replica that owes nothing at all is let go."""
-        for share in self._shares if self._hedged else ():
-            share.done(index)
-            if not share.left and share.task is not None:
-                share.task.cancel()
+        """Removes the index from all assignments, and cancels those that have none left."""
+        for assignment in self._assignments if self._hedged else ():
+            assignment.done(index)
+            if not assignment.left and assignment.task is not None:
+                assignment.task.cancel()
 
-    async def _hand_out(self, indices: set[int], error: AccordError | None) -> None:
-        """Gives each prompt's indices to the replica that owes the fewest tokens; waits where all rest."""
-        if error is not None and self._troubled_since is None:
-            self._troubled_since = time.monotonic()
-        while not (able := [one for one in self._pool.members if one.takes_work()]):
+    async def _assign(self, indices: set[int], error: AccordError | None) -> None:
+        """Assigns each prompt's indices to the replica with the fewest outstanding tokens; waits while all rest."""
+        if error is not None and self._failing_since is None:
+            self._failing_since = time.monotonic()
+        while not (available := [one for one in self._pool.members if one.available()]):
             resting = [one.resting_until for one in self._pool.members if not one.leaving]
             due = min(resting, default=time.monotonic() + self._pool.rest_seconds)
-            if due >= self._most():
-                raise error or Unavailable("no replica serves", reason="NO_REPLICA")
+            if due >= self._give_up_at():
+                raise error or Unavailable("No rollout replica is available", reason="NO_REPLICA")
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-        self._begin(indices, able)
+        self._start(indices, available)
 
-    def _begin(self, indices: set[int], able: Sequence[Replica]) -> None:
-        """Asks replicas of `able` for the indices."""
-        shares: dict[str, Assignment] = {}
+    def _start(self, indices: set[int], available: Sequence[Replica]) -> None:
+        """Assigns the indices to `available` replicas and starts to generate."""
+        assignments: dict[str, Assignment] = {}
         for prompt, mine in groupby(sorted(indices), lambda index: index // self._n):
-            replica = choose(able, self._sessions[prompt] if self._sessions else "")
-            shares.setdefault(replica.address, Assignment(replica, set(), self._tokens)).add(mine)
-        for share in shares.values():
-            self._shares.append(share)
-            task = share.task = asyncio.create_task(self._draw(share))
-            task.add_done_callback(partial(self._ended, share))
-            for kept in (self._tasks, share.replica.work):
-                kept.add(task)
-                task.add_done_callback(kept.discard)
+            replica = choose(available, self._sessions[prompt] if self._sessions else "")
+            assignments.setdefault(replica.address, Assignment(replica, set(), self._tokens)).add(mine)
+        for assignment in assignments.values():
+            self._assignments.append(assignment)
+            task = assignment.task = asyncio.create_task(self._generate(assignment))
+            task.add_done_callback(partial(self._ended, assignment))
+            for tasks in (self._tasks, assignment.replica.tasks):
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
 
     def _hedge(self) -> None:
-        """Of what has brought nothing for too long another replica is asked too, once. None that owes as much itself:
-        where all are slow, more work for them would make them slower."""
+        """Assigns the rest of a silent assignment to a second replica too, once. Only to one with fewer outstanding
+        tokens: if all are slow, more work would make them slower."""
         now = time.monotonic()
-        for share in [one for one in self._shares if not one.hedged and self._due(one) <= now]:
-            share.heard = now  # where nobody can help now, it is looked at again
-            asked = [one.replica for one in self._shares if one.left & share.left]
-            load = share.replica.outstanding_tokens
-            able = [
+        for silent in [one for one in self._assignments if not one.hedged and self._due(one) <= now]:
+            silent.heard = now  # if no other replica is available now, it is checked again later
+            assigned = [one.replica for one in self._assignments if one.left & silent.left]
+            load = silent.replica.outstanding_tokens
+            available = [
                 one
                 for one in self._pool.members
-                if one.takes_work() and one not in asked and one.outstanding_tokens < load
+                if one.available() and one not in assigned and one.outstanding_tokens < load
             ]
-            if able:
-                share.hedged = self._hedged = True
-                self._pool.hedged_samples += len(share.left)
-                self._begin(set(share.left), able)
+            if available:
+                silent.hedged = self._hedged = True
+                self._pool.hedged_samples += len(silent.left)
+                self._start(set(silent.left), available)
 
-    def _due(self, share: Assignment) -> float:
-        """When a share has been silent for too long."""
-        return share.heard + (self._pool.hedge_seconds if self._pool.hedge_seconds is not None else math.inf)
+    def _due(self, assignment: Assignment) -> float:
+        """When an assignment will have been silent for too long."""
+        return assignment.heard + (self._pool.hedge_seconds if self._pool.hedge_seconds is not None else math.inf)
 
-    def _most(self) -> float:
-        """When a call that nobody serves ends."""
+    def _give_up_at(self) -> float:
+        """When the call ends if no replica serves."""
         if self._pool.patience_seconds is None:
             return self._end
-        if self._troubled_since is None:
-            self._troubled_since = time.monotonic()
-        return min(self._end, self._troubled_since + self._pool.patience_seconds)
+        if self._failing_since is None:
+            self._failing_since = time.monotonic()
+        return min(self._end, self._failing_since + self._pool.patience_seconds)
 
-    async def _draw(self, share: Assignment) -> None:
-        """Asks a replica for its share; tells the error that ends the call."""
-        replica, asked = share.replica, sorted(share.left)
-        everything = len(asked) == len(self._prompts) * self._n
+    async def _generate(self, assignment: Assignment) -> None:
+        """Requests an assignment from its replica; passes on an error that ends the call."""
+        replica, indices = assignment.replica, sorted(assignment.left)
+        everything = len(indices) == len(self._prompts) * self._n
         try:
             stream = replica.rollout.generate(
                 self._prompts,
-                indices=() if everything else asked,
+                indices=() if everything else indices,
                 lease_token=replica.lease_token,
                 timeout=max(0.001, self._end - time.monotonic()),
                 **self._options,  # type: ignore[arg-type]
             )
             async with aclosing(stream) as responses:  # type: ignore[type-var]
                 async for response in responses:
-                    share.done(_index(response))
-                    share.heard = time.monotonic()
+                    assignment.done(_index(response))
+                    assignment.heard = time.monotonic()
                     self._arrived.put_nowait(response)
         except (Unavailable, FailedPrecondition, ResourceExhausted) as error:
-            if not isinstance(error, Unavailable) and error.reason not in _ELSEWHERE:
+            if not isinstance(error, Unavailable) and error.reason not in _RETRYABLE:
                 self._arrived.put_nowait(error)
                 return
-            share.error = self._pool.lost(replica, error)
+            assignment.error = self._pool.lost(replica, error)
         except AccordError as error:
             self._arrived.put_nowait(error)
 
-    def _ended(self, share: Assignment, _task: asyncio.Task[None]) -> None:
-        """However it ended, also before it began: tells what is still owed."""
-        replica = share.replica
-        self._shares.remove(share)
-        replica.outstanding_tokens -= len(share.left) * share.tokens
-        if share.error is None and share.left and replica.gone:
-            share.error = Unavailable(f"the replica at {replica.address} was taken out", reason="REPLICA_REMOVED")
-        if share.error is not None:
-            self._arrived.put_nowait(share)
+    def _ended(self, assignment: Assignment, _task: asyncio.Task[None]) -> None:
+        """Called however the task ended, also if it never started. A failed assignment is queued, to be reassigned."""
+        replica = assignment.replica
+        self._assignments.remove(assignment)
+        replica.outstanding_tokens -= len(assignment.left) * assignment.tokens
+        if assignment.error is None and assignment.left and replica.removed:
+            message = f"The rollout replica at {replica.address} was removed"
+            assignment.error = Unavailable(message, reason="REPLICA_REMOVED")
+        if assignment.error is not None:
+            self._arrived.put_nowait(assignment)
 
     async def _next(self) -> rollout_v1.GenerateResponse | Assignment | BaseException | None:
-        """What happens next; None: a share has been silent for too long."""
+        """The next event; None if an assignment has been silent for too long."""
         if not self._arrived.empty():
             return self._arrived.get_nowait()
-        due = min((self._due(share) for share in self._shares if not share.hedged), default=self._end)
+        due = min((self._due(one) for one in self._assignments if not one.hedged), default=self._end)
         try:
             return await asyncio.wait_for(self._arrived.get(), max(0.001, min(due, self._end) - time.monotonic()))
         except TimeoutError:
             if due < self._end:
                 return None
-            raise DeadlineExceeded("the samples were not all there when the deadline passed") from None
+            raise DeadlineExceeded("The deadline passed before all samples were generated") from None
 
 
 def _index(response: rollout_v1.GenerateResponse) -> int:

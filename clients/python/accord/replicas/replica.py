@@ -1,4 +1,4 @@
-"""One of several rollout services, and what it was asked for: the parts that `accord.Replicas` is made of."""
+"""One of several rollout services, its assignments, and the pool of all: the parts of `accord.Replicas`."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from accord.resources.rollout import Rollout
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 
-# Prepared versions that nobody will activate are in the way: another of this number, or too many of them.
-_IN_THE_WAY = ("VERSION_PREPARED", "TOO_MANY_PREPARED")
-# Told the address and the error when a replica did not do its part.
+# Refusals because of prepared versions that will never be activated: one with the same number, or too many of them.
+_STALE_PREPARED = ("VERSION_PREPARED", "TOO_MANY_PREPARED")
+# Called with the address and the error of a replica that failed.
 OnLost = Callable[[str, AccordError], None]
 
 
 @dataclass
 class Assignment:
-    """What one replica was asked for: `left` are the indices that it still owes, each `tokens` at most; `heard` is when
-    it was begun or brought something last, seconds of the monotonic clock."""
+    """The samples requested from one replica. `left`: the outstanding indices, each `tokens` at most; `heard`: when it
+    was started or delivered last, seconds of the monotonic clock."""
 
     replica: Replica
     left: set[int]
     tokens: int
     error: AccordError | None = None
     heard: float = field(default_factory=time.monotonic)
-    # Another replica was asked for what is left of it.
+    # Whether another replica was asked for the rest, too.
     hedged: bool = False
     task: asyncio.Task[None] | None = None
 
     def add(self, indices: Iterable[int]) -> None:
-        """It owes these too."""
+        """Adds indices."""
         before = len(self.left)
         self.left.update(indices)
         self.replica.outstanding_tokens += (len(self.left) - before) * self.tokens
 
     def done(self, index: int) -> None:
-        """It owes this index no more, whoever brought it."""
+        """Removes an index, whichever replica delivered it."""
         if index in self.left:
             self.left.discard(index)
             self.replica.outstanding_tokens -= self.tokens
@@ -51,7 +51,7 @@ class Assignment:
 
 @dataclass(eq=False)
 class Replica:
-    """A service, its load, and the lease that is held on it."""
+    """A rollout service, its load, and the lease held on it."""
 
     address: str
     channel: grpc.aio.Channel
@@ -59,51 +59,51 @@ class Replica:
     lease_token: str = ""
     outstanding_tokens: int = 0
     resting_until: float = 0.0
-    # Gets nothing new; `gone`: what it still owes is asked of others now.
+    # A leaving replica gets no new requests; the rest of a removed one is reassigned.
     leaving: bool = False
-    gone: bool = False
-    work: set[asyncio.Task[None]] = field(default_factory=set)
-    # Versions whose PrepareWeights the engine does not offer are put in force in one go.
-    in_one_go: dict[int, types_v1.WeightsRef] = field(default_factory=dict)
-    # Of the weights that it was given last: where they could not be fetched from, before they could.
+    removed: bool = False
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    # Versions that an engine without PrepareWeights fetches and activates in one call.
+    one_phase: dict[int, types_v1.WeightsRef] = field(default_factory=dict)
+    # Of the last weights: the sources that failed before one worked.
     failed_sources: list[rollout_v1.FailedSource] = field(default_factory=list)
 
-    def takes_work(self) -> bool:
-        """Whether it may be asked for something now."""
+    def available(self) -> bool:
+        """Whether it can take a request now."""
         return not self.leaving and self.resting_until <= time.monotonic()
 
     async def prepare(self, weights: types_v1.WeightsRef, timeout: float) -> None:
-        """Fetched and verified, or in force already. Under a lease, what somebody left prepared gives way."""
+        """Fetches and verifies weights unless they are active. Under a lease, discards stale prepared versions."""
         self.failed_sources = []
         if await self._serves(weights):
             return
         try:
             await self._prepare(weights, timeout)
         except Unimplemented:
-            self.in_one_go[weights.version] = weights
+            self.one_phase[weights.version] = weights
         except (AlreadyExists, ResourceExhausted) as error:
-            if error.reason not in _IN_THE_WAY or not self.lease_token:
+            if error.reason not in _STALE_PREPARED or not self.lease_token:
                 raise
             for one in (await self.rollout.status()).prepared:
                 await self.rollout.discard_weights(one.version, lease_token=self.lease_token)
             await self._prepare(weights, timeout)
 
     async def activate(self, weights: types_v1.WeightsRef, timeout: float) -> None:
-        """In force: what was prepared, or where the engine has one phase only, all of it now."""
-        if self.in_one_go.pop(weights.version, None) is not None:
+        """Activates prepared weights; an engine with one phase only fetches and activates them now."""
+        if self.one_phase.pop(weights.version, None) is not None:
             updated = await self.rollout.update_weights(weights, lease_token=self.lease_token, timeout=timeout)
             self.failed_sources = list(updated.failed_sources)
         elif not await self._serves(weights):
             await self.rollout.activate_weights(weights.version, lease_token=self.lease_token, timeout=timeout)
 
     async def acquire(self, holder: str, ttl_seconds: float) -> None:
-        """Takes or renews the lease. An engine that gives none is everybody's."""
+        """Takes or renews the lease. An engine without leases needs none."""
         with suppress(Unimplemented):
             lease = await self.rollout.acquire_lease(holder, ttl_seconds=ttl_seconds, token=self.lease_token)
             self.lease_token = lease.token
 
     async def release(self) -> None:
-        """Gives the lease back; one that cannot be given back ends by itself."""
+        """Releases the lease; if that fails, the lease expires by itself."""
         token, self.lease_token = self.lease_token, ""
         if token:
             with suppress(AccordError):
@@ -120,7 +120,7 @@ class Replica:
 
 @dataclass
 class Pool:
-    """The replicas that share the work, and how patient one is with them; see `accord.Replicas`."""
+    """The replicas that share the requests, and the timeouts for them; see `accord.Replicas`."""
 
     rest_seconds: float
     patience_seconds: float | None
@@ -130,24 +130,25 @@ class Pool:
     hedged_samples: int = 0
 
     def lost(self, replica: Replica, error: AccordError) -> AccordError:
-        """The replica rests, and whoever wants to know is told."""
+        """Lets the replica rest, and calls `on_lost`."""
         replica.resting_until = time.monotonic() + self.rest_seconds
         if self.on_lost is not None and not replica.leaving:
             self.on_lost(replica.address, error)
         return error
 
 
-def choose(able: Sequence[Replica], session: str = "") -> Replica:
-    """The one that owes the fewest tokens; for a session always the same one as long as it is among them: by the
-    highest random weight (Thaler and Ravishankar 1998), so that who comes and goes moves only its own sessions."""
+def choose(available: Sequence[Replica], session: str = "") -> Replica:
+    """The replica with the fewest outstanding tokens. For a session always the same one while it is available: by
+    highest random weight (Thaler and Ravishankar 1998), so that replicas that join or leave move only their
+    sessions."""
     if session:
-        return max(able, key=lambda one: sha256(f"{session}\0{one.address}".encode()).digest())
-    return min(able, key=lambda one: one.outstanding_tokens)
+        return max(available, key=lambda one: sha256(f"{session}\0{one.address}".encode()).digest())
+    return min(available, key=lambda one: one.outstanding_tokens)
 
 
 def find(replicas: list[Replica], address: str) -> Replica:
-    """The one at `address`. NotFound."""
+    """The replica at `address`. NotFound if there is none."""
     for replica in replicas:
         if replica.address == address:
             return replica
-    raise NotFound(f"there is no replica at {address}", reason="NO_SUCH_REPLICA", metadata={"address": address})
+    raise NotFound(f"There is no rollout replica at {address}", reason="NO_SUCH_REPLICA", metadata={"address": address})

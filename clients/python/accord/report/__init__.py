@@ -1,1 +1,1 @@
-"""What a run came to: one data model, three forms (HTML, JSON, a table for the terminal)."""
+"""The report of a run: one data model, rendered as HTML, JSON and a table for the terminal."""

@@ -1,4 +1,4 @@
-"""What drew a run's samples, from where to where, for its report."""
+"""Which engines generated a run's samples, and from which point on."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Iterable
 
 from accord.controller import v1 as controller_v1
 from accord.names import stage_name
-from accord.report.model import Dispatch
+from accord.report.model import EngineUse
 
 _TAKEN = (controller_v1.SWAP_STATE_SHIFTED, controller_v1.SWAP_STATE_DONE)
 
 
-def drawings(run: controller_v1.Run, events: Iterable[controller_v1.RunEvent]) -> tuple[Dispatch, ...]:
-    """What the run began with, then each that was to take over, in order. Where in the run that was is known from its
-    events."""
+def engine_uses(run: controller_v1.Run, events: Iterable[controller_v1.RunEvent]) -> tuple[EngineUse, ...]:
+    """The engine that the run started with, then the engine of each swap, in order. The events say when each swap was
+    decided."""
     status = run.status
     decided = {int(e.metrics.get("swap", 0)): e for e in events if e.kind in ("swap_shifted", "swap_refused")}
-    found = [Dispatch(_described(_first(status)))]
+    found = [EngineUse(_described(_first(status)))]
     for swap in status.swaps:
         event = decided.get(swap.number)
         found.append(
-            Dispatch(
+            EngineUse(
                 _described(swap.services),
                 taken=swap.state in _TAKEN,
                 reason=(swap.reason or "REFUSED") if swap.state == controller_v1.SWAP_STATE_REFUSED else "",

@@ -1,4 +1,4 @@
-"""The report's plots as inline SVG: text in the page's own font and colour, so that they suit light and dark pages."""
+"""The report's plots as inline SVG, with text in the font and colour of the page, for light and dark pages."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from accord.report import series
 from accord.report.model import Iteration, Report
 from accord.report.text import duration, stage_order
 
-# Okabe and Ito's palette: told apart by colour-blind readers, on white and on black.
+# The palette of Okabe and Ito: colour-blind readers can distinguish these, on white and on black.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-# Stands for the page's text colour while matplotlib draws; replaced by `currentColor` in the SVG.
+# A placeholder for the page's text colour; replaced by `currentColor` in the SVG.
 INK = "#010203"
 STYLE: Any = {
     "svg.fonttype": "none",
@@ -41,17 +41,17 @@ STYLE: Any = {
 
 
 def figures(report: Report) -> list[tuple[str, str, str]]:
-    """`(title, note, svg)` of every plot for which this report has data, in reading order."""
-    drawn: list[tuple[str, str, str]] = []
+    """`(title, note, svg)` of every plot that this report has data for, in reading order."""
+    found: list[tuple[str, str, str]] = []
     for key, title, note, draw in PLOTS:
         svg = _svg(key, report, draw)
         if svg is not None:
-            drawn.append((title, note, svg))
-    return drawn
+            found.append((title, note, svg))
+    return found
 
 
 def heldout(report: Report, axes: Any) -> bool:
-    """Held-out score of each iteration's candidate; hollow where it was not promoted."""
+    """Held-out score of each iteration's candidate; hollow if it was not promoted."""
     rows = [row for row in report.iterations if row.heldout_score is not None]
     if not rows:
         return False
@@ -71,7 +71,7 @@ def heldout(report: Report, axes: Any) -> bool:
 
 
 def rm_accuracy(report: Report, axes: Any) -> bool:
-    """Held-out accuracy of each iteration's reward model, beside guessing (50 %)."""
+    """Held-out accuracy of each iteration's reward model, compared with guessing (50 %)."""
     rows = [row for row in report.iterations if row.rm_accuracy is not None]
     if not rows:
         return False
@@ -89,12 +89,12 @@ def rm_accuracy(report: Report, axes: Any) -> bool:
 
 
 def reward(report: Report, axes: Any) -> bool:
-    """The policy stage's reward and score at each step."""
+    """Reward and score at each policy step."""
     return _curves(report, axes, "policy", series.REWARD_CURVES)
 
 
 def kl(report: Report, axes: Any) -> bool:
-    """Nats a response to the reference at each policy step, and on held-out prompts at each iteration's end."""
+    """KL to the reference, nats per response, at each policy step, and on held-out prompts after each iteration."""
     drawn = _curves(report, axes, "policy", series.KL_CURVES)
     if drawn:
         ends = series.iteration_ends(report, "policy")
@@ -109,7 +109,7 @@ def kl(report: Report, axes: Any) -> bool:
             )
             axes.legend(loc="best")
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
-        axes.set_ylabel("nats a response")
+        axes.set_ylabel("nats per response")
     return drawn
 
 
@@ -123,7 +123,7 @@ def lengths(report: Report, axes: Any) -> bool:
 
 
 def staleness(report: Report, axes: Any) -> bool:
-    """How many versions old the samples of each policy step were; nothing where none was."""
+    """How many versions old the samples of each policy step were; no plot if none was."""
     if not any(value for _, value in series.curve(report, "policy", ("staleness_max",))):
         return False
     drawn = _curves(report, axes, "policy", series.STALENESS_CURVES)
@@ -133,21 +133,21 @@ def staleness(report: Report, axes: Any) -> bool:
 
 
 def mismatch(report: Report, axes: Any) -> bool:
-    """How far what drew the samples was from what was trained."""
+    """The difference between the policy that generated the samples and the one that is trained."""
     drawn = _curves(report, axes, "policy", series.MISMATCH_CURVES)
     if drawn:
         axes.set_ylim(bottom=0)
-        axes.set_ylabel("nats a token")
+        axes.set_ylabel("nats per token")
     return drawn
 
 
 def reward_model(report: Report, axes: Any) -> bool:
-    """Loss and accuracy of the reward model while it learns."""
+    """Loss and accuracy of the reward model during its training."""
     return _curves(report, axes, "reward_model", series.REWARD_MODEL_CURVES)
 
 
 def stage_times(report: Report, axes: Any) -> bool:
-    """Where the wall-clock of each iteration went."""
+    """Wall-clock time of each iteration by stage."""
     rows = [row for row in report.iterations if row.stage_seconds]
     if not rows:
         return False
@@ -178,18 +178,18 @@ PLOTS: Sequence[tuple[str, str, str, Callable[[Report, Any], bool]]] = (
         "Known score on held-out prompts. Filled: promoted; dashed: the base model.",
         heldout,
     ),
-    ("reward", "Reward while the policy learns", "Mean over the samples of each step.", reward),
-    ("kl", "KL to the reference", "How far the policy has moved.", kl),
-    ("lengths", "Response length", "Mean tokens a response, end of sequence included.", lengths),
+    ("reward", "Reward during policy training", "Mean over the samples of each step.", reward),
+    ("kl", "KL to the reference", "Divergence of the policy from the reference.", kl),
+    ("lengths", "Response length", "Mean tokens per response, including the end of sequence.", lengths),
     (
         "staleness",
         "Staleness",
-        "Versions between the one trained and the one that drew a sample's oldest token.",
+        "Versions between the policy in training and the one that generated a sample's oldest token.",
         staleness,
     ),
-    ("mismatch", "Engine against trainer", "KL from the policy that drew to the one that is trained.", mismatch),
+    ("mismatch", "Engine against trainer", "KL from the policy that generated to the one that is trained.", mismatch),
     ("rm", "Reward-model accuracy", "On held-out preferences. Dashed: guessing.", rm_accuracy),
-    ("rmsteps", "Reward model while it learns", "On the batch of each step.", reward_model),
+    ("rmsteps", "Reward-model training", "On the batch of each step.", reward_model),
     ("times", "Time per stage", "Wall-clock of each iteration.", stage_times),
 )
 
@@ -224,7 +224,7 @@ def _curves(report: Report, axes: Any, stage: str, wanted: Sequence[tuple[str, t
 
 
 def _same(points: Sequence[tuple[int, float]], other: Sequence[tuple[int, float]]) -> bool:
-    """Whether two curves are one to the eye: without a KL penalty reward and score differ by rounding only."""
+    """Whether two curves look the same: without a KL penalty, reward and score differ by rounding only."""
     return len(points) == len(other) and all(
         a[0] == b[0] and math.isclose(a[1], b[1], rel_tol=1e-3, abs_tol=1e-6)
         for a, b in zip(points, other, strict=True)
@@ -239,7 +239,7 @@ def _iteration_ticks(axes: Any, rows: Sequence[Iteration]) -> None:
 
 
 def _svg(key: str, report: Report, draw: Callable[[Report, Any], bool]) -> str | None:
-    # The salt makes ids, and so the file, the same for the same figures.
+    # The salt makes ids, and therefore the file, reproducible.
     with mpl.rc_context(STYLE | {"svg.hashsalt": key}):
         figure = Figure(figsize=(5.6, 3.1), layout="constrained")
         figure.patch.set_alpha(0)
@@ -254,7 +254,7 @@ def _svg(key: str, report: Report, draw: Callable[[Report, Any], bool]) -> str |
 
 
 def _inline(key: str, document: str) -> str:
-    """Only the <svg> element, sized by the page, with ids that no other plot of the page has."""
+    """Only the <svg> element, sized by the page, with ids that are unique in the page."""
     svg = document[document.index("<svg") :]
     svg = re.sub(r'\bid="', f'id="{key}-', svg)
     svg = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{key}-", svg)

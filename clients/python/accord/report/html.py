@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else: no network, no scripts, plots inline."""
+"""The report as one self-contained HTML file: no network, no scripts, inline plots."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from markupsafe import Markup
 from accord.names import stage_title
 from accord.report.figures import figures
 from accord.report.model import Report
-from accord.report.text import drawn_by, duration, number, percent, signed, stage_order
+from accord.report.text import duration, generated_by, number, percent, signed, stage_order
 
 
 def render_html(report: Report) -> str:
@@ -23,10 +23,15 @@ def render_html(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=number, signed=signed, percent=percent, duration=duration, stage_title=stage_title, drawn_by=drawn_by
+        number=number,
+        signed=signed,
+        percent=percent,
+        duration=duration,
+        stage_title=stage_title,
+        generated_by=generated_by,
     )
     stages = sorted({name for row in report.iterations for name in row.stage_seconds}, key=stage_order)
-    # The SVGs are matplotlib's own output, which escapes its texts; nothing else is passed unescaped.
+    # The SVGs come from matplotlib, which escapes its texts; nothing else is passed unescaped.
     plots = [(title, note, Markup(svg)) for title, note, svg in figures(report)]
     return environment.get_template("report.html.j2").render(
         report=report,
@@ -34,5 +39,5 @@ def render_html(report: Report) -> str:
         plots=plots,
         answers=report.side_by_side(),
         base=report.base,
-        in_force=report.in_force,
+        active=report.active,
     )

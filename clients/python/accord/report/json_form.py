@@ -1,4 +1,4 @@
-"""The report for programs."""
+"""The report as JSON."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from accord.report.model import Iteration, Report
 def report_json(report: Report) -> dict[str, Any]:
     """The same figures as the HTML report, ready for `json.dumps`: unmeasured figures are null, never NaN.
 
-    `iterations[]` each hold `iteration, heldout_score, kl_nats, rm_accuracy, promoted, seconds` and more; the base
+    Each of `iterations[]` has `iteration, heldout_score, kl_nats, rm_accuracy, promoted, seconds` and more; the base
     model is iteration 0. `stage_usage`, by stage: `cpu_seconds` of all services, `gpu_seconds` for which GPUs
     were held.
-    `engines[]`, what drew the samples from where on: `engine, taken, refused_for, iteration, stage, step`.
-    `steps[]` each hold `iteration, stage, step, metrics`.
+    `engines[]`, which engines generated the samples from when on: `engine, taken, refused_for, iteration, stage, step`.
+    Each of `steps[]` has `iteration, stage, step, metrics`.
     """
     return {
         "run_id": report.run_id,
@@ -31,14 +31,14 @@ def report_json(report: Report) -> dict[str, Any]:
         "promoted": {"uri": report.promoted_uri, "digest": report.promoted_digest} if report.promoted_digest else None,
         "engines": [
             {
-                "engine": drawing.engine,
-                "taken": drawing.taken,
-                "refused_for": drawing.reason or None,
-                "iteration": drawing.iteration,
-                "stage": drawing.stage or None,
-                "step": drawing.step,
+                "engine": use.engine,
+                "taken": use.taken,
+                "refused_for": use.reason or None,
+                "iteration": use.iteration,
+                "stage": use.stage or None,
+                "step": use.step,
             }
-            for drawing in report.drawings
+            for use in report.engines
         ],
         "iterations": [_iteration(row) for row in report.iterations],
         "steps": [

@@ -1,4 +1,4 @@
-"""The figures of a run, independent of how they are shown."""
+"""The figures of a run, independent of their presentation."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ class Answer:
     prompt: str
     response: str
     score: float | None
-    # The rollout engine that drew it; empty: it did not say.
+    # The rollout engine that generated it; empty if unknown.
     engine: str = ""
 
 
 @dataclass(frozen=True)
-class Dispatch:
-    """What drew the run's samples (`vllm`, `2 x transformers`) from a point on; the first from the beginning.
+class EngineUse:
+    """An engine that generated the run's samples (`vllm`, `2 x transformers`) from some point on; the first from the
+    start.
 
-    Not `taken`: it was refused for `reason`, or is not in yet. `iteration`: None where the events were not asked for.
+    Not `taken`: it was refused for `reason`, or does not serve yet. `iteration` is None without the run's events.
     """
 
     engine: str
@@ -34,8 +35,8 @@ class Dispatch:
 
 @dataclass(frozen=True)
 class Used:
-    """What a stage used: processor seconds by service, seconds for which GPUs were held (None: none was), and which
-    services do not say what they use."""
+    """What a stage used: processor seconds by service, seconds for which GPUs were held (None if none were), and the
+    services that do not report their use."""
 
     cpu_by_service: dict[str, float]
     gpu_seconds: float | None
@@ -43,15 +44,15 @@ class Used:
 
     @property
     def cpu_seconds(self) -> float:
-        """Of all services."""
+        """The sum over all services."""
         return sum(self.cpu_by_service.values())
 
 
 @dataclass(frozen=True)
 class Iteration:
-    """What an iteration came to; number 0 is the base model. Figures that were not measured are None.
+    """The results of an iteration; number 0 is the base model. Figures that were not measured are None.
 
-    `kl_nats` is in nats a response, `seconds` wall-clock, `response_tokens` a mean in tokens; `stage_used` has the
+    `kl_nats` is in nats per response, `seconds` wall-clock, `response_tokens` a mean in tokens; `stage_used` has the
     stages whose use was measured.
     """
 
@@ -74,12 +75,12 @@ class Iteration:
 
     @property
     def cpu_seconds(self) -> float | None:
-        """Processor time of all stages; None where none was measured."""
+        """Processor time of all stages; None if none was measured."""
         return sum(used.cpu_seconds for used in self.stage_used.values()) if self.stage_used else None
 
     @property
     def gpu_seconds(self) -> float | None:
-        """How long GPUs were held, times GPUs; None where none was."""
+        """GPU seconds held by all stages; None if none was measured."""
         held = [used.gpu_seconds for used in self.stage_used.values() if used.gpu_seconds is not None]
         return sum(held) if held else None
 
@@ -96,7 +97,7 @@ class Step:
 
 @dataclass(frozen=True)
 class SideBySide:
-    """All answers to one held-out prompt; `before`: the base model's, `after`: those of the policy in force."""
+    """All answers to one held-out prompt; `before`: the base model's, `after`: the active policy's."""
 
     prompt_id: str
     prompt: str
@@ -122,31 +123,31 @@ class Report:
     steps: tuple[Step, ...]
     promoted_uri: str
     promoted_digest: str
-    drawings: tuple[Dispatch, ...] = ()
+    engines: tuple[EngineUse, ...] = ()
 
     @property
     def base(self) -> Iteration | None:
-        """The base model's row; None before it was measured."""
+        """The row of the base model; None until it is measured."""
         return next((row for row in self.iterations if row.number == 0), None)
 
     @property
-    def in_force(self) -> Iteration | None:
-        """The row of the policy in force: the last one promoted, else the base model's."""
+    def active(self) -> Iteration | None:
+        """The row of the policy that the gate promoted last, else that of the base model."""
         promoted = [row for row in self.iterations if row.promoted and row.number > 0]
         return promoted[-1] if promoted else self.base
 
     @property
     def seconds(self) -> float:
-        """Wall-clock of all iterations that ended."""
+        """Wall-clock seconds of all finished iterations."""
         return sum(row.seconds for row in self.iterations)
 
     @property
     def not_counted(self) -> tuple[str, ...]:
-        """Services whose use is not in these figures, because they do not say it."""
+        """Services whose use is missing from these figures because they do not report it."""
         return tuple(sorted({name for row in self.iterations for u in row.stage_used.values() for name in u.unknown}))
 
     def side_by_side(self) -> tuple[SideBySide, ...]:
-        """Answers to the same held-out prompts, base model against the policy in force, in the base model's order."""
+        """Answers of the base model and the active policy to the same held-out prompts, in the base model's order."""
         prompts: dict[str, str] = {}
         for row in self.iterations:
             for answer in row.answers:
@@ -160,11 +161,11 @@ class Report:
             for answer in row.answers
             if (answer.prompt_id or answer.prompt) == key
         }
-        base, in_force = self.base, self.in_force
+        base, active = self.base, self.active
         return SideBySide(
             prompt_id=key,
             prompt=prompt,
             by_iteration=tuple(sorted(found.items())),
             before=found.get(base.number) if base else None,
-            after=found.get(in_force.number) if in_force and in_force.number > 0 else None,
+            after=found.get(active.number) if active and active.number > 0 else None,
         )

@@ -6,14 +6,14 @@ from collections.abc import Iterable
 
 from accord.controller import v1 as controller_v1
 from accord.names import stage_name, state_name
-from accord.report.engines import drawings
+from accord.report.engines import engine_uses
 from accord.report.model import Answer, Iteration, Report, Step, Used
 
 
 def build_report(run: controller_v1.Run, events: Iterable[controller_v1.RunEvent] = ()) -> Report:
-    """The report of `run` as it stands: finished iterations from its status, the curves from its `step` events.
+    """The report of a run in any state: finished iterations from its status, curves from its `step` events.
 
-    Works for a run in any state. Where a step was done again after a kill, its last event counts.
+    If a step was repeated after a crash, its last event counts.
     """
     status, events = run.status, list(events)
     spec = status.resolved_spec if status.HasField("resolved_spec") else run.spec
@@ -31,7 +31,7 @@ def build_report(run: controller_v1.Run, events: Iterable[controller_v1.RunEvent
         steps=_steps(events),
         promoted_uri=status.promoted.uri,
         promoted_digest=status.promoted.digest,
-        drawings=drawings(run, events),
+        engines=engine_uses(run, events),
     )
 
 

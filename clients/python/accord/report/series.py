@@ -1,4 +1,4 @@
-"""Curves over the steps of a stage, iterations one after another."""
+"""Curves over the steps of a stage, one iteration after another."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import math
 
 from accord.report.model import Report
 
-# What is plotted, and the metric names that carry it, the first one present winning.
+# Labels of curves, each with the metrics that may hold its values; the first one present is used.
 REWARD_CURVES = (("reward", ("reward",)), ("score", ("score", "score_mean")))
 KL_CURVES = (("samples of the step", ("kl_k1", "kl", "kl_nats")),)
 LENGTH_CURVES = (("tokens", ("response_tokens", "response_length", "length")),)
 STALENESS_CURVES = (("mean", ("staleness",)), ("most", ("staleness_max",)))
-MISMATCH_CURVES = (("nats a token", ("mismatch_kl",)),)
+MISMATCH_CURVES = (("nats per token", ("mismatch_kl",)),)
 REWARD_MODEL_CURVES = (("loss", ("loss",)), ("accuracy", ("accuracy",)))
 
 
 def curve(report: Report, stage: str, names: tuple[str, ...]) -> list[tuple[int, float]]:
-    """`(position, value)` of a metric over the stage's steps, finite values only; positions count from 1 through all
+    """`(position, value)` of a metric over the stage's steps, finite values only. Positions count from 1 over all
     iterations."""
     points = []
     for position, metrics in _positions(report, stage):

@@ -1,18 +1,18 @@
-"""Figures as people read them; one place, so that every form writes them alike."""
+"""Figures formatted for people, in one place, so that every form of the report formats them alike."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from accord.report.model import Dispatch
+from accord.report.model import EngineUse
 
 NOT_MEASURED = "–"
 STAGE_ORDER = ("prepare", "collect", "reward_model", "policy", "evaluate")
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A fixed number of digits after the point; a dash where nothing was measured."""
+    """A fixed number of digits after the point; a dash if nothing was measured."""
     if value is None or not math.isfinite(value):
         return NOT_MEASURED
     return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no minus before a zero
@@ -51,24 +51,24 @@ def clock(seconds: float | None) -> str:
     return f"{f'{whole // 3600}:' if whole >= 3600 else ''}{minutes}:{whole % 60:02d}"
 
 
-def drawn_by(drawings: Sequence[Dispatch]) -> str:
+def generated_by(engines: Sequence[EngineUse]) -> str:
     """`transformers; from iteration 1, policy, step 12: vllm; sglang refused (NOT_CONFORMING)`."""
-    return "; ".join(_drawing(drawing, first=not index) for index, drawing in enumerate(drawings))
+    return "; ".join(_engine_use(use, first=not index) for index, use in enumerate(engines))
 
 
-def _drawing(drawing: Dispatch, *, first: bool) -> str:
-    where = f"iteration {drawing.iteration}" if drawing.iteration is not None else ""
-    where += f", {drawing.stage.replace('_', ' ')}" if where and drawing.stage else ""
-    where += f", step {drawing.step}" if where and drawing.step else ""
+def _engine_use(use: EngineUse, *, first: bool) -> str:
+    where = f"iteration {use.iteration}" if use.iteration is not None else ""
+    where += f", {use.stage.replace('_', ' ')}" if where and use.stage else ""
+    where += f", step {use.step}" if where and use.step else ""
     if first:
-        return drawing.engine
-    if drawing.taken:
-        return f"from {where or 'a swap'} on: {drawing.engine}"
-    if drawing.reason:
-        return f"{drawing.engine} refused ({drawing.reason}){f' in {where}' if where else ''}"
-    return f"{drawing.engine} is to come"
+        return use.engine
+    if use.taken:
+        return f"{f'from {where}' if where else 'after a swap'}: {use.engine}"
+    if use.reason:
+        return f"{use.engine} refused ({use.reason}){f' in {where}' if where else ''}"
+    return f"{use.engine} pending"
 
 
 def stage_order(name: str) -> tuple[int, str]:
-    """Sorts stages as an iteration goes through them; unknown ones come last."""
+    """Sort key: stages in the order of an iteration, unknown ones last."""
     return (STAGE_ORDER.index(name) if name in STAGE_ORDER else len(STAGE_ORDER), name)

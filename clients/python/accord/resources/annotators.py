@@ -1,4 +1,4 @@
-"""`client.annotators`: who judges, and how well."""
+"""`client.annotators`: annotators and the quality of their feedback."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Annotators:
         request_id: str | None = None,
         timeout: float = _calls.QUICK,
     ) -> preference_v1.AnnotatorProfile:
-        """Makes an annotator known, or updates their name."""
+        """Registers an annotator, or updates their name."""
         request = preference_v1.RegisterAnnotatorRequest(
             request_id=_calls.new_request_id(request_id),
             profile=preference_v1.AnnotatorProfile(annotator=annotator, display_name=display_name),
@@ -42,7 +42,7 @@ class Annotators:
     async def get(
         self, annotator: preference_v1.Annotator, *, timeout: float = _calls.QUICK
     ) -> preference_v1.AnnotatorProfile:
-        """One annotator. NotFound otherwise."""
+        """The annotator. NotFound if there is none."""
         request = preference_v1.GetAnnotatorRequest(annotator=annotator)
         response = await self._caller.call(lambda seconds: self._stub.GetAnnotator(request, timeout=seconds), timeout)
         return response.profile
@@ -54,7 +54,7 @@ class Annotators:
         state: preference_v1.AnnotatorState.ValueType | None = None,
         timeout: float = _calls.QUICK,
     ) -> AsyncIterator[preference_v1.AnnotatorProfile]:
-        """Every annotator, by id; of one kind or state where asked. `timeout` is seconds a page."""
+        """All annotators, ordered by id; optionally of one kind or state. `timeout` is seconds per page."""
 
         def fetch(token: str) -> Awaitable[preference_v1.ListAnnotatorsResponse]:
             request = preference_v1.ListAnnotatorsRequest(page_token=token)
@@ -76,7 +76,7 @@ class Annotators:
         request_id: str | None = None,
         timeout: float = _calls.QUICK,
     ) -> preference_v1.AnnotatorProfile:
-        """They get no more tasks and their feedback is in no new snapshot; `reinstate` undoes it."""
+        """Gives an annotator no more tasks and leaves their feedback out of new snapshots; `reinstate` undoes this."""
         request = preference_v1.ExcludeAnnotatorRequest(
             request_id=_calls.new_request_id(request_id), annotator=annotator, reason=reason
         )
@@ -88,7 +88,7 @@ class Annotators:
     async def reinstate(
         self, annotator: preference_v1.Annotator, *, request_id: str | None = None, timeout: float = _calls.QUICK
     ) -> preference_v1.AnnotatorProfile:
-        """Undoes `exclude`. FailedPrecondition, reason ANNOTATOR_WITHDRAWN, where they withdrew."""
+        """Undoes `exclude`. FailedPrecondition, ANNOTATOR_WITHDRAWN, if the annotator was withdrawn."""
         request = preference_v1.ReinstateAnnotatorRequest(
             request_id=_calls.new_request_id(request_id), annotator=annotator
         )
@@ -105,7 +105,7 @@ class Annotators:
         request_id: str | None = None,
         timeout: float = _calls.SCORE,
     ) -> preference_v1.WithdrawAnnotatorResponse:
-        """They take back their consent, for good; the answer names the snapshots that hold their feedback."""
+        """Withdraws an annotator's consent permanently; the response names the snapshots with their feedback."""
         request = preference_v1.WithdrawAnnotatorRequest(
             request_id=_calls.new_request_id(request_id), annotator=annotator, reason=reason
         )
@@ -120,7 +120,7 @@ class Annotators:
         window_seconds: float | None = None,
         timeout: float = _calls.SCORE,
     ) -> Sequence[preference_v1.KindQuality]:
-        """Agreement, gold, speed, drift and reliability, for each kind of annotator by itself."""
+        """Agreement, gold accuracy, speed, drift and reliability, separately for each kind of annotator."""
         window = None
         if window_seconds is not None:
             window = Duration()

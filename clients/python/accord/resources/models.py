@@ -11,14 +11,14 @@ from accord.controller import v1 as controller_v1
 
 
 class Models:
-    """The models that runs have promoted, and the base models that they started from."""
+    """The models that runs promoted, and their base models."""
 
     def __init__(self, channel: grpc.aio.Channel, caller: _calls.Caller) -> None:
         self._stub = controller_v1.ModelServiceStub(channel)
         self._caller = caller
 
     async def list(self, *, timeout: float = _calls.QUICK) -> AsyncIterator[controller_v1.Model]:
-        """Every model, newest first. `timeout` is seconds a page."""
+        """All models, newest first. `timeout` is seconds per page."""
 
         def fetch(token: str) -> Awaitable[controller_v1.ListModelsResponse]:
             request = controller_v1.ListModelsRequest(page_token=token)
@@ -29,8 +29,8 @@ class Models:
                 yield model
 
     async def get(self, name: str, *, timeout: float = _calls.QUICK) -> controller_v1.Model:
-        """One model, by the name that `list` shows or `models/<name>`; by a run's name its policy in force. NotFound
-        otherwise."""
+        """A model by its name, as in `list`, or `models/<name>`; for a run's name, its active policy. NotFound if there
+        is none."""
         request = controller_v1.GetModelRequest(name=name)
         response = await self._caller.call(lambda seconds: self._stub.GetModel(request, timeout=seconds), timeout)
         return response.model
@@ -38,7 +38,7 @@ class Models:
     async def lineage(
         self, name: str | None = None, *, weights_digest: str | None = None, timeout: float = _calls.QUICK
     ) -> controller_v1.GetModelLineageResponse:
-        """What made a model: of the registry by `name`, or any that a run made by the start of its digest."""
+        """The lineage of a model: of the registry by `name`, or any that a run trained by a prefix of its digest."""
         request = controller_v1.GetModelLineageRequest()
         if name is not None:
             request.name = name
@@ -49,7 +49,7 @@ class Models:
     async def trained_on(
         self, snapshots: Sequence[str], *, timeout: float = _calls.QUICK
     ) -> Sequence[controller_v1.TrainedModel]:
-        """What learnt from any of these snapshots, oldest first."""
+        """The models that learned from any of these snapshots, oldest first."""
         request = controller_v1.ListTrainedModelsRequest(snapshots=snapshots)
         response = await self._caller.call(
             lambda seconds: self._stub.ListTrainedModels(request, timeout=seconds), timeout
@@ -65,8 +65,8 @@ class Models:
         request_id: str | None = None,
         timeout: float = _calls.QUICK,
     ) -> controller_v1.Model:
-        """Puts a model in force for its run; `operator` and `reason` stay in the history. NotFound; FailedPrecondition
-        where its weights are gone."""
+        """Makes a model the active policy of its run; `operator` and `reason` are recorded in the history. NotFound;
+        FailedPrecondition if its weights no longer exist."""
         request = controller_v1.PromoteModelRequest(
             request_id=_calls.new_request_id(request_id), name=name, reason=reason, operator=operator
         )
@@ -83,8 +83,8 @@ class Models:
         request_id: str | None = None,
         timeout: float = _calls.QUICK,
     ) -> controller_v1.Model:
-        """Puts in force what was before the run's policy in force, and returns it. FailedPrecondition without one; with
-        `in_force`, Aborted where another model is by now."""
+        """Makes the run's previous active policy active again and returns it. FailedPrecondition if there is none. With
+        `in_force`, the name of the active model as the caller knows it: Aborted if another one is active by now."""
         request = controller_v1.RollBackModelRequest(
             request_id=_calls.new_request_id(request_id),
             run_id=run_id,
@@ -98,7 +98,8 @@ class Models:
     async def changes(
         self, run_id: str = "", *, timeout: float = _calls.QUICK
     ) -> AsyncIterator[controller_v1.ModelChange]:
-        """What was put in force, by whom and why, newest first; of one run or of all. `timeout` is seconds a page."""
+        """Changes of the active policy with operator and reason, newest first; of one run or all. `timeout` is seconds
+        per page."""
 
         def fetch(token: str) -> Awaitable[controller_v1.ListModelChangesResponse]:
             request = controller_v1.ListModelChangesRequest(run_id=run_id, page_token=token)

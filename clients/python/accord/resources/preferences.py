@@ -1,4 +1,4 @@
-"""`client.preferences`: prompts, answers, annotation tasks, human feedback and snapshots of it."""
+"""`client.preferences`: prompts, answers, annotation tasks, feedback and snapshots."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Preferences:
     """A preference service.
 
     Every method raises `accord.errors`; `timeout` is seconds for the whole call, retries included. `request_id` makes a
-    call safe to repeat, also from another process; None makes a new one, kept through this call's own retries.
+    call safe to repeat, also from another process; None: a new one, used for all retries of this call.
     """
 
     def __init__(self, channel: grpc.aio.Channel, caller: _calls.Caller) -> None:
@@ -29,7 +29,7 @@ class Preferences:
         request_id: str | None = None,
         timeout: float = _calls.SCORE,
     ) -> list[preference_v1.Prompt]:
-        """Adds prompts, all or none, and returns them with id and split, in order; ones that exist as they are."""
+        """Adds prompts, all or none, and returns them with id and split, in order. Existing prompts stay unchanged."""
         request = preference_v1.CreatePromptsRequest(request_id=_calls.new_request_id(request_id), prompts=prompts)
         response = await self._caller.call(lambda seconds: self._stub.CreatePrompts(request, timeout=seconds), timeout)
         return list(response.prompts)
@@ -41,7 +41,7 @@ class Preferences:
         source: str = "",
         timeout: float = _calls.QUICK,
     ) -> AsyncIterator[preference_v1.Prompt]:
-        """Prompts, ordered by id; of one side of the split, of one source, where asked. `timeout` is seconds a page."""
+        """Prompts, ordered by id; optionally of one side of the split or one source. `timeout` is seconds per page."""
 
         def fetch(token: str) -> Awaitable[preference_v1.ListPromptsResponse]:
             request = preference_v1.ListPromptsRequest(
@@ -87,10 +87,10 @@ class Preferences:
         request_id: str | None = None,
         timeout: float = _calls.QUICK,
     ) -> preference_v1.TaskLease | None:
-        """The oldest open task that this annotator has not answered, theirs for `ttl_seconds`; None: there is none.
+        """Leases the oldest open task that this annotator has not answered for `ttl_seconds`; None if there is none.
 
-        `resume`: the task that they hold already, with the time it has left, if there is one. `queue` ending in `/`:
-        any queue whose name starts so.
+        `resume`: first return a task that the annotator has leased already, with its remaining time. A `queue` that
+        ends in `/` means all queues with this prefix.
         """
         request = preference_v1.LeaseTaskRequest(
             request_id=_calls.new_request_id(request_id),
@@ -105,7 +105,7 @@ class Preferences:
     async def release_task(
         self, lease_id: str, *, request_id: str | None = None, timeout: float = _calls.QUICK
     ) -> None:
-        """Gives a leased task back unanswered."""
+        """Releases a leased task unanswered."""
         request = preference_v1.ReleaseTaskRequest(request_id=_calls.new_request_id(request_id), lease_id=lease_id)
         await self._caller.call(lambda seconds: self._stub.ReleaseTask(request, timeout=seconds), timeout)
 
@@ -117,7 +117,7 @@ class Preferences:
         request_id: str | None = None,
         timeout: float = _calls.QUICK,
     ) -> preference_v1.TaskLease:
-        """Gives a lease more time, from now. FailedPrecondition, reason LEASE_ENDED, where it has ended."""
+        """Extends a lease, counted from now. FailedPrecondition, LEASE_ENDED, if it has ended."""
         request = preference_v1.RenewLeaseRequest(
             request_id=_calls.new_request_id(request_id), lease_id=lease_id, ttl=_duration(ttl_seconds)
         )
@@ -133,7 +133,7 @@ class Preferences:
         request_id: str | None = None,
         timeout: float = _calls.QUICK,
     ) -> preference_v1.Task:
-        """Gives a leased task back and says what is wrong with it; the annotator does not get it again."""
+        """Releases a leased task and reports what is wrong with it. The annotator does not get it again."""
         request = preference_v1.FlagTaskRequest(
             request_id=_calls.new_request_id(request_id), lease_id=lease_id, reason=reason, comment=comment
         )
@@ -141,7 +141,7 @@ class Preferences:
         return response.task
 
     async def flags(self, *, queue: str = "", timeout: float = _calls.QUICK) -> AsyncIterator[preference_v1.Flag]:
-        """Every flag, newest first; of one queue where asked. `timeout` is seconds a page."""
+        """All flags, newest first; optionally of one queue. `timeout` is seconds per page."""
 
         def fetch(token: str) -> Awaitable[preference_v1.ListFlagsResponse]:
             request = preference_v1.ListFlagsRequest(page_token=token, queue=queue)
@@ -159,7 +159,7 @@ class Preferences:
         request_id: str | None = None,
         timeout: float = _calls.QUICK,
     ) -> preference_v1.Task:
-        """Opens a flagged task again, or withdraws it."""
+        """Reopens a flagged task, or cancels it."""
         request = preference_v1.ResolveTaskRequest(
             request_id=_calls.new_request_id(request_id), task_id=task_id, resolution=resolution
         )
@@ -167,7 +167,7 @@ class Preferences:
         return response.task
 
     async def cancel_tasks(self, queue: str, *, request_id: str | None = None, timeout: float = _calls.QUICK) -> int:
-        """Takes a queue's open tasks back and returns how many; answers that came are kept."""
+        """Cancels the open tasks of a queue and returns their number; existing judgements are kept."""
         request = preference_v1.CancelTasksRequest(request_id=_calls.new_request_id(request_id), queue=queue)
         response = await self._caller.call(lambda seconds: self._stub.CancelTasks(request, timeout=seconds), timeout)
         return response.cancelled
@@ -175,8 +175,8 @@ class Preferences:
     async def queue(
         self, name: str, *, with_agreement: bool = False, timeout: float = _calls.QUICK
     ) -> preference_v1.GetQueueResponse:
-        """How far a queue is, or, where the name ends in `/`, all whose names start so. `with_agreement`: with alpha,
-        which reads all feedback of the queue."""
+        """The progress of a queue, or, for a name that ends in `/`, of all queues with this prefix. `with_agreement`
+        adds alpha, which reads all feedback of the queue."""
         request = preference_v1.GetQueueRequest(queue=name, with_agreement=with_agreement)
         return await self._caller.call(lambda seconds: self._stub.GetQueue(request, timeout=seconds), timeout)
 
@@ -188,7 +188,7 @@ class Preferences:
         request_id: str | None = None,
         timeout: float = _calls.QUICK,
     ) -> preference_v1.Feedback:
-        """Stores a judgement, of a leased task or on its own, and returns it with its id."""
+        """Stores a judgement, with or without a leased task, and returns it with its id."""
         request = preference_v1.SubmitFeedbackRequest(
             request_id=_calls.new_request_id(request_id), feedback=feedback, lease_id=lease_id
         )
@@ -205,7 +205,7 @@ class Preferences:
         request_id: str | None = None,
         timeout: float = _calls.QUICK,
     ) -> preference_v1.RetractFeedbackResponse:
-        """Takes an annotator's own feedback back (undo); with `lease_again` its task is theirs for `ttl_seconds`."""
+        """Retracts an annotator's feedback (undo); with `lease_again` leases its task to them for `ttl_seconds`."""
         request = preference_v1.RetractFeedbackRequest(
             request_id=_calls.new_request_id(request_id),
             feedback_id=feedback_id,
@@ -224,7 +224,7 @@ class Preferences:
         queue: str = "",
         timeout: float = _calls.QUICK,
     ) -> AsyncIterator[preference_v1.Feedback]:
-        """Feedback, newest first, corrected and retracted too. `timeout` is seconds a page."""
+        """Feedback, newest first, including corrected and retracted feedback. `timeout` is seconds per page."""
 
         def fetch(token: str) -> Awaitable[preference_v1.ListFeedbackResponse]:
             request = preference_v1.ListFeedbackRequest(
@@ -239,14 +239,14 @@ class Preferences:
     async def completion(
         self, completion_id: str, *, timeout: float = _calls.QUICK
     ) -> preference_v1.GetCompletionResponse:
-        """One answer with its prompt. NotFound otherwise."""
+        """An answer with its prompt. NotFound if there is none."""
         request = preference_v1.GetCompletionRequest(completion_id=completion_id)
         return await self._caller.call(lambda seconds: self._stub.GetCompletion(request, timeout=seconds), timeout)
 
     async def delete_prompts(
         self, prompt_ids: Sequence[str], *, request_id: str | None = None, timeout: float = _calls.SCORE
     ) -> preference_v1.DeletePromptsResponse:
-        """Withdraws prompts, all or none; snapshots that exist keep them."""
+        """Deletes prompts, all or none; existing snapshots keep them."""
         request = preference_v1.DeletePromptsRequest(
             request_id=_calls.new_request_id(request_id), prompt_ids=prompt_ids
         )
@@ -259,9 +259,9 @@ class Preferences:
         request_id: str | None = None,
         timeout: float = _calls.STREAM,
     ) -> preference_v1.ImportRecordsResponse:
-        """Stores complete records from elsewhere, all or none. `accord.formats` reads them from files.
+        """Imports complete records, all or none. `accord.formats` reads them from files.
 
-        The iterable is gathered first: where it raises, nothing is sent. InvalidArgument names the record, counted from
+        The iterable is collected first; if it raises, nothing is sent. InvalidArgument names the record, counted from
         0, and the field.
         """
         chunks = list(_calls.chunked(records)) or [[]]
@@ -279,7 +279,7 @@ class Preferences:
         request_id: str | None = None,
         timeout: float = _calls.SCORE,
     ) -> preference_v1.Snapshot:
-        """Freezes what matches the filter now. The same content has the same digest."""
+        """Freezes the records that match the filter now. The same content has the same digest."""
         request = preference_v1.CreateSnapshotRequest(
             request_id=_calls.new_request_id(request_id), kind=kind, filter=filter
         )
@@ -287,13 +287,13 @@ class Preferences:
         return response.snapshot
 
     async def snapshot(self, digest: str, *, timeout: float = _calls.QUICK) -> preference_v1.Snapshot:
-        """One snapshot. NotFound otherwise."""
+        """The snapshot. NotFound if there is none."""
         request = preference_v1.GetSnapshotRequest(digest=digest)
         response = await self._caller.call(lambda seconds: self._stub.GetSnapshot(request, timeout=seconds), timeout)
         return response.snapshot
 
     async def snapshots(self, *, timeout: float = _calls.QUICK) -> AsyncIterator[preference_v1.Snapshot]:
-        """Every snapshot, newest first. `timeout` is seconds a page."""
+        """All snapshots, newest first. `timeout` is seconds per page."""
 
         def fetch(token: str) -> Awaitable[preference_v1.ListSnapshotsResponse]:
             request = preference_v1.ListSnapshotsRequest(page_token=token)
@@ -306,7 +306,7 @@ class Preferences:
     async def snapshot_origins(
         self, digest: str, *, timeout: float = _calls.SCORE
     ) -> preference_v1.GetSnapshotOriginsResponse:
-        """Who and what a snapshot's records come from."""
+        """The annotators, sources and weights that a snapshot's records come from."""
         request = preference_v1.GetSnapshotOriginsRequest(digest=digest)
         return await self._caller.call(lambda seconds: self._stub.GetSnapshotOrigins(request, timeout=seconds), timeout)
 
@@ -318,7 +318,7 @@ class Preferences:
         completion_id: str | None = None,
         timeout: float = _calls.SCORE,
     ) -> list[preference_v1.SnapshotUse]:
-        """The snapshots that hold feedback of an annotator, on a prompt or on a completion (name one), newest first."""
+        """The snapshots with feedback of an annotator, on a prompt or on a completion (give one), newest first."""
         request = preference_v1.ListSnapshotUsesRequest(annotator=annotator)
         if prompt_id is not None:
             request.prompt_id = prompt_id
@@ -337,9 +337,9 @@ class Preferences:
         weighting: preference_v1.Weighting.ValueType | None = None,
         timeout: float = _calls.STREAM,
     ) -> AsyncIterator[preference_v1.Record]:
-        """A snapshot's records in their canonical order, of one side of the split or of both; with weights where asked.
+        """A snapshot's records in canonical order, of one side of the split or both; optionally weighted.
 
-        A broken stream goes on where it was: a snapshot never changes.
+        A broken stream is resumed, since a snapshot never changes.
         """
         request = preference_v1.ExportSnapshotRequest(
             digest=digest,
@@ -370,7 +370,7 @@ class Preferences:
         split: preference_v1.Split.ValueType | None = None,
         timeout: float = _calls.STREAM,
     ) -> AsyncIterator[preference_v1.Record]:
-        """What matches a filter now, without freezing it. A stream that breaks midway is an error."""
+        """The records that match a filter now, without a snapshot. A stream that breaks midway is an error."""
         request = preference_v1.ExportRecordsRequest(
             kind=kind, filter=filter, split=split or preference_v1.SPLIT_UNSPECIFIED
         )

@@ -32,28 +32,28 @@ class Reward:
     ) -> list[reward_v1.ScoreResult]:
         """One result per item, in order: a score with its parts, or a failure of that item alone.
 
-        `isolated` scores these items in a batch of their own, for bit-equal repeats.
+        `isolated` scores these items in a separate batch, so that repeats are bit-equal.
         """
         request = reward_v1.ScoreRequest(items=items, scorers=scorers, isolated=isolated)
         response = await self._caller.call(lambda seconds: self._stub.Score(request, timeout=seconds), timeout)
         if len(response.results) != len(items):
-            raise Internal(f"{len(items)} items were sent to be scored and {len(response.results)} results came back")
+            raise Internal(f"The reward service returned {len(response.results)} results for {len(items)} items")
         return list(response.results)
 
     async def load_model(
         self, weights: types_v1.WeightsRef, *, request_id: str | None = None, timeout: float = _calls.WEIGHTS
     ) -> str:
-        """Puts a reward model into service and returns the digest that ScorerSpec.model_digest names it by."""
+        """Loads a reward model and returns its digest, for ScorerSpec.model_digest."""
         request = reward_v1.LoadModelRequest(request_id=_calls.new_request_id(request_id), weights=weights)
         response = await self._caller.call(lambda seconds: self._stub.LoadModel(request, timeout=seconds), timeout)
         return response.digest
 
     async def unload_model(self, digest: str, *, request_id: str | None = None, timeout: float = _calls.QUICK) -> None:
-        """Frees a model's memory; does nothing when it is not loaded."""
+        """Unloads a model; does nothing if it is not loaded."""
         request = reward_v1.UnloadModelRequest(request_id=_calls.new_request_id(request_id), digest=digest)
         await self._caller.call(lambda seconds: self._stub.UnloadModel(request, timeout=seconds), timeout)
 
     async def scorers(self, *, timeout: float = _calls.QUICK) -> reward_v1.ListScorersResponse:
-        """The scorers that can be named here, with the schema of their options, and the loaded models' digests."""
+        """The available scorers with the schemas of their options, and the digests of the loaded models."""
         request = reward_v1.ListScorersRequest()
         return await self._caller.call(lambda seconds: self._stub.ListScorers(request, timeout=seconds), timeout)

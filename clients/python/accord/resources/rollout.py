@@ -13,11 +13,11 @@ from accord.errors import Internal, Unavailable
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 
-_NOT_ASKED = rollout_v1.Prompt()
+_PLACEHOLDER = rollout_v1.Prompt()
 
 
 class Rollout:
-    """A rollout service: turns prompts into samples with the weights in force.
+    """A rollout service: generates samples for prompts with the active weights.
 
     Every method raises `accord.errors`; `timeout` is seconds for the whole call, retries included.
     """
@@ -40,20 +40,20 @@ class Rollout:
         tokenizer_fingerprint: str = "",
         timeout: float = _calls.GENERATE,
     ) -> AsyncIterator[rollout_v1.GenerateResponse]:
-        """Yields one response (a sample or a failure) for each index, in the order in which they are finished.
+        """Yields one response (a sample or a failure) for each index, in the order in which they finish.
 
-        A text is asked as one user turn. Sample j of prompt i has index i * n + j; `indices` asks for some of them.
-        `version`: refuse unless these weights are in force; `min_version`: these or later ones. When the stream breaks,
-        the indices that are still missing are asked for again under the same request_id, and what comes twice is
-        dropped. An index that failed is yielded as `failure` and not tried again. Unavailable when the stream cannot be
-        completed.
+        A text is one user turn. Sample j of prompt i has index i * n + j; `indices` requests only some of them.
+        `version`: fail unless these weights are active; `min_version`: these or later ones. If the stream breaks, the
+        missing indices are requested again with the same request_id, and duplicates are dropped. An index that failed
+        is yielded as `failure` and not retried. Unavailable if the stream cannot be completed.
         """
         request_id = _calls.new_request_id(request_id)
-        # Of many replicas each is asked for a few of many prompts: those that are not its own keep their place only.
+        # One of many replicas generates for a few of many prompts: the other prompts are placeholders, which keep
+        # indices.
         needed = {index // max(n, 1) for index in indices} if indices else range(len(prompts))
         request = rollout_v1.GenerateRequest(
             request_id=request_id,
-            prompts=[_prompt(prompt) if at in needed else _NOT_ASKED for at, prompt in enumerate(prompts)],
+            prompts=[_prompt(prompt) if at in needed else _PLACEHOLDER for at, prompt in enumerate(prompts)],
             n=n,
             sampling=sampling,
             version=version,
@@ -76,7 +76,7 @@ class Rollout:
                     yield response
             if missing:
                 raise Unavailable(
-                    f"the engine ended the stream without {len(missing)} of {len(asked)} samples, request {request_id}",
+                    f"The engine ended the stream of {request_id} without {len(missing)} of {len(asked)} samples",
                     reason="STREAM_INCOMPLETE",
                 )
 
@@ -91,9 +91,9 @@ class Rollout:
         lease_token: str = "",
         timeout: float = _calls.WEIGHTS,
     ) -> rollout_v1.UpdateWeightsResponse:
-        """Puts weights into force once fetched and verified; on any error the old ones stay.
+        """Fetches, verifies and activates weights; on any error the previous ones stay active.
 
-        FailedPrecondition, reason DIGEST_MISMATCH, when what lies at the URI is not what the digest says.
+        FailedPrecondition, DIGEST_MISMATCH, if the weights at the URI do not have this digest.
         """
         request = rollout_v1.UpdateWeightsRequest(
             request_id=_calls.new_request_id(request_id), weights=weights, lease_token=lease_token
@@ -108,9 +108,9 @@ class Rollout:
         lease_token: str = "",
         timeout: float = _calls.WEIGHTS,
     ) -> rollout_v1.PreparedWeights:
-        """Fetches and verifies weights while those in force serve; `activate_weights` then takes a moment.
+        """Fetches and verifies weights while the active ones serve; `activate_weights` is then fast.
 
-        FailedPrecondition, reason DIGEST_MISMATCH, as `update_weights`; ResourceExhausted, reason TOO_MANY_PREPARED.
+        FailedPrecondition, DIGEST_MISMATCH, as in `update_weights`; ResourceExhausted, TOO_MANY_PREPARED.
         """
         request = rollout_v1.PrepareWeightsRequest(
             request_id=_calls.new_request_id(request_id), weights=weights, lease_token=lease_token
@@ -121,7 +121,7 @@ class Rollout:
     async def activate_weights(
         self, version: int, *, request_id: str | None = None, lease_token: str = "", timeout: float = _calls.WEIGHTS
     ) -> rollout_v1.ActivateWeightsResponse:
-        """Puts a prepared version in force. FailedPrecondition, reason NOT_PREPARED."""
+        """Activates a prepared version. FailedPrecondition, NOT_PREPARED."""
         request = rollout_v1.ActivateWeightsRequest(
             request_id=_calls.new_request_id(request_id), version=version, lease_token=lease_token
         )
@@ -130,22 +130,22 @@ class Rollout:
     async def discard_weights(
         self, version: int, *, request_id: str | None = None, lease_token: str = "", timeout: float = _calls.QUICK
     ) -> None:
-        """Lets go of a prepared version; does nothing when it is not prepared."""
+        """Discards a prepared version; does nothing if it is not prepared."""
         request = rollout_v1.DiscardWeightsRequest(
             request_id=_calls.new_request_id(request_id), version=version, lease_token=lease_token
         )
         await self._caller.call(lambda seconds: self._stub.DiscardWeights(request, timeout=seconds), timeout)
 
     async def status(self, *, timeout: float = _calls.QUICK) -> rollout_v1.GetStatusResponse:
-        """What is served now: engine, weights, tokenizer, limits, load."""
+        """The engine, its weights, tokenizer, limits and load."""
         request = rollout_v1.GetStatusRequest()
         return await self._caller.call(lambda seconds: self._stub.GetStatus(request, timeout=seconds), timeout)
 
     async def acquire_lease(
         self, holder: str, *, ttl_seconds: float, token: str = "", timeout: float = _calls.QUICK
     ) -> types_v1.Lease:
-        """Takes, or with `token` renews, the exclusive use of the service. FailedPrecondition, reason LEASE_HELD, names
-        the holder. Taking it anew is not retried: a lost answer would leave a lease whose token nobody knows."""
+        """Takes, or with `token` renews, the exclusive use of the service. FailedPrecondition, LEASE_HELD, names the
+        holder. Without `token` the call is not retried: a lost answer would leave a lease whose token is unknown."""
         ttl = Duration()
         ttl.FromMilliseconds(round(ttl_seconds * 1000))
         request = rollout_v1.AcquireLeaseRequest(holder=holder, ttl=ttl, token=token)
@@ -155,7 +155,7 @@ class Rollout:
         return response.lease
 
     async def release_lease(self, token: str, *, timeout: float = _calls.QUICK) -> None:
-        """Gives the lease back; does nothing when it is not in force any more."""
+        """Releases the lease; does nothing if it has expired."""
         request = rollout_v1.ReleaseLeaseRequest(token=token)
         await self._caller.call(lambda seconds: self._stub.ReleaseLease(request, timeout=seconds), timeout)
 
@@ -165,13 +165,13 @@ def _prompt(prompt: rollout_v1.Prompt | types_v1.Conversation | str) -> rollout_
 
 
 def _index(response: rollout_v1.GenerateResponse, request_id: str, asked: frozenset[int]) -> int:
-    """The response's index, once it is sure that it answers this request."""
+    """The response's index, after checking that it belongs to this request."""
     which = response.WhichOneof("result")
     result = response.failure if which == "failure" else response.sample
     if which is None or result.request_id != request_id or result.index not in asked:
         raise Internal(
-            f"the engine answered request {request_id} with {which or 'nothing'} of request "
-            f"{result.request_id!r}, index {result.index}, which was not asked for",
+            f"The engine answered request {request_id} with {which or 'nothing'} of request "
+            f"{result.request_id!r}, index {result.index}, which was not requested",
             reason="UNEXPECTED_SAMPLE",
         )
     return result.index

@@ -1,4 +1,4 @@
-"""`client.runs`: the loop as a resource."""
+"""`client.runs`: runs of the loop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from accord.controller import v1 as controller_v1
 
 
 class Runs:
-    """Runs: created, watched, paused, resumed and cancelled.
+    """Creates, watches, edits, pauses, resumes and cancels runs.
 
     Every method raises `accord.errors`; `timeout` is seconds for the whole call, retries included.
     """
@@ -24,19 +24,19 @@ class Runs:
     async def create(
         self, run: controller_v1.Run, *, request_id: str | None = None, timeout: float = _calls.QUICK
     ) -> controller_v1.Run:
-        """Starts a run. AlreadyExists when one of this name exists with other content."""
+        """Starts a run. AlreadyExists if one with this name exists with a different spec."""
         request = controller_v1.CreateRunRequest(request_id=_calls.new_request_id(request_id), run=run)
         response = await self._caller.call(lambda seconds: self._stub.CreateRun(request, timeout=seconds), timeout)
         return response.run
 
     async def get(self, run_id: str, *, timeout: float = _calls.QUICK) -> controller_v1.Run:
-        """One run with its status. NotFound otherwise."""
+        """The run with its status. NotFound if there is none."""
         request = controller_v1.GetRunRequest(run_id=run_id)
         response = await self._caller.call(lambda seconds: self._stub.GetRun(request, timeout=seconds), timeout)
         return response.run
 
     async def list(self, *, timeout: float = _calls.QUICK) -> AsyncIterator[controller_v1.Run]:
-        """Every run, newest first. `timeout` is seconds a page."""
+        """All runs, newest first. `timeout` is seconds per page."""
 
         def fetch(token: str) -> Awaitable[controller_v1.ListRunsResponse]:
             request = controller_v1.ListRunsRequest(page_token=token)
@@ -51,8 +51,8 @@ class Runs:
     ) -> AsyncIterator[controller_v1.RunEvent]:
         """A run's events after `after_sequence`, then new ones as they happen, until it ends or is paused.
 
-        A broken stream goes on where it was, each event once; Unavailable when the controller stays away.
-        `timeout`: seconds for the whole watch; None: as long as the run takes.
+        A broken stream is resumed, each event comes once; Unavailable if the controller stays unreachable.
+        `timeout`: seconds for the whole watch; None: no limit.
         """
         seen = after_sequence
 
@@ -70,7 +70,7 @@ class Runs:
     async def events(
         self, run_id: str, *, after_sequence: int = 0, timeout: float = _calls.QUICK
     ) -> AsyncIterator[controller_v1.RunEvent]:
-        """A run's past events after `after_sequence`, in order. `timeout` is seconds a page."""
+        """A run's past events after `after_sequence`, in order. `timeout` is seconds per page."""
         seen = after_sequence
         while True:
             request = controller_v1.ListEventsRequest(run_id=run_id, after_sequence=seen)
@@ -89,7 +89,7 @@ class Runs:
     async def cancel(
         self, run_id: str, *, etag: str = "", request_id: str | None = None, timeout: float = _calls.QUICK
     ) -> controller_v1.Run:
-        """Ends a run for good; its promoted policies stay. With `etag`: Aborted when the run has changed since."""
+        """Cancels a run permanently; its promoted policies stay. With `etag`: Aborted if the run has changed since."""
         request = controller_v1.CancelRunRequest(request_id=_calls.new_request_id(request_id), run_id=run_id, etag=etag)
         response = await self._caller.call(lambda seconds: self._stub.CancelRun(request, timeout=seconds), timeout)
         return response.run
@@ -97,7 +97,7 @@ class Runs:
     async def pause(
         self, run_id: str, *, request_id: str | None = None, timeout: float = _calls.QUICK
     ) -> controller_v1.Run:
-        """Stops a run at the next durable point."""
+        """Pauses a run after its current step."""
         request = controller_v1.PauseRunRequest(request_id=_calls.new_request_id(request_id), run_id=run_id)
         response = await self._caller.call(lambda seconds: self._stub.PauseRun(request, timeout=seconds), timeout)
         return response.run
@@ -105,7 +105,7 @@ class Runs:
     async def resume(
         self, run_id: str, *, request_id: str | None = None, timeout: float = _calls.QUICK
     ) -> controller_v1.Run:
-        """Goes on with a paused, failed or interrupted run."""
+        """Resumes a paused, failed or interrupted run."""
         request = controller_v1.ResumeRunRequest(request_id=_calls.new_request_id(request_id), run_id=run_id)
         response = await self._caller.call(lambda seconds: self._stub.ResumeRun(request, timeout=seconds), timeout)
         return response.run
@@ -121,10 +121,10 @@ class Runs:
         request_id: str | None = None,
         timeout: float = _calls.QUICK,
     ) -> controller_v1.EngineSwap:
-        """Lets other rollout services draw for a run while it goes on: of an engine that the controller's launcher
-        starts, or those at `addresses` (`host:port`), which run already.
+        """Replaces the rollout engine of an active run: by replicas of `engine` that the controller's launcher starts,
+        or by the running services at `addresses` (`host:port`).
 
-        Answers at once; `get(run_id).status.swaps` says how far it is, and why newcomers were refused.
+        Returns at once; `get(run_id).status.swaps` has the progress, and why candidates were refused.
         FailedPrecondition: RUN_ENDED, SWAP_UNDER_WAY, NO_LAUNCHER.
         """
         services = controller_v1.RolloutServices(engine=engine, replicas=replicas, addresses=addresses)
@@ -145,12 +145,12 @@ class Runs:
         request_id: str | None = None,
         timeout: float = _calls.QUICK,
     ) -> controller_v1.Run:
-        """Edits a run's spec while the run goes on: `rollout.engine`, `rollout.replicas`, `rollout.engine_options`.
+        """Edits the spec of an active run: `rollout.engine`, `rollout.replicas`, `rollout.engine_options`.
 
-        `run`: its name and its spec as it is to be; with `fields` only these are taken from it (`("rollout.engine",)`).
-        With `etag`: Aborted when the run has changed since. Where something else is to draw from then on, it is
-        swapped in as by `swap_engine`: the last of the answer's `status.swaps`. The same edit again changes nothing.
-        InvalidArgument names what cannot be edited; FailedPrecondition: RUN_ENDED, SWAP_UNDER_WAY, NO_LAUNCHER.
+        `run`: its name and its new spec; with `fields` only these are taken from it (`("rollout.engine",)`). With
+        `etag`: Aborted if the run has changed since. A different engine takes over as in `swap_engine`; the swap is the
+        last of `status.swaps` in the result. Repeating an edit changes nothing.
+        InvalidArgument names fields that cannot be edited; FailedPrecondition: RUN_ENDED, SWAP_UNDER_WAY, NO_LAUNCHER.
         """
         request = controller_v1.UpdateRunRequest(
             request_id=_calls.new_request_id(request_id),
@@ -164,13 +164,13 @@ class Runs:
     async def collect_garbage(
         self, dry_run: bool = False, *, request_id: str | None = None, timeout: float = _calls.STREAM
     ) -> controller_v1.CollectGarbageResponse:
-        """Frees what no run, snapshot or promoted model references; with `dry_run` only says what that is."""
+        """Deletes what no run, snapshot or promoted model references; with `dry_run` only lists it."""
         request = controller_v1.CollectGarbageRequest(request_id=_calls.new_request_id(request_id), dry_run=dry_run)
         return await self._caller.call(lambda seconds: self._stub.CollectGarbage(request, timeout=seconds), timeout)
 
     async def ensure_services(self, names: Sequence[str] = (), *, timeout: float = _calls.SCORE) -> dict[str, str]:
-        """Addresses (`host:port`) of the controller's services by name (`rollout`, `reward`, `preference`, `trainer`;
-        empty: all), started when they are not up."""
+        """Starts services that are not up and returns the addresses (`host:port`) by name. `names`: `rollout`,
+        `reward`, `preference`, `trainer`; empty: all."""
         request = controller_v1.EnsureServicesRequest(services=names)
         response = await self._caller.call(lambda seconds: self._stub.EnsureServices(request, timeout=seconds), timeout)
         return dict(response.addresses)

@@ -13,10 +13,10 @@ from accord.types import v1 as types_v1
 
 
 class Trainer:
-    """A trainer service: idempotent steps on the experience that it is given, checkpoints, published weights.
+    """A trainer service: idempotent steps on stored experience, checkpoints, published weights.
 
     Every method raises `accord.errors`; `timeout` is seconds for the whole call, retries included. `request_id` makes a
-    call safe to repeat, also from another process; None makes a new one, kept through this call's own retries.
+    call safe to repeat, also from another process; None: a new one, used for all retries of this call.
     """
 
     def __init__(self, channel: grpc.aio.Channel, caller: _calls.Caller) -> None:
@@ -31,7 +31,7 @@ class Trainer:
         lease_token: str = "",
         timeout: float = _calls.WEIGHTS,
     ) -> trainer_v1.Training:
-        """Opens a training, or returns it as it stands when it exists with this content. AlreadyExists otherwise."""
+        """Creates a training, or returns the existing one with this content. AlreadyExists if its content differs."""
         request = trainer_v1.CreateTrainingRequest(
             request_id=_calls.new_request_id(request_id), training=training, lease_token=lease_token
         )
@@ -39,13 +39,13 @@ class Trainer:
         return response.training
 
     async def training(self, training_id: str, *, timeout: float = _calls.QUICK) -> trainer_v1.Training:
-        """One training; after a restart of the trainer its version is that of the last checkpoint."""
+        """The training. After a restart of the trainer its version is that of the last checkpoint."""
         request = trainer_v1.GetTrainingRequest(training_id=training_id)
         response = await self._caller.call(lambda seconds: self._stub.GetTraining(request, timeout=seconds), timeout)
         return response.training
 
     async def trainings(self, *, timeout: float = _calls.QUICK) -> AsyncIterator[trainer_v1.Training]:
-        """Every training kept here, ordered by id. `timeout` is seconds a page."""
+        """All trainings, ordered by id. `timeout` is seconds per page."""
 
         def fetch(token: str) -> Awaitable[trainer_v1.ListTrainingsResponse]:
             request = trainer_v1.ListTrainingsRequest(page_token=token)
@@ -63,7 +63,7 @@ class Trainer:
         lease_token: str = "",
         timeout: float = _calls.QUICK,
     ) -> None:
-        """Forgets a training: memory, checkpoints and batches. Published weights stay."""
+        """Deletes a training with its checkpoints and batches. Published weights stay."""
         request = trainer_v1.DeleteTrainingRequest(
             request_id=_calls.new_request_id(request_id), training_id=training_id, lease_token=lease_token
         )
@@ -80,8 +80,8 @@ class Trainer:
     ) -> trainer_v1.PutExperienceResponse:
         """Stores a batch, sent in chunks, and returns its id, which is derived from its content.
 
-        Everything is gathered before anything is sent. InvalidArgument names the sample and the field that is wrong;
-        FailedPrecondition: experience whose weights or tokenizer cannot be verified.
+        All items are collected before any is sent. InvalidArgument names the sample and the wrong field;
+        FailedPrecondition for experience whose weights or tokenizer cannot be verified.
         """
         chunks = [trainer_v1.ExperienceChunk(samples=chunk) for chunk in _calls.chunked(samples)]
         chunks += [trainer_v1.ExperienceChunk(preferences=chunk) for chunk in _calls.chunked(preferences)]
@@ -105,8 +105,8 @@ class Trainer:
     ) -> trainer_v1.StepResult:
         """Trains on a batch: parent_version -> parent_version + 1.
 
-        Repeating it with the same request_id attaches to the step that runs or returns its result. FailedPrecondition,
-        reason WRONG_PARENT, when another version is current.
+        Repeated with the same request_id, it waits for the running step or returns its result. FailedPrecondition,
+        WRONG_PARENT, if another version is current.
         """
         request = trainer_v1.StepRequest(
             request_id=_calls.new_request_id(request_id),
@@ -120,7 +120,7 @@ class Trainer:
         return response.result
 
     async def evaluate(self, training_id: str, batch_id: str, *, timeout: float = _calls.STEP) -> dict[str, float]:
-        """Measures a batch under the current weights, without learning; metrics by name."""
+        """Evaluates a batch with the current weights, without training; returns metrics by name."""
         request = trainer_v1.EvaluateRequest(training_id=training_id, batch_id=batch_id)
         response = await self._caller.call(lambda seconds: self._stub.Evaluate(request, timeout=seconds), timeout)
         return dict(response.metrics)
@@ -135,7 +135,7 @@ class Trainer:
         lease_token: str = "",
         timeout: float = _calls.WEIGHTS,
     ) -> types_v1.WeightsRef:
-        """Writes the current weights as a folder that `from_pretrained` loads.
+        """Publishes the current weights as a folder that `from_pretrained` can load.
 
         `format`: `merged` (the default) or `adapter`; `scheme` of the URI: `file` or `grpc` (empty: the trainer's).
         """
@@ -157,7 +157,7 @@ class Trainer:
         lease_token: str = "",
         timeout: float = _calls.WEIGHTS,
     ) -> int:
-        """Writes a checkpoint of the current version now, and returns that version."""
+        """Writes a checkpoint of the current version and returns that version."""
         request = trainer_v1.CheckpointRequest(
             request_id=_calls.new_request_id(request_id), training_id=training_id, lease_token=lease_token
         )
@@ -174,7 +174,7 @@ class Trainer:
         lease_token: str = "",
         timeout: float = _calls.SCORE,
     ) -> trainer_v1.FreeArtifactsResponse:
-        """Deletes every published weight and every training that is not in the two lists of what to keep."""
+        """Deletes all published weights and all trainings that are not in the two lists."""
         request = trainer_v1.FreeArtifactsRequest(
             request_id=_calls.new_request_id(request_id),
             keep_digests=keep_digests,
@@ -185,15 +185,15 @@ class Trainer:
         return await self._caller.call(lambda seconds: self._stub.FreeArtifacts(request, timeout=seconds), timeout)
 
     async def status(self, *, timeout: float = _calls.QUICK) -> trainer_v1.GetStatusResponse:
-        """The algorithms that can be named here and the load."""
+        """The available algorithms and the load."""
         request = trainer_v1.GetStatusRequest()
         return await self._caller.call(lambda seconds: self._stub.GetStatus(request, timeout=seconds), timeout)
 
     async def acquire_lease(
         self, holder: str, *, ttl_seconds: float, token: str = "", timeout: float = _calls.QUICK
     ) -> types_v1.Lease:
-        """Takes, or with `token` renews, the exclusive use of the service. FailedPrecondition, reason LEASE_HELD, names
-        the holder. Taking it anew is not retried: a lost answer would leave a lease whose token nobody knows."""
+        """Takes, or with `token` renews, the exclusive use of the service. FailedPrecondition, LEASE_HELD, names the
+        holder. Without `token` the call is not retried: a lost answer would leave a lease whose token is unknown."""
         ttl = Duration()
         ttl.FromMilliseconds(round(ttl_seconds * 1000))
         request = trainer_v1.AcquireLeaseRequest(holder=holder, ttl=ttl, token=token)
@@ -203,6 +203,6 @@ class Trainer:
         return response.lease
 
     async def release_lease(self, token: str, *, timeout: float = _calls.QUICK) -> None:
-        """Gives the lease back; does nothing when it is not in force any more."""
+        """Releases the lease; does nothing if it has expired."""
         request = trainer_v1.ReleaseLeaseRequest(token=token)
         await self._caller.call(lambda seconds: self._stub.ReleaseLease(request, timeout=seconds), timeout)

@@ -1,4 +1,4 @@
-"""`client.usage`: what each service uses of its machine."""
+"""`client.usage`: processor time and GPUs that each service uses."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from accord.usage import v1 as usage_v1
 
 
 class Usage:
-    """Processor time and GPUs of any service of this client. `timeout` is seconds for the call with its retries."""
+    """Processor time and GPUs of any service of this client. `timeout` is seconds for the call, retries included."""
 
     def __init__(self, channel: Callable[[str], grpc.aio.Channel], caller: _calls.Caller) -> None:
         self._channel = channel
         self._caller = caller
 
     async def of(self, service: str, *, timeout: float = _calls.QUICK) -> usage_v1.GetUsageResponse:
-        """What a service (`rollout`, `reward`, `preference`, `trainer`, `controller`) has used since it began.
+        """What a service (`rollout`, `reward`, `preference`, `trainer`, `controller`) has used since it started.
 
-        FailedPrecondition/NO_ADDRESS; Unimplemented: it does not say.
+        FailedPrecondition, NO_ADDRESS; Unimplemented if it does not report its use.
         """
         stub = usage_v1.UsageServiceStub(self._channel(service))
         request = usage_v1.GetUsageRequest()

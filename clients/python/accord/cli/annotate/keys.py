@@ -1,4 +1,4 @@
-"""Keys and lines from a terminal or a pipe, not blocking the loop: Ctrl-C gets through, the terminal is restored."""
+"""Reads keys and lines from a terminal or a pipe without blocking the event loop; restores the terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CTRL_D = "\x04"
 
 
 class Keys:
-    """An async context: in a terminal `key` needs no Enter. `END` means that the input has ended (Ctrl-D)."""
+    """An async context. In a terminal, `key` needs no Enter. `END` means that the input has ended (Ctrl-D)."""
 
     def __init__(self, descriptor: int | None = None) -> None:
         self._descriptor = sys.stdin.fileno() if descriptor is None else descriptor
@@ -41,7 +41,7 @@ class Keys:
         self._whole_lines()
 
     async def key(self) -> str:
-        """The next key, lower-case; spaces and line ends are passed over, arrows and the like too."""
+        """The next key, lower-case; skips white space and escape sequences such as arrow keys."""
         while True:
             self._pending = self._pending.lstrip()
             if self._pending:
@@ -64,7 +64,7 @@ class Keys:
             self._single_keys()
 
     async def _more(self) -> bool:
-        """Reads what there is; False at the end."""
+        """Reads what is available; False at the end."""
         if self._ended:
             return False
         if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):

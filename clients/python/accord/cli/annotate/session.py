@@ -1,4 +1,4 @@
-"""The annotator's session: one task after another, each answer stored before the next is shown."""
+"""An annotator's session: task after task, each judgement stored before the next task is shown."""
 
 from __future__ import annotations
 
@@ -22,47 +22,47 @@ T = TypeVar("T")
 
 
 class Skip(Exception):
-    """The person passes this task over."""
+    """The annotator skips this task."""
 
 
 class Quit(Exception):
-    """The person has had enough."""
+    """The annotator quits."""
 
 
 @dataclass
 class Tally:
-    """What this session has come to."""
+    """The counts of this session."""
 
     answered: int = 0
     skipped: set[str] = field(default_factory=set)
 
-    def said(self, name: str) -> str:
-        """One line for the person."""
+    def summary(self, name: str) -> str:
+        """One line for the annotator."""
         skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
         return f"{name}: {self.answered} {'answer' if self.answered == 1 else 'answers'} saved{skipped}"
 
 
 async def annotate_tasks(
-    service: Preferences, keys: Keys, name: str, queue: str, count: int | None, draw: random.Random | None = None
+    service: Preferences, keys: Keys, name: str, queue: str, count: int | None, rng: random.Random | None = None
 ) -> Tally:
-    """Leases tasks to `name` until none is open, `count` are answered or the person quits.
+    """Leases tasks to `name` until none is open, `count` are judged or the annotator quits.
 
-    What was answered is stored; the task on the screen is given back, also on Ctrl-C. `draw` shuffles the answers.
+    Each judgement is stored at once; the task on the screen is released, also on Ctrl-C. `rng` shuffles the answers.
     """
-    draw = draw or random.SystemRandom()
+    rng = rng or random.SystemRandom()
     annotator = preference_v1.Annotator(annotator_id=name, kind=preference_v1.ANNOTATOR_KIND_HUMAN)
     tally = Tally()
     while count is None or tally.answered < count:
         lease = await service.lease_task(annotator, ttl_seconds=LEASE_SECONDS, queue=queue)
         if lease is None:
-            note(f"Nothing {'more ' if tally.answered else ''}to judge. {tally.said(name)}.")
+            note(f"Nothing {'more ' if tally.answered else ''}to judge. {tally.summary(name)}.")
             return tally
         if lease.task.task_id in tally.skipped:
             await service.release_task(lease.lease_id)
-            note(f"Only tasks that you skipped are left; start again to see them. {tally.said(name)}.")
+            note(f"Only tasks that you skipped are left. Start again to see them. {tally.summary(name)}.")
             return tally
         try:
-            await _one(service, keys, annotator, lease, tally, queue, draw)
+            await _one(service, keys, annotator, lease, tally, queue, rng)
         except Skip:
             tally.skipped.add(lease.task.task_id)
             await service.release_task(lease.lease_id)
@@ -71,8 +71,8 @@ async def annotate_tasks(
             break
         except asyncio.CancelledError:
             await service.release_task(lease.lease_id)
-            raise Interrupted(f"{tally.said(name)}; the task on the screen was given back") from None
-    note(f"{tally.said(name)}.")
+            raise Interrupted(f"{tally.summary(name)}; the task on the screen was released") from None
+    note(f"{tally.summary(name)}.")
     return tally
 
 
@@ -83,11 +83,11 @@ async def _one(
     lease: preference_v1.TaskLease,
     tally: Tally,
     queue: str,
-    draw: random.Random,
+    rng: random.Random,
 ) -> None:
     """Shows one task and stores the judgement."""
     order = list(lease.completions)
-    draw.shuffle(order)
+    rng.shuffle(order)
     open_tasks = (await service.queue(queue)).open_tasks if queue else (await service.stats()).open_tasks
     show_task(lease.prompt, order, tally.answered, open_tasks)
     feedback = preference_v1.Feedback(prompt_id=lease.task.prompt_id, annotator=annotator, task_id=lease.task.task_id)
@@ -95,18 +95,17 @@ async def _one(
     if lease.task.kind == preference_v1.TASK_KIND_COMPARISON:
         feedback.comparison.CopyFrom(await _compare(keys, shown))
     elif lease.task.kind == preference_v1.TASK_KIND_RANKING:
-        question = (
-            f"Best first, = for ties, such as {' '.join(str(n + 1) for n in range(len(shown)))}   (s skip, q quit): "
-        )
+        example = " ".join(str(number) for number in range(1, len(shown) + 1))
+        question = f"Best first, = for ties, for example {example}   (s skip, q quit): "
         feedback.ranking.CopyFrom(await _ask(keys, question, lambda line: answers.ranking(shown, line)))
     else:
-        question = f"From {answers.WORST}, the worst, to {answers.BEST}   (s skip, q quit): "
+        question = f"From {answers.WORST} (worst) to {answers.BEST} (best)   (s skip, q quit): "
         feedback.rating.CopyFrom(await _ask(keys, question, lambda line: answers.rating(shown[0], line)))
     try:
         await service.submit(feedback, lease_id=lease.lease_id)
         tally.answered += 1
     except (FailedPrecondition, NotFound) as error:
-        note(f"This answer was not taken: {error.message}")
+        note(f"This judgement was not accepted: {error.message}")
         tally.skipped.add(lease.task.task_id)
 
 

@@ -19,7 +19,7 @@ SIDE_BY_SIDE_COLUMNS = 110
 def show_task(
     prompt: preference_v1.Prompt, answers: Sequence[preference_v1.Completion], answered: int, open_tasks: int
 ) -> None:
-    """The conversation and the answers, numbered from 1 in the order given, and how far one is."""
+    """Shows the conversation, the answers numbered from 1 in the order given, and the progress."""
     console = err()
     console.rule(f"{answered} answered by you · {open_tasks} open", style="dim")
     for message in prompt.conversation.messages:

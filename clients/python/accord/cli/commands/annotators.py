@@ -1,40 +1,39 @@
-"""`accord annotators`: who judges; excluding, reinstating and withdrawing them."""
+"""`accord annotators`: lists, excludes, reinstates and withdraws annotators."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from accord.cli.options import AnnotatorKind, Format, options, run_async
 
-if TYPE_CHECKING:
-    pass
+app = typer.Typer(help="Annotators, and whether their feedback counts.", no_args_is_help=True)
 
-app = typer.Typer(help="Who judges, and whose feedback counts.", no_args_is_help=True)
-
-Who = Annotated[str, typer.Argument(metavar="ANNOTATOR", help="Their id, as `accord annotators list` shows it.")]
-Kind = Annotated[AnnotatorKind, typer.Option("--kind", "-k", help="What they are: one id may stand for two kinds.")]
-Printed = Annotated[Format, typer.Option("--format", "-f", help="How to print it.")]
-Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; kept with the annotator.")]
+Who = Annotated[str, typer.Argument(metavar="ANNOTATOR", help="The annotator's id, as in `accord annotators list`.")]
+Kind = Annotated[
+    AnnotatorKind, typer.Option("--kind", "-k", help="The kind of annotator; the same id may exist for several kinds.")
+]
+Printed = Annotated[Format, typer.Option("--format", "-f", help="Output format.")]
+Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; recorded with the annotator.")]
 
 
 @app.command("list")
 def list_annotators(context: typer.Context, format: Printed = Format.table) -> None:
-    """Show every annotator with how many judgements of theirs are in force."""
+    """List annotators with the number of their judgements that count."""
     run_async(_list(options(context).state_dir, format))
 
 
 @app.command("exclude")
 def exclude(context: typer.Context, annotator: Who, kind: Kind = AnnotatorKind.human, reason: Reason = "") -> None:
-    """Give them no more tasks and leave their feedback out of new snapshots. `reinstate` undoes it."""
+    """Give an annotator no more tasks and leave their feedback out of new snapshots. `reinstate` undoes this."""
     run_async(_change(options(context).state_dir, "exclude", annotator, kind, reason))
 
 
 @app.command("reinstate")
 def reinstate(context: typer.Context, annotator: Who, kind: Kind = AnnotatorKind.human) -> None:
-    """Count an excluded annotator again."""
+    """Let the feedback of an excluded annotator count again."""
     run_async(_change(options(context).state_dir, "reinstate", annotator, kind, ""))
 
 
@@ -46,7 +45,7 @@ def withdraw(
     reason: Reason = "",
     format: Printed = Format.table,
 ) -> None:
-    """Take an annotator's feedback out of everything new, for good, and list the models that learnt from it."""
+    """Leave an annotator's feedback out of new snapshots permanently, and list the models that learned from it."""
     run_async(_withdraw(options(context).state_dir, annotator, kind, reason, format))
 
 
@@ -61,7 +60,7 @@ async def _list(state_dir: Path, format: Format) -> None:
         print_json(rows)
         return
     if not rows:
-        out().print("Nobody has judged anything yet.")
+        out().print("No judgements yet.")
         return
     from rich.table import Table
 
@@ -84,19 +83,20 @@ async def _change(state_dir: Path, how: str, name: str, kind: AnnotatorKind, rea
             profile = await client.annotators.exclude(who, reason=reason)
         else:
             profile = await client.annotators.reinstate(who)
-    note(f"{name}: {profile.feedback} judgements {'count again' if how == 'reinstate' else 'are in no new snapshot'}")
+    effect = "are left out of new snapshots" if how == "exclude" else "count again"
+    note(f"{name}: {profile.feedback} judgements {effect}")
 
 
 async def _withdraw(state_dir: Path, name: str, kind: AnnotatorKind, reason: str, format: Format) -> None:
     from accord.cli.local.session import open_session
-    from accord.cli.render.lineage import learnt, trained_shape, trained_table, use_shape
+    from accord.cli.render.lineage import learned_from, trained_shape, trained_table, use_shape
     from accord.cli.render.output import note, out, print_json
     from accord.cli.render.people import annotator_of, profile_shape
 
     async with open_session(state_dir) as session:
         client = await session.services("preference")
         gone = await client.annotators.withdraw(annotator_of(name, kind), reason=reason)
-        models = await learnt(client, gone.snapshots)
+        models = await learned_from(client, gone.snapshots)
     if format is Format.json:
         print_json(
             {
@@ -107,9 +107,14 @@ async def _withdraw(state_dir: Path, name: str, kind: AnnotatorKind, reason: str
         )
         return
     kept = len(gone.snapshots)
-    note(f"{name} has withdrawn: {gone.profile.feedback} judgements are in no new snapshot; {kept} old ones hold them")
+    note(
+        f"{name} was withdrawn: {gone.profile.feedback} judgements are left out of new snapshots; "
+        f"{kept} existing snapshots contain them"
+    )
     if models:
-        out().print("Learnt from their feedback, themselves or through the policy that they started from; retrain:")
+        out().print(
+            "These models learned from the feedback, directly or through the policy they started from. Retrain them:"
+        )
         out().print(trained_table(models))
     else:
-        out().print("No model has learnt from their feedback.")
+        out().print("No model learned from the feedback.")

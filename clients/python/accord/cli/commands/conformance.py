@@ -1,4 +1,4 @@
-"""`accord conformance`: is this a rollout engine?"""
+"""`accord conformance`: checks a rollout engine against the contract."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from accord.cli.options import Format, run_async
 
 
 def conformance(
-    address: Annotated[str, typer.Argument(metavar="HOST:PORT", help="A service that offers accord.rollout.v1.")],
+    address: Annotated[str, typer.Argument(metavar="HOST:PORT", help="A service that implements accord.rollout.v1.")],
     model: Annotated[
         Path | None,
         typer.Option("--model", exists=True, file_okay=False, help="A model folder that the engine can load."),
@@ -19,25 +19,29 @@ def conformance(
     other: Annotated[
         Path | None,
         typer.Option(
-            "--other", exists=True, file_okay=False, help="Another of the same tokenizer, for checks of updates."
+            "--other",
+            exists=True,
+            file_okay=False,
+            help="Another model with the same tokenizer, to check weight updates.",
         ),
     ] = None,
     reference: Annotated[
         str,
         typer.Option(
-            "--reference", help="What recomputes logprobs of --model: transformers, none or FILE.py:FUNCTION."
+            "--reference", help="How to recompute logprobs of --model: transformers, none or FILE.py:FUNCTION."
         ),
     ] = "none",
-    tolerance: Annotated[float, typer.Option("--tolerance", help="How far a logprob may be off, nats.")] = 0.02,
+    tolerance: Annotated[float, typer.Option("--tolerance", help="Allowed difference of a logprob, nats.")] = 0.02,
     timeout: Annotated[float, typer.Option("--timeout", help="Deadline of each call, seconds.")] = 60.0,
     only: Annotated[
-        list[str] | None, typer.Option("--only", help="Only checks of this name; `*` stands for anything. Repeatable.")
+        list[str] | None, typer.Option("--only", help="Only checks with this name; `*` matches any text. Repeatable.")
     ] = None,
-    format: Annotated[Format, typer.Option("--format", "-f", help="How to print it.")] = Format.table,
+    format: Annotated[Format, typer.Option("--format", "-f", help="Output format.")] = Format.table,
 ) -> None:
-    """Hold a rollout engine to the contract. Exit code 1 when a check is not met.
+    """Check a rollout engine against the contract. Exit code 1 if a check is not met.
 
-    With --model the engine's weights change: use one that serves nobody. It must see the folders at the same paths.
+    With --model the engine's weights change: use an engine that serves no one else. It must see the folders at the same
+    paths.
     """
     if run_async(_conformance(address, model, other, reference, tolerance, timeout, only or [], format)):
         raise typer.Exit(1)
@@ -53,7 +57,7 @@ async def _conformance(
     only: list[str],
     format: Format,
 ) -> int:
-    """How many checks were not met."""
+    """Returns the number of checks that were not met."""
     from accord.cli.render.output import note, out, print_json
     from accord.conformance.check import Outcome
     from accord.conformance.reference import reference_named

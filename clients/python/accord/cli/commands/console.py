@@ -1,4 +1,4 @@
-"""`accord console`: the web console, and who may annotate in it."""
+"""`accord console`: the web console and its invites."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from accord.discovery import ServiceRecord
 
 CALL_SECONDS = 10.0
-# What `python -m accord_console` is given for how to stop.
+# How long `python -m accord_console` may take to stop.
 STOP_SECONDS = 30.0
 
 app = typer.Typer(
-    help="Start the web console here until Ctrl-C; invite annotators.",
+    help="Run the web console until Ctrl-C; invite annotators.",
     no_args_is_help=False,
     invoke_without_command=True,
 )
@@ -31,18 +31,19 @@ def console(
     context: typer.Context,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 chooses a free one.")
     ] = 8480,
     public_url: Annotated[
-        str, typer.Option("--public-url", help="How annotators reach it, https://host; goes into invite links.")
+        str, typer.Option("--public-url", help="The URL at which annotators reach it (https://host), for invite links.")
     ] = "",
-    tls_cert: Annotated[Path | None, typer.Option("--tls-cert", help="Its certificate, PEM: it serves TLS.")] = None,
-    tls_key: Annotated[Path | None, typer.Option("--tls-key", help="The certificate's key, PEM.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option("--tls-cert", help="TLS certificate (PEM).")] = None,
+    tls_key: Annotated[Path | None, typer.Option("--tls-key", help="Key of the certificate (PEM).")] = None,
     allow_insecure: Annotated[
-        bool, typer.Option("--allow-insecure", help="Serve off loopback without TLS: behind a proxy that has it.")
+        bool,
+        typer.Option("--allow-insecure", help="Allow non-loopback addresses without TLS, for use behind a TLS proxy."),
     ] = False,
 ) -> None:
-    """Start the web console here, with the services that it needs, until Ctrl-C."""
+    """Run the web console, with the services that it needs, until Ctrl-C."""
     if context.invoked_subcommand is None:
         flags = ["--host", host, "--port", str(port), "--public-url", public_url]
         flags += ["--allow-insecure"] if allow_insecure else []
@@ -54,29 +55,37 @@ def console(
 @app.command("invite")
 def invite(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Who it is for; kept with each answer.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Who is invited; recorded with each judgement.")],
     queue: Annotated[
-        str, typer.Option("--queue", "-q", help="Only these tasks, such as `demo/iteration-1`, or `demo/`.")
+        str,
+        typer.Option(
+            "--queue",
+            "-q",
+            help="Only tasks of this queue, such as `demo/iteration-1`, or of all queues of a run, such as `demo/`.",
+        ),
     ] = "",
 ) -> None:
-    """Print a link that lets NAME annotate. Whoever has it answers as NAME."""
+    """Print a link that lets NAME annotate. Anyone who has the link judges as NAME."""
     print(_call(options(context).state_dir, "/api/invite", {"name": name, "queue": queue})["link"])
 
 
 @app.command("revoke")
 def revoke(
-    context: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", help="Who was invited.")]
+    context: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", help="The invited person.")]
 ) -> None:
-    """End every link of NAME, and the sessions that they opened."""
+    """Revoke all links of NAME and the sessions opened with them."""
     from accord.cli.render.output import note
 
     ended = _call(options(context).state_dir, "/api/revoke", {"name": name})["revoked"]
-    note(f"{ended} {'link' if ended == 1 else 'links'} of {name} ended.")
+    note(f"Revoked {ended} {'link' if ended == 1 else 'links'} of {name}.")
 
 
 @app.command("invites")
-def invites(context: typer.Context, format: Annotated[Format, typer.Option("--format", "-f")] = Format.table) -> None:
-    """List who was invited."""
+def invites(
+    context: typer.Context,
+    format: Annotated[Format, typer.Option("--format", "-f", help="Output format.")] = Format.table,
+) -> None:
+    """List invites."""
     from rich.table import Table
 
     from accord.cli.render.output import out, print_json
@@ -87,12 +96,12 @@ def invites(context: typer.Context, format: Annotated[Format, typer.Option("--fo
         return
     table = Table("name", "queue", "state", "link")
     for row in found:
-        table.add_row(row["name"], row["queue"] or "any", "revoked" if row["revoked"] else "holds", row["link"])
+        table.add_row(row["name"], row["queue"] or "any", "revoked" if row["revoked"] else "active", row["link"])
     out().print(table)
 
 
 def _call(state_dir: Path, path: str, fields: dict[str, str] | None = None) -> dict[str, Any]:
-    """Asks the console that runs here, as its operator."""
+    """Calls the console that runs here, as its operator."""
     import json
     from http.client import HTTPException
     from urllib.error import HTTPError
@@ -112,19 +121,21 @@ def _call(state_dir: Path, path: str, fields: dict[str, str] | None = None) -> d
         said = json.load(error)
         raise FailedPrecondition(said["error"], reason=said["reason"]) from error
     except (OSError, HTTPException) as error:
-        raise Unavailable(f"the console at {record.url} does not answer: {error}; use its People page") from error
+        raise Unavailable(
+            f"The console at {record.url} does not answer: {error}. Use its People page instead"
+        ) from error
 
 
 def _trusting(certificate: str) -> ssl.SSLContext | None:
-    """Trust in the very certificate that the console of this machine serves with, for whatever name it was made: it is
-    reached by its address here. None without one."""
+    """A context that trusts exactly the certificate of this machine's console, whatever host name it was issued for:
+    the console is reached by its address here. None without a certificate."""
     import ssl
 
     if not certificate:
         return None
     context = ssl.create_default_context(cafile=certificate)
     context.check_hostname = False
-    # The file need not hold the authority that signed it.
+    # The file need not contain the authority that signed it.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context
 
@@ -136,13 +147,13 @@ def _running(state_dir: Path) -> ServiceRecord:
     found = discovery.read(state_dir, "console")
     if found is None:
         raise FailedPrecondition(
-            "no console runs here; start it with `accord up` or `accord console`", reason="CONSOLE_NOT_RUNNING"
+            "No console is running. To start it: accord up, or accord console", reason="CONSOLE_NOT_RUNNING"
         )
     return found
 
 
 async def _serve(state_dir: Path, flags: list[str]) -> int:
-    """The services that the console needs, and the console in front of them, until Ctrl-C."""
+    """Runs the services that the console needs, and the console, until Ctrl-C."""
     from accord import discovery
     from accord.cli.local.session import open_session
     from accord.errors import FailedPrecondition
@@ -150,7 +161,7 @@ async def _serve(state_dir: Path, flags: list[str]) -> int:
     found = discovery.read(state_dir, "console")
     if found is not None:
         raise FailedPrecondition(
-            f"a console runs here already, at {found.url}, process {found.pid}", reason="CONSOLE_RUNS"
+            f"A console is already running at {found.url} (process {found.pid})", reason="CONSOLE_RUNS"
         )
     async with open_session(state_dir) as session:
         await session.client.runs.ensure_services(["preference"])
@@ -158,22 +169,22 @@ async def _serve(state_dir: Path, flags: list[str]) -> int:
 
 
 def _private(log: Path) -> BinaryIO:
-    """A log that only its owner reads: the console prints the operator's link."""
+    """A log that only its owner can read: the console prints the operator's link to it."""
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    os.fchmod(descriptor, 0o600)  # also where it was there before
+    os.fchmod(descriptor, 0o600)  # also if the file existed
     return os.fdopen(descriptor, "ab")
 
 
 async def keep_console(state_dir: Path, flags: list[str], log: Path | None = None) -> int:
-    """Runs `python -m accord_console` until it ends, and returns its exit code; cancelled, it ends it in order. Its
-    output goes to `log`, else to where this command's goes."""
+    """Runs `python -m accord_console` until it exits, and returns its exit code; when cancelled, stops it in order. Its
+    output goes to `log`, else to the output of this command."""
     import asyncio
     import contextlib
     import sys
 
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(_private(log)) if log is not None else None
-        # In a session of its own: Ctrl-C in the terminal reaches this command, which stops the console in order.
+        # A separate session: Ctrl-C in the terminal reaches only this command, which stops the console in order.
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "accord_console", "--state-dir", str(state_dir), *flags,
             stdout=output, stderr=output, start_new_session=True,

@@ -1,4 +1,4 @@
-"""`accord runs edit`: what may change in a run's spec is changed while the run goes on."""
+"""`accord runs edit`: changes the editable fields of an active run's spec."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from accord.cli.options import Format, options, run_async
 
 def edit(
     context: typer.Context,
-    target: Annotated[
-        str, typer.Argument(metavar="RUN|FILE", help="The run's name, or its run file as it is to be from now on.")
-    ],
+    target: Annotated[str, typer.Argument(metavar="RUN|FILE", help="The run's name, or its edited run file.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Set a field: `rollout.engine=vllm`. May be repeated."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Set a field: `rollout.engine=vllm`. Repeatable."),
     ] = None,
-    wait: Annotated[bool, typer.Option(help="Wait until the newcomers draw and the old ones are done.")] = True,
-    format: Annotated[Format, typer.Option("--format", "-f", help="How to print it.")] = Format.table,
+    wait: Annotated[
+        bool, typer.Option(help="Wait until the new engine serves and the previous one has drained.")
+    ] = True,
+    format: Annotated[Format, typer.Option("--format", "-f", help="Output format.")] = Format.table,
 ) -> None:
-    """Edit a run while it goes on: rollout.engine, rollout.replicas, rollout.engineOptions. Others are refused by name.
+    """Edit an active run: rollout.engine, rollout.replicas, rollout.engineOptions. Other fields cannot be edited.
 
-    What is to draw from then on is swapped in as by `accord runs swap-engine`. Exit code 1 when it is refused.
+    The new engine takes over as with `accord runs swap-engine`. Exit code 1 if it is refused.
     """
     if not overrides and not Path(target).is_file():
-        raise typer.BadParameter(f"{target} is no run file: say what to edit, --set KEY=VALUE", param_hint="--set")
+        raise typer.BadParameter(
+            f"{target} is not a run file; say what to edit with --set KEY=VALUE", param_hint="--set"
+        )
     raise typer.Exit(run_async(_edit(options(context).state_dir, target, overrides or [], wait, format)))
 
 
@@ -53,7 +55,7 @@ async def _edit(state_dir: Path, target: str, overrides: list[str], wait: bool, 
     if format is Format.json:
         print_json(run_full(edited))
     elif swap is None:
-        note(f"{run_id} is as that says; what draws for it stays")
+        note(f"{run_id} already matches; the rollout engine is unchanged")
     elif swap.state == controller_v1.SWAP_STATE_PENDING:
-        note(f"swap {swap.number} of {run_id} is pending; it goes on with the run: accord runs watch {run_id}")
+        note(f"Swap {swap.number} of {run_id} is pending and continues with the run: accord runs watch {run_id}")
     return 1 if swap is not None and swap.state == controller_v1.SWAP_STATE_REFUSED else 0

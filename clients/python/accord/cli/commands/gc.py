@@ -1,4 +1,4 @@
-"""`accord gc`: shows and frees what nothing references any more."""
+"""`accord gc`: deletes what nothing references any more."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from accord.cli.options import Format, options, run_async
 
 def gc(
     context: typer.Context,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be freed.")] = False,
-    format: Annotated[Format, typer.Option("--format", "-f", help="How to print it.")] = Format.table,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be deleted.")] = False,
+    format: Annotated[Format, typer.Option("--format", "-f", help="Output format.")] = Format.table,
 ) -> None:
-    """Free weights and checkpoints that no run, snapshot or promoted model references."""
+    """Delete weights and checkpoints that no run, snapshot or promoted model references."""
     run_async(_gc(options(context).state_dir, dry_run, format))
 
 
@@ -37,7 +37,7 @@ async def _gc(state_dir: Path, dry_run: bool, format: Format) -> None:
 
 
 def size(count: int) -> str:
-    """Bytes as people read them: `512 B`, `1.5 KiB`, `270.0 MiB`."""
+    """A number of bytes for people: `512 B`, `1.5 KiB`, `270.0 MiB`."""
     value = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if value < 1024:

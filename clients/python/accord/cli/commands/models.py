@@ -1,4 +1,4 @@
-"""`accord models`: the policies that runs have promoted."""
+"""`accord models`: policies that runs promoted, and their base models."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import typer
 
 from accord.cli.options import Format, options, run_async
 
-app = typer.Typer(help="Promoted policies and the base models they came from.", no_args_is_help=True)
+app = typer.Typer(help="Promoted policies and their base models.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_models(
     context: typer.Context,
-    format: Annotated[Format, typer.Option("--format", "-f", help="How to print it.")] = Format.table,
+    format: Annotated[Format, typer.Option("--format", "-f", help="Output format.")] = Format.table,
 ) -> None:
-    """Show all models, newest first. Works when nothing is running."""
+    """List all models, newest first."""
     run_async(_list(options(context).state_dir, format))
 
 
@@ -34,43 +34,43 @@ async def _list(state_dir: Path, format: Format) -> None:
         print_json(rows)
         return
     if not rows:
-        out().print("No models yet. A run promotes them: accord run FILE")
+        out().print("No models yet. Runs promote them: accord run FILE")
         return
     from rich.table import Table
 
-    table = Table("model", "in force", "held-out score", "run", "digest", "created")
+    table = Table("model", "active", "held-out score", "run", "digest", "created")
     for row in rows:
         created = (row["create_time"] or "")[:16].replace("T", " ")
-        in_force = "yes" if row["current"] else ""
-        table.add_row(row["name"], in_force, number(row["heldout_score"]), row["run_id"], row["digest"][:12], created)
+        active = "yes" if row["current"] else ""
+        table.add_row(row["name"], active, number(row["heldout_score"]), row["run_id"], row["digest"][:12], created)
     out().print(table)
 
 
-ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the history.")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why; recorded in the history.")]
 
 
 @app.command("promote")
 def promote(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A model of `accord models list`.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A model, as in `accord models list`.")],
     reason: ReasonOption = "",
 ) -> None:
-    """Put a model in force for its run. A run at work is not disturbed."""
-    run_async(_put_in_force(options(context).state_dir, name, reason, back=False))
+    """Make a model the active policy of its run. A run in progress is not affected."""
+    run_async(_change_active(options(context).state_dir, name, reason, back=False))
 
 
 @app.command("rollback")
 def rollback(
     context: typer.Context,
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run; unset: that of the newest model.")] = "",
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The run (default: that of the newest model).")] = "",
     reason: ReasonOption = "",
 ) -> None:
-    """Put in force what was before a run's policy in force; again: one further back."""
-    run_async(_put_in_force(options(context).state_dir, run, reason, back=True))
+    """Roll a run back to its previous active policy. Repeat to go further back."""
+    run_async(_change_active(options(context).state_dir, run, reason, back=True))
 
 
 def _login() -> str:
-    """Who types; a user without a name is told by number."""
+    """The user who runs this command; one without a name is recorded by number."""
     import getpass
 
     try:
@@ -79,7 +79,7 @@ def _login() -> str:
         return f"uid {os.getuid()}"
 
 
-async def _put_in_force(state_dir: Path, name: str, reason: str, *, back: bool) -> None:
+async def _change_active(state_dir: Path, name: str, reason: str, *, back: bool) -> None:
     from accord.cli.local.session import open_session
     from accord.cli.render.output import note
     from accord.errors import NotFound
@@ -89,20 +89,20 @@ async def _put_in_force(state_dir: Path, name: str, reason: str, *, back: bool) 
         if back and not name:
             newest = await anext(models.list(), None)
             if newest is None:
-                raise NotFound("there is no model yet, so nothing to roll back", reason="MODEL_NOT_FOUND")
+                raise NotFound("There is no model yet, so there is nothing to roll back", reason="MODEL_NOT_FOUND")
             name = newest.run_id
         change = models.roll_back if back else models.promote
         model = await change(name, reason=reason, operator=operator)
-    note(f"{model.name} is in force for {model.run_id}")
+    note(f"{model.name} is the active policy of {model.run_id}")
 
 
 @app.command("export")
 def export(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A model of `accord models list`.")],
-    destination: Annotated[Path, typer.Argument(metavar="DEST", help="The folder to make; it may not exist yet.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A model, as in `accord models list`.")],
+    destination: Annotated[Path, typer.Argument(metavar="DEST", help="The folder to create; it must not exist yet.")],
 ) -> None:
-    """Copy a model into a folder that `from_pretrained` loads, its digest verified."""
+    """Copy a model into a folder that `from_pretrained` can load. The digest is verified."""
     run_async(_export(options(context).state_dir, name, destination))
 
 
@@ -117,5 +117,5 @@ async def _export(state_dir: Path, name: str, destination: Path) -> None:
         if model.weights.uri.startswith("grpc://"):
             await session.services("trainer")  # serves its published folders
         await export_model(model.weights, destination)
-    note(f"{model.name} is in {destination} (digest {model.weights.digest[:12]} verified)")
-    note(f'Load it: AutoModelForCausalLM.from_pretrained("{destination}")')
+    note(f"Exported {model.name} to {destination} (digest {model.weights.digest[:12]} verified)")
+    note(f'To load it: AutoModelForCausalLM.from_pretrained("{destination}")')

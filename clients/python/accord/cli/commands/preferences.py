@@ -1,4 +1,4 @@
-"""`accord preferences`: imports, exports and counts human feedback."""
+"""`accord preferences`: imports, exports, counts and assesses feedback."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from accord.cli.options import Format, Interrupted, options, run_async
 
-app = typer.Typer(help="Prompts and feedback in the preference service.", no_args_is_help=True)
+app = typer.Typer(help="Import, export and assess prompts and feedback.", no_args_is_help=True)
 
 
 def _known_layout(value: str) -> str:
@@ -29,7 +29,7 @@ def _layout(purpose: str, auto: str) -> Any:
 
 
 class Kind(StrEnum):
-    """Who judged."""
+    """The kind of annotator."""
 
     human = "human"
     simulated = "simulated"
@@ -37,7 +37,7 @@ class Kind(StrEnum):
 
 
 class Form(StrEnum):
-    """What the lines of an exported file are; see accord.formats."""
+    """The form of the lines in an exported file; see accord.formats."""
 
     pairs = "pairs"
     rankings = "rankings"
@@ -53,7 +53,7 @@ class Style(StrEnum):
 
 
 class Side(StrEnum):
-    """Which side of the split by prompt."""
+    """A side of the split of prompts."""
 
     train = "train"
     heldout = "heldout"
@@ -62,26 +62,26 @@ class Side(StrEnum):
 @app.command("import")
 def import_(
     context: typer.Context,
-    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Pairs, rankings, ratings or prompts.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Files of pairs, rankings, ratings or prompts.")],
     source: Annotated[
-        str, typer.Option("--source", "-s", help="Where lines come from that do not say it (default: the file's name).")
+        str, typer.Option("--source", "-s", help="Source of lines that name none (default: the file's name).")
     ] = "",
     annotator: Annotated[
-        str, typer.Option("--annotator", "-a", help="Who judged, where a line does not say.")
+        str, typer.Option("--annotator", "-a", help="Annotator of lines that name none.")
     ] = "imported",
     kind: Annotated[
-        Kind, typer.Option("--annotator-kind", help="What they are, where a line does not say.")
+        Kind, typer.Option("--annotator-kind", help="Kind of the annotator of lines that name none.")
     ] = Kind.human,
     format: Annotated[str, _layout("Format of the files", "detected")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:
-    """Import files, all of them or none: a wrong line is named and nothing is kept."""
+    """Import files, all or none: if a line is invalid, the error names it and nothing is stored."""
     given = {"source": source, "annotator": annotator, "annotator_kind": kind.value, "format": format}
     try:
         run_async(_import(options(context).state_dir, files, given, as_json))
     except Interrupted as interruption:
         raise Interrupted(
-            "interrupted; the import is stored whole or not at all, and importing again adds nothing twice",
+            "interrupted; the import was stored completely or not at all, and importing again adds no duplicates",
             interruption.exit_code,
         ) from None
 
@@ -92,7 +92,7 @@ async def _import(state_dir: Path, files: list[Path], given: dict[str, str], as_
     from accord.cli.render.output import err, note, out, print_json
     from accord.cli.render.records import located
 
-    # Everything is read and checked before anything is started or sent.
+    # All files are read and checked before anything starts or is sent.
     parsed = []
     with err().status("Reading ..."):
         for path in files:
@@ -100,9 +100,9 @@ async def _import(state_dir: Path, files: list[Path], given: dict[str, str], as_
     for file in parsed:
         note(f"{file.path}: {len(file.records)} {file.form.value} ({file.format})")
         if file.empty_items:
-            note(f"  {file.empty_items} items hold no judgement")
+            note(f"  {file.empty_items} items without a judgement")
         for key, count in file.ignored_keys.most_common():
-            note(f"  key {key!r} is not imported ({count} lines)")
+            note(f"  key {key!r} is ignored ({count} lines)")
     total = sum(len(file.records) for file in parsed)
     async with service_client(state_dir, "preference") as client:
         with err().status(f"Storing {total} records ..."), located(parsed):
@@ -119,33 +119,31 @@ async def _import(state_dir: Path, files: list[Path], given: dict[str, str], as_
     else:
         out().print(
             f"{total} records read; new: {stored.prompts} prompts, {stored.completions} answers, "
-            f"{stored.feedback} judgements; {stored.duplicates} judgements were there already"
+            f"{stored.feedback} judgements; {stored.duplicates} judgements existed already"
         )
 
 
 @app.command("export")
 def export(
     context: typer.Context,
-    destination: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write; `-` is stdout.")],
+    destination: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write; `-` for stdout.")],
     form: Annotated[
-        Form | None, typer.Option("--form", help="What to export (default: the one kind there is).")
+        Form | None, typer.Option("--form", help="What to export (default: the only form present).")
     ] = None,
     format: Annotated[str, _layout("Format to write", "jsonl")] = "auto",
-    style: Annotated[Style, typer.Option("--style", help="conversational: TRL's lists of messages.")] = Style.text,
-    sources: Annotated[
-        list[str] | None, typer.Option("--source", "-s", help="Only of this source. May be repeated.")
-    ] = None,
-    split: Annotated[Side | None, typer.Option("--split", help="Only this side of the split by prompt.")] = None,
+    style: Annotated[Style, typer.Option("--style", help="conversational: lists of messages, as in TRL.")] = Style.text,
+    sources: Annotated[list[str] | None, typer.Option("--source", "-s", help="Only this source. Repeatable.")] = None,
+    split: Annotated[Side | None, typer.Option("--split", help="Only this side of the split of prompts.")] = None,
     snapshot: Annotated[
-        str, typer.Option("--snapshot", help="What a snapshot holds, by its digest, instead of what is there now.")
+        str, typer.Option("--snapshot", help="Export the snapshot with this digest instead of the current records.")
     ] = "",
 ) -> None:
-    """Export to a file that `accord preferences import` reads back. The file is whole or not there."""
+    """Export to a file that `accord preferences import` reads. The file is written completely or not at all."""
     layout = "jsonl" if format == "auto" else format
     if layout != "jsonl" and (str(destination) == "-" or style is not Style.text):
-        raise typer.BadParameter(f"stdout and --style go with jsonl, not with {layout}", param_hint="--format")
+        raise typer.BadParameter(f"stdout and --style need jsonl, not {layout}", param_hint="--format")
     if snapshot and sources:
-        raise typer.BadParameter("a snapshot holds what it holds; leave one of the two out", param_hint="--source")
+        raise typer.BadParameter("cannot be combined with --snapshot", param_hint="--source")
     run_async(_export(options(context).state_dir, destination, layout, form, style, sources or [], split, snapshot))
 
 
@@ -188,7 +186,7 @@ async def _export(
 @app.command("stats")
 def stats(
     context: typer.Context,
-    format: Annotated[Format, typer.Option("--format", "-f", help="How to print it.")] = Format.table,
+    format: Annotated[Format, typer.Option("--format", "-f", help="Output format.")] = Format.table,
 ) -> None:
     """Count prompts, answers and feedback by source, split and kind of annotator."""
     run_async(_stats(options(context).state_dir, format))
@@ -225,15 +223,13 @@ def quality(
     context: typer.Context,
     queues: Annotated[
         list[str] | None,
-        typer.Option("--queue", "-q", help="Only this queue; `demo/` is every queue of demo. May be repeated."),
+        typer.Option("--queue", "-q", help="Only this queue; `demo/` means all queues of demo. Repeatable."),
     ] = None,
-    sources: Annotated[
-        list[str] | None, typer.Option("--source", "-s", help="Only of this source. May be repeated.")
-    ] = None,
-    window: Annotated[float, typer.Option("--window", min=1, help="Minutes in one row of the drift table.")] = 1440,
-    format: Annotated[Format, typer.Option("--format", "-f", help="How to print it.")] = Format.table,
+    sources: Annotated[list[str] | None, typer.Option("--source", "-s", help="Only this source. Repeatable.")] = None,
+    window: Annotated[float, typer.Option("--window", min=1, help="Minutes per row of the drift table.")] = 1440,
+    format: Annotated[Format, typer.Option("--format", "-f", help="Output format.")] = Format.table,
 ) -> None:
-    """Show how well annotators agree with each other and with gold, how fast they are, and what drifts."""
+    """Show how well annotators agree with each other and with gold tasks, their speed, and drift."""
     run_async(_quality(options(context).state_dir, queues or [], sources or [], window, format))
 
 
@@ -249,7 +245,7 @@ async def _quality(state_dir: Path, queues: list[str], sources: list[str], windo
         print_json(shape)
         return
     if not shape:
-        out().print("Nobody has judged anything here yet.")
+        out().print("No judgements yet.")
     for kind in shape:
         for table in quality_tables(kind):
             out().print(table)

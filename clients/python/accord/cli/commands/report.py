@@ -1,4 +1,4 @@
-"""`accord report RUN`: what a run came to, as an HTML file, JSON or a table. Works when nothing is running."""
+"""`accord report RUN`: the results of a run as an HTML file, JSON or a table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ReportFormat(StrEnum):
-    """The forms of a report."""
+    """The formats of a report."""
 
     html = "html"
     json = "json"
@@ -36,7 +36,7 @@ def report(
         typer.Option("--output", "-o", help="Where to write it (default: RUN.report.html; json and table: stdout)."),
     ] = None,
 ) -> None:
-    """Report on a run: score, KL, reward-model accuracy, times, curves, answers before and after."""
+    """Report on a run: scores, KL, reward-model accuracy, times, curves, answers before and after."""
     run_async(_report(options(context).state_dir, run, format, output))
 
 
@@ -81,7 +81,7 @@ async def collect(session: Session, run_id: str) -> Report:
 
 
 def write_html(found: Report, output: Path | None) -> Path | None:
-    """Writes the HTML report and returns its path; None where the plotting libraries are not installed."""
+    """Writes the HTML report and returns its path; None if the plotting libraries are not installed."""
     from accord import atomic
 
     if not _plots_installed():
@@ -102,7 +102,7 @@ def _need_plots() -> None:
 
     if not _plots_installed():
         raise FailedPrecondition(
-            "the HTML report needs jinja2 and matplotlib: `pip install 'accord-rlhf[report]'`; "
-            "--format json and --format table need neither",
+            "The HTML report needs jinja2 and matplotlib: pip install 'accord-rlhf[report]'. "
+            "Or use --format json or --format table",
             reason="REPORT_NOT_INSTALLED",
         )

@@ -1,4 +1,4 @@
-"""`accord run`: starts or resumes a run and follows it to its end."""
+"""`accord run`: starts or resumes a run and follows it until it ends."""
 
 from __future__ import annotations
 
@@ -12,33 +12,40 @@ from accord.cli.options import Interrupted, options, run_async
 if TYPE_CHECKING:
     from accord.cli.local.session import Session
     from accord.controller import v1 as controller_v1
+    from accord.report.model import Report
 
 
 def run(
     context: typer.Context,
     target: Annotated[
         str | None,
-        typer.Argument(metavar="[FILE]", help="The run file (YAML); with --resume a run's name, or nothing."),
+        typer.Argument(
+            metavar="[FILE]",
+            help="The run file (YAML). With --resume: a run's name or run file; default: the latest unfinished run.",
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Set a field: `policy.steps=5`. May be repeated."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a field: `policy.steps=5`. Repeatable."),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a run: the one named, else the latest that has not ended.")
-    ] = False,
-    detach: Annotated[bool, typer.Option("--detach", help="Start it and return; services stay up.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume a run instead of starting one.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Start the run and return; the services stay up.")] = False,
     report_file: Annotated[
-        Path | None, typer.Option("--report", help="Where the report goes (default: RUN.report.html).")
+        Path | None, typer.Option("--report", help="Where to write the report (default: RUN.report.html).")
     ] = None,
 ) -> None:
-    """Run the loop of FILE: collect, reward model, policy, evaluate, again. Ctrl-C pauses it; nothing is lost."""
+    """Run the RLHF loop of FILE: collect feedback, train the reward model and the policy, evaluate, repeat.
+
+    Ctrl-C pauses the run without losing work.
+    """
     if target is None and not resume:
-        raise typer.BadParameter("name a run file, or give --resume to go on with the latest run", param_hint="FILE")
+        raise typer.BadParameter(
+            "give a run file, or --resume to continue the latest unfinished run", param_hint="FILE"
+        )
     if resume and overrides:
-        raise typer.BadParameter("a run that exists keeps its spec; --set goes with a new one", param_hint="--set")
+        raise typer.BadParameter("cannot be used with --resume: an existing run keeps its spec", param_hint="--set")
     if target is not None and not resume and not Path(target).is_file():
-        raise typer.BadParameter(f"{target} does not exist or is no file", param_hint="FILE")
+        raise typer.BadParameter(f"{target} does not exist or is not a file", param_hint="FILE")
     code = run_async(_run(options(context).state_dir, target, overrides or [], resume, detach, report_file))
     raise typer.Exit(code)
 
@@ -50,7 +57,7 @@ async def _run(
     from accord.cli.render.output import note
     from accord.runfile import load_run
 
-    # A wrong file is told before anything is started.
+    # Errors in the file are reported before anything starts.
     wanted = None if resume else load_run(Path(target or ""), overrides)
     async with open_session(state_dir) as session:
         if wanted is not None:
@@ -59,8 +66,11 @@ async def _run(
             run_id, after = await _resume(session, target)
         if detach:
             session.keep = True
-            note(f"{run_id} runs in the background: accord runs watch {run_id}, accord runs cancel {run_id}")
-            note(f"The services stay up; stop them with: kill {session.controller.pid}")
+            note(
+                f"{run_id} runs in the background. To follow it: accord runs watch {run_id}. "
+                f"To end it: accord runs cancel {run_id}"
+            )
+            note(f"The services stay up. To stop them: kill {session.controller.pid}")
             return 0
         return await _follow(session, run_id, after, report_file)
 
@@ -72,15 +82,15 @@ async def _create(session: Session, wanted: controller_v1.Run) -> str:
     created = await session.client.runs.create(wanted)
     if created.status.state in (controller_v1.RUN_STATE_PAUSED, controller_v1.RUN_STATE_FAILED):
         raise FailedPrecondition(
-            f"run {created.run_id} exists and is not finished; go on with `accord run --resume {created.run_id}`, "
-            "or give the new one another name in metadata.name",
+            f"A run named {created.run_id} already exists and is unfinished. Choose another metadata.name, "
+            f"or continue it: accord run --resume {created.run_id}",
             reason="RUN_EXISTS",
         )
     return created.run_id
 
 
 async def _resume(session: Session, target: str | None) -> tuple[str, int]:
-    """The run to go on with, and the sequence of its last event so far."""
+    """The run to resume, and the sequence number of its last event so far."""
     from accord.controller import v1 as controller_v1
     from accord.errors import NotFound
     from accord.runfile import load_run
@@ -90,7 +100,8 @@ async def _resume(session: Session, target: str | None) -> tuple[str, int]:
         unfinished = [run async for run in session.client.runs.list() if run.status.state not in ended]
         if not unfinished:
             raise NotFound(
-                f"no unfinished run in {session.state_dir}; `accord runs list` shows all", reason="NOTHING_TO_RESUME"
+                f"There is no unfinished run in {session.state_dir}. To see all runs: accord runs list",
+                reason="NOTHING_TO_RESUME",
             )
         run = unfinished[0]
     else:
@@ -116,16 +127,16 @@ async def _follow(session: Session, run_id: str, after: int, report_file: Path |
         ending = await follow(session, progress, stop)
         if ending is Ending.INTERRUPTED:
             note(
-                f"Pausing {run_id} at its next durable point. Ctrl-C again leaves at once; nothing is lost either way."
+                f"Pausing {run_id} after its current step. Press Ctrl-C again to exit now. No work is lost either way."
             )
             await session.client.runs.pause(run_id)
             ending = await follow(session, progress, stop)
             if ending is not Ending.CONTROLLER_GONE:
-                raise Interrupted(f"{run_id} is {await _state(session, run_id)}. Go on with: {resume}")
+                raise Interrupted(f"{run_id} is {await _state(session, run_id)}. To continue: {resume}")
     if ending is Ending.CONTROLLER_GONE:
         note(
-            f"accord: the controller (process {session.controller.pid}) is gone. What {run_id} has done is kept. "
-            f"Go on with: {resume} [CONTROLLER_GONE]"
+            f"accord: the controller (process {session.controller.pid}) exited. The work of {run_id} is saved. "
+            f"To continue: {resume} [CONTROLLER_GONE]"
         )
         return 1
     return await _finish(session, run_id, report_file)
@@ -139,7 +150,7 @@ async def _state(session: Session, run_id: str) -> str:
 
 
 async def _finish(session: Session, run_id: str, report_file: Path | None) -> int:
-    """Prints what the run came to; 0 only where it succeeded."""
+    """Prints the result of the run. The exit code is 0 only if it succeeded."""
     from accord.cli.commands.report import collect, write_html
     from accord.cli.render.output import note, out
     from accord.cli.render.report_table import report_table
@@ -148,11 +159,19 @@ async def _finish(session: Session, run_id: str, report_file: Path | None) -> in
     if report.iterations:
         out().print(report_table(report))
     if report.state != "succeeded":
-        again = "" if report.state == "cancelled" else f" Go on with: accord run --resume {run_id}"
-        note(f"accord: run {run_id} is {report.state}: {report.message or 'no reason was given'}.{again}")
+        note(f"accord: {_unfinished(report)}")
         return 1
     path = write_html(report, report_file)
     if path is not None:
         note(f"Report: {path}")
-    note(f'Ask the policy: accord sample {run_id}-{report.in_force.number} "..."' if report.in_force else "")
+    note(f'Try the policy: accord sample {run_id}-{report.active.number} "..."' if report.active else "")
     return 0
+
+
+def _unfinished(report: Report) -> str:
+    """Why a run did not succeed, and how to continue where that is possible."""
+    if report.state == "cancelled":
+        return f"Run {report.run_id} was cancelled and cannot be resumed."
+    ended = "failed" if report.state == "failed" else f"is {report.state}"
+    reason = f": {report.message}" if report.message else ""
+    return f"Run {report.run_id} {ended}{reason}. To continue: accord run --resume {report.run_id}"

@@ -1,4 +1,4 @@
-"""`accord runs`: list, look at, watch, pause, resume, cancel and edit runs; swap their engine."""
+"""`accord runs`: list, inspect, watch, pause, resume, cancel and edit runs; swap their engine."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from accord.cli.commands.edit import edit
 from accord.cli.commands.swap_engine import swap_engine
 from accord.cli.options import Format, Interrupted, options, run_async
 
-app = typer.Typer(help="Runs of this state folder.", no_args_is_help=True)
+app = typer.Typer(help="List, inspect and control runs.", no_args_is_help=True)
 app.command("swap-engine")(swap_engine)
 app.command("edit")(edit)
-FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print it.")]
+FormatOption = Annotated[Format, typer.Option("--format", "-f", help="Output format.")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's name.")]
 
 
 @app.command("list")
 def list_runs(context: typer.Context, format: FormatOption = Format.table) -> None:
-    """Show all runs, newest first. Works when nothing is running."""
+    """List all runs, newest first."""
     run_async(_list(options(context).state_dir, format))
 
 
@@ -36,7 +36,7 @@ async def _list(state_dir: Path, format: Format) -> None:
         print_json(rows)
         return
     if not rows:
-        out().print("No runs yet. Start one: accord run FILE")
+        out().print("No runs yet. To start one: accord run FILE")
         return
     from rich.table import Table
 
@@ -53,7 +53,7 @@ async def _list(state_dir: Path, format: Format) -> None:
 
 @app.command("get")
 def get(context: typer.Context, run: RunArgument, format: FormatOption = Format.table) -> None:
-    """Show one run: its state and figures, or with --format json the whole resource."""
+    """Show a run's state and results; with --format json the whole resource."""
     run_async(_get(options(context).state_dir, run, format))
 
 
@@ -74,7 +74,7 @@ async def _get(state_dir: Path, run_id: str, format: Format) -> None:
 
 @app.command("watch")
 def watch(context: typer.Context, run: RunArgument, format: FormatOption = Format.table) -> None:
-    """Follow a run until it ends; Ctrl-C stops watching, not the run. `--format json` prints one event a line."""
+    """Follow a run until it ends. Ctrl-C stops watching, not the run. With --format json: one event per line."""
     raise typer.Exit(run_async(_watch(options(context).state_dir, run, format)))
 
 
@@ -98,9 +98,9 @@ async def _watch(state_dir: Path, run_id: str, format: Format) -> int:
             with interrupts() as stop:
                 ending = await follow(session, progress, stop)
             if ending is Ending.INTERRUPTED:
-                raise Interrupted(f"stopped watching; {run_id} goes on")
+                raise Interrupted(f"stopped watching; {run_id} continues")
             if ending is Ending.CONTROLLER_GONE:
-                note(f"accord: the controller is gone. Go on with: accord run --resume {run_id} [CONTROLLER_GONE]")
+                note(f"accord: the controller exited. To continue: accord run --resume {run_id} [CONTROLLER_GONE]")
                 return 1
             out().print(report_table(build_report(await session.client.runs.get(run_id))))
         ended = (await session.client.runs.get(run_id)).status.state
@@ -109,19 +109,19 @@ async def _watch(state_dir: Path, run_id: str, format: Format) -> int:
 
 @app.command("cancel")
 def cancel(context: typer.Context, run: RunArgument, format: FormatOption = Format.table) -> None:
-    """End a run for good. Its promoted policies stay."""
+    """Cancel a run permanently. Its promoted policies stay."""
     run_async(_change(options(context).state_dir, run, "cancel", format))
 
 
 @app.command("pause")
 def pause(context: typer.Context, run: RunArgument, format: FormatOption = Format.table) -> None:
-    """Stop a run at its next durable point; `accord run --resume` or `accord runs resume` goes on."""
+    """Pause a run after its current step. To continue: `accord run --resume RUN` or `accord runs resume RUN`."""
     run_async(_change(options(context).state_dir, run, "pause", format))
 
 
 @app.command("resume")
 def resume(context: typer.Context, run: RunArgument, format: FormatOption = Format.table) -> None:
-    """Go on with a run in the background; `accord run --resume RUN` does the same and shows it."""
+    """Resume a run in the background. `accord run --resume RUN` also follows it."""
     run_async(_change(options(context).state_dir, run, "resume", format))
 
 

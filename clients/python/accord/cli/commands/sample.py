@@ -1,4 +1,4 @@
-"""`accord sample`: asks a model of the registry."""
+"""`accord sample`: generates answers with a model of the registry."""
 
 from __future__ import annotations
 
@@ -16,24 +16,28 @@ if TYPE_CHECKING:
     from accord.rollout import v1 as rollout_v1
     from accord.types import v1 as types_v1
 
-# Long enough for loading a large model; released as soon as the answers are there.
+# Long enough to load a large model; released once the answers are generated.
 LEASE_SECONDS = 600.0
 
 
 def sample(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model of `accord models list`.")],
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to ask; `-` reads it from stdin.")],
-    count: Annotated[int, typer.Option("-n", min=1, max=256, help="How many answers.")] = 1,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="The longest answer, tokens.")] = 128,
-    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0 is greedy.")] = 0.7,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model, as in `accord models list`.")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The prompt; `-` reads it from stdin.")],
+    count: Annotated[int, typer.Option("-n", min=1, max=256, help="Number of answers.")] = 1,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", min=1, help="Maximum length of an answer, in tokens.")
+    ] = 128,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0.0, help="Sampling temperature; 0 is greedy.")
+    ] = 0.7,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="The same seed gives the same answers.")] = None,
     system: Annotated[str, typer.Option("--system", help="A system turn before the prompt.")] = "",
     format: Annotated[
-        Format, typer.Option("--format", "-f", help="json: with seeds, tokens and weights.")
+        Format, typer.Option("--format", "-f", help="json adds seeds, tokens and weights.")
     ] = Format.table,
 ) -> None:
-    """Ask a promoted policy or a base model."""
+    """Generate answers with a promoted policy or a base model."""
     from accord.conversations import conversation
     from accord.rollout import v1 as rollout_v1
     from accord.types import v1 as types_v1
@@ -42,9 +46,9 @@ def sample(
     if not text.strip():
         raise typer.BadParameter("the prompt is empty", param_hint="PROMPT")
     turns = [("system", system)] if system else []
-    asked = rollout_v1.Prompt(conversation=conversation([*turns, ("user", text)]), seed=seed)
+    request = rollout_v1.Prompt(conversation=conversation([*turns, ("user", text)]), seed=seed)
     sampling = types_v1.SamplingParams(max_new_tokens=max_new_tokens, temperature=temperature)
-    run_async(_sample(options(context).state_dir, model, asked, count, sampling, format))
+    run_async(_sample(options(context).state_dir, model, request, count, sampling, format))
 
 
 async def _sample(
@@ -74,10 +78,10 @@ async def _answers(
     count: int,
     sampling: types_v1.SamplingParams,
 ) -> list[types_v1.Sample]:
-    """Answers of these weights, in order. FailedPrecondition LEASE_HELD while a run uses the engine."""
+    """Answers of these weights, in order. FailedPrecondition, LEASE_HELD, while a run uses the engine."""
     from accord.errors import Internal
 
-    # The engine's weights belong to whoever holds the lease: asking must never change them under a run.
+    # Only the holder of the lease may change the engine's weights: this must never happen during a run.
     lease = await client.rollout.acquire_lease(f"sample/{uuid.uuid4().hex[:8]}", ttl_seconds=LEASE_SECONDS)
     try:
         status = await client.rollout.status()

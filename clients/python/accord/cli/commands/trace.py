@@ -1,4 +1,4 @@
-"""`accord trace`: what made this, and what was made of it."""
+"""`accord trace`: lineage of models, answers, prompts, snapshots and annotators."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ import typer
 from accord.cli.options import AnnotatorKind, Format, options, run_async
 
 app = typer.Typer(
-    help="Lineage, both ways: from a model or an answer to the people and prompts behind it, and from these to models.",
+    help="Trace lineage: which people, prompts and weights produced a model, "
+    "or which models a person or prompt influenced.",
     no_args_is_help=True,
 )
 
-Printed = Annotated[Format, typer.Option("--format", "-f", help="How to print it.")]
+Printed = Annotated[Format, typer.Option("--format", "-f", help="Output format.")]
 
 
 @app.command("model")
 def model(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A registered model, or the start of a weights digest.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A registered model, or the beginning of a weights digest.")
+    ],
     format: Printed = Format.table,
 ) -> None:
-    """Show which iterations, reward models, weights, prompts and people made a model."""
+    """Show which iterations, reward models, weights, prompts and people produced a model."""
     run_async(_model(options(context).state_dir, name, format))
 
 
@@ -33,18 +36,18 @@ def answer(
     completion_id: Annotated[str, typer.Argument(metavar="ID", help="The answer's id in the preference service.")],
     format: Printed = Format.table,
 ) -> None:
-    """Show which weights wrote an answer, what made these, and what learnt from it."""
+    """Show which weights generated an answer, their lineage, and which models learned from the answer."""
     run_async(_answer(options(context).state_dir, completion_id, format))
 
 
 @app.command("annotator")
 def annotator(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="ANNOTATOR", help="Their id.")],
-    kind: Annotated[AnnotatorKind, typer.Option("--kind", "-k", help="What they are.")] = AnnotatorKind.human,
+    name: Annotated[str, typer.Argument(metavar="ANNOTATOR", help="The annotator's id.")],
+    kind: Annotated[AnnotatorKind, typer.Option("--kind", "-k", help="The kind of annotator.")] = AnnotatorKind.human,
     format: Printed = Format.table,
 ) -> None:
-    """Show which snapshots hold an annotator's feedback, and which models learnt from it."""
+    """Show which snapshots contain an annotator's feedback, and which models learned from it."""
     run_async(_uses(options(context).state_dir, {"annotator": (name, kind)}, format))
 
 
@@ -54,17 +57,17 @@ def prompt(
     prompt_id: Annotated[str, typer.Argument(metavar="ID", help="The prompt's id.")],
     format: Printed = Format.table,
 ) -> None:
-    """Show which snapshots hold a prompt, and which models learnt from it."""
+    """Show which snapshots contain a prompt, and which models learned from it."""
     run_async(_uses(options(context).state_dir, {"prompt_id": prompt_id}, format))
 
 
 @app.command("snapshot")
 def snapshot(
     context: typer.Context,
-    digest: Annotated[str, typer.Argument(metavar="DIGEST", help="The snapshot's whole digest.")],
+    digest: Annotated[str, typer.Argument(metavar="DIGEST", help="The snapshot's full digest.")],
     format: Printed = Format.table,
 ) -> None:
-    """Show who and what a snapshot comes from, and which models learnt from it."""
+    """Show which people and weights a snapshot comes from, and which models learned from it."""
     run_async(_snapshot(options(context).state_dir, digest, format))
 
 
@@ -80,17 +83,17 @@ async def _model(state_dir: Path, name: str, format: Format) -> None:
         print_json(found)
         return
     if not found["steps"]:
-        out().print(f"{name} is a base model: nothing here was trained to make it (digest {found['base']}).")
+        out().print(f"{name} is a base model; it was not trained here (digest {found['base']}).")
         return
     out().print(steps_table(found["steps"]))
-    out().print(f"It all started from {found['base'] or 'weights that are not known'}.")
+    out().print(f"Base model: {found['base'] or 'unknown'}.")
     for origins in found["snapshots"]:
         out().print(people_table(origins))
         out().print(answers_table(origins))
 
 
 async def _lineage(client: Any, name: str) -> dict[str, Any]:
-    """`steps`, `base`, and the origins of the preference snapshots on the way."""
+    """`steps`, `base`, and the origins of the preference snapshots of these steps."""
     from accord.cli.render.lineage import origins_shape, step_shape
     from accord.errors import InvalidArgument, NotFound
 
@@ -109,7 +112,7 @@ async def _lineage(client: Any, name: str) -> dict[str, Any]:
 
 async def _answer(state_dir: Path, completion_id: str, format: Format) -> None:
     from accord.cli.local.session import open_session
-    from accord.cli.render.lineage import learnt, steps_table, trained_shape, trained_table, use_shape
+    from accord.cli.render.lineage import learned_from, steps_table, trained_shape, trained_table, use_shape
     from accord.cli.render.output import clean, out, print_json
     from accord.errors import NotFound
 
@@ -124,7 +127,7 @@ async def _answer(state_dir: Path, completion_id: str, format: Format) -> None:
             except NotFound:
                 made["base"] = origin.weights_digest
         uses = await client.preferences.snapshot_uses(completion_id=completion_id)
-        models = await learnt(client, uses)
+        models = await learned_from(client, uses)
     shape = {
         "completion_id": completion_id,
         "prompt_id": found.prompt.prompt_id,
@@ -144,18 +147,18 @@ async def _answer(state_dir: Path, completion_id: str, format: Format) -> None:
         return
     out().print(clean(found.completion.text), markup=False)
     if not origin.weights_digest:
-        out().print("It was imported: no weights of this installation wrote it.")
+        out().print("Imported: it was not generated here.")
     else:
         on = f" on the engine {clean(origin.engine)}" if origin.engine else ""
         by = f"by weights {origin.weights_digest}{on}"
-        out().print(f"Written in {origin.run_id}, iteration {origin.iteration}, {by}.")
-        out().print(steps_table(made["steps"]) if made["steps"] else "These are the base model's.")
-    out().print(trained_table(models) if models else "No model has learnt from it.")
+        out().print(f"Generated in {origin.run_id}, iteration {origin.iteration}, {by}.")
+        out().print(steps_table(made["steps"]) if made["steps"] else "These are the weights of the base model.")
+    out().print(trained_table(models) if models else "No model learned from it.")
 
 
 async def _uses(state_dir: Path, subject: dict[str, Any], format: Format) -> None:
     from accord.cli.local.session import open_session
-    from accord.cli.render.lineage import learnt, trained_shape, trained_table, use_shape
+    from accord.cli.render.lineage import learned_from, trained_shape, trained_table, use_shape
     from accord.cli.render.output import out, print_json
     from accord.cli.render.people import annotator_of, profile_shape
 
@@ -168,14 +171,14 @@ async def _uses(state_dir: Path, subject: dict[str, Any], format: Format) -> Non
             uses = await client.preferences.snapshot_uses(annotator=who)
         else:
             uses = await client.preferences.snapshot_uses(prompt_id=subject["prompt_id"])
-        models = await learnt(client, uses)
+        models = await learned_from(client, uses)
     shape |= {"snapshots": [use_shape(use) for use in uses], "models": [trained_shape(model) for model in models]}
     if format is Format.json:
         print_json(shape)
         return
     for use in shape["snapshots"]:
         out().print(f"{use['records']} records in snapshot {use['digest']} of {use['create_time']}")
-    out().print(trained_table(models) if models else "No model has learnt from it.")
+    out().print(trained_table(models) if models else "No model learned from it.")
 
 
 async def _snapshot(state_dir: Path, digest: str, format: Format) -> None:
@@ -192,4 +195,4 @@ async def _snapshot(state_dir: Path, digest: str, format: Format) -> None:
         return
     out().print(people_table(shape))
     out().print(answers_table(shape))
-    out().print(trained_table(models) if models else "No model has learnt from it.")
+    out().print(trained_table(models) if models else "No model learned from it.")

@@ -1,4 +1,4 @@
-"""`accord up`: starts the controller and the services, shows how they are, and stops them on Ctrl-C."""
+"""`accord up`: starts the controller and the services, shows their state, and stops them on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def up(
     context: typer.Context,
     services: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SERVICE]...", help="rollout, reward, preference, trainer; none: all."),
+        typer.Argument(metavar="[SERVICE]...", help="rollout, reward, preference, trainer (default: all)."),
     ] = None,
-    console: Annotated[bool, typer.Option(help="Start the web console too, where it is installed.")] = True,
+    console: Annotated[bool, typer.Option(help="Also start the web console if it is installed.")] = True,
 ) -> None:
-    """Start the controller, the services and the web console here, and keep them until Ctrl-C."""
+    """Start the controller, the services and the web console, and keep them running until Ctrl-C."""
     raise typer.Exit(run_async(_up(options(context).state_dir, services or [], console)))
 
 
@@ -40,20 +40,20 @@ async def _up(state_dir: Path, names: list[str], console: bool) -> int:
     unknown = [name for name in names if name not in discovery.SERVICES or name == "controller"]
     if unknown:
         known = ", ".join(name for name in discovery.SERVICES if name != "controller")
-        raise typer.BadParameter(f"there is no service {unknown[0]}; there is: {known}", param_hint="SERVICE")
+        raise typer.BadParameter(f"unknown service {unknown[0]!r}; available: {known}", param_hint="SERVICE")
     running = controller_process.find(state_dir)
     async with open_session(state_dir) as session:
         if running is not None:
-            with err().status("Starting what is not up ..."):
+            with err().status("Starting missing services ..."):
                 await session.client.runs.ensure_services(names)
             out().print(_table(_records(state_dir)))
-            note(f"Already up. Stop it with Ctrl-C where it was started, or with: kill {running.pid}")
+            note(f"Already up. To stop: press Ctrl-C where it was started, or run: kill {running.pid}")
             return 0
         return await _keep_up(session, names, console)
 
 
 async def _keep_up(session: Session, names: list[str], console: bool) -> int:
-    """Shows the services until Ctrl-C (0) or until the controller dies (1)."""
+    """Shows the services until Ctrl-C (exit code 0) or until the controller dies (1)."""
     from rich.live import Live
 
     from accord.cli.render.follow import interrupts
@@ -68,7 +68,7 @@ async def _keep_up(session: Session, names: list[str], console: bool) -> int:
             announced = False
             while stop.empty():
                 if not session.controller.alive():
-                    note(f"accord: the controller ended by itself; see {session.state_dir}/logs [CONTROLLER_GONE]")
+                    note(f"accord: the controller exited unexpectedly; see {session.state_dir}/logs [CONTROLLER_GONE]")
                     return 1
                 records = _records(session.state_dir)
                 if live_view:
@@ -77,7 +77,7 @@ async def _keep_up(session: Session, names: list[str], console: bool) -> int:
                     _announce_changes(records, seen)
                 if starting.done() and not announced:
                     starting.result()
-                    note("Up. Start a run in another terminal: accord run FILE. Ctrl-C stops everything here.")
+                    note("Up. To start a run, in another terminal: accord run FILE. Ctrl-C stops all services.")
                     announced = True
                 await _pause(stop)
         note("Stopping the services ...")
@@ -87,7 +87,7 @@ async def _keep_up(session: Session, names: list[str], console: bool) -> int:
             task.cancel()
         await asyncio.gather(*working, return_exceptions=True)
     await session.controller.stop()
-    note("Stopped. Unfinished runs go on with: accord run --resume")
+    note("Stopped. To continue an unfinished run: accord run --resume")
     return 0
 
 
@@ -98,7 +98,7 @@ def _has_console() -> bool:
 
 
 async def _console(state_dir: Path) -> None:
-    """Keeps the web console up until cancelled, says how to enter, and why where it does not come up."""
+    """Keeps the web console up until cancelled. Prints how to sign in, or why it did not start."""
     from accord import discovery
     from accord.cli.commands.console import keep_console
     from accord.cli.render.output import note
@@ -114,15 +114,15 @@ async def _console(state_dir: Path) -> None:
             note(f"Console: {found.url}/operator?token={found.token}")
             note("Invite annotators in another terminal: accord console invite NAME")
         await keeping
-        last = (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
-        note(f"The console ended; the services stay up. {last}")
+        last = (log.read_text(errors="replace").strip().splitlines() or ["it printed nothing"])[-1]
+        note(f"The console exited; the services stay up. {last}")
     finally:
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
 
 
 async def _pause(stop: asyncio.Queue[int]) -> None:
-    """A refresh interval, or less when a signal comes; the signal stays in the queue."""
+    """Waits a refresh interval, or until a signal comes, which stays in the queue."""
     try:
         async with asyncio.timeout(REFRESH_SECONDS):
             stop.put_nowait(await stop.get())

@@ -1,4 +1,4 @@
-"""Published weights into a folder of the user's: complete and verified, or not there at all."""
+"""Copies published weights into a folder of the user: complete and verified, or not at all."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ READ_SECONDS = 1800.0
 
 
 def refuse_existing(destination: Path) -> None:
-    """AlreadyExists unless `destination` is free or an empty folder: nothing is ever overwritten."""
+    """AlreadyExists unless `destination` does not exist or is an empty folder: nothing is ever overwritten."""
     if destination.exists() and not (destination.is_dir() and not any(destination.iterdir())):
-        raise AlreadyExists(f"{destination} exists; name another folder or remove it", reason="DESTINATION_EXISTS")
+        raise AlreadyExists(
+            f"{destination} already exists. Choose another folder, or remove it", reason="DESTINATION_EXISTS"
+        )
 
 
 async def export_model(weights: types_v1.WeightsRef, destination: Path) -> None:
-    """Copies `weights` to `destination`. FailedPrecondition DIGEST_MISMATCH when they are not the ones meant."""
+    """Copies `weights` to `destination`. FailedPrecondition, DIGEST_MISMATCH, if their digest is a different one."""
     refuse_existing(destination)
     destination.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the destination, so that the last step is a rename on one file system.
+    # Next to the destination, so that the last step is a rename within one file system.
     temporary = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
     try:
         folder = temporary / "model"
@@ -35,8 +37,8 @@ async def export_model(weights: types_v1.WeightsRef, destination: Path) -> None:
         found = await asyncio.to_thread(weights_digest, folder)
         if found != weights.digest:
             raise FailedPrecondition(
-                f"the weights at {weights.uri} are not the ones meant: digest {found[:12]}, "
-                f"expected {weights.digest[:12]}; nothing was exported",
+                f"The weights at {weights.uri} have digest {found[:12]}, expected {weights.digest[:12]}; "
+                "nothing was exported",
                 reason="DIGEST_MISMATCH",
                 metadata={"expected": weights.digest, "found": found},
             )
@@ -54,11 +56,11 @@ async def _copy(uri: str, folder: Path) -> None:
     elif parts.scheme in ("", "file"):
         source = Path(unquote(parts.path)) if parts.scheme else Path(uri)
         if not source.is_dir():
-            raise NotFound(f"{source} is not there any more; was it freed?", reason="WEIGHTS_NOT_FOUND")
+            raise NotFound(f"{source} no longer exists; was it deleted?", reason="WEIGHTS_NOT_FOUND")
         _need_room(folder.parent, sum(file.stat().st_size for file in source.rglob("*") if file.is_file()))
         await asyncio.to_thread(shutil.copytree, source, folder)
     else:
-        raise InvalidArgument.at("weights.uri", f"cannot export from {uri}; there is: file, grpc")
+        raise InvalidArgument.at("weights.uri", f"cannot export from {uri}; supported schemes: file, grpc")
 
 
 async def _download(address: str, artifact_id: str, folder: Path) -> None:
@@ -76,13 +78,14 @@ async def _download(address: str, artifact_id: str, folder: Path) -> None:
                 async for message in stub.ReadFile(request, timeout=READ_SECONDS):
                     out.write(message.data)
             if await asyncio.to_thread(file_digest, path) != file.sha256:
-                raise DataLoss(f"{file.path} was damaged on the way; export again", reason="ARTIFACT_DAMAGED")
+                raise DataLoss(f"{file.path} was damaged in transfer; export again", reason="ARTIFACT_DAMAGED")
 
 
 def _need_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise ResourceExhausted(
-            f"{folder} has {free // 2**20} MiB free, the model needs {needed // 2**20}; make room or go elsewhere",
+            f"The model needs {needed // 2**20} MiB, but {folder} has {free // 2**20} MiB free. "
+            "Free some space, or export to another disk",
             reason="DISK_FULL",
         )

@@ -1,4 +1,4 @@
-"""The one place where commands find the controller, or start one for as long as they need it."""
+"""Where commands find the controller, or start one for as long as they need it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from accord.client import Client
 
 
 class Session:
-    """A command's connections: `client` reaches the controller, `services(...)` the others."""
+    """A command's connections: `client` reaches the controller, `services(...)` the other services. With `keep` a
+    controller that this command started stays up."""
 
     def __init__(self, state_dir: Path, controller: Controller, client: Client, stack: AsyncExitStack) -> None:
         self.state_dir = state_dir
@@ -24,11 +25,11 @@ class Session:
 
     @property
     def started(self) -> bool:
-        """Whether this command started the controller, and so stops it."""
+        """Whether this command started the controller and therefore stops it."""
         return self.controller.process is not None
 
     async def services(self, *names: str) -> Client:
-        """A client of the named services (`preference`, `rollout`, ...); the controller starts those that are down."""
+        """A client of the named services (`preference`, `rollout`, ...). The controller starts those that are down."""
         addresses = await self.client.runs.ensure_services(names)
         wanted = {name: addresses[name] for name in names}
         return await self._stack.enter_async_context(client_of({**wanted, "controller": self.controller.address}))
@@ -36,7 +37,7 @@ class Session:
 
 @asynccontextmanager
 async def open_session(state_dir: Path) -> AsyncIterator[Session]:
-    """The controller of `state_dir`: the one that runs, else one that is started and at the end stopped again."""
+    """The controller of `state_dir`: the running one, else one that is started now and stopped at the end."""
     controller = controller_process.find(state_dir) or await controller_process.start(state_dir)
     async with AsyncExitStack() as stack:
         session: Session | None = None
@@ -53,7 +54,7 @@ async def open_session(state_dir: Path) -> AsyncIterator[Session]:
 
 @asynccontextmanager
 async def service_client(state_dir: Path, name: str) -> AsyncIterator[Client]:
-    """A client of one service: the one that runs, else one that a controller starts."""
+    """A client of one service: the running one, else one that a controller starts."""
     found = discovery.read(state_dir, name)
     if found is not None:
         async with client_of({name: found.address}) as client:

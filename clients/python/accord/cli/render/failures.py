@@ -1,4 +1,4 @@
-"""Errors as one line: what is wrong, what to do, and the reason for programs."""
+"""Errors as one line: what is wrong, what to do, and the reason code."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ from accord.errors import AccordError, Unavailable
 
 
 def explain(error: Exception) -> str:
-    """One line for `error`; faults of our own say how to see the traceback."""
+    """One line for `error`. Unexpected errors say how to see the traceback."""
     if isinstance(error, AccordError):
         return f"{_one_line(_message(error))} [{error.reason}]"
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return _one_line(f"{where}{error.strerror or error} [{type(error).__name__}]")
-    return _one_line(f"unexpected {type(error).__name__}: {error}; `accord --debug ...` shows where; please report it")
+    advice = "Run `accord --debug ...` for the traceback, and please report it"
+    return _one_line(f"unexpected {type(error).__name__}: {error}. {advice}")
 
 
 def _message(error: AccordError) -> str:
-    unsaid = [f"{v.field}: {v.description}" for v in error.violations if v.description not in error.message]
-    message = "; ".join([error.message, *unsaid])
+    details = [f"{v.field}: {v.description}" for v in error.violations if v.description not in error.message]
+    message = "; ".join([error.message, *details])
     if isinstance(error, Unavailable) and error.reason in (Unavailable.reason, "CONNECTION_BROKEN"):
-        message += "; is it running? `accord up` starts everything, logs are in the state folder's logs/"
+        message += ". Is the service running? To start all services: accord up. Logs are in logs/ of the state folder"
     return message
 
 

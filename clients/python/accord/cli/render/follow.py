@@ -1,4 +1,4 @@
-"""Follows a run on the screen until it ends, is paused, or the controller is gone."""
+"""Follows a run on the screen until it ends, is paused, or the controller exits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from enum import Enum
 from accord.cli.local.session import Session
 from accord.cli.options import receiving
 from accord.cli.render.output import err, note
-from accord.cli.render.progress import Progress, render, said
+from accord.cli.render.progress import Progress, describe, render
 from accord.controller import v1 as controller_v1
 from accord.errors import Unavailable
 
@@ -23,29 +23,29 @@ class Ending(Enum):
 
     RUN = "the run ended or was paused"
     INTERRUPTED = "Ctrl-C"
-    CONTROLLER_GONE = "the controller is gone"
+    CONTROLLER_GONE = "the controller exited"
 
 
 class View:
-    """Shows a run's events: live in a terminal, one line each elsewhere."""
+    """Shows a run's events: live in a terminal, else one line per event."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
         self._live = err().is_terminal
 
     async def show(self, events: AsyncIterator[controller_v1.RunEvent]) -> None:
-        """Until the events end."""
+        """Shows events until they end."""
         from rich.live import Live
 
         if not self._live:
             async for event in events:
                 self.progress.apply(event)
-                note(said(event) or self.progress.line())
+                note(describe(event) or self.progress.line())
             return
         with Live(render(self.progress), console=err(), refresh_per_second=4, transient=True) as live:
             async for event in events:
                 self.progress.apply(event)
-                line = said(event)
+                line = describe(event)
                 if line is not None:
                     live.console.print(line, markup=False, style="dim")
                 live.update(render(self.progress))
@@ -53,14 +53,14 @@ class View:
 
 @contextmanager
 def interrupts() -> Iterator[asyncio.Queue[int]]:
-    """Ctrl-C and SIGTERM as entries of a queue, in place of ending the command."""
+    """Puts Ctrl-C and SIGTERM into a queue instead of ending the command."""
     queue: asyncio.Queue[int] = asyncio.Queue()
     with receiving(queue.put_nowait):
         yield queue
 
 
 async def follow(session: Session, progress: Progress, stop: asyncio.Queue[int]) -> Ending:
-    """Shows the events after `progress.sequence`; ends with the run, at an interrupt, or when the controller dies."""
+    """Shows the events after `progress.sequence` until the run ends, an interrupt comes, or the controller exits."""
     view = View(progress)
     watching = asyncio.create_task(
         view.show(session.client.runs.watch(progress.run_id, after_sequence=progress.sequence))
@@ -75,7 +75,7 @@ async def follow(session: Session, progress: Progress, stop: asyncio.Queue[int])
         if watching.done() and (watching.exception() is None or not isinstance(watching.exception(), Unavailable)):
             watching.result()
             return Ending.RUN
-        # Give a controller that is about to be seen dead a moment, so that the reason told is the true one.
+        # Allow a moment to notice that the controller has exited, so that the reported reason is the right one.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(dying), 4 * ALIVE_SECONDS)
         if dying.done():

@@ -1,4 +1,4 @@
-"""Where things are printed: results on stdout, everything else on stderr, so that pipes get results only."""
+"""Printing: results go to stdout, everything else to stderr, so that pipes receive results only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-# A pipe has no width of its own; rich would assume 80.
+# A pipe has no width; rich would assume 80.
 PIPE_COLUMNS = 120
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def err() -> Console:
 
 
 def note(message: str) -> None:
-    """A line for people, on stderr; never read as markup."""
+    """A message on stderr, never interpreted as markup."""
     err().print(message, markup=False, soft_wrap=True)
 
 
@@ -44,8 +44,8 @@ def print_json(value: Any) -> None:
 
 
 def clean(text: str) -> str:
-    """Text from models and people for a terminal: characters that could move the cursor, colour the screen or turn the
-    direction of writing are shown as `\\x1b` and the like; line ends and tabs stay."""
+    """Makes text from models and people safe for a terminal: characters that could move the cursor, colour the screen
+    or change the direction of writing are shown as `\\x1b` and the like; line ends and tabs stay."""
     return text.replace("\r\n", "\n").translate(_SHOWN)
 
 

@@ -1,4 +1,4 @@
-"""Annotators and the quality of their feedback, as JSON for programs and as tables for people."""
+"""Annotators and the quality of their feedback, as JSON and as tables."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def profile_shape(profile: preference_v1.AnnotatorProfile) -> dict[str, Any]:
 
 
 def quality_shape(kinds: Sequence[preference_v1.KindQuality]) -> list[dict[str, Any]]:
-    """One object a kind of annotator: the fields of KindQuality by name, null where a number is not known."""
+    """One object per kind of annotator: the fields of KindQuality by name, null for an unknown number."""
     return [
         {
             "kind": enum_name(preference_v1.AnnotatorKind, kind.kind),

@@ -1,4 +1,4 @@
-"""What a run is doing, from its events alone: pure state, rendered live in a terminal or as plain lines."""
+"""The progress of a run, from its events alone: pure state, rendered live in a terminal or as plain lines."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from accord.controller import v1 as controller_v1
 
 SPARKS = "▁▂▃▄▅▆▇█"
-# Events that are said once and stay on the screen; `step` only moves the display.
-SAID = {
+# Events that leave a line on the screen; `step` only updates the display.
+LABELS = {
     "stage_started": "started",
     "stage_finished": "finished",
     "iteration_finished": "iteration finished",
     "replayed": "replayed from the ledger",
     "service_restarted": "a service was restarted",
-    "retry": "trying again",
+    "retry": "retrying",
     "weights_fallback": "weights from another source",
     "left_out": "left out",
     "waiting": "waiting",
@@ -37,7 +37,7 @@ SAID = {
 
 @dataclass
 class Progress:
-    """Where a run is. `apply` events in order; times are those of the events, in seconds."""
+    """The state of a run. `apply` events in order; times are those of the events, in seconds."""
 
     run_id: str
     iterations: int = 1
@@ -54,7 +54,7 @@ class Progress:
     _last_step: tuple[int, float] | None = None
 
     def apply(self, event: controller_v1.RunEvent) -> None:
-        """Takes one event; ones that were seen already are ignored."""
+        """Applies one event; events seen before are ignored."""
         if event.sequence <= self.sequence:
             return
         self.sequence = event.sequence
@@ -86,7 +86,7 @@ class Progress:
         return next((self.metrics[name] for name in names if name in self.metrics), None)
 
     def eta_seconds(self) -> float | None:
-        """Until the stage ends: as the run says, else from the pace of its steps; None where nothing is known yet."""
+        """Seconds until the stage ends: as reported, else from the pace of the steps; None if unknown."""
         if "eta_seconds" in self.metrics:
             return self.metrics["eta_seconds"]
         first, last = self._first_step, self._last_step
@@ -95,7 +95,7 @@ class Progress:
         return (self.total_steps - last[0]) * (last[1] - first[1]) / (last[0] - first[0])
 
     def figures(self) -> list[tuple[str, str]]:
-        """`(name, value)` of what there is to say now: reward, KL, samples per second, ETA, and a loss or accuracy."""
+        """`(name, value)` of the current figures: reward, KL, samples per second, ETA, or loss and accuracy."""
         if self.stage == "reward_model":
             shown = [(name, number(self.metrics.get(name))) for name in ("accuracy", "loss")]
         else:
@@ -122,14 +122,14 @@ class Progress:
         return "  ".join([f"{self.run_id}: {self.where()}", *(f"{name} {value}" for name, value in self.figures())])
 
 
-def said(event: controller_v1.RunEvent) -> str | None:
-    """The line that an event leaves behind; None where it only moves the display."""
-    if event.kind == "step" or event.kind not in SAID:
+def describe(event: controller_v1.RunEvent) -> str | None:
+    """The line that an event leaves on the screen; None if it only updates the display."""
+    if event.kind == "step" or event.kind not in LABELS:
         return None if event.kind == "step" else event.message or event.kind
     name = stage_name(event.stage)
     stage = stage_title(name)
     subject = f"iteration {event.iteration} · {stage}" if event.iteration and stage else stage or "run"
-    word = SAID[event.kind]
+    word = LABELS[event.kind]
     if event.message in ("", name, stage):
         return f"{subject}: {word}"
     return f"{subject}: {event.message}" if event.message.startswith(word) else f"{subject}: {word} – {event.message}"
@@ -157,7 +157,7 @@ def render(progress: Progress) -> RenderableType:
 
 
 def spark(values: deque[float]) -> str:
-    """The reward's course as small bars, lowest to highest; empty below two values."""
+    """The reward over time as small bars, lowest to highest; empty below two values."""
     if len(values) < 2:
         return ""
     low, high = min(values), max(values)

@@ -1,4 +1,4 @@
-"""What is imported, exported and counted: complaints by line, records of one form, statistics as JSON."""
+"""Imported, exported and counted records: errors by line, records of one form, statistics as JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SPLITS = {"train": preference_v1.SPLIT_TRAIN, "heldout": preference_v1.SPLIT_HEL
 async def records_of(
     service: Preferences, prompts: bool, sources: Sequence[str], split: str | None, snapshot: str
 ) -> AsyncIterator[preference_v1.Record]:
-    """The records of a snapshot, or what is there now."""
+    """The records of a snapshot, else the current records."""
     side = SPLITS[split] if split else None
     if snapshot:
         async for record in service.export_snapshot(snapshot, split=side):
@@ -34,20 +34,21 @@ async def records_of(
 
 
 def chosen(records: Sequence[preference_v1.ImportRecord], form: str | None) -> list[preference_v1.ImportRecord]:
-    """The records of one form, as a file holds one; with several there and none named, the error counts them."""
+    """The records of one form, since a file holds one. FailedPrecondition, SEVERAL_FORMS, if `form` is None and there
+    are several."""
     counts = Counter(FORMS[record.WhichOneof("judgement")] for record in records)
     if form is None and len(counts) > 1:
         there = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-        raise FailedPrecondition(f"there are {there}: name one with --form", reason="SEVERAL_FORMS")
+        raise FailedPrecondition(f"There are {there}. Choose one with --form", reason="SEVERAL_FORMS")
     kept = [r for r in records if form is None or FORMS[r.WhichOneof("judgement")] == form]
     if not kept:
-        raise NotFound(f"there are no {form or 'records'} to export", reason="NOTHING_TO_EXPORT")
+        raise NotFound(f"There are no {form or 'records'} to export", reason="NOTHING_TO_EXPORT")
     return kept
 
 
 @contextmanager
 def located(files: Sequence[ParsedFile]) -> Iterator[None]:
-    """Turns a service's complaint about a record into one about the line of the file that it came from."""
+    """Turns a service's error about a record into one about the line of the file that the record came from."""
     try:
         yield
     except InvalidArgument as error:

@@ -1,4 +1,4 @@
-"""Runs and models as JSON for programs."""
+"""Runs and models as JSON."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run_summary(run: controller_v1.Run) -> dict[str, Any]:
 
 
 def run_full(run: controller_v1.Run) -> dict[str, Any]:
-    """The summary and, under `resource`, the whole resource in the contract's own JSON form."""
+    """The summary and, under `resource`, the whole resource in the JSON form of the contract."""
     return {**run_summary(run), "resource": MessageToDict(run, preserving_proto_field_name=True)}
 
 

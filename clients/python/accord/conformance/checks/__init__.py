@@ -1,4 +1,4 @@
-"""The checks, in the order in which they run: what generates first, what changes the weights last."""
+"""The checks in the order in which they run: those that generate first, those that change the weights last."""
 
 from accord.conformance.checks import answering, sampling, refusing, sharing, updating  # noqa: I001  the order matters
 

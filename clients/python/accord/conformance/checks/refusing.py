@@ -1,4 +1,4 @@
-"""What is refused, and that programs can tell why: the gRPC code and ErrorInfo's reason."""
+"""Wrong requests are refused with the right gRPC code and reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ async def _names_the_field(target: Target, field: str, **fields: object) -> None
 
 
 @check(
-    demands="a request without what is required is INVALID_ARGUMENT and names the field",
+    demands="a missing required field is refused with INVALID_ARGUMENT that names the field",
     fix="check REQUIRED fields; add BadRequest with the field to the status details",
     acceptance=True,
 )
@@ -27,7 +27,7 @@ async def missing_fields_are_named(target: Target) -> None:
 
 
 @check(
-    demands="values that mean nothing are INVALID_ARGUMENT and name the field",
+    demands="a value out of range is refused with INVALID_ARGUMENT that names the field",
     fix="check max_new_tokens, temperature and indices before any work",
     acceptance=True,
 )
@@ -38,8 +38,8 @@ async def bad_values_are_named(target: Target) -> None:
 
 
 @check(
-    demands="a version that is not active is FAILED_PRECONDITION/VERSION_MISMATCH",
-    fix="compare GenerateRequest.version with the version in force, again when the work starts",
+    demands="a version that is not active is refused with FAILED_PRECONDITION/VERSION_MISMATCH",
+    fix="compare GenerateRequest.version with the active version, and again when generation starts",
     acceptance=True,
 )
 async def another_version_is_refused(target: Target) -> None:
@@ -49,8 +49,8 @@ async def another_version_is_refused(target: Target) -> None:
 
 
 @check(
-    demands="another tokenizer's fingerprint is FAILED_PRECONDITION/TOKENIZER_MISMATCH",
-    fix="compare GenerateRequest.tokenizer_fingerprint with that of the weights in force",
+    demands="the fingerprint of another tokenizer is refused with FAILED_PRECONDITION/TOKENIZER_MISMATCH",
+    fix="compare GenerateRequest.tokenizer_fingerprint with that of the active weights",
     acceptance=True,
 )
 async def another_tokenizer_is_refused(target: Target) -> None:

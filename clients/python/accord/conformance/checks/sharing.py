@@ -1,4 +1,4 @@
-"""Callers that come together, go away, or ask for too much."""
+"""Concurrent callers, cancelled calls, overload and leases."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from accord.types import v1 as types_v1
 
 
 async def _long(target: Target, samples: int) -> rollout_v1.GenerateRequest:
-    """A request that is work for a while: as many tokens a sample as the context has room for, at most 1,024."""
+    """A request that takes a while: as many tokens per sample as the context allows, at most 1,024."""
     room = (await target.status()).max_context_tokens // 2
     sampling = types_v1.SamplingParams(max_new_tokens=max(1, min(1024, room)), temperature=1.0)
     return target.request(PROMPTS[:1], n=samples, sampling=sampling)
@@ -22,21 +22,21 @@ async def _most(target: Target) -> int:
 
 
 @check(
-    demands="a caller that cancels frees its work: pending_samples falls",
-    fix="stop drawing when the call is cancelled, and give its places back",
+    demands="cancelling a call cancels its samples: pending_samples falls",
+    fix="stop generating when the call is cancelled, and free its slots",
 )
 async def cancellation_frees_the_work(target: Target) -> None:
     request = await _long(target, await _most(target))
     async with running(target.responses(request, seconds=600)) as work:
         if not await target.until_pending() or work.done():
-            raise NotApplicable("the engine is done before it can be interrupted")
+            raise NotApplicable("the engine finishes before it can be interrupted")
     await target.pending_falls_to(0)
     await target.samples(target.request(PROMPTS[:1]))
 
 
 @check(
-    demands="a deadline ends the call with DEADLINE_EXCEEDED and frees its work",
-    fix="give up the work when the call's deadline passes",
+    demands="a deadline ends the call with DEADLINE_EXCEEDED and cancels its samples",
+    fix="stop generating when the call's deadline passes",
 )
 async def deadlines_are_respected(target: Target) -> None:
     request = await _long(target, await _most(target))
@@ -45,30 +45,30 @@ async def deadlines_are_respected(target: Target) -> None:
     except DeadlineExceeded:
         await target.pending_falls_to(0)
         return
-    raise NotApplicable("the engine is done before the deadline")
+    raise NotApplicable("the engine finishes before the deadline")
 
 
 @check(
-    demands="above its limit the engine answers RESOURCE_EXHAUSTED/OVERLOADED and loses nothing that it took",
-    fix="count samples waiting and in work; tell the limit as max_pending_samples; refuse before any work",
+    demands="above its limit the engine answers RESOURCE_EXHAUSTED/OVERLOADED and completes what it accepted",
+    fix="count waiting and active samples; report the limit as max_pending_samples; refuse before any work",
 )
 async def overload_is_said(target: Target) -> None:
     limit = (await target.status()).max_pending_samples
     if not limit:
-        raise NotApplicable("the engine tells no max_pending_samples")
+        raise NotApplicable("the engine reports no max_pending_samples")
     async with running(target.responses(await _long(target, min(limit, 4096)), seconds=600)) as work:
         if limit > 4096 or not await target.until_pending() or work.done():
             raise NotApplicable("the engine cannot be filled by this suite")
         more = target.request(PROMPTS[:1], n=limit)
         if (await target.status()).pending_samples == 0:
-            raise NotApplicable("the engine is done before it is full")
+            raise NotApplicable("the engine finishes before it is full")
         await refused(target.responses(more), ResourceExhausted, "OVERLOADED")
     await target.pending_falls_to(0)
 
 
 @check(
-    demands="two requests at once each get their own samples",
-    fix="keep results of requests apart",
+    demands="concurrent requests each get their own samples",
+    fix="keep the results of requests separate",
 )
 async def requests_do_not_mix(target: Target) -> None:
     alone = await target.samples(target.request(n=2))
@@ -76,23 +76,23 @@ async def requests_do_not_mix(target: Target) -> None:
         together = await target.samples(target.request(n=2))
         await other
     same = [list(one.response_token_ids) for one in alone.values()]
-    demand(same == [list(one.response_token_ids) for one in together.values()], "company changed the tokens")
+    demand(same == [list(one.response_token_ids) for one in together.values()], "another request changed the tokens")
 
 
 @check(
-    demands="a lease shuts others out: FAILED_PRECONDITION/LEASE_HELD",
+    demands="a lease excludes other clients: FAILED_PRECONDITION/LEASE_HELD",
     fix="check lease_token of Generate and of every call that changes weights",
 )
 async def a_lease_shuts_others_out(target: Target) -> None:
     if not target.lease_token:
-        raise NotApplicable("the engine gives no leases")
-    for token in ("", "somebody else's"):
+        raise NotApplicable("the engine has no leases")
+    for token in ("", "another client's"):
         request = target.request(PROMPTS[:1], lease_token=token)
         await refused(target.responses(request), FailedPrecondition, "LEASE_HELD")
 
 
 async def take_lease(target: Target) -> None:
-    """Holds the engine for the suite, where it gives leases."""
+    """Takes a lease for the suite, if the engine has leases."""
     request = rollout_v1.AcquireLeaseRequest(holder=f"conformance/{target.prefix}")
     request.ttl.FromSeconds(600)
     try:

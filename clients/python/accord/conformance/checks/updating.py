@@ -1,4 +1,4 @@
-"""Weights: verified before they serve, told by every sample, changed without losing one."""
+"""Weights are verified before they serve, reported by every sample, and updated without losing one."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ async def _next(target: Target) -> int:
 
 
 @check(
-    demands="after UpdateWeights status and samples say the new version and its digest",
-    fix="recompute the digest of what was fetched; report it with the version from the first new token on",
+    demands="after UpdateWeights status and samples report the new version and its digest",
+    fix="recompute the digest of the fetched weights; report it with the version from the first new token on",
 )
 async def an_update_is_told(target: Target) -> None:
     for folder in (target.other, target.model):
@@ -25,29 +25,29 @@ async def an_update_is_told(target: Target) -> None:
         answer = await target.update(ref)
         demand((answer.version, answer.digest) == (ref.version, ref.digest), f"it answered {answer.digest[:12]}")
         status = await target.status()
-        demand((status.version, status.digest) == (ref.version, ref.digest), f"status says {status.version}")
-        demand(status.held.digest in ("", ref.digest), "what it says it holds is not what was published")
+        demand((status.version, status.digest) == (ref.version, ref.digest), f"status reports version {status.version}")
+        demand(status.held.digest in ("", ref.digest), "the reported resident weights are not the published ones")
         for sample in (await target.samples(target.request(version=ref.version))).values():
             segments = [(one.start, one.version, one.digest) for one in sample.segments]
             demand(segments == [(0, ref.version, ref.digest)], f"segments of sample {sample.index} are {segments}")
 
 
 @check(
-    demands="other weights generate other tokens, and the previous weights the previous tokens again",
-    fix="use the new weights, and nothing kept from the old ones (a prefix cache)",
+    demands="different weights give different tokens, and the first weights, loaded again, give the first tokens",
+    fix="use the new weights, and nothing cached from the old ones (a prefix cache)",
 )
 async def an_update_takes_effect(target: Target) -> None:
-    drawn = []
+    generated = []
     for folder in (target.model, target.other, target.model):
         await target.update(target.weights(folder, await _next(target)))
         found = await target.samples(target.request(n=2))
-        drawn.append([list(sample.response_token_ids) for sample in found.values()])
-    demand(drawn[0] != drawn[1], "another model drew the same tokens")
-    demand(drawn[0] == drawn[2], "the first model, loaded again, drew other tokens")
+        generated.append([list(sample.response_token_ids) for sample in found.values()])
+    demand(generated[0] != generated[1], "another model gave the same tokens")
+    demand(generated[0] == generated[2], "the first model, loaded again, gave different tokens")
 
 
 @check(
-    demands="weights whose digest differs are FAILED_PRECONDITION/DIGEST_MISMATCH, and the old ones stay",
+    demands="weights with a different digest are FAILED_PRECONDITION/DIGEST_MISMATCH, and the old ones stay active",
     fix="verify before activation",
 )
 async def corrupt_weights_are_refused(target: Target) -> None:
@@ -63,8 +63,8 @@ async def corrupt_weights_are_refused(target: Target) -> None:
 
 
 @check(
-    demands="an update repeated with its request_id does nothing twice",
-    fix="remember what a request_id has done",
+    demands="an update repeated with its request_id has no second effect",
+    fix="remember the result of a request_id",
 )
 async def an_update_can_be_repeated(target: Target) -> None:
     ref, request_id = target.weights(target.other, await _next(target)), target.request_id()
@@ -72,12 +72,12 @@ async def an_update_can_be_repeated(target: Target) -> None:
     await target.update(target.weights(target.model, ref.version + 1))
     demand(await target.update(ref, request_id) == first, "the repeated call answered something else")
     version = (await target.status()).version
-    demand(version == ref.version + 1, f"the repeated call put version {version} in force again")
+    demand(version == ref.version + 1, f"the repeated call activated version {version} again")
 
 
 @check(
-    demands="prepared weights are listed and do not serve until they are activated; what is not prepared cannot be",
-    fix="PrepareWeights fetches and verifies; ActivateWeights only swaps",
+    demands="prepared weights are listed and do not serve until they are activated; others cannot be activated",
+    fix="fetch and verify in PrepareWeights; only swap in ActivateWeights",
 )
 async def weights_change_in_two_phases(target: Target) -> None:
     before = await target.status()
@@ -85,11 +85,11 @@ async def weights_change_in_two_phases(target: Target) -> None:
     prepared = await target.prepare(ref)
     demand((prepared.version, prepared.digest) == (ref.version, ref.digest), "PrepareWeights answered something else")
     status = await target.status()
-    demand(ref.version in [one.version for one in status.prepared], "status does not list what is prepared")
-    demand(status.version == before.version, "preparing changed the weights in force")
+    demand(ref.version in [one.version for one in status.prepared], "status does not list the prepared weights")
+    demand(status.version == before.version, "preparing changed the active weights")
     await refused(target.activate(ref.version + 5), FailedPrecondition, "NOT_PREPARED")
     await target.activate(ref.version)
-    demand((await target.status()).digest == ref.digest, "activation did not put the weights in force")
+    demand((await target.status()).digest == ref.digest, "ActivateWeights did not activate the weights")
     again = target.weights(target.model, ref.version + 1)
     await target.prepare(again)
     await target.discard(again.version)
@@ -97,8 +97,8 @@ async def weights_change_in_two_phases(target: Target) -> None:
 
 
 @check(
-    demands="requests in work survive an update, and each token says which weights drew it",
-    fix="let requests finish first, or go on with the new weights and add a segment (updates_in_flight)",
+    demands="running requests survive an update, and each token names the weights that generated it",
+    fix="let requests finish first, or continue with the new weights and add a segment (updates_in_flight)",
 )
 async def requests_survive_an_update(target: Target) -> None:
     old = target.weights(target.model, await _next(target))
@@ -118,6 +118,9 @@ async def requests_survive_an_update(target: Target) -> None:
         starts = [one.start for one in sample.segments]
         demand(starts[:1] == [0] and starts == sorted(set(starts)), f"segments of {sample.index} start at {starts}")
         demand(starts[-1] < len(sample.response_token_ids), f"a segment of {sample.index} has no token")
-        demand(len(starts) == 1 or in_flight, f"sample {sample.index} has two versions, which status rules out")
+        demand(
+            len(starts) == 1 or in_flight,
+            f"sample {sample.index} has two versions without updates_in_flight",
+        )
         wrong = [one for one in sample.segments if known.get(one.version) != one.digest]
-        demand(not wrong, f"sample {sample.index} names weights that were never in force: {wrong}")
+        demand(not wrong, f"sample {sample.index} names weights that were never active: {wrong}")

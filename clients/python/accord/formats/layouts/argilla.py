@@ -32,7 +32,7 @@ class ArgillaLayout:
     def lines(self, item: dict[str, Any]) -> list[dict[str, Any]]:
         fields = item.get("fields")
         if not isinstance(fields, dict) or "prompt" not in fields or len(fields) < 2:
-            raise BadLine("`fields` must hold `prompt` and the answers")
+            raise BadLine("`fields` must contain `prompt` and the answers")
         answers = {name: value for name, value in fields.items() if name != "prompt" and value is not None}
         beside = {name: value for name, value in (item.get("metadata") or {}).items() if name in BESIDE}
         found = []
@@ -41,7 +41,7 @@ class ArgillaLayout:
                 raise BadLine(f"`responses.{question}` must be a list, not {shown(given)}")
             for response in given:
                 if not isinstance(response, dict) or "value" not in response:
-                    raise BadLine(f"`responses.{question}` holds no response: {shown(response)}")
+                    raise BadLine(f"`responses.{question}` is not a list of responses: {shown(response)}")
                 if response.get("status", "submitted") != "submitted":
                     continue
                 line = _judged(fields["prompt"], answers, response["value"], question)
@@ -66,7 +66,7 @@ def _judged(prompt: Any, answers: dict[str, Any], value: Any, question: str) -> 
             return ranked(prompt, answers, {str(one["value"]): one["rank"] for one in value})
     elif isinstance(value, int | float) and not isinstance(value, bool):
         return rated(prompt, answers, value)
-    raise BadLine(f"`responses.{question}` is {shown(value)}: no label, ranking or rating of the answers")
+    raise BadLine(f"`responses.{question}` is {shown(value)}, which is not a label, ranking or rating of the answers")
 
 
 def _item(number: int, record: preference_v1.ImportRecord) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Accord's own lines, one JSON object each; see accord.formats."""
+"""The lines of accord.formats, one JSON object each."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from accord.preference import v1 as preference_v1
 
 
 class JsonlLayout:
-    """One judgement or prompt a line."""
+    """One judgement or prompt per line."""
 
     suffix = ".jsonl"
 
     def recognizes(self, head: Head) -> bool:
-        return False  # it is what a file of lines is read as where no layout recognizes it
+        return False  # the default for lines that no layout recognizes
 
     def items(self, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         return lines.objects(path)

@@ -1,4 +1,4 @@
-"""What the exports of annotation tools have in common: named answers, and verdicts that name them."""
+"""What the exports of annotation tools have in common: named answers, and judgements that name them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from accord.formats.lines import BadLine, at, object_of, open_file, shown
 from accord.formats.writing import line_of
 from accord.preference import v1 as preference_v1
 
-# What stands beside a judgement in a line of ours, and has no place of its own in the tool.
+# Keys of our lines that the tools have no field for.
 BESIDE = ("margin", "min", "max", "criterion", "source", "annotator_kind", "comment", "criteria", "truncated")
 
 
@@ -45,7 +45,7 @@ def elements(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def compared(prompt: Any, answers: dict[str, Any], best: str) -> dict[str, Any]:
     """The line of a comparison of two answers: `best` is the better one's name, or `tie`."""
     if len(answers) != 2:
-        raise BadLine(f"a comparison needs two answers, and there are {len(answers)}: {', '.join(answers)}")
+        raise BadLine(f"a comparison needs two answers, not {len(answers)}: {', '.join(answers)}")
     first, second = answers
     if best not in (first, second, "tie"):
         raise BadLine(f"the verdict is {shown(best)}; it must be {first}, {second} or tie")
@@ -56,11 +56,11 @@ def compared(prompt: Any, answers: dict[str, Any], best: str) -> dict[str, Any]:
 
 
 def ranked(prompt: Any, answers: dict[str, Any], rank_of: dict[str, int]) -> dict[str, Any]:
-    """The line of a ranking, 0 the best; every answer needs a rank."""
+    """The line of a ranking (0 is best); every answer needs a rank."""
     missing = [name for name in answers if name not in rank_of]
     if missing or len(rank_of) != len(answers):
         wrong = missing or [name for name in rank_of if name not in answers]
-        raise BadLine(f"the ranking and the answers do not fit: {', '.join(wrong)}")
+        raise BadLine(f"the ranking does not match the answers: {', '.join(wrong)}")
     places = sorted(set(rank_of.values()))
     ranks = [places.index(rank_of[name]) for name in answers]
     return {"prompt": prompt, "responses": list(answers.values()), "ranks": ranks}
@@ -69,7 +69,7 @@ def ranked(prompt: Any, answers: dict[str, Any], rank_of: dict[str, int]) -> dic
 def rated(prompt: Any, answers: dict[str, Any], value: Any) -> dict[str, Any]:
     """The line of a rating of the only answer."""
     if len(answers) != 1:
-        raise BadLine(f"a rating needs one answer, and there are {len(answers)}: {', '.join(answers)}")
+        raise BadLine(f"a rating needs one answer, not {len(answers)}: {', '.join(answers)}")
     return {"prompt": prompt, "response": next(iter(answers.values())), "rating": value}
 
 
@@ -78,7 +78,7 @@ def named(record: preference_v1.ImportRecord, names: Sequence[str]) -> tuple[dic
     line = line_of(record)
     if record.WhichOneof("judgement") is None:
         raise InvalidArgument(
-            "this format holds judgements; export prompts as jsonl or parquet", reason="NOT_IN_FORMAT"
+            "this format holds judgements only; export prompts as jsonl or parquet", reason="NOT_IN_FORMAT"
         )
     texts = line.get("responses") or [line[key] for key in ("chosen", "rejected", "response") if key in line]
     return line, {f"{names[0]}{number}": text for number, text in enumerate(texts, start=1)}

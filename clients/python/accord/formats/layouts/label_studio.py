@@ -1,8 +1,8 @@
 """The JSON that Label Studio exports: tasks with data, and annotations of them.
 
-`data.prompt` is a text or a list of messages; the other texts of `data` are the answers, and where there are more,
-those that the control names. Results of the tags Pairwise (left, right; nothing selected: a tie), Ranker and Rating are
-read. Each annotation is a judgement by whoever completed it; cancelled ones are not.
+`data.prompt` is a text or a list of messages. The other texts of `data` are the answers; if there are more, those that
+the control names. Results of the tags Pairwise (left, right; nothing selected: a tie), Ranker and Rating are read. Each
+annotation is a judgement by the person who completed it, unless it was cancelled.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class LabelStudioLayout:
     def lines(self, item: dict[str, Any]) -> list[dict[str, Any]]:
         data = item.get("data")
         if not isinstance(data, dict) or "prompt" not in data:
-            raise BadLine("`data` must hold `prompt` and the answers")
+            raise BadLine("`data` must contain `prompt` and the answers")
         beside = {name: value for name, value in (item.get("meta") or {}).items() if name in BESIDE}
         found = []
         for annotation in item.get("annotations") or []:
             if not isinstance(annotation, dict) or not isinstance(annotation.get("result"), list):
-                raise BadLine(f"`annotations` holds no annotation: {shown(annotation)}")
+                raise BadLine(f"`annotations` contains something else: {shown(annotation)}")
             if annotation.get("was_cancelled"):
                 continue
             by = annotation.get("completed_by")
@@ -56,7 +56,7 @@ class LabelStudioLayout:
 
 def _judged(data: dict[str, Any], result: Any) -> dict[str, Any] | None:
     if not isinstance(result, dict) or not isinstance(result.get("value"), dict):
-        raise BadLine(f"`result` holds no result: {shown(result)}")
+        raise BadLine(f"`result` contains something else: {shown(result)}")
     value, kind = result["value"], result.get("type")
     others = {name: text for name, text in data.items() if name != "prompt" and isinstance(text, str | list)}
     shown_names = [name for name in str(result.get("to_name", "")).split(",") if name in others]

@@ -37,13 +37,13 @@ class Head:
 
 
 class Layout(Protocol):
-    """How one tool lays preferences out in a file."""
+    """How one tool stores preferences in a file."""
 
     # The usual end of a file's name.
     suffix: str
 
     def recognizes(self, head: Head) -> bool:
-        """Whether a file that begins so can only be one of this layout. Without the need to detect it: False."""
+        """Whether a file with this head can only be of this layout. False if it should never be detected."""
         ...
 
     def items(self, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

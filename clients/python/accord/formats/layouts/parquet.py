@@ -1,6 +1,6 @@
-"""Parquet, one row a judgement, prompts and answers as lists of messages; `datasets.load_dataset("parquet")` reads it.
+"""Parquet, a row per judgement, prompts and answers as lists of messages; `datasets.load_dataset("parquet")` reads it.
 
-The columns are the keys of the form's lines (accord.formats); what a row does not say is null.
+The columns are the keys of the form's lines (accord.formats); keys that a row does not have are null.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ParquetLayout:
                         number += 1
                         yield number, {key: value for key, value in row.items() if value is not None}
         except (arrow.ArrowException, OSError) as error:
-            raise at(path, number + 1, f"not a whole Parquet file: {error}") from error
+            raise at(path, number + 1, f"not a complete Parquet file: {error}") from error
 
     def lines(self, item: dict[str, Any]) -> list[dict[str, Any]]:
         return [item]
@@ -59,7 +59,7 @@ class ParquetLayout:
                 if writer is not None:
                     writer.close()
             if writer is None:
-                raise InvalidArgument("there is nothing to write", reason="NOTHING_TO_EXPORT")
+                raise InvalidArgument("There is nothing to write", reason="NOTHING_TO_EXPORT")
         return count
 
 

@@ -1,10 +1,10 @@
-"""The dataset forms of TRL, conversational, as JSONL that `datasets.load_dataset("json")` reads.
+"""TRL's dataset formats, conversational, as JSONL that `datasets.load_dataset("json")` reads.
 
-- preference: prompt, chosen, rejected, each a list of messages (also without prompt, and as texts, when read);
-- unpaired preference: prompt, completion, label (true: good); here a rating of 1 or 0;
+- preference: prompt, chosen, rejected, each a list of messages (when read, also without prompt, and as texts);
+- unpaired preference: prompt, completion, label (true: good), read as a rating of 1 or 0;
 - rankings: prompt, responses, ranks.
 
-Who judged, margin, tie and source stand beside them; TRL leaves other columns alone.
+Annotator, margin, tie and source are additional columns, which TRL ignores.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def _line(record: preference_v1.ImportRecord) -> dict[str, Any]:
         return line
     if line["rating"] not in (0.0, 1.0) or line.get("min", 0) != 0 or line.get("max", 1) != 1:
         raise InvalidArgument(
-            f"a rating of {line['rating']:g} from {line.get('min', 0):g} to {line.get('max', 1):g} is no label "
-            "of TRL's (good or bad); export ratings as jsonl or parquet",
+            f"a rating of {line['rating']:g} from {line.get('min', 0):g} to {line.get('max', 1):g} is not a label "
+            "of TRL (good or bad); export ratings as jsonl or parquet",
             reason="NOT_IN_FORMAT",
         )
     label, response = bool(line.pop("rating")), line.pop("response")

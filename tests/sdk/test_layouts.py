@@ -136,7 +136,7 @@ def test_hh_rlhf_refuses_what_it_cannot_hold_and_writes_nothing(tmp_path: Path, 
 
 
 def test_rating_that_is_no_label_is_refused_by_trl(tmp_path: Path) -> None:
-    with pytest.raises(errors.InvalidArgument, match="no label"):
+    with pytest.raises(errors.InvalidArgument, match="not a label of TRL"):
         formats.layout_of("trl").write(tmp_path / "out.jsonl", records()["ratings"])
 
 
@@ -196,20 +196,20 @@ TASK = {"data": {"prompt": "q", "a": "x", "b": "y"}, "annotations": []}
 @pytest.mark.parametrize(
     ("layout", "item", "message"),
     [
-        ("argilla", {"fields": {"prompt": "q"}}, "`fields` must hold"),
+        ("argilla", {"fields": {"prompt": "q"}}, "`fields` must contain"),
         ("argilla", {**ARGILLA, "responses": {"better": [{"value": "c"}]}}, "it must be a, b or tie"),
-        ("argilla", {**ARGILLA, "responses": {"better": [{"value": ["a"]}]}}, "do not fit: b"),
-        ("argilla", {**ARGILLA, "responses": {"better": [{"value": 3}]}}, "needs one answer, and there are 2"),
-        ("argilla", {**ARGILLA, "responses": {"better": [{"value": None}]}}, "no label, ranking or rating"),
-        ("label-studio", {"data": {}}, "`data` must hold"),
+        ("argilla", {**ARGILLA, "responses": {"better": [{"value": ["a"]}]}}, "does not match the answers: b"),
+        ("argilla", {**ARGILLA, "responses": {"better": [{"value": 3}]}}, "needs one answer, not 2"),
+        ("argilla", {**ARGILLA, "responses": {"better": [{"value": None}]}}, "not a label, ranking or rating"),
+        ("label-studio", {"data": {}}, "`data` must contain"),
         (
             "label-studio",
             {**TASK, "annotations": [{"result": [{"type": "pairwise", "value": {"selected": "up"}}]}]},
             "left",
         ),
-        ("label-studio", {**TASK, "annotations": [{"result": [3]}]}, "holds no result"),
-        ("hh-rlhf", {"chosen": "a", "rejected": "b"}, "no dialogue"),
-        ("hh-rlhf", {"chosen": f"{DIALOGUE} a"}, "no `rejected`"),
+        ("label-studio", {**TASK, "annotations": [{"result": [3]}]}, "`result` contains something else"),
+        ("hh-rlhf", {"chosen": "a", "rejected": "b"}, "not a dialogue"),
+        ("hh-rlhf", {"chosen": f"{DIALOGUE} a"}, "`rejected` is missing"),
         ("trl", {"prompt": "q", "completion": "a", "label": 1}, "`label` must be true or false"),
         (
             "jsonl",
@@ -241,7 +241,7 @@ def test_damaged_files_and_unknown_formats_are_told(tmp_path: Path) -> None:
     path = tmp_path / "data.parquet"
     formats.layout_of("parquet").write(path, records()["pairs"])
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(errors.InvalidArgument, match="not a whole Parquet file"):
+    with pytest.raises(errors.InvalidArgument, match="not a complete Parquet file"):
         formats.read(path)
     (tmp_path / "cut.json").write_text(json.dumps([ARGILLA, ARGILLA])[:-30])
     with pytest.raises(errors.InvalidArgument, match="not valid JSON"):

@@ -106,4 +106,4 @@ def test_a_script_that_forgets_to_close_ends(address: str) -> None:
 
 def test_the_blocking_client_has_every_area_of_the_async_one() -> None:
     areas = [name for name, member in vars(Client).items() if isinstance(member, cached_property)]
-    assert list(sync.AREAS) == areas
+    assert list(sync.RESOURCES) == areas

@@ -104,7 +104,7 @@ def test_an_override_may_replace_one_choice_by_another(run_file: Path) -> None:
     ("old", "new", "field", "message"),
     [
         ("iterations", "iteratons", "spec.iteratons", "unknown key; did you mean `iterations`?"),
-        ("max_characters", "length", "spec.prompts.length", "unknown key; there are: "),
+        ("max_characters", "length", "spec.prompts.length", "unknown key; available: "),
         ("weight: 1", "wieght: 1", "spec.feedback.simulated.scorers[0].wieght", "did you mean `weight`?"),
         ("iterations: 2", "iterations: many", "spec.iterations", "must be a whole number, not 'many'"),
         ("iterations: 2", "iterations: 2.5", "spec.iterations", "must be a whole number, not 2.5"),
@@ -134,7 +134,7 @@ def test_what_is_wrong_is_named(run_file: Path, old: str, new: str, field: str, 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("iterations", "not of the form key=value"),
+        ("iterations", "does not have the form key=value"),
         ("iteratons=3", "spec.iteratons: unknown key; did you mean `iterations`?"),
         ("spec.iterations=x", "spec.iterations: must be a whole number"),
         ("model.path=x", "model has no fields"),
@@ -154,8 +154,8 @@ def test_a_wrong_override_is_named(run_file: Path, override: str, message: str) 
     [
         ("a: [1", "line 1: not YAML"),
         ("a: 1\nb: 2\na: 3\n", "line 3: the key `a` is given twice"),
-        ("- 1", "a run file is a mapping"),
-        ("", "a run file is a mapping"),
+        ("- 1", "a run file must be a mapping"),
+        ("", "a run file must be a mapping"),
         ("--- 1\n--- 2\n", "not YAML"),
     ],
 )

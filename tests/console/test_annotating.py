@@ -89,7 +89,7 @@ async def test_the_order_is_blind_from_one_person_to_the_next(site: Site) -> Non
     assert len(orders) == 2  # one chance in 2,048 to fail though all is well
 
 
-async def test_a_form_sent_twice_is_one_answer_and_the_first_of_two_holds(site: Site, web: httpx2.AsyncClient) -> None:
+async def test_a_form_sent_twice_is_one_answer_and_the_first_of_two_counts(site: Site, web: httpx2.AsyncClient) -> None:
     for number in range(2):
         await site.task([f"one {number}", f"two {number}"])
     page = (await web.get(site.link("ann"))).text
@@ -99,7 +99,7 @@ async def test_a_form_sent_twice_is_one_answer_and_the_first_of_two_holds(site: 
     (record,) = await site.saved()
     kept = record.feedback.comparison.chosen_id
     other = await web.post("/annotate/answer", data={**form, "choice": "1"})
-    assert "the first answer is kept" in other.text
+    assert "Your first answer was kept" in other.text
     assert [one.feedback.comparison.chosen_id for one in await site.saved()] == [kept]
     # The next task is on the desk once, whoever asked how often.
     assert len({fields(reply.text)["slip"] for reply in [*replies, other]}) == 1
@@ -112,7 +112,7 @@ async def test_a_ranking_with_ties_is_kept_whole_and_half_a_one_is_refused(site:
     shown = order(page, *names)
     place = {name: str(shown.index(name)) for name in names}
     half = await web.post("/annotate/answer", data={**fields(page), "ranks": "0 1"})
-    assert (half.status_code, "every answer in its place" in half.text) == (400, True)
+    assert (half.status_code, "every answer exactly once" in half.text) == (400, True)
     assert await site.saved() == []
     ranks = f"{place['gamma']} {place['alpha']}={place['delta']} {place['beta']}"
     assert (await web.post("/annotate/answer", data={**fields(page), "ranks": ranks})).status_code == 200
@@ -164,7 +164,7 @@ async def test_skipped_comes_last_and_flagged_comes_no_more(site: Site, web: htt
     second = (await web.post("/annotate/skip", data=fields(page))).text
     assert "one 1" in second
     unclear = await web.post("/annotate/flag", data=fields(second))
-    assert (unclear.status_code, "say what is wrong" in unclear.text) == (400, True)
+    assert (unclear.status_code, "choose what is wrong" in unclear.text) == (400, True)
     left = await web.post("/annotate/flag", data={**fields(second), "reason": "broken", "comment": "cut off"})
     assert "one 0" in left.text
     (flag,) = [one async for one in site.client.preferences.flags()]

@@ -33,7 +33,7 @@ def test_a_ranking_keeps_order_and_ties() -> None:
 
 @pytest.mark.parametrize("ranks", ["", "0 1 2", "0 1 2 2", "0 1 2 3 4", "0 1 2 x", "0==1 2 3", "0 1 2 -1"])
 def test_half_a_ranking_is_refused(ranks: str) -> None:
-    with pytest.raises(InvalidArgument, match="every answer in its place"):
+    with pytest.raises(InvalidArgument, match="every answer exactly once"):
         form_parsing.ranking(SHOWN, ranks)
 
 
@@ -65,7 +65,7 @@ def test_wilsons_interval_is_newcombes(successes: int, total: int, low: float, h
 
 @pytest.mark.parametrize(("successes", "total"), [(1, 0), (-1, 5), (6, 5)])
 def test_no_share_has_no_interval(successes: int, total: int) -> None:
-    with pytest.raises(ValueError, match="no share"):
+    with pytest.raises(ValueError, match="not a share"):
         wilson(successes, total)
 
 

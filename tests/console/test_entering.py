@@ -77,7 +77,7 @@ async def test_invites_outlast_the_console_and_a_damaged_file_is_told(tmp_path: 
     first.invites.revoke("bob")
     second = build(settings)
     assert second.sessions.enter(first.sessions.link_token(held)).invite_id == held.invite_id
-    assert second.invites.holds(gone.invite_id) is None
+    assert second.invites.active(gone.invite_id) is None
     assert (settings.folder / "secret").stat().st_mode & 0o077 == 0
     (settings.folder / "invites.json").write_text("{")
     with pytest.raises(DataLoss, match="damaged"):

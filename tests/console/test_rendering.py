@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from accord_console.annotation.rendering import MOST_COLOURED, markdown, plain
+from accord_console.annotation.rendering import MOST_HIGHLIGHTED, markdown, plain
 
 SAFE_TAGS = {
     "p", "br", "em", "strong", "code", "pre", "span", "a", "ul", "ol", "li", "blockquote", "h1", "h2", "h3", "h4", "h5",
@@ -76,4 +76,4 @@ def test_characters_that_turn_text_round_are_shown() -> None:
 
 
 def test_long_code_is_not_coloured() -> None:
-    assert "c-" not in markdown("```python\n" + "x = 1\n" * (MOST_COLOURED // 6 + 1) + "```")
+    assert "c-" not in markdown("```python\n" + "x = 1\n" * (MOST_HIGHLIGHTED // 6 + 1) + "```")

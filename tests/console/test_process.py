@@ -68,7 +68,7 @@ async def test_it_says_how_to_enter_finds_the_services_and_ends_in_order(tmp_pat
             assert (await web.get(invited.out.strip())).status_code == 200
             assert (await web.get(link)).status_code in (200, 409)  # no controller runs here
             revoked = await accord_command(tmp_path, "console", "revoke", "alice")
-            assert (revoked.code, "1 link of alice ended" in revoked.err) == (0, True)
+            assert (revoked.code, "Revoked 1 link of alice" in revoked.err) == (0, True)
             assert (await web.get(f"http://{record.address}/annotate")).status_code == 403
         unknown = await accord_command(tmp_path, "console", "revoke", "bob")
         assert (unknown.code, "[UNKNOWN_ANNOTATOR]" in unknown.err) == (1, True)
@@ -114,7 +114,7 @@ async def test_a_port_in_use_is_one_line_and_exit_code_1(tmp_path: Path) -> None
 async def test_bad_settings_are_exit_code_2(tmp_path: Path) -> None:
     for flags, reason in (
         (("--host", "0.0.0.0"), "can be reached from other machines"),
-        (("--public-url", "annotate.example.org"), "is no address"),
+        (("--public-url", "annotate.example.org"), "is not an address"),
         (("--port", "70000"), "less than or equal to 65535"),
     ):
         async with started(tmp_path, *flags) as process:
