@@ -1,8 +1,8 @@
 """Accord's side of `ppo_vs_trl.py`: three services and the SDK, as a user runs them; CPU-seconds of all of them.
 
-Generation is `Generate` and the weight update before it; scoring is the reward service's and what `Evaluate` costs the
-trainer on the same batch (old policy, values, reference: the same work that `Step` begins with); update is the rest of
-`Step`, publishing and digests included. The extra Evaluate is not counted twice: it is taken off the total.
+Generation is `Generate` and the preceding weight update. Scoring is the work of the reward service and the cost of
+`Evaluate` for the trainer on the same batch (old policy, values, reference: the same work with which `Step` begins).
+Update is the rest of `Step`, with publishing and digests. The extra Evaluate is subtracted from the total.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Services:
 async def services(
     state: Path, names: Sequence[str] = SERVICES, dtype: str = "auto", undo: str = "memory"
 ) -> AsyncIterator[Services]:
-    """Starts services, each a process of its own, with all state below `state`, and ends them."""
+    """Starts services as separate processes, with all state below `state`, and ends them."""
     started: dict[str, asyncio.subprocess.Process] = {}
     try:
         for name in names:
@@ -77,7 +77,7 @@ async def services(
 
 
 class Loop:
-    """Policy steps of one training: generate, score, learn, publish, put into force."""
+    """Policy steps of one training: generate, score, learn, publish, activate."""
 
     def __init__(
         self, up: Services, workload: Workload, algorithm: str, dtype: str, options: dict[str, object]
@@ -105,7 +105,7 @@ class Loop:
         await self._client.rollout.update_weights(self._base, timeout=LONG)
 
     async def step(self, index: int, prompts: Sequence[str], *, split: bool) -> StepCost:
-        """One step. `split` measures what of it is scoring by another Evaluate, whose cost is left out."""
+        """One step. `split` measures the share of scoring with an additional Evaluate, whose cost is left out."""
         started, marks = time.monotonic(), [self._up.cpu()]
         samples = await self._generate(index, prompts)
         marks.append(self._up.cpu())
@@ -164,14 +164,14 @@ class Loop:
         ]
 
     def _forget(self, weights: types_v1.WeightsRef) -> None:
-        """Frees the disk of weights that are out of force."""
+        """Frees the disk space of weights that are no longer active."""
         if weights.uri != self._base.uri:
             shutil.rmtree(Path(urlparse(weights.uri).path), ignore_errors=True)
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What Accord is told beyond the workload; everything else is its default."""
+    """Accord's settings beyond the workload; everything else has its default."""
 
     dtype: str
     compile: bool
@@ -181,18 +181,18 @@ class Setup:
 
     @property
     def name(self) -> str:
-        """As tables show it."""
+        """The name in tables."""
         return " ".join(["Accord", self.dtype, *(["compiled"] if self.compile else [])])
 
     @property
     def options(self) -> dict[str, object]:
-        """What any algorithm is told."""
+        """Options of every algorithm."""
         given: dict[str, object] = {"compile": self.compile}
         return {**given, "micro_batch_tokens": self.micro_batch_tokens} if self.micro_batch_tokens else given
 
 
 def policy_options(workload: Workload, setup: Setup) -> dict[str, object]:
-    """What the algorithm is told."""
+    """Options of the algorithm."""
     options: dict[str, object] = {
         **setup.options,
         "epochs": workload.epochs,

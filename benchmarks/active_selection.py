@@ -4,14 +4,14 @@
     python benchmarks/active_selection.py --seeds 20 --json active.json
 
 A simulated setup, cheap and with a known truth. Answers are vectors of `--dimensions` features whose scales fall off,
-as those of embeddings do, and which lie in clusters, as answers to alike prompts do; an annotator prefers by a hidden
-linear reward, noisily: P(a over b) = sigmoid((r(a) - r(b)) / noise). The reward model is an ensemble of Bradley-Terry
-models, each fitted to a bootstrap of the labels so far. In each round `--batch` pairs of a pool are labelled: at
-random, or those with the highest value by accord_controller.stages.active_selection (a run's `feedback.selection`).
-Accuracy is that of the ensemble's mean on 4,000 held-out pairs, which are drawn at random, against the truth without
+like those of embeddings, and which form clusters, like answers to similar prompts. An annotator prefers by a hidden
+linear reward, with noise: P(a over b) = sigmoid((r(a) - r(b)) / noise). The reward model is an ensemble of
+Bradley-Terry models, each fitted to a bootstrap of the labels so far. In each round `--batch` pairs of a pool are
+labelled: at random, or those with the highest value by accord_controller.stages.active_selection (a run's
+`feedback.selection`). Accuracy is that of the ensemble's mean on 4,000 random held-out pairs, against the truth without
 noise.
 
-What it does not show: text, language models, or people. It tells what the acquisition functions do for labels, no more.
+It involves no text, language models or people. It shows only how many labels the acquisition functions save.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def run(selection: str, seed: int, setup: Setup) -> list[float]:
 
 
 def labels_to_reach(accuracy: Floats, wanted: float, batch: int) -> float | None:
-    """How many labels it takes until the mean curve is at `wanted`, between rounds by a straight line."""
+    """Labels until the mean curve reaches `wanted`, interpolated linearly between rounds."""
     for place, value in enumerate(accuracy):
         if value >= wanted:
             if not place:

@@ -1,14 +1,14 @@
-"""What generation beside training gains and costs: runs with `max_staleness` 0 and above, everything else equal.
+"""The gain and the cost of simultaneous generation and training: runs with `max_staleness` 0 and above, all else equal.
 
     make model
     python benchmarks/async.py [--steps 16] [--staleness 0 1 2] [--json FILE]
 
 One controller runs the whole loop once for each staleness, with the same seeds, prompts, reward model and number of
-samples. Engine and trainer compute with one thread each (`--threads`), so that on two cores each has its own. Of the
-steps of the policy stage, the first left out, it shows the seconds from one to the next beside those of generation and
-of training in the same run: the aim is 1.1 times the larger of the two. Besides, the reward curve of each run and the
-held-out score of what it made. `--engine-waits SECONDS` simulates an engine on a machine of its own: it draws with the
-model as always, and then waits until so many seconds are over. A quick look: `--steps 3 --tokens 8 --prompts 4`.
+samples. Engine and trainer compute with one thread each (`--threads`), so that on two cores each has its own. For the
+steps of the policy stage except the first, it shows the seconds between steps, compared with those of generation and of
+training in the same run: the target is 1.1 times the larger of the two. It also shows the reward curve and the held-out
+score of each run. `--engine-waits SECONDS` simulates an engine on a separate machine: it generates with the model as
+usual, and then waits until SECONDS have passed. A quick look: `--steps 3 --tokens 8 --prompts 4`.
 """
 
 from __future__ import annotations
@@ -65,22 +65,22 @@ class Side:
 
     @property
     def seconds(self) -> float:
-        """From one step to the next."""
+        """Seconds from one step to the next."""
         return (self.steps[-1].at - self.steps[0].at) / (len(self.steps) - 1)
 
     @property
     def generate(self) -> float:
-        """Of generation, a step."""
+        """Seconds of generation per step."""
         return statistics.fmean(step.generate for step in self.steps[1:])
 
     @property
     def train(self) -> float:
-        """Of training, a step."""
+        """Seconds of training per step."""
         return statistics.fmean(step.train for step in self.steps[1:])
 
     @property
     def ratio(self) -> float:
-        """Seconds a step over the larger of generation and training."""
+        """Seconds per step relative to the larger of generation and training."""
         return self.seconds / max(self.generate, self.train)
 
     def as_dict(self) -> dict[str, object]:
@@ -90,7 +90,7 @@ class Side:
 
 
 class Waiting:
-    """An engine that takes a fixed time for each request, whatever the machine does: it draws, then waits."""
+    """An engine that takes a fixed time for each request, whatever the load: it generates, then waits."""
 
     def __init__(self, engine: Engine, seconds: float) -> None:
         self._engine = engine
@@ -100,7 +100,7 @@ class Waiting:
         return getattr(self._engine, name)
 
     async def generate(self, jobs: Sequence[Job], sampling: Sampling) -> AsyncGenerator[Completion | Failed, None]:
-        """Everything at the end of the time."""
+        """All samples when the time has passed."""
         over = time.monotonic() + self._seconds
         drawn = [one async for one in self._engine.generate(jobs, sampling)]
         await asyncio.sleep(max(0.0, over - time.monotonic()))
@@ -243,18 +243,20 @@ def show(sides: Sequence[Side], console: Console) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=MODELS / "smollm2-135m-instruct", help="the policy")
-    parser.add_argument("--reward-model", type=Path, default=MODELS / "all-minilm-l6-v2", help="what it starts from")
+    parser.add_argument(
+        "--reward-model", type=Path, default=MODELS / "all-minilm-l6-v2", help="the model that it starts from"
+    )
     parser.add_argument("--staleness", type=int, nargs="+", default=[0, 1, 2], help="a run for each max_staleness")
     parser.add_argument("--steps", type=int, default=16, help="at least 2")
-    parser.add_argument("--prompts", type=int, default=8, help="prompts a step, 4 samples each")
-    parser.add_argument("--tokens", type=int, default=24, help="new tokens for each sample, at most")
+    parser.add_argument("--prompts", type=int, default=8, help="prompts per step, 4 samples each")
+    parser.add_argument("--tokens", type=int, default=24, help="maximum of new tokens per sample")
     parser.add_argument("--epochs", type=int, default=1, help="passes over a step's samples")
     parser.add_argument("--feedback", type=int, default=64, help="prompts that the simulated annotators see")
     parser.add_argument("--heldout", type=int, default=32, help="held-out prompts")
     parser.add_argument("--threads", type=int, default=1, help="of the engine, and of the trainer")
     parser.add_argument("--engine-waits", type=float, default=0.0, help="seconds a request of a simulated engine")
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--json", type=Path, help="where the figures go for programs")
+    parser.add_argument("--json", type=Path, help="write the figures to this file as JSON")
     arguments = parser.parse_args()
     if arguments.steps < 2:
         parser.error("--steps: at least 2, of which the first is left out of the times")

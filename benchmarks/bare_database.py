@@ -1,4 +1,4 @@
-"""The fastest plain way into and out of a database: what benchmarks/preferences.py holds the service against."""
+"""The fastest plain way into and out of a database: the baseline of benchmarks/preferences.py."""
 
 from __future__ import annotations
 
@@ -33,7 +33,6 @@ class Sqlite:
     """executemany and SELECT of the standard library's driver, with the service's settings."""
 
     def ingest(self, url: str, parts: Rows) -> float:
-        """See `Bare`."""
         connection = self._connect(url)
         started = time.perf_counter()
         with connection:
@@ -47,7 +46,6 @@ class Sqlite:
         return taken
 
     def export(self, url: str) -> float:
-        """See `Bare`."""
         connection = self._connect(url)
         started = time.perf_counter()
         query = JOINED.format(first="f.completion_ids ->> 0", second="f.completion_ids ->> 1")
@@ -68,7 +66,6 @@ class Postgres:
     """COPY, both ways, by psycopg."""
 
     def ingest(self, url: str, parts: Rows) -> float:
-        """See `Bare`."""
         import psycopg
 
         with psycopg.connect(url) as connection:
@@ -81,7 +78,6 @@ class Postgres:
             return time.perf_counter() - started
 
     def export(self, url: str) -> float:
-        """See `Bare`."""
         import psycopg
 
         first, second = ("f.completion_ids::jsonb ->> 0", "f.completion_ids::jsonb ->> 1")

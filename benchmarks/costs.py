@@ -1,4 +1,4 @@
-"""What a side costs: CPU-seconds by phase, peak memory, scores; and the tables that hold two sides together."""
+"""The cost of one side: CPU-seconds by phase, peak memory, scores; and the tables that compare two sides."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class StepCost:
-    """CPU-seconds of one step by phase, seconds by the clock, and the mean score of its samples (a reward model: the
+    """CPU-seconds of one step by phase, wall-clock seconds, and the mean score of its samples (a reward model: the
     accuracy on its pairs)."""
 
     generation: float
@@ -71,7 +71,7 @@ class Side:
 
 
 def ratios(accord: Side, peer: Side) -> dict[str, float]:
-    """How many times Accord's cost the peer's is; above 1 Accord is cheaper."""
+    """The peer's cost relative to Accord's; above 1 Accord is cheaper."""
     found = {phase: peer.cost(phase) / accord.cost(phase) for phase in (*PHASES, "total") if accord.cost(phase) > 0}
     found["peak_memory"] = peer.peak_bytes / max(accord.peak_bytes, 1)
     return found
@@ -108,7 +108,7 @@ def curve_table(title: str, sides: Sequence[Side]) -> Table:
 
 
 def cpu_seconds(processes: Sequence[psutil.Process]) -> float:
-    """What the processes and their ended children have used so far."""
+    """CPU-seconds of the processes and their ended children so far."""
     times = [process.cpu_times() for process in processes]
     return sum(t.user + t.system + t.children_user + t.children_system for t in times)
 
@@ -127,7 +127,7 @@ def memory(processes: Sequence[psutil.Process]) -> int:
 
 
 class Peak:
-    """The most memory that processes and their children held together, looked at every `interval` seconds.
+    """The peak memory of processes and their children together, sampled every `interval` seconds.
 
     Proportional shares take long to count, so they are counted only when the resident sets have grown.
     """

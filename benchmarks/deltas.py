@@ -1,13 +1,13 @@
-"""What a step changes of a model, and what a delta saves: whole weights beside deltas, by learning rate.
+"""The share of a model that a step changes, and what a delta saves: whole weights and deltas, by learning rate.
 
     make model
     python benchmarks/deltas.py [--rates 1e-7 1e-6 1e-5 3e-5] [--json FILE]
 
-For each learning rate a trainer service takes three steps of RLOO on samples that a rollout service draws (so many
-optimizer updates a step as --epochs and the minibatch of 16 make), and publishes each for `grpc`, with a delta whatever
-it comes to. The first has no base. The rollout service takes the second by its delta and the third whole, both over
-loopback. Adam moves an element by about the learning rate an update; what is published in bfloat16 changes only where
-that is enough to round to another number.
+For each learning rate, a trainer service takes three steps of RLOO on samples of a rollout service (--epochs and the
+minibatch of 16 determine the optimizer updates per step), and publishes each for `grpc`, with a delta whatever its
+size. The first has no base. The rollout service fetches the second as a delta and the third as a whole, both over
+loopback. Adam moves an element by about the learning rate per update; an element published in bfloat16 changes only
+where that is enough to round to another number.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ async def measure(state: Path, arguments: argparse.Namespace, rate: float) -> di
 
 
 async def draw(client: accord.Client, arguments: argparse.Namespace, version: int) -> list[trainer_v1.ScoredSample]:
-    """Samples of the weights in force; the score is the part of their tokens that occur for the first time."""
+    """Samples of the active weights; the score is the share of their tokens that occur for the first time."""
     lines = (ROOT / "examples" / "prompts.jsonl").read_text().splitlines()
     first = version * arguments.prompts
     prompts = [
@@ -125,10 +125,10 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=ROOT / ".accord/models/smollm2-135m-instruct", help="the policy")
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-7, 1e-6, 1e-5, 3e-5], help="learning rates")
     parser.add_argument("--publish-dtype", choices=["bfloat16", "float32"], default="bfloat16")
-    parser.add_argument("--prompts", type=int, default=8, help="prompts a step, 4 samples each")
-    parser.add_argument("--tokens", type=int, default=24, help="new tokens for each sample, at most")
+    parser.add_argument("--prompts", type=int, default=8, help="prompts per step, 4 samples each")
+    parser.add_argument("--tokens", type=int, default=24, help="maximum of new tokens per sample")
     parser.add_argument("--epochs", type=int, default=2, help="passes over a step's samples")
-    parser.add_argument("--json", type=Path, help="where the figures go for programs")
+    parser.add_argument("--json", type=Path, help="write the figures to this file as JSON")
     arguments = parser.parse_args()
     rows = []
     for rate in arguments.rates:

@@ -1,11 +1,12 @@
-"""Tokens per CPU-second of the rollout engines, and what a change of weights costs them.
+"""Tokens per CPU-second of the rollout engines, and the cost of a change of weights.
 
     python benchmarks/engines.py --model DIR [--engines transformers] [--json FILE]
     .venv-vllm/bin/python benchmarks/engines.py --model DIR --engines transformers vllm
 
 DIR is a causal language model in Hugging Face layout. Each engine gets the same prompts, through the seam, in one
-request; the rounds of the engines take turns. CPU seconds are those of this process and all that it started, drawing
-alone: they say more than the clock where others use the machine. The change of weights is from the model to itself.
+request; the rounds of the engines alternate. CPU seconds are those of this process and its children, during generation
+only; on a shared machine they are more reliable than wall-clock time. The change of weights is from the model to
+itself.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ async def change(engine: Engine, model: Path, version: int) -> float:
 
 
 async def draw(engine: Engine, prompts: int, tokens: int, seed: int) -> int:
-    """Tokens drawn for `prompts` prompts of a few words."""
+    """Tokens generated for `prompts` prompts of a few words."""
     jobs = []
     for index in range(prompts):
         turn = types_v1.ChatMessage(role="user", content=f"Tell me about {TOPICS[index % len(TOPICS)]}.")
@@ -128,9 +129,9 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--prompts", type=int, default=32)
-    parser.add_argument("--tokens", type=int, default=64, help="new tokens for each, at most")
+    parser.add_argument("--tokens", type=int, default=64, help="maximum of new tokens per sample")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="where the figures go for programs")
+    parser.add_argument("--json", type=Path, help="write the figures to this file as JSON")
     arguments = parser.parse_args()
     found = asyncio.run(measure(arguments))
     show(found)

@@ -47,7 +47,7 @@ def pairs(records: list[preference_v1.ImportRecord]) -> list[Pair]:
 
 
 def accuracy(pairs: list[Pair], differences: list[float]) -> dict[str, float]:
-    """The part of pairs whose difference (chosen less rejected) is above 0, ties half: by source, and `mix`."""
+    """The share of pairs whose difference (chosen less rejected) is above 0, ties half: by source, and `mix`."""
     right: dict[str, list[float]] = {}
     for pair, difference in zip(pairs, differences, strict=True):
         for name in (pair.source, "mix"):

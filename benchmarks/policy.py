@@ -22,7 +22,7 @@ MAX_NEW_TOKENS = 32
 
 @dataclass(frozen=True)
 class PolicyStep:
-    """One step: mean reward of its samples before it learned from them, nats a response to the base, seconds."""
+    """One step: mean reward of its samples before it learned from them, nats per response to the base, seconds."""
 
     step: int
     reward: float
@@ -32,7 +32,7 @@ class PolicyStep:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a policy says to a held-out prompt and what the reward model gives for it."""
+    """A policy's answer to a held-out prompt, and its reward."""
 
     prompt: str
     text: str
@@ -50,13 +50,13 @@ class Policy:
         self._name = f"benchmark-policy-{seed}"
 
     async def answers(self, prompts: Sequence[str]) -> list[Answer]:
-        """One answer to each prompt from the weights in force, always with the same seeds."""
+        """One answer to each prompt from the active weights, always with the same seeds."""
         sampled = [one async for one in self._sample(prompts, 1, "answers")]
         rewards = await self._rewards(sampled)
         return [Answer(s.prompt.messages[-1].content, s.text, r) for s, r in zip(sampled, rewards, strict=True)]
 
     async def start(self, prompts: Sequence[str]) -> None:
-        """Puts the base model into service, normalises the reward on its samples, opens the training."""
+        """Activates the base model, normalises the reward on its samples, creates the training."""
         await self._client.rollout.update_weights(self._base)
         raw = await self._rewards([one async for one in self._sample(prompts, 2, "reference")])
         for scorer in self._scorers:
@@ -71,7 +71,7 @@ class Policy:
         await self._client.trainer.create_training(training)
 
     async def steps(self, prompts: Sequence[str], count: int) -> AsyncIterator[PolicyStep]:
-        """Samples, scores, learns, puts the new weights into force; `count` times."""
+        """Samples, scores, learns and activates the new weights, `count` times."""
         for step in range(count):
             at = step * PROMPTS_A_STEP
             chosen = [prompts[(at + i) % len(prompts)] for i in range(PROMPTS_A_STEP)]
@@ -84,7 +84,7 @@ class Policy:
             yield PolicyStep(step + 1, statistics.fmean(rewards), result.metrics["kl_k1"], result.seconds)
 
     async def _sample(self, prompts: Sequence[str], n: int, name: str, seed: int = 0) -> AsyncIterator[types_v1.Sample]:
-        """Samples in the order of their indices; prompt i draws from `seed` + i."""
+        """Samples in the order of their indices; prompt i is sampled with `seed` + i."""
         asked = [rollout_v1.Prompt(conversation=accord.conversation(p), seed=seed + i) for i, p in enumerate(prompts)]
         found: dict[int, types_v1.Sample] = {}
         version = (await self._client.rollout.status()).version

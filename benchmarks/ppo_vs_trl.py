@@ -1,25 +1,25 @@
-"""Accord's trainer against TRL on the same work: CPU-seconds and peak memory a step, and the reward curve of both.
+"""Accord's trainer against TRL on the same work: CPU-seconds and peak memory per step, and the reward curves of both.
 
     python benchmarks/ppo_vs_trl.py [--only ppo grpo rm curve soak] [--steps N] [--json FILE]
 
-Both sides run in turn, never together, below this process: Accord as its services with the SDK (`accord_side.py`), TRL
-1.12.0 (PPO, its last release with a PPOTrainer) and 1.16.0 (GRPO, RewardTrainer) in environments that are made on first
-use below .accord/benchmark-envs (`trl_side.py`). Model, prompts in their order, samples, lengths, epochs, minibatches,
-learning rate, KL coefficient, clipping, Adam's epsilon and temperature are equal (`workload.py`), and so is the score:
-VADER's sentiment of the answer.
+The sides run one after the other, never together, as children of this process: Accord as its services with the SDK
+(`accord_side.py`), TRL 1.12.0 (PPO, its last release with a PPOTrainer) and 1.16.0 (GRPO, RewardTrainer) in
+environments that are created on first use below .accord/benchmark-envs (`trl_side.py`). Model, prompts in their order,
+samples, lengths, epochs, minibatches, learning rate, KL coefficient, clipping, Adam's epsilon and temperature are equal
+(`workload.py`), and so is the score: VADER's sentiment of the answer.
 
-What is not equal, because a user of each would have it so:
+The differences are those that a user of each would have:
 
-- TRL's PPO trains a value model of its own; Accord's default is a value head on the policy's trunk.
-- Accord computes a prompt once for all its samples and gives to the vocabulary only the states before response tokens.
+- TRL's PPO trains a separate value model; Accord's default is a value head on the policy's trunk.
+- Accord computes a prompt once for all its samples and computes logits only for the states before response tokens.
 - TRL runs in one process. Of Accord's three, all CPU time counts, and gRPC, digests and published weights with it.
-- TRL's gradient checkpointing, on unless told otherwise, is off: CPU-seconds are what is compared.
+- TRL's gradient checkpointing, on by default, is off: the comparison is in CPU-seconds.
 - TRL runs in float32 (its PPO's examples) and in `bf16`: autocast over float32 weights, as Accord's bfloat16 is.
 
 Parts: `ppo` and `grpo` give costs, of the steps after `--warm`; `rm` the cost of reward-model steps; `curve` the score
 over PPO steps that are cheaper (fewer tokens and epochs, as printed) so that there can be more of them; `soak` many
-steps of a tiny model through Accord alone: memory and time must stay flat. CPU-seconds barely depend on who else uses
-the machine; seconds by the clock do.
+steps of a tiny model through Accord alone: memory and time must stay flat. CPU-seconds barely depend on other load
+on the machine; wall-clock seconds do.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def said(side: Side) -> None:
 
 
 def compare(workload: Workload, args: argparse.Namespace, state: Path) -> tuple[Side, list[Side]]:
-    """Both sides of one part, in turn."""
+    """Both sides of one part, one after the other."""
     release = PPO_RELEASE if workload.part in ("ppo", "curve") else RELEASE
     dtypes = args.trl_dtypes if workload.part != "curve" else args.trl_dtypes[-1:]
     peers = [run_trl(workload, release, dtype, state) for dtype in dtypes]
@@ -148,7 +148,7 @@ def measured(part: str, workload: Workload, args: argparse.Namespace, state: Pat
 
 
 def machine() -> dict[str, Any]:
-    """What it ran on, in general words."""
+    """A general description of the machine."""
     return {
         "cpus": os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
@@ -164,26 +164,26 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="the parts to run, in this order")
     parser.add_argument("--model", type=Path, default=POLICY, help="folder of the model that both sides start from")
     parser.add_argument("--prompts", type=Path, default=HERE.parent / "examples/prompts.jsonl")
-    parser.add_argument("--steps", type=int, default=2, help="steps that count, of ppo, grpo and rm")
-    parser.add_argument("--warm", type=int, default=1, help="steps before them that do not")
-    parser.add_argument("--samples", type=int, default=32, help="samples a step")
-    parser.add_argument("--group", type=int, default=4, help="samples to one prompt")
-    parser.add_argument("--tokens", type=int, default=32, help="new tokens a sample at most")
-    parser.add_argument("--epochs", type=int, default=4, help="passes over a step's samples; grpo always makes one")
-    parser.add_argument("--minibatch", type=int, default=16, help="samples an optimizer update")
-    parser.add_argument("--pairs", type=Path, help="JSONL of prompt, chosen, rejected for rm; else made up")
+    parser.add_argument("--steps", type=int, default=2, help="measured steps of ppo, grpo and rm")
+    parser.add_argument("--warm", type=int, default=1, help="warm-up steps before them")
+    parser.add_argument("--samples", type=int, default=32, help="samples per step")
+    parser.add_argument("--group", type=int, default=4, help="samples per prompt")
+    parser.add_argument("--tokens", type=int, default=32, help="maximum of new tokens per sample")
+    parser.add_argument("--epochs", type=int, default=4, help="passes over the samples of a step; always one for grpo")
+    parser.add_argument("--minibatch", type=int, default=16, help="samples per optimizer update")
+    parser.add_argument("--pairs", type=Path, help="JSONL of prompt, chosen, rejected for rm; default: synthetic pairs")
     parser.add_argument("--pairs-a-step", type=int, default=16)
     parser.add_argument("--curve-steps", type=int, default=20)
     parser.add_argument("--curve-tokens", type=int, default=16)
     parser.add_argument("--curve-epochs", type=int, default=2)
     parser.add_argument("--soak-steps", type=int, default=1000)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="what Accord computes in")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="compute type of Accord")
     parser.add_argument("--compile", action="store_true", help="Accord's blocks are compiled, in the warm steps")
     parser.add_argument("--micro-batch-tokens", type=int, default=0, help="the trainer's option; 0: its default")
     parser.add_argument("--undo", choices=("memory", "disk"), default="memory", help="the trainer's setting")
     parser.add_argument(
         "--trl-dtypes", nargs="*", choices=("float32", "bfloat16"), default=["float32", "bfloat16"],
-        help="what TRL computes in, in turn (curve: the last only); none: Accord alone",
+        help="compute types of TRL, one after the other (curve: the last only); none: Accord alone",
     )  # fmt: skip
     parser.add_argument("--threads", type=int, default=1, help="of each process on both sides")
     parser.add_argument("--seed", type=int, default=0)

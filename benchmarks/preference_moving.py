@@ -21,7 +21,7 @@ WORDS = [
     *("the", "quick", "brown", "fox", "jumps", "over", "my", "lazy", "dog", "and"),
     *("then", "we", "talk", "about", "it", "for", "a", "while", "longer"),
 ]
-# As many at once as the service writes and reads.
+# The sizes in which the service writes and reads.
 CHUNK, PAGE = 2000, 1000
 Rows = tuple[list[PromptRow], list[CompletionRow], list[FeedbackRow]]
 
@@ -48,7 +48,7 @@ def make_records(count: int, seed: int = 0) -> list[preference_v1.ImportRecord]:
 
 
 def rows_of(records: list[preference_v1.ImportRecord]) -> Rows:
-    """What the service writes for these records."""
+    """The rows that the service writes for these records."""
     found: Rows = ([], [], [])
     for record in records:
         prompt = converters.prompt_row(record.prompt, record.source, "", 0.1, "accord")

@@ -1,4 +1,4 @@
-"""A preference service to be measured, and what was measured of it: for benchmarks/preferences.py."""
+"""A preference service under measurement, and the figures: for benchmarks/preferences.py."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HUMAN = preference_v1.ANNOTATOR_KIND_HUMAN
 
 @dataclass
 class Measured:
-    """Of one database; rates in records a second, latencies in milliseconds."""
+    """Of one database; rates in records per second, latencies in milliseconds."""
 
     database: str
     records: int = 0

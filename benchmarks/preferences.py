@@ -1,18 +1,18 @@
-"""What the preference service costs beside its database: ingest and export against bare COPY or executemany, and how
-long annotators wait for a task.
+"""The cost of the preference service relative to its database: ingest and export compared with bare COPY or
+executemany, and how long annotators wait for a task.
 
     python benchmarks/preferences.py [--records 20000] [--rounds 3] [--comparisons 100000] [--annotators 1000]
                                      [--seconds 60] [--think 20] [--database URL ...] [--part ingest] [--part leases]
                                      [--json FILE]
 
 Without --database a new SQLite file and a new PostgreSQL (from the package that the tests use, durable: fsync on) are
-measured, one after the other. A database that is named must be empty.
+measured, one after the other. A named database must be empty.
 
 Ingest and export move the same records three ways: `bare`, the rows that the service would write, by COPY (PostgreSQL)
 or executemany (SQLite) into the same tables with the same indexes, and back by COPY or SELECT in the same order;
 `store`, through the seam (accord_preference.storage), which skips what exists and pages; `service`, ImportRecords and
-ExportSnapshot of a service process, which checks, hashes and moves messages besides. Ratios are to bare, of the best
-of `--rounds` in which all take their turn.
+ExportSnapshot of a service process, which also checks, hashes and moves messages. Ratios are to bare, of the best of
+`--rounds` alternating rounds.
 
 Leases: `--comparisons` open tasks, ten of each prompt's five answers; `--annotators` people who lease, think for
 `--think` seconds on average (exponentially distributed), answer, and lease again, for `--seconds`.
@@ -41,7 +41,7 @@ from rich.table import Table
 from accord_preference.storage.opening import open_store
 from accord_preference.storage.sql import mapping, tables
 
-# The test server of PostgreSQL lies with the tests.
+# The PostgreSQL test server belongs to the tests.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 from tests.support.postgresql import running
 
@@ -97,7 +97,7 @@ async def measure(kind: str, urls: Iterator[str], folder: Path, arguments: argpa
             (table, [mapping.values(row) for row in part])
             for table, part in zip((tables.prompts, tables.completions, tables.feedback), moved, strict=True)
         ]
-        # In turn, so that what else the machine does falls on all of them.
+        # Alternating, so that other load affects all of them alike.
         for number in range(arguments.rounds):
             url = next(urls)
             await (await open_store(url)).close()

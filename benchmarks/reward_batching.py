@@ -1,14 +1,14 @@
-"""What batching concurrent callers brings: items a second of the reward service, batched and one at a time.
+"""The gain of batching concurrent callers: items per second of the reward service, batched and one at a time.
 
     python benchmarks/reward_batching.py --model DIR [--items 64] [--repeats 3] [--json FILE]
 
 DIR is a causal language model or encoder in Hugging Face layout; a reward model with a fresh head is made from it
-(speed does not depend on what the head learned). The service runs as a process of its own. Three ways to score the
-same items, one item a call, taken in turns so that a busy machine disturbs all alike; CPU seconds are the service's own
-and say more than the clock where others use the machine:
+(speed does not depend on what the head learned). The service runs as a separate process. It scores the same items in
+three ways, one item per call, alternating so that a busy machine affects all alike. CPU seconds are those of the
+service; on a shared machine they are more reliable than wall-clock time:
 
 - `one at a time`: one caller waits for each score;
-- `concurrent, isolated`: all callers at once, each in a batch of its own (what a service without batching does);
+- `concurrent, isolated`: all callers at once, each in a separate batch (as in a service without batching);
 - `concurrent, batched`: all callers at once, joined by the service.
 """
 
@@ -115,14 +115,14 @@ async def run(way: str, client: accord.Client, items: list[reward_v1.ScoreItem],
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of each repeat, by the clock and of CPU."""
+    """Wall-clock and CPU seconds of each repeat."""
 
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """What a process has used so far."""
+    """CPU-seconds of a process so far."""
     times = process.cpu_times()
     return float(times.user + times.system)
 

@@ -1,12 +1,13 @@
-"""Reward models on real human comparisons, trained and asked through Accord's services, against a TF-IDF baseline.
+"""Reward models on real human comparisons, trained and served through Accord's services, compared with a TF-IDF
+baseline.
 
     python benchmarks/reward_model.py --data DIR [--json FILE] [--policy-steps N]
 
 DIR holds <source>_train.jsonl and <source>_test.jsonl (prompt, chosen, rejected) for the sources harmless, pandalm and
-llmbar, and, for policy steps, prompts.jsonl. Everything goes the way of any user: preferences are imported and frozen
-in a snapshot, the trainer fits a model for each source (as the baseline does), the reward service loads what is
-published and scores the test files. It starts the services that it needs and stops them. Interrupted, it fits again
-only what was not done; policy steps are judged by the mixture of the models.
+llmbar, and, for policy steps, prompts.jsonl. Everything works as for any user: preferences are imported and frozen in a
+snapshot, the trainer fits a model for each source (as the baseline does), the reward service loads the published models
+and scores the test files. It starts the services that it needs and stops them. After an interruption it fits only the
+missing models; policy steps are judged by the mixture of the models.
 """
 
 from __future__ import annotations
@@ -57,13 +58,13 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the JSONL files")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
-    parser.add_argument("--model", type=Path, default=models.POLICY, help="what the reward model starts from")
+    parser.add_argument("--model", type=Path, default=models.POLICY, help="the model that the reward model starts from")
     parser.add_argument("--blocks", type=int, default=16, help="lower blocks of the model that read; 0: all")
     parser.add_argument("--max-tokens", type=int, default=448, help="longer conversations lose their beginning")
     parser.add_argument("--penalty", type=float, default=2000.0, help="of the fit: of the head's squared norm")
     parser.add_argument("--seed", type=int, default=0, help="of the policy steps")
-    parser.add_argument("--limit", type=int, help="only so many training pairs of each source (a quick look)")
-    parser.add_argument("--policy", type=Path, default=models.POLICY, help="the policy to be tuned")
+    parser.add_argument("--limit", type=int, help="use only this many training pairs of each source (for a quick look)")
+    parser.add_argument("--policy", type=Path, default=models.POLICY, help="the policy to tune")
     parser.add_argument("--policy-steps", type=int, default=0, help="PPO steps of the policy against the reward model")
     parser.add_argument("--state-dir", type=Path, help="where the services keep state (default: .accord/benchmark)")
     given = parser.parse_args()
@@ -213,7 +214,7 @@ def main() -> None:
     except AccordError as error:
         sys.exit(f"{error.message} [{error.reason}]")
     except Interrupted:
-        sys.exit("interrupted; the same command goes on with what is not fitted")
+        sys.exit("interrupted; repeat the command to fit the missing models")
     show(result, console)
     if given.json:
         given.json.write_text(json.dumps(asdict(result), indent=2) + "\n")

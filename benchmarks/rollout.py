@@ -1,15 +1,16 @@
-"""What the rollout contract costs: beside the engine driven directly, beside vLLM's HTTP server, over many replicas.
+"""The cost of the rollout contract: compared with the engine in process, with vLLM's HTTP server, and over many
+replicas.
 
     make model
     python benchmarks/rollout.py [--only contract replicas engine vllm] [--json FILE]
 
 - `contract`: processor time of a sample for the contract itself, at both ends, on a simulated engine that takes none.
-- `replicas`: samples a second over 1 to 64 simulated replicas (services whose engine waits) through
-  `accord.Replicas`, each with the same work; 1 is linear, the aim .95.
-- `engine`: tokens a second of the transformers engine through a service, over the same engine driven in this process;
-  the same prompts, seeds and batches, in turns; the tokens are compared. The aim: .98.
-- `vllm`: the vLLM engine through a service, over `vllm serve` asked by HTTP for the same prompts, all at once; needs an
-  environment with vLLM (`make install-vllm`), left out without.
+- `replicas`: samples per second over 1 to 64 simulated replicas (services whose engine waits) through
+  `accord.Replicas`, each with the same work; 1 is linear, the target .95.
+- `engine`: tokens per second of the transformers engine through a service, relative to the same engine in this process;
+  the same prompts, seeds and batches, alternating; the tokens are compared. The target: .98.
+- `vllm`: the vLLM engine through a service, relative to `vllm serve` over HTTP with the same prompts, all at once. It
+  needs an environment with vLLM (`make install-vllm`) and is skipped without one.
 
 A quick look: `--samples 8 --tokens 16 --rounds 1 --replicas 1 4 --batch-seconds 0.3`.
 """
@@ -48,7 +49,7 @@ QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "HF_HUB_OFFLINE": 
 
 @dataclass
 class Side:
-    """One way to draw; a number for each round."""
+    """One way to generate; a number for each round."""
 
     name: str
     tokens: list[int] = field(default_factory=list)
@@ -57,7 +58,7 @@ class Side:
 
     @property
     def rates(self) -> list[float]:
-        """Tokens a second."""
+        """Tokens per second."""
         return [tokens / seconds for tokens, seconds in zip(self.tokens, self.seconds, strict=True)]
 
     @property
@@ -67,7 +68,7 @@ class Side:
 
     @property
     def cpu_rate(self) -> float:
-        """Tokens a CPU-second, of all processes that work; the median."""
+        """Tokens per CPU-second, of all processes that work; the median."""
         return statistics.median(t / c for t, c in zip(self.tokens, self.cpu_seconds, strict=True))
 
 
@@ -107,12 +108,12 @@ async def line_of(started: asyncio.subprocess.Process) -> str:
 
 
 async def address_of(started: asyncio.subprocess.Process) -> str:
-    """Where a service says that it serves."""
+    """The address that a service prints."""
     return (await line_of(started)).split()[-1]
 
 
 def cpu_of(pid: int) -> float:
-    """CPU-seconds of a process and all below it."""
+    """CPU-seconds of a process and its children."""
     own = psutil.Process(pid)
     spent = (one.cpu_times() for one in [own, *own.children(recursive=True)])
     return sum(times.user + times.system for times in spent)
@@ -174,7 +175,7 @@ async def contract(arguments: argparse.Namespace) -> dict[str, float]:
 
 
 async def replicas(arguments: argparse.Namespace) -> list[dict[str, float]]:
-    """Samples a second by number of replicas, each with as much work."""
+    """Samples per second by number of replicas, each with the same work."""
     sampling = types_v1.SamplingParams(max_new_tokens=arguments.tokens, temperature=1.0)
     found: list[dict[str, float]] = []
     async with simulated(max(arguments.replicas), 32, arguments.batch_seconds) as (addresses, pid):
@@ -190,7 +191,7 @@ async def replicas(arguments: argparse.Namespace) -> list[dict[str, float]]:
                         "replicas": count,
                         "samples": drawn,
                         "samples_a_second": drawn / seconds,
-                        # What so many engines can do that never wait.
+                        # The throughput of that many engines without any waiting.
                         "linear": drawn / seconds / (count * 32 / arguments.batch_seconds),
                         "client_us": 1e6 * (time.process_time() - ours) / drawn,
                         "service_us": 1e6 * (cpu_of(pid) - theirs) / drawn,
@@ -208,7 +209,7 @@ async def timed(side: Side, draw_all: Callable[[], Awaitable[int]], cpu: Callabl
 
 
 async def engine(arguments: argparse.Namespace) -> list[Side]:
-    """The transformers engine through a service and directly, in turns."""
+    """The transformers engine through a service and directly, alternating."""
     from accord.digest import weights_digest
     from accord_rollout.engine import Completion, Job, Sampling, Weights
     from accord_rollout.engines.transformers.engine import TransformersEngine
@@ -315,13 +316,13 @@ async def vllm(arguments: argparse.Namespace, python: Path) -> list[Side]:
 
 
 def free_port() -> int:
-    """One that nobody listens on."""
+    """A free port."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
 
 
 async def answering(client: httpx2.AsyncClient, started: asyncio.subprocess.Process) -> None:
-    """Waits until the server does."""
+    """Waits until the server answers."""
     end = time.monotonic() + 600
     while started.returncode is None and time.monotonic() < end:
         try:
@@ -335,7 +336,7 @@ async def answering(client: httpx2.AsyncClient, started: asyncio.subprocess.Proc
 
 def show_sides(sides: Sequence[Side], console: Console, title: str) -> None:
     """The second over the first."""
-    table = Table("", "tokens a round", "tokens a second", "ratio", "tokens a CPU-second", "ratio", title=title)
+    table = Table("", "tokens per round", "tokens per second", "ratio", "tokens per CPU-second", "ratio", title=title)
     for side in sides:
         clock = cpu = ""
         if side is not sides[0]:
@@ -351,8 +352,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
     parser.add_argument("--model", type=Path, default=ROOT / ".accord" / "models" / "smollm2-135m-instruct")
     parser.add_argument("--vllm-python", type=Path, default=ROOT / ".venv-vllm" / "bin" / "python")
-    parser.add_argument("--samples", type=int, default=64, help="drawn at once by an engine")
-    parser.add_argument("--tokens", type=int, default=64, help="new tokens for each, at most")
+    parser.add_argument("--samples", type=int, default=64, help="samples that an engine generates at once")
+    parser.add_argument("--tokens", type=int, default=64, help="maximum of new tokens per sample")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
@@ -360,7 +361,7 @@ def main() -> None:
     parser.add_argument("--replicas", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
     parser.add_argument("--batches", type=int, default=4, help="batches of 32 samples for each replica")
     parser.add_argument("--batch-seconds", type=float, default=2.0, help="what a simulated engine takes for one")
-    parser.add_argument("--json", type=Path, help="where the figures go for programs")
+    parser.add_argument("--json", type=Path, help="write the figures to this file as JSON")
     arguments = parser.parse_args()
     os.environ.update(QUIET)  # the engine in this process computes as the one in the service does
     console, figures = Console(), {}
@@ -369,12 +370,12 @@ def main() -> None:
         console.print(
             f"the contract itself, {arguments.tokens} tokens a sample: {found['client_us']:.0f} us at the client and "
             f"{found['service_us']:.0f} us at the service, processor time a sample; "
-            f"{found['samples_a_second']:.0f} samples a second",
+            f"{found['samples_a_second']:.0f} samples per second",
             highlight=False,
         )
     if "replicas" in arguments.only:
         rows = figures["replicas"] = asyncio.run(replicas(arguments))
-        table = Table("replicas", "samples a second", "of linear", "client us a sample", "services us a sample")
+        table = Table("replicas", "samples per second", "of linear", "client us per sample", "services us per sample")
         for row in rows:
             table.add_row(
                 f"{row['replicas']:.0f}", f"{row['samples_a_second']:.0f}", f"{row['linear']:.3f}",

@@ -1,8 +1,8 @@
-"""Rollout services on simulated engines, for `rollout.py`: everything is real but the model, whose time is waiting.
+"""Rollout services on simulated engines, for `rollout.py`: everything is real except the model, which only waits.
 
     python benchmarks/simulated_engine.py --services 4 --batch 32 --batch-seconds 1
 
-prints the addresses, one a line, and serves until standard input ends.
+prints the addresses, one per line, and serves until standard input ends.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FINGERPRINT = "simulated"
 
 
 class SimulatedEngine:
-    """Draws `batch` samples at a time, in `batch_seconds`, one request after the other; each has max_new_tokens."""
+    """Generates `batch` samples at a time, in `batch_seconds`, one request after the other; each has max_new_tokens."""
 
     compute_dtype = "float32"
     compute_threads = 1
@@ -64,7 +64,7 @@ class SimulatedEngine:
         return list(range(100, 130))
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """As long as a text of so many tokens."""
+        """A text of that many tokens."""
         return "word " * len(token_ids)
 
     async def generate(self, jobs: Sequence[Job], sampling: Sampling) -> AsyncGenerator[Completion | Failed, None]:

@@ -20,7 +20,7 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Look:
-    """After one step: seconds by the clock, CPU-seconds, and resident bytes of each service."""
+    """After one step: wall-clock seconds, CPU-seconds, and resident bytes of each service."""
 
     seconds: float
     cpu: float

@@ -126,7 +126,7 @@ def random_batch(arguments: argparse.Namespace, vocabulary: int) -> Experience:
 
 
 def make_model(place: Path, shape: str) -> Path:
-    """A folder with random weights in bfloat16 and a tokenizer of as many words as the vocabulary has."""
+    """A folder with random weights in bfloat16 and a tokenizer with the size of the vocabulary."""
     from tokenizers import Tokenizer, models
 
     hidden, intermediate, blocks, heads, key_value_heads, vocabulary = SHAPES[shape]
@@ -167,7 +167,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, help="default: 0.5b on a GPU, tiny without one")
     parser.add_argument("--steps", type=int, default=3, help="steps that are measured (3)")
-    parser.add_argument("--samples", type=int, default=32, help="answers a step, four to a prompt (32)")
+    parser.add_argument("--samples", type=int, default=32, help="answers per step, four per prompt (32)")
     parser.add_argument("--prompt-tokens", type=int, default=128)
     parser.add_argument("--response-tokens", type=int, default=384)
     parser.add_argument("--epochs", type=int, default=1)

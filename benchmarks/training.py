@@ -32,7 +32,7 @@ class Recipe:
     penalty: float
 
     def options(self) -> dict[str, float]:
-        """What the `reward_probe` algorithm is told."""
+        """Options of the `reward_probe` algorithm."""
         return {"blocks": self.blocks, "max_tokens": self.max_tokens, "penalty": self.penalty}
 
 
@@ -56,7 +56,7 @@ def folder_ref(folder: Path) -> types_v1.WeightsRef:
 async def train(
     client: accord.Client, examples: Sequence[trainer_v1.PreferenceExample], recipe: Recipe
 ) -> tuple[types_v1.WeightsRef, trainer_v1.StepResult]:
-    """Fits by the recipe and publishes. Done before, it is not done again: the training is named by its content."""
+    """Fits by the recipe and publishes. A repeated call fits nothing: the training is named by its content."""
     training = trainer_v1.Training(algorithm="reward_probe", init=folder_ref(recipe.model), checkpoint_every=1)
     training.options.update(recipe.options())
     content = [json.dumps(recipe.options(), sort_keys=True), training.init.digest]
@@ -64,7 +64,7 @@ async def train(
     training.training_id = "benchmark-rm-" + hashlib.sha256("\n".join(content).encode()).hexdigest()[:12]
     opened = await client.trainer.create_training(training)
     put = await client.trainer.put_experience(opened.training_id, preferences=examples)
-    # Made before, the step's result is given again.
+    # A repeated step returns the recorded result.
     result = await client.trainer.step(
         opened.training_id, put.batch_id, parent_version=0, request_id=opened.training_id, timeout=STEP_SECONDS
     )

@@ -1,4 +1,4 @@
-"""The environments that TRL runs in: one for each release, made where missing, apart from Accord's own."""
+"""The environments that TRL runs in: one per release, created where missing, separate from Accord's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 ENVIRONMENTS = Path(".accord/benchmark-envs")
 CONSTRAINTS = Path(__file__).resolve().parent.parent / "constraints.txt"
-# The last release with a PPOTrainer, and the newest with what is compared besides.
+# The last release with a PPOTrainer, and the newest one for the other comparisons.
 PPO_RELEASE, RELEASE = "1.12.0", "1.16.0"
 
 

@@ -2,9 +2,9 @@
 
     python benchmarks/trl_side.py --workload JSON --dtype float32|bfloat16 --out FILE
 
-TRL is used by its public classes. What is measured are differences of this process's CPU time at points that its own
+TRL is used through its public classes. The figures are differences of this process's CPU time at points that its own
 methods pass: the end of generation, the first minibatch, the end of the step. `bfloat16` is TRL's `bf16` (autocast over
-float32 weights); gradient checkpointing, which it turns on by itself, is off: it would cost another forward.
+float32 weights); gradient checkpointing, which is on by default, is off: it would cost another forward pass.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def sentiment(text: str) -> float:
 
 
 def common(workload: Workload, dtype: str, folder: str) -> dict[str, Any]:
-    """What all of TRL's trainers are told."""
+    """Options of all of TRL's trainers."""
     return {
         "output_dir": folder,
         "bf16": dtype == "bfloat16",
@@ -102,7 +102,7 @@ def chat(prompt: str) -> list[dict[str, str]]:
 
 
 def run_ppo(workload: Workload, dtype: str, steps: Steps, folder: str) -> None:
-    """PPO with a value model of its own, as TRL has it, its head 0 as Accord's value head is; else the same options."""
+    """PPO with a separate value model, as in TRL, its head 0 like Accord's value head; otherwise the same options."""
     from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
 
     tokenizer = AutoTokenizer.from_pretrained(workload.model, padding_side="left")
@@ -126,7 +126,7 @@ def run_ppo(workload: Workload, dtype: str, steps: Steps, folder: str) -> None:
         return None, found["scores"].clone(), None
 
     def batch_generation(*args: Any, **keywords: Any) -> Any:
-        steps.mark("scoring")  # what lies between two steps, next to nothing
+        steps.mark("scoring")  # the time between two steps is close to nothing
         drawn = generate(*args, **keywords)
         steps.mark("generation")
         found["updating"] = False
@@ -315,7 +315,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workload", required=True, help="JSON of a Workload")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), required=True)
-    parser.add_argument("--out", type=Path, required=True, help="one JSON object a step is appended here")
+    parser.add_argument("--out", type=Path, required=True, help="append one JSON object per step to this file")
     args = parser.parse_args()
     workload = Workload.from_json(args.workload)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,9 +1,9 @@
-"""How fast weights travel and how short the pause is, against this machine's own limits, all in one run.
+"""The speed of weight transfer and the length of the pause, compared with this machine's limits in the same run.
 
     python benchmarks/weight_sync.py --gigabytes 0.1 0.5 --replicas 1 2 --json FILE
 
-A model of so many bytes (float32, one large embedding and small layers) is published twice, with other numbers.
-For each transport it is prepared on each replica while these serve, then activated. Limits: `memcpy` of the same bytes,
+A model of that size (float32, one large embedding and small layers) is published twice, with different numbers.
+For each transport it is prepared on each replica during serving, then activated. Limits: `memcpy` of the same bytes,
 `loopback` a plain TCP socket on 127.0.0.1, `sha256` the digest that every transfer is verified with. All replicas, the
 publisher and the limits share this machine's cores.
 """
@@ -131,7 +131,7 @@ class Publisher:
 
 @contextlib.asynccontextmanager
 async def replicas(count: int, model: Path, root: Path) -> AsyncIterator[list[accord.Client]]:
-    """Rollout services that serve `model`, each with a cache of its own."""
+    """Rollout services that serve `model`, each with its own cache."""
     async with contextlib.AsyncExitStack() as stack:
         clients = []
         for number in range(count):
@@ -172,8 +172,8 @@ async def measure(root: Path, gigabytes: float, counts: list[int]) -> list[dict[
 
 
 def row(name: str, count: int, size: int, fetch: float, pause: float, bound: dict[str, float]) -> dict[str, Any]:
-    """What was seen, and its ratio to what the machine can: a file is hashed in place and copied once into memory, a
-    stream also goes through a socket."""
+    """The measured times, and their ratio to the machine's limit: a file is hashed in place and copied once to memory,
+    a stream also goes through a socket."""
     ways = {"file": ("sha256", "memcpy"), "grpc": ("loopback", "sha256", "memcpy"), "delta": ("sha256", "memcpy")}[name]
     least = count * sum(bound[way] for way in ways)
     return {
@@ -194,7 +194,7 @@ def row(name: str, count: int, size: int, fetch: float, pause: float, bound: dic
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, nargs="+", default=[0.1], help="sizes of the model")
-    parser.add_argument("--replicas", type=int, nargs="+", default=[1, 2], help="how many fetch at once")
+    parser.add_argument("--replicas", type=int, nargs="+", default=[1, 2], help="number of replicas that fetch at once")
     parser.add_argument("--json", type=Path, help="also write the rows there")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

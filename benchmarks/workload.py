@@ -1,5 +1,5 @@
-"""What both sides of `ppo_vs_trl.py` are given, equal to the last token. Standard library only: TRL's environments,
-which know nothing of Accord, import it too."""
+"""The input of both sides of `ppo_vs_trl.py`, identical to the last token. Standard library only: TRL's environments,
+which do not contain Accord, import it too."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SENTENCES = {
 
 @dataclass(frozen=True)
 class Workload:
-    """One comparison. `samples` a step are drawn for `samples // group` prompts; `pairs` are for reward models."""
+    """One comparison. A step samples `samples` responses to `samples // group` prompts. `pairs`: for reward models."""
 
     part: str
     model: str

@@ -1,7 +1,7 @@
-"""Run every gate that is not a test; one line each, the full output of those that fail.
+"""Run every gate that is not a test. Prints one line per gate, and the full output of those that fail.
 
     python scripts/gates.py            all
-    python scripts/gates.py mypy buf   those whose name starts so
+    python scripts/gates.py mypy buf   those whose name starts like this
 
 The gates run two at a time. Exit code 1 when one fails.
 """
@@ -73,7 +73,7 @@ def main() -> None:
     names = tuple(parser.parse_args().names)
     chosen = [gate for gate in gates() if not names or gate.name.startswith(names)]
     if not chosen:
-        sys.exit(f"no gate starts with {names}; there are: {', '.join(gate.name for gate in gates())}")
+        sys.exit(f"no gate starts with {names}; available: {', '.join(gate.name for gate in gates())}")
     # The Google protos that buf reads are copied from the installed package.
     sys.path.insert(0, str(ROOT / "scripts"))
     from generate import third_party

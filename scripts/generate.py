@@ -1,7 +1,7 @@
 """Generate the Python contracts from protos/ into clients/python/accord/*/v1.
 
     python scripts/generate.py            write the generated code
-    python scripts/generate.py --check    exit 1 when the committed code is not what protos/ gives
+    python scripts/generate.py --check    exit 1 when the committed code differs
 
 The proto root equals the Python root, so the generated imports hold as they are. Each package's __init__ re-exports
 every message, enum, stub and servicer, so that users write `from accord.rollout import v1` and never type `_pb2`.
@@ -47,7 +47,7 @@ def compile_into(out: Path) -> None:
         f"-I{PROTOS}",
         f"-I{third_party()}",
         f"-I{files('grpc_tools') / '_proto'}",
-        # The plugins lie beside the interpreter; the environment need not be activated.
+        # The plugins are next to the interpreter; the environment need not be activated.
         *(f"--plugin={path}" for path in sorted(Path(sys.executable).parent.glob("protoc-gen-mypy*"))),
         f"--python_out={out}",
         f"--grpc_python_out={out}",

@@ -1,7 +1,7 @@
-"""Generate the custom resource definition of Run from the contracts, which run files are read by too.
+"""Generate the custom resource definition of Run from the contracts, by which run files are also read.
 
     python scripts/generate_crd.py            writes k8s/crds/runs.accord.dev.yaml
-    python scripts/generate_crd.py --check    exit 1 when the committed file is not what the contracts give
+    python scripts/generate_crd.py --check    exit 1 when the committed file differs
 
 Types, required fields, exactly-one-of and the contracts' comments come from protos/; the least values of numbers from
 the controller's own check. What a schema cannot know (does the folder exist?) the controller says on creation.
@@ -92,7 +92,7 @@ def message_schema(message: Descriptor, says: Mapping[str, str], where: str) -> 
     if required:
         schema["required"] = required
     for group in message.oneofs:
-        if len(group.fields) > 1:  # not `optional`, which is a oneof of its own
+        if len(group.fields) > 1:  # not `optional`, which is a separate oneof
             schema["oneOf"] = [{"required": [field.json_name]} for field in group.fields]
     return schema
 
@@ -152,7 +152,7 @@ def status_schema() -> Schema:
             **dict.fromkeys(("iteration", "iterations", "step", "totalSteps", "lastEvent", "replicas"), whole),
             "observedGeneration": whole,
             "reward": {**number, "description": "Mean reward of the last step's samples."},
-            "kl": {**number, "description": "Nats a response to the reference, of the last step."},
+            "kl": {**number, "description": "KL to the reference in nats per response, of the last step."},
             "simulatedFeedback": {"type": "boolean"},
             "promoted": {"type": "object", "properties": {"uri": text, "digest": text}},
             "results": {"type": "array", "items": result},
@@ -186,7 +186,7 @@ def definition() -> Schema:
     spec["description"] = says["accord.controller.v1.RunSpec"]
     spec["properties"]["suspend"] = {
         "type": "boolean",
-        "description": "Stops the run at its next durable point and frees its pods; false goes on.",
+        "description": "Stops the run at its next durable point and frees its pods; false resumes it.",
     }
     name = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 63}}}
     return {

@@ -1,10 +1,11 @@
 """Generate the types of `accord.SyncClient` from the async client and its resources.
 
     python scripts/generate_sync.py            write clients/python/accord/sync.pyi
-    python scripts/generate_sync.py --check    exit 1 when the committed file is not what the resources give
+    python scripts/generate_sync.py --check    exit 1 when the committed file differs
 
-The blocking client has no code of its own for any call: it runs the async one (accord/_blocking.py). What a type
-checker and an editor see is made here: `async def` becomes `def`, AsyncIterator becomes Iterator, docstrings stay.
+The blocking client has no separate code for any call: it runs the async one (accord/_blocking.py). This script makes
+the signatures for type checkers and editors: `async def` becomes `def`, AsyncIterator becomes Iterator, docstrings
+stay.
 """
 
 from __future__ import annotations

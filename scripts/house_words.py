@@ -58,7 +58,12 @@ LEFT_OUT = re.compile(
 )
 
 # (file, text that the line contains): lines that keep a word, with the reason.
-ALLOWED: tuple[tuple[str, str], ...] = ()
+ALLOWED: tuple[tuple[str, str], ...] = (
+    # The workload of a benchmark, which must not change.
+    ("benchmarks/workload.py", "why anybody would want"),
+    # The published name of a check.
+    ("docs/engine-contract.md", "an-update-is-told"),
+)
 
 
 def files(chosen: list[str]) -> Iterator[str]:

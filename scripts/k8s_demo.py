@@ -1,10 +1,10 @@
-"""The demo on a Kubernetes cluster: `make k8s-demo KUBECONFIG=...`. The images must be where its nodes find them.
+"""Run the demo on a Kubernetes cluster: `make k8s-demo KUBECONFIG=...`. The nodes must be able to pull the images.
 
     python scripts/k8s_demo.py            deploys k8s/overlays/local, applies examples/demo.yaml, prints its table
     python scripts/k8s_demo.py --run my.yaml --data my-model=/data/models/mine
 
-Models and prompts of a Run are on the data volume, /data; they are put there first. Ctrl-C leaves the run at work; the
-same command again takes it up.
+Models and prompts of a Run are on the data volume, /data; the script copies them there first. Ctrl-C leaves the run
+active; the same command follows it again.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from accord.report.table import report_table
 from rich.console import Console
 
 import accord
 from accord.controller import v1 as controller_v1
 from accord.report.report import build_report
-from accord.report.table import report_table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from scripts import kube

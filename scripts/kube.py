@@ -21,11 +21,11 @@ FORWARDED = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
 
 
 class KubectlError(Exception):
-    """kubectl failed; the text is what it said."""
+    """kubectl failed; the text is its message."""
 
 
 def kubectl(*arguments: str, text: str | None = None, data: bytes | None = None, timeout: float = 120) -> str:
-    """What `kubectl ARGUMENTS` prints, told `text` or `data` on its standard input."""
+    """The output of `kubectl ARGUMENTS` with `text` or `data` as its standard input."""
     given = text.encode() if text is not None else data
     try:
         done = subprocess.run(["kubectl", *arguments], input=given, capture_output=True, check=False, timeout=timeout)

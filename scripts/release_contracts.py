@@ -1,9 +1,9 @@
-"""Record today's contract as that of the version in pyproject.toml: what later versions are held to.
+"""Record the current contract under the version in pyproject.toml; later versions must stay compatible with it.
 
     python scripts/release_contracts.py
 
-It writes tests/contracts/released/v<version>.binpb, which `buf breaking` compares with and the upgrade tests speak. A
-contract that is recorded never changes: with another under the same version it refuses.
+It writes tests/contracts/released/v<version>.binpb, which `buf breaking` compares with and the upgrade tests use. A
+recorded contract never changes: the script refuses another contract under the same version.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Prints what some extras of this project need, one requirement a line, without the project itself.
+"""Print the requirements of some extras of this project, one per line, without the project itself.
 
     python scripts/requirements.py models trainer
 
-An image installs this in a layer of its own: it changes when pyproject.toml does, not with every line of code.
+An image installs them in a separate layer, which changes with pyproject.toml and not with every line of code.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ OWN = re.compile(r"accord-rlhf\[(?P<extras>[^]]+)\]")
 
 
 def requirements(project: Mapping[str, object], extras: Iterable[str]) -> list[str]:
-    """The project's own and those of the extras, extras of extras included. KeyError: there is no such extra."""
+    """The project's own and those of the extras, extras of extras included. KeyError: the extra does not exist."""
     optional: Mapping[str, Sequence[str]] = project["optional-dependencies"]  # type: ignore[assignment]
     own: Sequence[str] = project["dependencies"]  # type: ignore[assignment]
 
@@ -38,7 +38,7 @@ def main() -> None:
     try:
         print("\n".join(requirements(project, sys.argv[1:])))
     except KeyError as error:
-        sys.exit(f"no extra {error}; there is: {', '.join(project['optional-dependencies'])}")
+        sys.exit(f"no extra {error}; available: {', '.join(project['optional-dependencies'])}")
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ from accord_controller.runs.manager import RunManager
 from accord_controller.servicer import ModelServicer, RunServicer
 from accord_controller.settings import ControllerSettings
 from accord_controller.store.store import Store
-from accord_runtime.database.connect import database_url, open_database
 from accord_runtime.database.schema import bring_up
+from accord_runtime.database.transactions import database_url, open_database
 from accord_runtime.observability.metrics import Measure
 
 log = logging.getLogger(__name__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from accord.errors import FailedPrecondition, InvalidArgument, PermissionDenied
@@ -36,7 +35,7 @@ class Annotators:
             now_us = self._context.now_us()
             await tx.meet([(who.annotator_id, who.kind)], now_us)
             known = await _find(tx, who)
-            await tx.put_annotator(replace(known, display_name=name))
+            await tx.put_annotator(known._replace(display_name=name))
             return preference_v1.RegisterAnnotatorResponse(profile=await _profile(tx, who))
 
         return await self._context.once.run(
@@ -113,7 +112,7 @@ class Annotators:
                 f"{who.annotator_id} has withdrawn, for good", reason="ANNOTATOR_WITHDRAWN", metadata=_named(who)
             )
         if known.state != state:
-            await tx.put_annotator(replace(known, state=state, reason=reason, state_us=self._context.now_us()))
+            await tx.put_annotator(known._replace(state=state, reason=reason, state_us=self._context.now_us()))
 
 
 async def _find(tx: Reader, who: preference_v1.Annotator) -> AnnotatorRow:

@@ -22,8 +22,7 @@ from accord_preference.storage.opening import open_store
 from accord_preference.storage.store import Store
 from accord_preference.tasks.flags import Flags
 from accord_preference.tasks.tasks import Tasks
-from accord_runtime.database.connect import database_url
-from accord_runtime.database.schema import bring_up
+from accord_runtime.database.transactions import database_url
 from accord_runtime.serving.idempotency import retrying
 
 
@@ -74,9 +73,7 @@ async def build(settings: PreferenceSettings, clock: Callable[[], float] = time.
     Raises FailedPrecondition, SPLIT_CHANGED, where the database was made with another split: prompts would change
     sides, and snapshots made before and after would contradict one another.
     """
-    url = database_of(settings)
-    await bring_up(url, "accord_preference", settings)
-    store = await open_store(url, up_to_date=True)
+    store = await open_store(database_of(settings), settings)
 
     async def pin() -> None:
         async with store.writing() as tx:

@@ -8,10 +8,10 @@ from accord_runtime.serving.server import Service
 
 
 async def build(settings: RewardSettings) -> Service:
-    """Imports and builds the service when the settings are known to be good."""
-    from accord_reward import servicer
+    """Imports and builds the service once the settings are known to be valid."""
+    from accord_reward import service
 
-    return await servicer.build(settings)
+    return await service.build(settings)
 
 
 if __name__ == "__main__":

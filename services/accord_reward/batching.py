@@ -1,4 +1,4 @@
-"""Joins concurrent callers of one scorer into batches, and bounds how much waits."""
+"""Joins concurrent calls to one scorer into batches, and limits the number of waiting items."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Admission:
-    """Counts the items that wait or are in work in the whole service, and refuses what goes beyond `limit`."""
+    """Counts the items that wait or are being scored in the whole service, and refuses more than `limit`."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -26,12 +26,13 @@ class Admission:
 
     @contextmanager
     def admit(self, count: int) -> Iterator[None]:
-        """Room for `count` items while the block runs. ResourceExhausted/OVERLOADED: later; InvalidArgument: never."""
+        """Holds places for `count` items during the block. ResourceExhausted/OVERLOADED: retry later; InvalidArgument:
+        more than the limit ever admits."""
         if count > self._limit:
-            raise InvalidArgument.at("items", f"{count} items in one request; send at most {self._limit}")
+            raise InvalidArgument.at("items", f"has {count} items; send at most {self._limit} per request")
         if self._items + count > self._limit:
             raise ResourceExhausted(
-                f"{self._items} items are waiting or in work and at most {self._limit} may be; try again in a moment",
+                f"{self._items} of at most {self._limit} items are waiting or being scored; try again in a moment",
                 reason="OVERLOADED",
                 metadata={"queued_items": str(self._items), "max_queued_items": str(self._limit)},
             )
@@ -44,7 +45,7 @@ class Admission:
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """`window_seconds`: how long a first caller waits for company; `max_items`: how many items callers join up to."""
+    """`window_seconds`: how long the first call waits for others; `max_items`: the most items of joined calls."""
 
     window_seconds: float
     max_items: int
@@ -59,10 +60,10 @@ class _Call:
 
 
 class Batcher:
-    """One scorer and its queue. Batches run one at a time, first come first served; a call is never split over two.
+    """One scorer and its queue. Batches run one at a time, first come, first served; a call is never split.
 
-    What arrives while a batch runs is the next batch, so the window only matters to the first caller after a pause. An
-    isolated call is a batch of its own: what its batch looks like depends on nobody else, so repeats are bit-equal.
+    The calls that arrive while a batch runs form the next batch, so the window only affects the first call after a
+    pause. An isolated call gets a separate batch that depends on no other call, so repeats are bit-equal.
     """
 
     def __init__(self, name: str, scorer: Scorer, limits: BatchLimits) -> None:
@@ -76,13 +77,13 @@ class Batcher:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits or runs."""
+        """Whether no call waits or runs."""
         return self._worker is None
 
     async def score(self, items: Sequence[Item], isolated: bool = False) -> list[Outcome]:
-        """One outcome per item, in order. A caller that goes away while it waits is not scored."""
+        """One outcome per item, in order. A call that is cancelled while it waits is not scored."""
         if self._closed:
-            raise Unavailable(f"scorer {self.name} is being closed; try again", reason="CLOSING")
+            raise Unavailable(f"scorer {self.name} is closing; try again", reason="CLOSING")
         loop = asyncio.get_running_loop()
         call = _Call(tuple(items), isolated, loop.create_future(), loop.time())
         self._waiting.append(call)
@@ -92,7 +93,7 @@ class Batcher:
         return await call.outcomes
 
     async def close(self) -> None:
-        """Ends the running batch and refuses what waits."""
+        """Ends the running batch and refuses the waiting calls."""
         self._closed = True
         if self._worker is not None:
             self._worker.cancel()
@@ -103,13 +104,13 @@ class Batcher:
     async def _work(self) -> None:
         try:
             while self._waiting:
-                await self._wait_for_company(self._waiting[0])
+                await self._wait_for_more(self._waiting[0])
                 if batch := self._take():
                     await self._score(batch)
         finally:
             self._worker = None
 
-    async def _wait_for_company(self, first: _Call) -> None:
+    async def _wait_for_more(self, first: _Call) -> None:
         loop = asyncio.get_running_loop()
         until = first.arrived + self._limits.window_seconds
         while not first.isolated and sum(len(call.items) for call in self._waiting) < self._limits.max_items:
@@ -130,7 +131,7 @@ class Batcher:
             joins = not batch or not (
                 call.isolated or batch[0].isolated or items + len(call.items) > self._limits.max_items
             )
-            if call.outcomes.done():  # the caller went away
+            if call.outcomes.done():  # the caller has left
                 self._waiting.popleft()
             elif joins:
                 batch.append(self._waiting.popleft())
@@ -165,5 +166,5 @@ class Batcher:
         for call in calls:
             if not call.outcomes.done():
                 call.outcomes.set_exception(
-                    Unavailable(f"scorer {self.name} was closed before it answered; try again", reason="CLOSING")
+                    Unavailable(f"scorer {self.name} was closed before it finished; try again", reason="CLOSING")
                 )

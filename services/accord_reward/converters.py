@@ -1,4 +1,4 @@
-"""Messages of accord.reward.v1 to the carriers of this service and back; refuses what no handler should see."""
+"""Converts messages of accord.reward.v1 to this service's types and back; refuses invalid ones."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from accord.types import v1 as types_v1
 from accord_reward.handler import MixturePart
 from accord_reward.mixture import Mixed, Part
 from accord_reward.scorer import Item, ItemFailure
-from accord_reward.scorer_pool import Described, Wanted
+from accord_reward.scorer_pool import ScorerDescription, ScorerRequest
 
 
 def mixture(specs: Iterable[reward_v1.ScorerSpec]) -> list[MixturePart]:
-    """The parts of a mixture. InvalidArgument naming the first number that is out of range."""
+    """The parts of a mixture. InvalidArgument names the first number that is out of range."""
     return [_part(f"scorers[{index}]", spec) for index, spec in enumerate(specs)]
 
 
 def items(messages: Iterable[reward_v1.ScoreItem]) -> list[Item]:
-    """The items. InvalidArgument naming every turn whose role is unknown."""
+    """The items. InvalidArgument names every turn whose role is unknown."""
     wrong = []
     found = []
     for index, message in enumerate(messages):
         for turn, chat in enumerate(message.prompt.messages):
             if chat.role not in ROLES:
                 field = f"items[{index}].prompt.messages[{turn}].role"
-                wrong.append(FieldViolation(field, f"unknown role {chat.role!r}; there is: {', '.join(ROLES)}"))
+                wrong.append(FieldViolation(field, f"unknown role {chat.role!r}; available: {', '.join(ROLES)}"))
         found.append(Item(message.prompt, message.response, message.truncated))
     if wrong:
         raise InvalidArgument(
@@ -47,7 +47,7 @@ def result(item_id: str, outcome: Mixed | ItemFailure) -> reward_v1.ScoreResult:
     return reward_v1.ScoreResult(item_id=item_id, score=reward_v1.Score(value=outcome.value, parts=parts))
 
 
-def info(described: Described) -> reward_v1.ScorerInfo:
+def info(described: ScorerDescription) -> reward_v1.ScorerInfo:
     """The message for one scorer that can be named."""
     message = reward_v1.ScorerInfo(name=described.name, description=described.description)
     message.options_schema.update(dict(described.options_schema))
@@ -62,4 +62,4 @@ def _part(field: str, spec: reward_v1.ScorerSpec) -> MixturePart:
         scale=spec.scale if spec.HasField("scale") else 1.0,
     )
     part.check(field)
-    return MixturePart(Wanted(field, spec.name, MessageToDict(spec.options), spec.model_digest), part)
+    return MixturePart(ScorerRequest(field, spec.name, MessageToDict(spec.options), spec.model_digest), part)

@@ -1,4 +1,4 @@
-"""Asks a scorer and trusts nothing: exceptions, wrong counts and numbers that are not finite become failures."""
+"""Calls a scorer defensively: exceptions, wrong counts and numbers that are not finite become failures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 async def score_checked(name: str, scorer: Scorer, items: Sequence[Item]) -> list[Outcome]:
     """One outcome per item: a finite float or a failure, never an exception.
 
-    A scorer that raises on several items is asked again for each alone, so that one bad item fails no other.
+    A scorer that raises on several items is called again for each alone, so that one bad item fails no other.
     """
     try:
         return _checked(name, await scorer.score(items), len(items))
@@ -28,7 +28,7 @@ async def score_checked(name: str, scorer: Scorer, items: Sequence[Item]) -> lis
 
 
 def checked_number(name: str, raw: object) -> Outcome:
-    """`raw` as a finite float (numpy and torch scalars and bools count), else a failure that says what it is."""
+    """`raw` as a finite float (numpy and torch scalars and bools count), else a failure that says what was returned."""
     if isinstance(raw, ItemFailure):
         return raw
     if not isinstance(raw, SupportsFloat):
@@ -48,6 +48,6 @@ def _checked(name: str, raws: Sequence[object], expected: int) -> list[Outcome]:
 def _failure(name: str, error: Exception) -> ItemFailure:
     if isinstance(error, AccordError):
         return ItemFailure(f"scorer {name}: {error.message}", reason=error.reason)
-    # Errors of the system (a network, a file, a time limit) may pass; those of the code will not.
+    # System errors (a network, a file, a time limit) may be transient; errors in the code are not.
     retryable = isinstance(error, OSError | TimeoutError)
     return ItemFailure(f"scorer {name} failed: {type(error).__name__}: {error}", retryable=retryable)

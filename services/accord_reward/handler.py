@@ -1,4 +1,4 @@
-"""What the reward service does, without gRPC: scores, loads and frees models, lists."""
+"""What the reward service does, without gRPC: scores, loads and unloads models, lists scorers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from accord_reward.batching import Admission, BatchLimits
 from accord_reward.mixture import Mixed, Part, mix
 from accord_reward.models import ModelLimits, Models
 from accord_reward.scorer import Item, ItemFailure
-from accord_reward.scorer_pool import Described, PythonPolicy, ScorerPool, Wanted
+from accord_reward.scorer_pool import PythonPolicy, ScorerDescription, ScorerPool, ScorerRequest
 from accord_reward.settings import RewardSettings
 from accord_runtime.serving.idempotency import OnceInMemory
 
 
 @dataclass(frozen=True)
 class MixturePart:
-    """One scorer of a mixture: which, and how it enters."""
+    """One scorer of a mixture, and how its score enters."""
 
-    wanted: Wanted
+    scorer: ScorerRequest
     part: Part
 
 
@@ -29,7 +29,7 @@ class RewardHandler:
     """The behaviour of accord.reward.v1.RewardService. Made inside a running event loop; closed once."""
 
     def __init__(self, settings: RewardSettings) -> None:
-        # One thread: forward passes that share cores take longer than one after the other.
+        # One thread: forward passes that share cores take longer than one after another.
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="reward-compute")
         self._admission = Admission(settings.max_queued_items)
         self._once = OnceInMemory()
@@ -37,9 +37,9 @@ class RewardHandler:
             settings.state_dir / "cache",
             ModelLimits(settings.max_models, settings.model_idle_seconds, settings.dtype, settings.compute_threads),
             self._compute,
-            on_unload=lambda digest: self._pool.forget_model(digest),
+            on_unload=lambda digest: self._scorers.forget_model(digest),
         )
-        self._pool = ScorerPool(
+        self._scorers = ScorerPool(
             self._models,
             self._compute,
             BatchLimits(settings.batch_window_ms / 1000, settings.max_batch_items),
@@ -52,33 +52,33 @@ class RewardHandler:
     ) -> list[Mixed | ItemFailure]:
         """The mixture's score of every item, in order, or why it has none.
 
-        `isolated`: in batches of its own. Errors as `ScorerPool.get`; ResourceExhausted/OVERLOADED.
+        `isolated`: in separate batches. Errors as `ScorerPool.get`; ResourceExhausted/OVERLOADED.
         """
         with self._admission.admit(len(items)):
-            batchers = [await self._pool.get(part.wanted) for part in mixture]
+            batchers = [await self._scorers.get(part.scorer) for part in mixture]
             columns = await asyncio.gather(*(batcher.score(items, isolated) for batcher in batchers))
         parts = [part.part for part in mixture]
         return [mix(parts, raws) for raws in zip(*columns, strict=True)]
 
     async def load_model(self, request: reward_v1.LoadModelRequest) -> str:
-        """Puts a model into service; returns its digest. Errors as `Models.load`, and REQUEST_ID_REUSED."""
+        """Loads a model and returns its digest. Errors as `Models.load`, and REQUEST_ID_REUSED."""
         await self._once.run(request.request_id, request, lambda: self._models.load(request.weights))
-        # A repeat of an old request may come after the model was unloaded: its meaning is still "have it loaded".
+        # A repeat of an old request may arrive after the model was unloaded; it still means "have it loaded".
         return await self._models.load(request.weights)
 
     async def unload_model(self, request: reward_v1.UnloadModelRequest) -> None:
-        """Frees a model; nothing when it is not loaded. A repeat of an old request frees nothing loaded since."""
+        """Unloads a model if it is loaded. A repeat of an old request unloads nothing that was loaded since."""
 
         async def unload() -> None:
             self._models.unload(request.digest)
 
         await self._once.run(request.request_id, request, unload)
 
-    def list_scorers(self) -> tuple[list[Described], list[str]]:
+    def list_scorers(self) -> tuple[list[ScorerDescription], list[str]]:
         """The scorers that can be named, and the digests of the loaded models."""
-        return self._pool.describe(), self._models.digests
+        return self._scorers.describe(), self._models.digests
 
     async def close(self) -> None:
         """Ends what waits and lets go of the models."""
-        await self._pool.close()
+        await self._scorers.close()
         self._compute.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""A reward model in memory: tokenises, batches by length, scores. The only file of this service that needs torch."""
+"""A reward model in memory: tokenises, batches by length, scores. The only module of this service that needs torch."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _LONGEST_TO_SHORTEST = 1.25
 
 
 class RewardModel:
-    """One loaded sequence classifier with one output, or an ensemble's.
+    """A loaded sequence classifier with one output, or an ensemble's: the service's `RewardModelHandle`.
 
-    Not thread-safe: used by one worker thread at a time.
+    Not thread-safe: one worker thread at a time may use it.
     """
 
     def __init__(self, folder: Path, dtype: str = "float32", threads: int = 0) -> None:
@@ -40,7 +40,7 @@ class RewardModel:
         self._tokenizer = load_tokenizer(folder)
         config = self._model.config
         if config.pad_token_id is None:
-            # Decoders find the last real token by looking for the pad id; without one they refuse batches.
+            # Decoders find the last real token by the pad id, and refuse batches without one.
             config.pad_token_id = self._tokenizer.pad_token_id
         self._pad = int(config.pad_token_id)
         self.max_tokens = reading_limit(config, self._tokenizer)
@@ -52,12 +52,12 @@ class RewardModel:
     def score(
         self, items: Sequence[Item], max_batch_tokens: int, max_length: int | None = None, member: int | None = None
     ) -> list[Outcome]:
-        """One raw score per item, in order, or a failure where the model's chat template refuses the conversation.
+        """One raw score per item, in order, or a failure if the model's chat template refuses the conversation.
 
-        Of an ensemble the mean over its members, or what `member` says.
+        An ensemble gives the mean of its members, or the score of one `member`.
 
-        The last min(max_length, max_tokens) tokens count. Which items share a forward pass follows from the items
-        alone, so the same items give the same bits.
+        The model reads the last min(max_length, max_tokens) tokens. The items alone decide which of them share a
+        forward pass, so the same items give the same bits.
         """
         limit = min(max_length or self.max_tokens, self.max_tokens)
         outcomes: dict[int, Outcome] = {}
@@ -76,7 +76,7 @@ class RewardModel:
                 start = answer_start(self._tokenizer, item.prompt, ids)
                 starts[index] = after_cut(start, len(ids), len(tokens[index]))
         if cut:
-            log.info("%d of %d items were longer than %d tokens; their beginnings are not read", cut, len(items), limit)
+            log.info("%d of %d items were longer than %d tokens; their beginnings were cut off", cut, len(items), limit)
         for batch in by_length(tokens, max_batch_tokens):
             scores = self._forward(
                 [tokens[index] for index in batch], [starts[index] for index in batch if starts], member
@@ -90,9 +90,9 @@ class RewardModel:
 
     @torch.inference_mode()
     def _forward(self, token_ids: Sequence[list[int]], starts: Sequence[int], member: int | None) -> list[float]:
-        """Scores of one padded batch; `starts` of the responses, where their mean is what the head reads.
+        """Scores of one padded batch. `starts`: where each response begins, if the head reads the mean of its states.
 
-        Pads on the right, so position ids are 0, 1, 2... of the real tokens.
+        Pads on the right, so the position ids of the real tokens are 0, 1, 2, ...
         """
         width = max(len(ids) for ids in token_ids)
         device = self._model.device
@@ -110,7 +110,7 @@ class RewardModel:
         ]
         if self._pooling == "mean":
             pooled_BD = pool(self._model.base_model(**given).last_hidden_state, tokens)
-            # Not in bfloat16: differences of scores are what counts.
+            # Not in bfloat16: only differences of scores matter.
             logits_BM = torch.nn.functional.linear(pooled_BD, self._head.weight.float())
         elif self._bare_head:
             logits_BM = pool(self._head(self._model.base_model(**given).last_hidden_state), tokens)
@@ -123,7 +123,7 @@ class RewardModel:
 def by_length(tokens: dict[int, list[int]], max_batch_tokens: int) -> Iterator[list[int]]:
     """The keys in batches, shortest first: at most `max_batch_tokens` with padding, or one item.
 
-    A batch also ends where the next item is much longer than its first: on a CPU padding costs what tokens cost.
+    A batch also ends before an item that is much longer than its first: on a CPU padding costs as much as tokens.
     """
     batch: list[int] = []
     for index in sorted(tokens, key=lambda index: (len(tokens[index]), index)):

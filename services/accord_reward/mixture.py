@@ -20,7 +20,7 @@ class Part:
     scale: float = 1.0
 
     def check(self, field: str) -> None:
-        """InvalidArgument naming the number below `field` that is not finite, or a scale that is not above 0."""
+        """InvalidArgument names the number below `field` that is not finite, or a scale that is not above 0."""
         for key in ("weight", "shift", "scale"):
             if not math.isfinite(getattr(self, key)):
                 raise InvalidArgument.at(f"{field}.{key}", f"must be a finite number, not {getattr(self, key)}")
@@ -30,7 +30,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Contribution:
-    """What one scorer gave (`raw`) and what it counts for (`weighted`)."""
+    """What one scorer returned (`raw`) and what it contributes (`weighted`)."""
 
     name: str
     raw: float
@@ -46,7 +46,7 @@ class Mixed:
 
 
 def mix(parts: Sequence[Part], raws: Sequence[Outcome]) -> Mixed | ItemFailure:
-    """The mixture for one item. It fails when any part failed: a sum that lacks a part would be another score."""
+    """The mixture for one item. It fails if any part failed: a sum without that part would be a different score."""
     failed = [raw for raw in raws if isinstance(raw, ItemFailure)]
     if failed:
         return ItemFailure(
@@ -61,5 +61,5 @@ def mix(parts: Sequence[Part], raws: Sequence[Outcome]) -> Mixed | ItemFailure:
     )
     value = sum(contribution.weighted for contribution in contributions)
     if not math.isfinite(value):
-        return ItemFailure(f"the mixture is {value}: weight, shift and scale take it out of range")
+        return ItemFailure(f"the mixture is {value}; weight, shift and scale take it out of range")
     return Mixed(value, contributions)

@@ -10,14 +10,11 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from accord.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
 from accord.types import v1 as types_v1
-from accord_runtime.artifacts.store import fetch
-
-if TYPE_CHECKING:
-    from accord_reward.inference import RewardModel
+from accord_reward.scorer import RewardModelHandle
+from accord_runtime.artifacts.fetch import fetch
 
 log = logging.getLogger(__name__)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -25,7 +22,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class ModelLimits:
-    """How many models may be in memory, how long one must be unused to make room, and how they compute."""
+    """The most models in memory, how long one must be unused before it may be evicted, and how they compute."""
 
     max_models: int
     idle_seconds: float
@@ -35,12 +32,12 @@ class ModelLimits:
 
 @dataclass
 class _Loaded:
-    model: RewardModel
+    model: RewardModelHandle
     last_used: float  # time.monotonic, seconds
 
 
 class Models:
-    """Loads, hands out and frees reward models. `on_unload` is told each digest that leaves."""
+    """Loads, provides and unloads reward models. `on_unload` receives the digest of each model that is unloaded."""
 
     def __init__(self, cache: Path, limits: ModelLimits, compute: Executor, on_unload: Callable[[str], None]) -> None:
         self._cache = cache
@@ -52,14 +49,14 @@ class Models:
 
     @property
     def digests(self) -> list[str]:
-        """The loaded ones, sorted."""
+        """The digests of the loaded models, sorted."""
         return sorted(self._loaded)
 
     async def load(self, weights: types_v1.WeightsRef) -> str:
-        """Fetches, verifies and loads a reward model; returns its digest. Does nothing when it is loaded.
+        """Fetches, verifies and loads a reward model; returns its digest. Does nothing if it is already loaded.
 
         Errors: FailedPrecondition/DIGEST_MISMATCH; InvalidArgument for an adapter, a malformed digest, or a folder that
-        is no reward model (BAD_MODEL); ResourceExhausted/TOO_MANY_MODELS when all of max_models are in use.
+        is not a reward model (BAD_MODEL); ResourceExhausted/TOO_MANY_MODELS if all of max_models are in use.
         """
         if not _DIGEST.fullmatch(weights.digest):
             raise InvalidArgument.at("weights.digest", "must be a SHA-256, 64 lower-case hexadecimal digits")
@@ -69,12 +66,12 @@ class Models:
             folder = await fetch(weights, self._cache)
             async with self._loading:
                 if weights.digest not in self._loaded:
-                    self._make_room()
+                    self._evict()
                     await self._read(folder, weights.digest)
         return weights.digest
 
-    def get(self, digest: str, field: str = "model_digest") -> RewardModel:
-        """The loaded model. FailedPrecondition/MODEL_NOT_LOADED naming those that are."""
+    def get(self, digest: str, field: str = "model_digest") -> RewardModelHandle:
+        """The loaded model. FailedPrecondition/MODEL_NOT_LOADED names the models that are loaded."""
         if (found := self._loaded.get(digest)) is None:
             raise FailedPrecondition(
                 f"{field}: no model {digest[:12]} is loaded; call LoadModel first. Loaded: {self._names() or 'none'}",
@@ -85,14 +82,14 @@ class Models:
         return found.model
 
     def unload(self, digest: str) -> None:
-        """Frees a model; batches that run end first. Does nothing when it is not loaded."""
+        """Unloads a model after its running batches. Does nothing if it is not loaded."""
         if self._loaded.pop(digest, None) is not None:
             log.info("unloaded reward model %s", digest[:12])
             self._on_unload(digest)
 
     async def _read(self, folder: Path, digest: str) -> None:
-        def read() -> RewardModel:
-            # Importing torch takes seconds: a service that has only rules never does.
+        def read() -> RewardModelHandle:
+            # Importing torch takes seconds; a service that only scores by rules never needs it.
             from accord_reward.inference import RewardModel
 
             return RewardModel(folder, self._limits.dtype, self._limits.threads)
@@ -102,14 +99,14 @@ class Models:
         self._loaded[digest] = _Loaded(model, time.monotonic())
         log.info("loaded reward model %s from %s in %.1f s", digest[:12], folder, time.perf_counter() - started)
 
-    def _make_room(self) -> None:
+    def _evict(self) -> None:
         if len(self._loaded) < self._limits.max_models:
             return
         oldest = min(self._loaded, key=lambda digest: self._loaded[digest].last_used)
         if time.monotonic() - self._loaded[oldest].last_used < self._limits.idle_seconds:
             raise ResourceExhausted(
-                f"{len(self._loaded)} reward models are loaded, the most allowed (max_models), and all were used in "
-                f"the last {self._limits.idle_seconds:g} s; unload one of {self._names()}",
+                f"{len(self._loaded)} reward models are loaded, the maximum (max_models), and all were used in the "
+                f"last {self._limits.idle_seconds:g} s; unload one of {self._names()}",
                 reason="TOO_MANY_MODELS",
                 metadata={"max_models": str(self._limits.max_models)},
             )

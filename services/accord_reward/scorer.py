@@ -1,6 +1,6 @@
-"""The seam for scorers: what one is, what it is given and what it gives back.
+"""The seam for scorers: what a scorer is, what it receives and what it returns.
 
-A third party writes a class like this and names it in an entry point of group `accord.scorers`:
+A third party writes a class like this and registers it as an entry point of group `accord.scorers`:
 
     class Shouting(Scorer):
         description = "1 for each exclamation mark."
@@ -16,14 +16,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
 from accord.types import v1 as types_v1
-
-if TYPE_CHECKING:
-    from accord_reward.inference import RewardModel
 
 GROUP = "accord.scorers"
 SCORER_FAILED = "SCORER_FAILED"
@@ -31,7 +28,7 @@ SCORER_FAILED = "SCORER_FAILED"
 
 @dataclass(frozen=True)
 class Item:
-    """One response to score. `truncated`: it was cut off at its limit of tokens instead of ending by itself."""
+    """One response to score. `truncated`: it was cut off at its token limit instead of ending by itself."""
 
     prompt: types_v1.Conversation
     response: str
@@ -45,7 +42,7 @@ class Item:
 
 @dataclass(frozen=True)
 class ItemFailure:
-    """Why one item has no score. Never a zero: the caller retries it, or drops and counts it."""
+    """Why one item has no score. It never becomes a zero: the caller retries the item, or drops and counts it."""
 
     message: str
     reason: str = SCORER_FAILED
@@ -56,42 +53,69 @@ Outcome = float | ItemFailure
 
 
 class Options(BaseModel):
-    """Base of a scorer's options: unknown names and wrong types are refused with the field named."""
+    """Base of a scorer's options: unknown names and wrong types are refused, naming the field."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class RewardModelHandle(Protocol):
+    """A loaded reward model, as far as scorers use it. Not thread-safe: call it on `ScorerContext.compute` alone."""
+
+    @property
+    def members(self) -> int:
+        """The number of models in the ensemble; 1 for a plain reward model."""
+        ...
+
+    @property
+    def max_tokens(self) -> int:
+        """The most tokens that it reads of a conversation."""
+        ...
+
+    def score(
+        self, items: Sequence[Item], max_batch_tokens: int, max_length: int | None = None, member: int | None = None
+    ) -> list[Outcome]:
+        """One raw score per item, in order, from its last `max_length` tokens: the ensemble's mean, or one `member`'s.
+
+        A failure for an item whose conversation the model's chat template refuses.
+        """
+        ...
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text alone, without special tokens."""
+        ...
 
 
 @dataclass(frozen=True)
 class ScorerContext:
     """What a scorer may use of the service.
 
-    `model` is the loaded reward model that the ScorerSpec names; `compute` runs one piece of heavy work at a time, so
-    that scorers do not fight for the same cores; `max_batch_tokens` bounds one forward pass, padding included.
+    `model` is the loaded reward model that the ScorerSpec names. `compute` runs one heavy task at a time, so that
+    scorers do not compete for the same cores. `max_batch_tokens` limits one forward pass, padding included.
     """
 
-    model: RewardModel | None
+    model: RewardModelHandle | None
     compute: Executor
     max_batch_tokens: int
 
 
 class Scorer(Protocol):
-    """Gives each item a finite number, or says why it has none. One instance serves many callers, a batch at a time."""
+    """Gives each item a finite number, or a reason why it has none. One instance serves many callers' batches."""
 
     description: ClassVar[str]
     """One sentence, shown by ListScorers."""
     options_type: ClassVar[type[BaseModel]] = Options
-    """The model of its options; its JSON schema is published."""
+    """The model of its options, whose JSON schema is published."""
     uses_model: ClassVar[bool] = False
-    """Whether `model_digest` may be set; naming one for a scorer that ignores it is refused."""
+    """Whether `model_digest` may be set. If it is set for a scorer that has no use for it, the request is refused."""
 
     def __init__(self, options: Any, context: ScorerContext) -> None:
-        """Takes checked options. Raises accord.errors where it cannot work with them."""
+        """Takes validated options. Raises an error of accord.errors if it cannot work with them."""
         ...
 
     async def score(self, items: Sequence[Item]) -> Sequence[Outcome]:
-        """One outcome per item, in order. Items of several callers may come together; none may influence another.
+        """One outcome per item, in order. A batch may hold items of several callers; none may influence another.
 
-        Blocking work belongs in a thread (`asyncio.to_thread` or `context.compute`). When it raises, it is asked again
+        Blocking work belongs in a thread (`asyncio.to_thread` or `context.compute`). If it raises, it is called again
         item by item, so that only the items at fault fail.
         """
         ...

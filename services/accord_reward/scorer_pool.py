@@ -1,4 +1,4 @@
-"""From what a request names (scorer, options, model) to the one running scorer that all its callers share."""
+"""Finds or makes the one scorer that all requests with the same name, options and model share."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from accord_reward.scorer import GROUP, Scorer, ScorerContext
 from accord_reward.scorers.python import DESCRIPTION, PREFIX, PythonScorer, PythonSource
 
 log = logging.getLogger(__name__)
-_KEPT = 64  # scorers that are kept although nobody uses them now
+_KEPT = 64  # scorers that are kept although they are idle
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A scorer as a request names it; `field` is where in the request, for error messages."""
+class ScorerRequest:
+    """A scorer as a request names it. `field` is its path in the request, for error messages."""
 
     field: str
     name: str
@@ -36,8 +36,8 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Described:
-    """A scorer that can be named, in one sentence, with the JSON schema of its options."""
+class ScorerDescription:
+    """An available scorer: one sentence about it and the JSON schema of its options."""
 
     name: str
     description: str
@@ -46,7 +46,7 @@ class Described:
 
 @dataclass(frozen=True)
 class PythonPolicy:
-    """Whether files may be run as scorers, and the folder that they must lie in."""
+    """Whether files may run as scorers, and the folder that must contain them."""
 
     allowed: bool
     root: Path
@@ -55,13 +55,13 @@ class PythonPolicy:
 @dataclass(frozen=True)
 class _Key:
     name: str
-    source: str  # of a python: scorer: digest of the file
+    source: str  # for a python: scorer: the digest of its file
     options: str
     model_digest: str
 
 
 class ScorerPool:
-    """Makes scorers on first use and keeps the latest: same name, options and model means same queue, same batches."""
+    """Makes scorers on first use and keeps the most recent. The same name, options and model share a queue."""
 
     def __init__(
         self, models: Models, compute: Executor, limits: BatchLimits, max_batch_tokens: int, python: PythonPolicy
@@ -74,56 +74,58 @@ class ScorerPool:
         self._batchers: OrderedDict[_Key, Batcher] = OrderedDict()
         self._making = asyncio.Lock()
 
-    async def get(self, wanted: Wanted) -> Batcher:
+    async def get(self, request: ScorerRequest) -> Batcher:
         """The running scorer. InvalidArgument (UNKNOWN_SCORER, wrong options with the field named);
         PermissionDenied/PYTHON_NOT_ALLOWED; FailedPrecondition (MODEL_NOT_LOADED, PLUGIN_BROKEN)."""
         try:
-            key, make = self._resolve(wanted)
+            key, make = self._resolve(request)
             if key not in self._batchers:
                 async with self._making:
                     if key not in self._batchers:
-                        # In a thread: a researcher's file may import for seconds.
+                        # In a thread: a user's file may import for seconds.
                         scorer = await asyncio.to_thread(make)
-                        self._batchers[key] = Batcher(wanted.name, scorer, self._limits)
+                        self._batchers[key] = Batcher(request.name, scorer, self._limits)
                         self._forget_idle()
             self._batchers.move_to_end(key)
             return self._batchers[key]
         except InvalidArgument as error:
-            raise _below(wanted.field, error) from error
+            raise _prefixed(request.field, error) from error
 
     def forget_model(self, digest: str) -> None:
-        """Lets go of the scorers that use a model, so that its memory is freed when their last batch ended."""
+        """Drops the scorers that use a model, so that its memory is freed after their last batch."""
         for key in [key for key in self._batchers if key.model_digest == digest]:
             del self._batchers[key]
 
-    def describe(self) -> list[Described]:
-        """Every scorer that can be named here, sorted; one that cannot be imported says why."""
+    def describe(self) -> list[ScorerDescription]:
+        """Every available scorer, sorted; the description of one that cannot be imported says why."""
         found = [_described(name) for name in plugins.names(GROUP)]
         if self._python.allowed:
             schema = {"type": "object", "description": "The function's keyword parameters."}
-            found.append(Described(f"{PREFIX}FILE:FUNCTION", DESCRIPTION, schema))
+            found.append(ScorerDescription(f"{PREFIX}FILE:FUNCTION", DESCRIPTION, schema))
         return found
 
     async def close(self) -> None:
-        """Ends all of them."""
+        """Closes all scorers."""
         await asyncio.gather(*(batcher.close() for batcher in self._batchers.values()))
         self._batchers.clear()
 
-    def _resolve(self, wanted: Wanted) -> tuple[_Key, Callable[[], Scorer]]:
-        options = json.dumps(wanted.options, sort_keys=True)
-        if wanted.name.startswith(PREFIX):
-            if wanted.model_digest:
+    def _resolve(self, request: ScorerRequest) -> tuple[_Key, Callable[[], Scorer]]:
+        options = json.dumps(request.options, sort_keys=True)
+        if request.name.startswith(PREFIX):
+            if request.model_digest:
                 raise InvalidArgument.at("model_digest", "a python: scorer uses no reward model")
-            source = PythonSource.find(wanted.name, self._python.root, self._python.allowed)
+            source = PythonSource.find(request.name, self._python.root, self._python.allowed)
             key = _Key(f"{source.path}:{source.function}", source.digest, options, "")
-            return key, lambda: PythonScorer(source.load(), wanted.options)
-        scorer_type = plugins.load(GROUP, wanted.name)
-        if wanted.model_digest and not getattr(scorer_type, "uses_model", False):
-            raise InvalidArgument.at("model_digest", f"{wanted.name} uses no reward model")
-        model = self._models.get(wanted.model_digest, f"{wanted.field}.model_digest") if wanted.model_digest else None
-        checked = _checked(scorer_type.options_type, wanted.options)
+            return key, lambda: PythonScorer(source.load(), request.options)
+        scorer_type = plugins.load(GROUP, request.name)
+        if request.model_digest and not getattr(scorer_type, "uses_model", False):
+            raise InvalidArgument.at("model_digest", f"{request.name} uses no reward model")
+        model = (
+            self._models.get(request.model_digest, f"{request.field}.model_digest") if request.model_digest else None
+        )
+        checked = _checked(scorer_type.options_type, request.options)
         context = ScorerContext(model, self._compute, self._max_batch_tokens)
-        return _Key(wanted.name, "", options, wanted.model_digest), lambda: scorer_type(checked, context)
+        return _Key(request.name, "", options, request.model_digest), lambda: scorer_type(checked, context)
 
     def _forget_idle(self) -> None:
         for key in [key for key, batcher in self._batchers.items() if batcher.idle][:-1]:
@@ -148,21 +150,21 @@ def _checked(options_type: type[BaseModel], options: Mapping[str, Any]) -> BaseM
 
 def _say(kind: str, message: str, options_type: type[BaseModel]) -> str:
     if kind == "extra_forbidden":
-        return f"unknown; there is: {', '.join(options_type.model_fields) or 'none'}"
+        return f"unknown option; available: {', '.join(options_type.model_fields) or 'none'}"
     return message.removeprefix("Value error, ")
 
 
-def _below(field: str, error: InvalidArgument) -> InvalidArgument:
-    """The same error with its fields named from the request on."""
+def _prefixed(field: str, error: InvalidArgument) -> InvalidArgument:
+    """The same error with field paths that start at the request."""
     violations = [FieldViolation(f"{field}.{violation.field}", violation.description) for violation in error.violations]
     message = "; ".join(f"{violation.field}: {violation.description}" for violation in violations) or error.message
     return InvalidArgument(message, reason=error.reason, metadata=error.metadata, violations=violations)
 
 
-def _described(name: str) -> Described:
+def _described(name: str) -> ScorerDescription:
     try:
         scorer_type = plugins.load(GROUP, name)
-        return Described(name, scorer_type.description, scorer_type.options_type.model_json_schema())
+        return ScorerDescription(name, scorer_type.description, scorer_type.options_type.model_json_schema())
     except (AccordError, AttributeError) as error:
         log.warning("scorer %s cannot be used: %s", name, error)
-        return Described(name, f"Cannot be used: {error}", {})
+        return ScorerDescription(name, f"Cannot be used: {error}", {})

@@ -1,4 +1,4 @@
-"""Settings of the reward service: flags of `python -m accord_reward`, or environment ACCORD_REWARD_<FIELD>."""
+"""Settings of the reward service: flags, or environment variables ACCORD_REWARD_<FIELD>."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from accord_runtime.serving.settings import LOOPBACK, ServiceSettings, service_c
 
 
 class RewardSettings(ServiceSettings):
-    """What the reward service can be told."""
+    """Settings of `python -m accord_reward`."""
 
     model_config = service_config("reward")
 
@@ -19,35 +19,41 @@ class RewardSettings(ServiceSettings):
         5,
         ge=0,
         le=1000,
-        description="How long the first of some concurrent callers waits for others to share its batch.",
+        description="How long the first of several concurrent calls waits for others to join its batch.",
     )
-    max_batch_items: int = Field(256, ge=1, description="Callers are joined up to this many items.")
+    max_batch_items: int = Field(256, ge=1, description="The most items of calls that are joined into one batch.")
     max_batch_tokens: int = Field(
         4096,
         ge=1,
-        description="Tokens, padding included, of one forward pass of a reward model; a longer item is alone.",
+        description="The most tokens of one forward pass, padding included; a longer item gets its own pass.",
     )
     max_queued_items: int = Field(
-        20_000, ge=1, description="Items waiting and in work; a request beyond is refused as OVERLOADED."
+        20_000,
+        ge=1,
+        description="The most items waiting or being scored; requests beyond it are refused as OVERLOADED.",
     )
-    max_models: int = Field(8, ge=1, description="Reward models in memory at once.")
+    max_models: int = Field(8, ge=1, description="The most reward models in memory at once.")
     model_idle_seconds: float = Field(
-        600, ge=0, description="A model unused for so long makes room for a new one when max_models are loaded."
+        600,
+        ge=0,
+        description="When max_models are loaded, a model unused for this long may be unloaded for a new one, seconds.",
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "float32", description="Number type of the models; auto measures which one this machine is faster with."
+        "float32", description="Number type of the models; auto measures which is faster on this machine."
     )
-    compute_threads: int = Field(0, ge=0, description="Threads of a forward pass; 0: as the environment says.")
+    compute_threads: int = Field(
+        0, ge=0, description="Threads of a forward pass; 0: as OMP_NUM_THREADS and the number of cores say."
+    )
     allow_python: bool | None = Field(
         None,
-        description="Whether `python:FILE:FUNCTION` scorers may run code of this machine's files. "
-        "Unset: only while listening on loopback.",
+        description="Whether `python:FILE:FUNCTION` scorers may run code from files on this machine. "
+        "Unset: only if the service listens on loopback.",
     )
     python_root: Path = Field(
-        Path("."), description="The folder that FILE of `python:FILE:FUNCTION` is relative to and must not leave."
+        Path("."), description="The folder that must contain FILE of `python:FILE:FUNCTION`, which is relative to it."
     )
 
     @property
     def python_allowed(self) -> bool:
-        """Whether `python:` scorers are served: as told, else on loopback only."""
+        """Whether `python:` scorers are served: as configured, else only on loopback."""
         return self.host in LOOPBACK if self.allow_python is None else self.allow_python

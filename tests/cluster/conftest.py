@@ -1,4 +1,4 @@
-"""Accord deployed from nothing on the cluster that KUBECONFIG names, in a namespace of its own."""
+"""Accord deployed from nothing in its own namespace of the cluster that KUBECONFIG names."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.support.engine_plugin import objects_for
 from tests.support.kustomize import documents
 from tests.support.loop import write_prompts
 
-# Leave it deployed, and take it up next time: for work on the tests.
+# Leave it deployed and use it again next time: for work on the tests.
 KEEP = bool(os.environ.get("ACCORD_KEEP"))
 LOCAL = kube.ROOT / "k8s/overlays"
 
 
 def why_not() -> str:
-    """Why there is nothing to test on; empty where there is."""
+    """Why no cluster is available; empty where one is."""
     if not os.environ.get("KUBECONFIG"):
         return "KUBECONFIG names no cluster"
     if shutil.which("kubectl") is None:
@@ -35,9 +35,9 @@ def why_not() -> str:
 
 @pytest.fixture(scope="session")
 def deployed(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterator[Deployed]:
-    """Everything is deployed with a tiny model on the data volume; afterwards the namespace goes."""
+    """Everything is deployed, with a tiny model on the data volume; afterwards the namespace is deleted."""
     if reason := why_not():
-        pytest.skip(f"no cluster to test on: {reason}")
+        pytest.skip(f"no cluster is available: {reason}")
     folder = tmp_path_factory.mktemp("overlay")
     above = os.path.relpath(LOCAL / kube.overlay(), folder.resolve())
     (folder / "kustomization.yaml").write_text(OVERLAY.format(namespace=NAMESPACE, overlay=above))
@@ -57,7 +57,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Ite
             kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
 
 
-# Newcomers that cannot start are to be refused while a test waits.
+# Candidates that cannot start are refused while a test waits.
 OVERLAY = """\
 apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization

@@ -1,4 +1,4 @@
-"""A run on a real cluster, from nothing to a promoted policy, while what it needs is scaled, swapped and taken away."""
+"""A run on a real cluster, from nothing to a promoted policy, while its services are scaled, swapped and deleted."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ STEPS = int(os.environ.get("ACCORD_TEST_STEPS", "600"))
 
 
 def test_a_run_is_finished_whatever_is_scaled_swapped_deleted_and_drained_meanwhile(deployed: Deployed) -> None:
-    name = f"through-{os.getpid()}"  # a name is not done twice: where it stays deployed
+    name = f"through-{os.getpid()}"  # a run cannot be repeated under its name where Accord stays deployed
     deployed.apply(tiny(name, policy=steady(steps=STEPS, promptsPerStep=8)))
-    deployed.wait_run(name, "is taken", lambda status: condition(status, "Accepted").get("status") == "True", 60)
+    deployed.wait_run(name, "is accepted", lambda status: condition(status, "Accepted").get("status") == "True", 60)
 
-    # While it collects: who watches it, and who keeps the preferences.
+    # While it collects: the operator and the console, and the service that stores the preferences.
     deployed.wait_run(
         name, "has its services", lambda status: status.get("stage") in ("collect", "reward_model", "policy")
     )
@@ -41,7 +41,7 @@ def test_a_run_is_finished_whatever_is_scaled_swapped_deleted_and_drained_meanwh
     for replicas in (3, 1):
         deployed.kubectl("scale", f"run/{name}", f"--replicas={replicas}")
         scaled = deployed.wait_run(
-            name, f"draws with {replicas}", lambda status, n=replicas: status["replicas"] == n, 600
+            name, f"has {replicas} replicas", lambda status, n=replicas: status["replicas"] == n, 600
         )
         assert scaled["stage"] == "policy", "scaling costs the stage nothing"
         deployed.wait(
@@ -50,24 +50,24 @@ def test_a_run_is_finished_whatever_is_scaled_swapped_deleted_and_drained_meanwh
         deployed.kubectl("get", "runs,pods")
     edit = {"spec": {"rollout": {"engine": OTHER}}}
     deployed.kubectl("patch", f"run/{name}", "--type=merge", f"--patch={json.dumps(edit)}")
-    deployed.wait_run(name, "draws on the other engine", lambda status: status["engine"] == OTHER, 600)
+    deployed.wait_run(name, "has the other engine", lambda status: status["engine"] == OTHER, 600)
     deployed.wait("the old engine's pods are gone", lambda: not deployed.pods(run=name, engine="transformers"), 120)
 
     for component in ("rollout", "reward", "trainer"):
         deployed.replace(component=component, run=name)
     deployed.replace(component="controller")
-    before = deployed.wait_run(name, "goes on", lambda status: status["state"] == "Running")["step"]
+    before = deployed.wait_run(name, "continues", lambda status: status["state"] == "Running")["step"]
     deployed.wait_run(
         name, "makes a step", lambda status: status["step"] > before or status["stage"] == "evaluate", 300
     )
 
-    # Everything of ours is evicted from the trainer's node at once.
+    # All pods of Accord are evicted from the trainer's node at once.
     (trainer,) = deployed.wait("the trainer", lambda: deployed.ready(component="trainer", run=name))
     node = trainer["spec"]["nodeName"]
-    mine = "--pod-selector=app.kubernetes.io/component"
+    selector = "--pod-selector=app.kubernetes.io/component"
     try:
         deployed.kubectl(
-            "drain", node, mine, "--delete-emptydir-data", "--ignore-daemonsets", "--timeout=300s", timeout=330
+            "drain", node, selector, "--delete-emptydir-data", "--ignore-daemonsets", "--timeout=300s", timeout=330
         )
     finally:
         kube.kubectl("uncordon", node)
@@ -93,12 +93,12 @@ async def test_kubectl_and_grpc_are_two_views_of_one_run(deployed: Deployed) -> 
             await client.runs.create(wanted)
             shown = deployed.wait("its object", lambda: deployed.kubectl("get", "runs", "-o", "name").count(name))
             assert shown
-            # Paused here, it is suspended there; resumed there, it goes on here.
+            # Paused here, it is suspended there; resumed there, it continues here.
             await client.runs.pause(name)
             deployed.wait("it is suspended", lambda: deployed.run(name)["spec"].get("suspend") is True, 120)
             deployed.kubectl("patch", f"run/{name}", "--type=merge", '--patch={"spec": {"suspend": false}}')
-            deployed.wait_run(name, "goes on", lambda status: status["state"] == "Running", 120)
-            # Deleted while nobody looks, it is cancelled when somebody does.
+            deployed.wait_run(name, "continues", lambda status: status["state"] == "Running", 120)
+            # Deleted while the operator is away, it is cancelled when the operator is back.
             deployed.kubectl("scale", "deployment/operator", "--replicas=0")
             deployed.wait("the operator is gone", lambda: not deployed.pods(component="operator"))
             deployed.kubectl("delete", f"run/{name}")

@@ -1,4 +1,4 @@
-"""A trainer of several pods: they meet, learn together, and survive the loss of one."""
+"""A trainer of several pods: they rendezvous, train together, and survive the loss of one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_two_trainer_pods_make_a_run_together_also_when_one_is_lost(deployed: De
     deployed.kubectl("get", "runs,pods")
     pods = deployed.pods(component="trainer", run=name)
     assert [pod["status"]["phase"] for pod in pods] == ["Running", "Running"]
-    # The second serves nothing, and is never ready; yet nobody can step without it.
+    # The second pod does not serve and is never ready, yet no step is possible without it.
     (lost,) = [pod["metadata"] for pod in pods if pod["metadata"]["name"] == f"{name}-trainer-1"]
     deployed.kubectl("delete", "pod", lost["name"], "--wait=false")
     before = deployed.run(name)["status"]["step"]

@@ -1,4 +1,4 @@
-"""What a Run says on a real cluster when it cannot have what it needs, and that it goes on once it can."""
+"""What a Run reports on a real cluster while something that it needs is missing, and that it continues afterwards."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ SECRET = {"op": "add", "path": "/spec/template/spec/containers/0/envFrom",
     ],
     ids=["image", "gpu", "secret"],
 )
-def test_what_keeps_a_pod_from_running_is_told_with_what_to_do_and_the_run_goes_on_when_it_is_done(
+def test_what_keeps_a_pod_from_running_is_reported_with_what_to_do_and_the_run_continues_when_it_is_done(
     deployed: Deployed, patch: Object, reason: str, says: str
 ) -> None:
     name = f"lacks-{reason.lower()}"
@@ -74,12 +74,12 @@ def test_what_keeps_a_pod_from_running_is_told_with_what_to_do_and_the_run_goes_
             else {"op": "remove", "path": patch["path"]}
         )
         deployed.kubectl("patch", "deployment/reward", "--type=json", f"--patch={json.dumps([back])}")
-    # Nobody restarts the run.
-    deployed.wait_run(name, "goes on", has_services, 300)
+    # The run continues by itself.
+    deployed.wait_run(name, "continues", has_services, 300)
     deployed.kubectl("delete", f"run/{name}")
 
 
-def test_a_full_quota_is_told_with_what_to_do(deployed: Deployed) -> None:
+def test_a_full_quota_is_reported_with_what_to_do(deployed: Deployed) -> None:
     pods = len(deployed.pods())
     deployed.kubectl("create", "quota", "small", f"--hard=pods={pods}")
     try:
@@ -88,7 +88,7 @@ def test_a_full_quota_is_told_with_what_to_do(deployed: Deployed) -> None:
     finally:
         deployed.kubectl("delete", "quota/small")
     deployed.wait_run(
-        "no-room", "goes on", lambda status: condition(status, "ServicesReady").get("status") == "True", 300
+        "no-room", "continues", lambda status: condition(status, "ServicesReady").get("status") == "True", 300
     )
     deployed.kubectl("delete", "run/no-room")
 
@@ -98,7 +98,7 @@ def has_services(status: Object) -> bool:
 
 
 def lacks(deployed: Deployed, name: str, reason: str, says: str) -> None:
-    """Until the condition says so; the event does too."""
+    """Waits until the condition names the reason; the event does too."""
     status = deployed.wait_run(
         name, f"says {reason}", lambda status: condition(status, "ServicesReady").get("reason") == reason, 180
     )

@@ -1,4 +1,4 @@
-"""What people said outlives the definition of Run and the namespace itself."""
+"""Preferences outlive the definition of Run and the namespace itself."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_deleting_the_definition_of_run_and_the_namespace_loses_no_preference(de
 
 
 def bound(claim: Object) -> Object:
-    """The same claim, on the volume that it had."""
+    """The same claim, bound to the volume that it had."""
     return {
         **{key: claim[key] for key in ("apiVersion", "kind", "spec")},
         "metadata": {"name": claim["metadata"]["name"]},
@@ -52,7 +52,7 @@ def bound(claim: Object) -> Object:
 
 
 def exported() -> list[bytes]:
-    """All feedback there is, a record each."""
+    """All feedback, one record each."""
 
     async def read(address: str) -> list[bytes]:
         async with accord.Client(preference=address) as client:

@@ -1,4 +1,4 @@
-"""`accord conformance`: our own engines pass the suite that anybody's engine is held to, and a bad one does not."""
+"""`accord conformance`: our own engines pass the suite that every engine must pass, and a bad one fails it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_our_engine_meets_every_demand(address: str, tmp_path: Path, tiny_
 
 
 class Careless(Engine):
-    """Says that it serves, draws the same token for everybody, and leaves out what is tedious."""
+    """Says that it serves, generates the same token for every caller, and omits what is tedious."""
 
     async def GetStatus(self, request, context):  # type: ignore[no-untyped-def]
         return rollout_v1.GetStatusResponse(engine="careless", ready=True, version=1, digest="0" * 64)
@@ -68,7 +68,7 @@ class Careless(Engine):
             yield rollout_v1.GenerateResponse(sample=sample)
 
 
-async def test_an_engine_that_breaks_the_contract_is_told_where_and_how_to_mend_it() -> None:
+async def test_an_engine_that_breaks_the_contract_learns_where_and_how_to_fix_it() -> None:
     async with serve(rollout_v1.add_RolloutServiceServicer_to_server, Careless()) as address:
         found = await outcomes(address, seconds=2)
     unmet = {name: one.detail for name, one in found.items() if one.verdict is Verdict.unmet}
@@ -81,7 +81,7 @@ async def test_an_engine_that_breaks_the_contract_is_told_where_and_how_to_mend_
     assert all(one.check.fix for one in found.values())
 
 
-async def test_a_wrong_logprob_is_found_out(address: str, tmp_path: Path, tiny_folder: Path) -> None:
+async def test_a_wrong_logprob_is_detected(address: str, tmp_path: Path, tiny_folder: Path) -> None:
     (tmp_path / "reference.py").write_text(
         "def zero(folder, prompt, response, sampling):\n    return [0.0] * len(response)"
     )
@@ -95,7 +95,7 @@ async def test_a_wrong_logprob_is_found_out(address: str, tmp_path: Path, tiny_f
     assert "the reference has 0.0000" in found["logprobs-of-the-model"].detail
 
 
-async def test_the_suite_leaves_an_engine_alone_that_somebody_holds(address: str) -> None:
+async def test_the_suite_leaves_an_engine_alone_that_another_client_leases(address: str) -> None:
     from accord.channel import open_channel
 
     async with open_channel(address) as channel:
@@ -111,7 +111,9 @@ async def test_the_suite_leaves_an_engine_alone_that_somebody_holds(address: str
         await outcomes(address, only=["nothing"])
 
 
-async def test_the_command_prints_a_table_or_json_and_says_by_its_exit_code(address: str, tiny_folder: Path) -> None:
+async def test_the_command_prints_a_table_or_json_and_its_exit_code_says_the_result(
+    address: str, tiny_folder: Path
+) -> None:
     command = [sys.executable, "-m", "accord.cli.main", "conformance", address, "--model", str(tiny_folder)]
     flags = ["--only", "status", "--only", "weights-change*"]
     table = await run(*command, *flags)

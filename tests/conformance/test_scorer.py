@@ -1,4 +1,4 @@
-"""What every scorer must do, whoever wrote it: one suite over all that can be named, through a real server."""
+"""What every scorer must do: one suite over all available scorers, through a real server."""
 
 from __future__ import annotations
 

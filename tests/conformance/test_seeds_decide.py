@@ -1,4 +1,4 @@
-"""`seeds-decide`: an engine that draws by something else is found out, a policy that leaves no choice is not blamed."""
+"""`seeds-decide`: an engine whose samples depend on something else fails, a policy that leaves no choice passes."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from accord_runtime.serving.server import serving
 VOCABULARY = 300
 
 
-class Drawing(Engine):
-    """Draws from a uniform distribution, or a `certain` one, by random numbers from `source(prompt seed, j)`."""
+class Sampler(Engine):
+    """Samples from a uniform distribution, or a `certain` one, by random numbers from `source(prompt seed, j)`."""
 
     def __init__(self, source: Callable[[int, int], int], *, certain: bool = False, most: float = math.inf) -> None:
         super().__init__()
@@ -76,18 +76,18 @@ async def seeds_decide(engine: Engine) -> Outcome:
     ids=["none", "none, of a collapsed policy", "the prompt's only", "j only", "not for the first sample"],
 )
 async def test_an_engine_that_ignores_seeds_is_found_out(source: Callable[[int, int], int], certain: bool) -> None:
-    found = await seeds_decide(Drawing(source, certain=certain))
+    found = await seeds_decide(Sampler(source, certain=certain))
     assert found.verdict is Verdict.unmet
     assert "other seeds gave the same tokens" in found.detail
 
 
 async def test_an_engine_that_draws_by_its_seeds_meets_it_whatever_the_policy_leaves() -> None:
-    assert (await seeds_decide(Drawing(lambda seed, j: 1000 * seed + j))).verdict is Verdict.met
-    assert (await seeds_decide(Drawing(lambda seed, j: 1000 * seed + j, certain=True))).verdict is Verdict.met
+    assert (await seeds_decide(Sampler(lambda seed, j: 1000 * seed + j))).verdict is Verdict.met
+    assert (await seeds_decide(Sampler(lambda seed, j: 1000 * seed + j, certain=True))).verdict is Verdict.met
 
 
 async def test_it_cannot_be_told_where_neither_the_policy_nor_the_engine_leaves_a_choice() -> None:
-    found = await seeds_decide(Drawing(lambda seed, j: 1, certain=True, most=2.0))
+    found = await seeds_decide(Sampler(lambda seed, j: 1, certain=True, most=2.0))
     assert found.verdict is Verdict.skipped
     assert "must be at most 2.0" in found.detail
 

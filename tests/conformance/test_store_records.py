@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -142,7 +141,7 @@ async def test_inactive_annotators_and_deleted_prompts_are_in_no_new_record(stor
     async with store.writing() as tx:
         await tx.add_prompts([a_prompt(1)])
         await tx.add_feedback([a_judgement(1), a_judgement(2, annotator="bob"), a_judgement(3, 1)])
-        await tx.add_tasks([a_task(1), replace(a_task(2), prompt_id=name("p", 1))])
+        await tx.add_tasks([a_task(1), a_task(2)._replace(prompt_id=name("p", 1))])
         await tx.meet([("ann", 1), ("bob", 1), ("bob", 2), ("ann", 1)], 7)
         await tx.put_annotator(AnnotatorRow("bob", 1, "Bob", 2, "why", 7, 8))
         assert await tx.annotator("bob", 1) == AnnotatorRow("bob", 1, "Bob", 2, "why", 7, 8)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from dataclasses import replace
 
 from tests.support.stores import DONE, FLAGGED_STATE, a_judgement, a_task, fill, live, name
 
@@ -98,7 +97,7 @@ async def test_cancelling_ends_open_tasks_and_their_leases_only(store: Store) ->
 async def test_tasks_come_by_turn_and_queues_by_prefix(store: Store) -> None:
     await fill(store)
     async with store.writing() as tx:
-        await tx.add_tasks([a_task(1, queue="run/1"), replace(a_task(2, queue="run/2"), turn=-5), a_task(3, queue="x")])
+        await tx.add_tasks([a_task(1, queue="run/1"), a_task(2, queue="run/2")._replace(turn=-5), a_task(3, queue="x")])
 
         async def offered(queue: str) -> int | None:
             task = await tx.next_task("ann", queue, 0)
@@ -112,7 +111,7 @@ async def test_tasks_come_by_turn_and_queues_by_prefix(store: Store) -> None:
 async def test_gold_tasks_are_answered_by_any_number_and_counted_apart(store: Store) -> None:
     await fill(store)
     async with store.writing() as tx:
-        await tx.add_tasks([replace(a_task(1), gold='{"tolerance":null,"value":{}}'), a_task(2)])
+        await tx.add_tasks([a_task(1)._replace(gold='{"tolerance":null,"value":{}}'), a_task(2)])
         for number, annotator in enumerate(("ann", "bob", "cid")):
             gold = await tx.next_task(annotator, "q", 0, gold=True)
             assert gold is not None

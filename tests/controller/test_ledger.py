@@ -13,7 +13,7 @@ from accord.errors import AlreadyExists, DataLoss
 from accord.types import v1 as types_v1
 from accord_controller.ledger.ledger import Ledger, parse_messages, serialize_messages, unnamed_files
 from accord_controller.ledger.recorder import NewEvent
-from accord_runtime.database.connect import downgrade, migrate
+from accord_runtime.database.migrate import downgrade, migrate
 
 
 def samples(count: int, text: str = "hello") -> list[types_v1.Sample]:

@@ -19,7 +19,8 @@ import accord_controller
 from accord.controller import v1 as controller_v1
 from accord_controller.store.store import Commit, Entry, Store
 from accord_controller.store.tables import metadata
-from accord_runtime.database import connect
+from accord_runtime.database.migrate import downgrade, migrate
+from accord_runtime.database.transactions import open_database
 
 PACKAGE = "accord_controller"
 
@@ -50,8 +51,8 @@ def revisions() -> list[str]:
 
 async def fill(url: str, folder: Path) -> None:
     """A run with an event, a fact, and three models that its gate promoted."""
-    await connect.migrate(url, PACKAGE)
-    store = Store(connect.open_database(url))
+    await migrate(url, PACKAGE)
+    store = Store(open_database(url))
     await add_run(store)
     for iteration in range(3):
         await add_model(store, folder, iteration)
@@ -68,13 +69,13 @@ async def test_every_step_down_and_up_keeps_runs_events_facts_and_models(
     await fill(url, tmp_path)
     steps = revisions()
     for revision in steps[-2::-1]:
-        await connect.downgrade(url, PACKAGE, revision=revision)
+        await downgrade(url, PACKAGE, revision=revision)
     left = set(inspect(connection).get_table_names())
     connection.rollback()
     assert "model_changes" not in left
     for revision in steps:
-        await connect.migrate(url, PACKAGE, revision=revision)
-    store = Store(connect.open_database(url))
+        await migrate(url, PACKAGE, revision=revision)
+    store = Store(open_database(url))
     try:
         assert [run.run_id for run in (await store.list_runs(9))[0]] == ["demo"]
         assert [event.kind for event in await store.events("demo", 0, 9)] == ["step"]
@@ -93,16 +94,16 @@ async def test_every_step_down_and_up_keeps_runs_events_facts_and_models(
 
 async def test_down_to_nothing_and_up_again(url: str, connection: Connection, tmp_path: Path) -> None:
     await fill(url, tmp_path)
-    await connect.downgrade(url, PACKAGE, revision="base")
+    await downgrade(url, PACKAGE, revision="base")
     left = set(inspect(connection).get_table_names())
     connection.rollback()
     assert not left - {"alembic_version", f"alembic_version_{PACKAGE}"}
-    await connect.migrate(url, PACKAGE)
+    await migrate(url, PACKAGE)
     assert set(metadata.tables) <= set(inspect(connection).get_table_names())
 
 
 async def test_migrations_make_the_tables_that_the_code_knows(url: str, connection: Connection) -> None:
-    await connect.migrate(url, PACKAGE)
+    await migrate(url, PACKAGE)
     version = {f"alembic_version_{PACKAGE}", "alembic_version"}
     context = MigrationContext.configure(
         connection, opts={"include_name": lambda name, kind, _: kind != "table" or name not in version}

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from accord.conformance import suite
-from accord_runtime.artifacts import store
+from accord_runtime.artifacts.fetch import schemes
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/engine-contract.md").read_text(encoding="utf-8")
@@ -27,7 +27,7 @@ def test_every_check_stands_on_the_page_as_it_is() -> None:
 
 def test_every_scheme_stands_on_the_page() -> None:
     rows = " ".join(re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", PAGE, re.MULTILINE))
-    assert [scheme for scheme in store.schemes() if f"`{scheme}`" not in rows] == []
+    assert [scheme for scheme in schemes() if f"`{scheme}`" not in rows] == []
 
 
 def test_an_engine_in_another_language_meets_every_check_when_the_page_is_followed(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_a_command_of_the_readme_exists(command: Command) -> None:
     words = command.words()
     if not words:
         return
-    program = Path(words[0]).name
+    program = Path(words[0]).name or words[0]
     if program == "accord":
         check_accord(words)
     elif program == "make":
@@ -149,3 +149,27 @@ def test_every_relative_link_of_the_readme_leads_somewhere() -> None:
     links = re.findall(r"\]\(([^)#\s]+)", README.read_text(encoding="utf-8"))
     missing = [link for link in links if "://" not in link and not link.startswith("mailto:")]
     assert [link for link in missing if not (ROOT / link).exists()] == []
+
+
+def test_the_layout_of_the_readme_is_that_of_the_repository() -> None:
+    """Every folder and file of the section exists, those in a description below the folder that it describes."""
+    (layout,) = re.findall(r"(?s)## Repository layout\n+```\n(.*?)```", README.read_text(encoding="utf-8"))
+    folder = ""
+    for line in layout.splitlines():
+        places, description = line[:31].split(), line[31:]
+        if line[30:31].strip():
+            places, description = line.split(), ""
+        for place in places:
+            assert list(ROOT.glob(place)), place
+            folder = place
+        for name in re.findall(r"[\w{},./]+(?:/|\.py|\})(?![\w{])", description):
+            for one in braces(name):
+                assert [*ROOT.glob(f"{folder}/{one}"), *ROOT.glob(f"{folder}/{one}.py")], f"{folder}/{one}"
+
+
+def braces(text: str) -> list[str]:
+    """`a/{b,c}.py` -> `a/b.py`, `a/c.py`."""
+    found = re.search(r"\{([^{}]*)\}", text)
+    if found is None:
+        return [text]
+    return [one for part in found[1].split(",") for one in braces(text[: found.start()] + part + text[found.end() :])]

@@ -42,7 +42,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 async def _start_all(folder: Path) -> list[RunningServer]:
-    from accord_reward.servicer import build as build_reward
+    from accord_reward.service import build as build_reward
     from accord_reward.settings import RewardSettings
     from accord_rollout.service import build as build_rollout
     from accord_rollout.settings import RolloutSettings

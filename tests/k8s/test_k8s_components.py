@@ -1,4 +1,4 @@
-"""Each component changes what it says, by one line, and nothing that it names is unknown to the services."""
+"""Each component is enabled by one line, changes what it describes, and sets only what the services know."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ COMPONENTS = sorted(path.parent.name for path in ROOT.glob("components/*/kustomi
 
 @pytest.fixture
 def render(tmp_path: Path) -> Iterator[Any]:
-    """What a user's own overlay with these components comes to."""
+    """Renders a user's overlay with these components."""
 
     def build(*components: str) -> list[Object]:
         k8s = os.path.relpath(ROOT, tmp_path)
@@ -114,13 +114,13 @@ def test_store_postgres_keeps_nothing_in_sqlite_and_migrates_before_services_ser
     found = render("store-postgres")
     keys = one(found, "Secret", "database")["stringData"]
     for name in ("preference", "controller"):
-        told = environment(pods(found)[name])
-        url = told[f"ACCORD_{name.upper()}_DATABASE_URL"]["secretKeyRef"]
+        variables = environment(pods(found)[name])
+        url = variables[f"ACCORD_{name.upper()}_DATABASE_URL"]["secretKeyRef"]
         assert url["name"] == "database"
         assert keys[url["key"]].startswith("postgresql://accord:"), "no SQLite file is left"
         assert keys[url["key"]].endswith("@postgres:5432/accord")
         assert keys["password"] in keys[url["key"]]
-        assert told[f"ACCORD_{name.upper()}_MIGRATIONS"] == "awaited"
+        assert variables[f"ACCORD_{name.upper()}_MIGRATIONS"] == "awaited"
         job = one(found, "Job", f"migrate-{name}")["spec"]["template"]["spec"]
         assert job["containers"][0]["command"] == ["python", "-m", f"accord_{name}.migrate"]
         assert job["containers"][0]["image"] == pods(found)[name]["containers"][0]["image"], (
@@ -134,18 +134,18 @@ def test_store_postgres_keeps_nothing_in_sqlite_and_migrates_before_services_ser
     }  # fmt: skip
 
 
-def test_object_store_gives_credentials_to_what_fetches_weights_and_to_nobody_else(render: Any) -> None:
+def test_object_store_gives_credentials_only_to_services_that_fetch_weights(render: Any) -> None:
     found = render("object-store")
     for name, pod in pods(found).items():
         given = [next(iter(each.values()))["name"] for each in pod["containers"][0].get("envFrom", [])]
         assert given == (["object-store", "object-store"] if name in ("rollout", "reward", "trainer") else []), name
-    told = {**one(found, "ConfigMap", "object-store")["data"], **one(found, "Secret", "object-store")["stringData"]}
+    values = {**one(found, "ConfigMap", "object-store")["data"], **one(found, "Secret", "object-store")["stringData"]}
     # The store's client takes only what it knows by name.
-    known = {key.lower(): value for key, value in told.items()}
+    known = {key.lower(): value for key, value in values.items()}
     S3Store("bucket", config=cast("S3Config", known))
     with pytest.raises(UnknownConfigurationKeyError):
         S3Store("bucket", config=cast("S3Config", {**known, "fsspec_s3_endpoint_url": "x"}))
-    assert told["AWS_ENDPOINT_URL"] == "http://minio.minio:9000"
+    assert values["AWS_ENDPOINT_URL"] == "http://minio.minio:9000"
     assert set(one(found, "Secret", "object-store")["stringData"]) == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
 
 
@@ -165,10 +165,10 @@ def test_gpu_and_spot_go_together_and_touch_only_what_they_name(render: Any) -> 
         each["key"] for each in spot["tolerations"]
     }
     assert float(environment(spot)["ACCORD_ROLLOUT_DRAIN_SECONDS"]) < spot["terminationGracePeriodSeconds"] < 30
-    assert "affinity" not in after["trainer"], "a trainer is not put where it may be taken away"
+    assert "affinity" not in after["trainer"], "a trainer is not placed on preemptible machines"
 
 
-def test_priority_lets_rollouts_give_way_before_trainers_and_those_before_what_keeps_something(render: Any) -> None:
+def test_priority_evicts_rollouts_before_trainers_and_those_before_services_that_store_data(render: Any) -> None:
     found = render("operator", "store-postgres", "priority")
     value = {each["metadata"]["name"]: each["value"] for each in found if each["kind"] == "PriorityClass"}
     rank = {name: value[pod["priorityClassName"]] for name, pod in pods(found).items()}
@@ -177,7 +177,7 @@ def test_priority_lets_rollouts_give_way_before_trainers_and_those_before_what_k
 
 
 @pytest.mark.parametrize("operator", [(), ("operator",)])
-def test_mtls_leaves_no_plain_port_and_gives_everybody_a_name_that_others_dial(
+def test_mtls_leaves_no_plain_port_and_every_dialled_name_is_in_a_certificate(
     render: Any, operator: tuple[str, ...]
 ) -> None:
     found = render(*operator, "mtls")
@@ -187,21 +187,21 @@ def test_mtls_leaves_no_plain_port_and_gives_everybody_a_name_that_others_dial(
         if each["kind"] == "Certificate" and not each["spec"].get("isCA")
     }
     for name, pod in pods(found).items():
-        told, container = environment(pod), pod["containers"][0]
+        variables, container = environment(pod), pod["containers"][0]
         (volume,) = [each for each in pod["volumes"] if each["name"] == "tls"]
         issued = names[volume["secret"]["secretName"]]
         assert issued["dnsNames"][:3] == [name, f"{name}.accord", f"{name}.accord.svc"]
         assert {"server auth", "client auth"} <= set(issued["usages"])
         assert {"name": "tls", "mountPath": "/tls", "readOnly": True} in container["volumeMounts"]
-        assert told["ACCORD_TLS_ROOT_CERTIFICATES"] == "/tls/ca.crt"
-        assert (told["ACCORD_TLS_CERTIFICATE"], told["ACCORD_TLS_KEY"]) == ("/tls/tls.crt", "/tls/tls.key")
+        assert variables["ACCORD_TLS_ROOT_CERTIFICATES"] == "/tls/ca.crt"
+        assert (variables["ACCORD_TLS_CERTIFICATE"], variables["ACCORD_TLS_KEY"]) == ("/tls/tls.crt", "/tls/tls.key")
         if name in SETTINGS:
             own = f"ACCORD_{name.upper()}_"
-            assert f"{own}ALLOW_INSECURE" not in told
+            assert f"{own}ALLOW_INSECURE" not in variables
             files = {"CERT": "tls.crt", "KEY": "tls.key", "CLIENT_CA": "ca.crt"}
-            assert all(told[f"{own}TLS_{key}"] == f"/tls/{file}" for key, file in files.items())
+            assert all(variables[f"{own}TLS_{key}"] == f"/tls/{file}" for key, file in files.items())
             for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-                assert container[probe]["grpc"]["port"] == int(told[f"{own}HEALTH_PORT"]), name
+                assert container[probe]["grpc"]["port"] == int(variables[f"{own}HEALTH_PORT"]), name
     dialled = {
         address.partition(":")[0]
         for pod in pods(found).values()
@@ -210,7 +210,7 @@ def test_mtls_leaves_no_plain_port_and_gives_everybody_a_name_that_others_dial(
     }
     assert {"preference", "controller"} & dialled
     assert dialled <= {name for issued in names.values() for name in issued["dnsNames"]}
-    # What a Run has of its own is dialled as <run>-<service>.<namespace>.svc.
+    # The services of a Run are dialled as <run>-<service>.<namespace>.svc.
     for service in ("rollout", "reward", "trainer"):
         assert "*.accord.svc" in names[f"{service}-tls"]["dnsNames"]
     issuers = {each["metadata"]["name"] for each in found if each["kind"] == "Issuer"}
@@ -246,9 +246,9 @@ def test_monitoring_gives_every_service_a_port_that_the_monitor_and_the_policy_n
             name = each["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/component"]
             if name in SETTINGS:
                 ports = {port["name"]: port["containerPort"] for port in pods(found)[name]["containers"][0]["ports"]}
-                told = environment(pods(found)[name])[f"ACCORD_{name.upper()}_METRICS_PORT"]
-                assert str(ports[endpoint["port"]]) == told
-                assert policy == [{"port": int(told)}]
+                port = environment(pods(found)[name])[f"ACCORD_{name.upper()}_METRICS_PORT"]
+                assert str(ports[endpoint["port"]]) == port
+                assert policy == [{"port": int(port)}]
 
 
 @pytest.fixture

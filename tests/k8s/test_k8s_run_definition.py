@@ -169,5 +169,7 @@ def test_a_condition_names_what_is_missing_until_the_run_continues() -> None:
     assert [(one["type"], one["status"], one["reason"]) for one in first] == [
         ("ServicesReady", "False", "ImageMissing")
     ]
+    retry = controller_v1.RunEvent(kind="retry", message=f"{waiting.message}; trying again in 0.5 s")
+    assert [one["reason"] for one in status.of_event(retry)] == ["ImageMissing"]
     after = status.merged(first, status.of_event(controller_v1.RunEvent(kind="step")), generation=1)
     assert [(one["type"], one["status"]) for one in after] == [("ServicesReady", "True")]

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from accord_preference.storage.opening import open_store
 from accord_preference.storage.store import Filter
-from accord_runtime.database import connect
+from accord_runtime.database.migrate import downgrade, migrate
 
 PACKAGE = "accord_preference"
 
 
 async def test_feedback_of_the_first_schema_is_kept_and_its_annotators_are_known(tmp_path: Path) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path}/old.db"
-    await connect.migrate(url, PACKAGE, revision="0001")
+    await migrate(url, PACKAGE, revision="0001")
     with sqlite3.connect(tmp_path / "old.db") as old:
         old.execute("INSERT INTO prompts VALUES (1, 'p', '[]', 's', 1, 'r')")
         old.execute("INSERT INTO tasks VALUES (1, 't', 1, 'p', '[\"a\",\"b\"]', 1, 'q', 2, 1)")
@@ -42,7 +42,7 @@ async def test_feedback_of_the_first_schema_is_kept_and_its_annotators_are_known
         assert [row.elapsed_us async for row in tx.judged(Filter())] == [None] * 3
         await tx.supersede("f0", "")
     await store.close()
-    await connect.downgrade(url, PACKAGE, revision="0001")
+    await downgrade(url, PACKAGE, revision="0001")
     with sqlite3.connect(tmp_path / "old.db") as old:
         assert old.execute("SELECT count(*), count(task_id) FROM feedback").fetchone() == (3, 0)
         assert old.execute("SELECT answers FROM tasks").fetchone() == (1,)

@@ -22,7 +22,7 @@ import accord_preference
 from accord.preference import v1 as preference_v1
 from accord_preference.settings import PreferenceSettings
 from accord_preference.storage.sql.tables import metadata
-from accord_runtime.database import connect
+from accord_runtime.database.migrate import downgrade, migrate
 
 FOLDER = Path(__file__).parent / "released"
 PROMPTS = "5bf2d947a841b9f9638c5ab954596f1cb906656468dc8727313bdcd9807fb0b7"
@@ -158,8 +158,8 @@ async def test_a_full_database_goes_down_and_up_again_with_all_that_the_older_sc
     newest = revisions()[-1]
     restore(released(newest, url), url)
     # Back to what 0002 to 0004 have in common, nothing is lost but why answers ended.
-    await connect.downgrade(url, PACKAGE, revision="0002")
-    await connect.migrate(url, PACKAGE)
+    await downgrade(url, PACKAGE, revision="0002")
+    await migrate(url, PACKAGE)
     async with served(url, tmp_path) as desk:
         stats = await desk.stats()
         assert (stats.prompts, stats.completions, stats.comparisons) == (12, 24, 9)
@@ -170,7 +170,7 @@ async def test_a_full_database_goes_down_and_up_again_with_all_that_the_older_sc
         ]
         before = {name: await desk.export(name) for name in names}
     # The first schema knows no annotators and nothing that was taken back: what was said stays, in its snapshots too.
-    await connect.downgrade(url, PACKAGE, revision="0001")
+    await downgrade(url, PACKAGE, revision="0001")
     kept = connection.exec_driver_sql("SELECT count(*) FROM feedback").scalar_one()
     connection.rollback()
     async with served(url, tmp_path) as desk:
@@ -187,18 +187,18 @@ async def test_a_full_database_goes_down_and_up_again_with_all_that_the_older_sc
 async def test_every_step_up_and_down_works(url: str, connection: Connection) -> None:
     steps = revisions()
     for revision in steps:
-        await connect.migrate(url, PACKAGE, revision=revision)
+        await migrate(url, PACKAGE, revision=revision)
     for revision in [*steps[-2::-1], "base"]:
-        await connect.downgrade(url, PACKAGE, revision=revision)
+        await downgrade(url, PACKAGE, revision=revision)
     left = set(inspect(connection).get_table_names())
     connection.rollback()
     assert not left - {"alembic_version", f"alembic_version_{PACKAGE}"}
-    await connect.migrate(url, PACKAGE)
+    await migrate(url, PACKAGE)
     assert set(metadata.tables) <= set(inspect(connection).get_table_names())
 
 
 async def test_migrations_make_the_tables_that_the_code_knows(url: str, connection: Connection) -> None:
-    await connect.migrate(url, PACKAGE)
+    await migrate(url, PACKAGE)
     version = {f"alembic_version_{PACKAGE}", "alembic_version"}
     context = MigrationContext.configure(
         connection, opts={"include_name": lambda name, kind, _: kind != "table" or name not in version}

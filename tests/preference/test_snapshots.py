@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from tests.support.preference_service import Desk, pair, person
 
 from accord.errors import FailedPrecondition, InvalidArgument, NotFound
 from accord.preference import v1 as preference_v1
 from accord_preference.service import build
-from accord_preference.settings import PreferenceSettings
 
 PROMPTS = preference_v1.SNAPSHOT_KIND_PROMPTS
 
@@ -159,9 +156,3 @@ async def test_snapshot_of_nothing_and_unknown_snapshot_are_errors(desk: Desk) -
 async def test_filter_that_prompts_cannot_have_is_refused(desk: Desk) -> None:
     with pytest.raises(InvalidArgument, match=r"filter\.queues"):
         await desk.snapshot(PROMPTS, queues=["q"])
-
-
-async def test_settings_name_an_unknown_store(tmp_path: Path) -> None:
-    with pytest.raises(InvalidArgument) as caught:
-        await build(PreferenceSettings(state_dir=tmp_path, database_url="mongodb://somewhere"))
-    assert caught.value.reason == "UNKNOWN_STORE"

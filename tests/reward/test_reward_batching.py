@@ -87,7 +87,7 @@ async def test_other_options_are_another_scorer(tmp_path: Path) -> None:
 SLOW = "import time\ndef score(prompt, response):\n    time.sleep(0.4)\n    return 1\n"
 
 
-async def test_beyond_the_limit_of_queued_items_callers_are_told_to_come_later(tmp_path: Path) -> None:
+async def test_beyond_the_limit_of_queued_items_callers_are_asked_to_retry(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW)
     async with reward_client(tmp_path, max_queued_items=3) as client:
         slow = [scorer("python:slow.py")]

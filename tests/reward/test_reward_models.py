@@ -73,7 +73,7 @@ async def test_what_is_too_long_loses_its_beginning_and_keeps_the_response(
     assert math.isclose(a, b, abs_tol=1e-6)
 
 
-async def test_a_model_that_is_not_loaded_is_said_so_and_unloading_is_repeatable(
+async def test_a_model_that_is_not_loaded_is_refused_and_unloading_is_repeatable(
     tmp_path: Path, weights: types_v1.WeightsRef
 ) -> None:
     async with reward_client(tmp_path) as client:

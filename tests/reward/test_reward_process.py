@@ -1,4 +1,4 @@
-"""`python -m accord_reward` as a process: starts light, serves, ends when told."""
+"""`python -m accord_reward` as a process: starts without torch, serves, stops on SIGTERM."""
 
 from __future__ import annotations
 

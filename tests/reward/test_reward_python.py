@@ -94,11 +94,11 @@ async def test_an_edited_file_counts_from_the_next_call_on(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "source", "reason", "said"),
     [
-        ("python:./missing.py:score", "", "UNKNOWN_SCORER", "no file"),
+        ("python:./missing.py:score", "", "UNKNOWN_SCORER", "does not exist"),
         ("python:../reward.py:score", "", "UNKNOWN_SCORER", "outside"),
         ("python:/etc/hostname:score", "", "UNKNOWN_SCORER", "outside"),
         (NAME, "import no_such_module_here", "SCORER_BROKEN", "no_such_module_here"),
-        (NAME, "def other(prompt, response):\n    return 1", "SCORER_BROKEN", "functions there: other"),
+        (NAME, "def other(prompt, response):\n    return 1", "SCORER_BROKEN", "available: other"),
         (NAME, "def score(text):\n    return 1", "SCORER_BROKEN", "must take"),
         (NAME, "def score(:", "SCORER_BROKEN", "SyntaxError"),
         (NAME, "raise SystemExit", "SCORER_BROKEN", "SystemExit"),
@@ -128,7 +128,7 @@ async def test_code_is_refused_where_it_is_not_allowed(tmp_path: Path) -> None:
     assert not any(name.startswith("python:") for name in listed)
 
 
-def test_code_is_allowed_on_loopback_and_elsewhere_only_when_told() -> None:
+def test_code_is_allowed_on_loopback_and_elsewhere_only_when_configured() -> None:
     def allowed(**settings: object) -> bool:
         return RewardSettings(**settings).python_allowed  # type: ignore[arg-type]
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from tests.support.reward import item, make_reward_model, reward_client, scorer, values
 
 from accord.errors import InvalidArgument
+from accord.types import v1 as types_v1
+from accord_reward.scorer import Item, Outcome, RewardModelHandle, ScorerContext
+from accord_reward.scorers.length import LengthOptions, LengthScorer
+from accord_reward.scorers.model import ModelOptions, ModelScorer
 
 
 def fields(error: InvalidArgument) -> list[str]:
@@ -134,3 +140,25 @@ async def test_a_model_for_a_scorer_that_uses_none_is_refused(tmp_path: Path) ->
         with pytest.raises(InvalidArgument) as refused:
             await client.reward.score([item("?", "x")], scorers=[scorer("sentiment", model_digest="0" * 64)])
     assert fields(refused.value) == ["scorers[0].model_digest"]
+
+
+async def test_a_scorer_needs_no_more_of_a_reward_model_than_the_handle_says() -> None:
+    class Fake:
+        """What a third party's test may put in place of a loaded model."""
+
+        members, max_tokens = 1, 10
+
+        def score(
+            self, items: Sequence[Item], max_batch_tokens: int, max_length: int | None = None, member: int | None = None
+        ) -> list[Outcome]:
+            return [float(len(item.response)) for item in items]
+
+        def count_tokens(self, texts: Sequence[str]) -> list[int]:
+            return [len(text) for text in texts]
+
+    model: RewardModelHandle = Fake()
+    with ThreadPoolExecutor(1) as compute:
+        context = ScorerContext(model, compute, max_batch_tokens=64)
+        items = [Item(types_v1.Conversation(), "abc")]
+        assert await ModelScorer(ModelOptions(), context).score(items) == [3.0]
+        assert await LengthScorer(LengthOptions(unit="tokens"), context).score(items) == [3.0]

@@ -72,7 +72,7 @@ async def test_a_wrong_digest_leaves_the_old_weights_serving(tmp_path: Path, tin
         ({"format": "zip"}, InvalidArgument, "INVALID_ARGUMENT"),
     ],
 )
-async def test_weights_that_cannot_be_had_leave_the_old_serving(
+async def test_weights_that_cannot_be_fetched_leave_the_old_serving(
     tmp_path: Path, tiny_folder: Path, changes: dict[str, str], error: type[Exception], reason: str
 ) -> None:
     async with rollout_service(tmp_path, model=tiny_folder) as (stub, _):

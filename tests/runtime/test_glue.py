@@ -12,7 +12,8 @@ from accord import atomic, plugins
 from accord.digest import content_digest, weights_digest
 from accord.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from accord.types import v1 as types_v1
-from accord_runtime.artifacts import store
+from accord_runtime.artifacts.fetch import fetch
+from accord_runtime.artifacts.store import CHUNK_BYTES
 from accord_runtime.serving.leases import LeaseTable
 from accord_runtime.serving.server import serving
 from accord_runtime.serving.settings import ServiceSettings
@@ -52,24 +53,24 @@ def test_a_cut_weights_file_is_data_loss_and_an_empty_folder_not_found(tmp_path:
 
 async def test_weights_come_over_grpc_verified_and_a_wrong_digest_is_never_kept(tmp_path: Path) -> None:
     published = tmp_path / "published" / "v1"
-    _safetensors(published / "model.safetensors", {"x": bytes(3 * store.CHUNK_BYTES)})
+    _safetensors(published / "model.safetensors", {"x": bytes(3 * CHUNK_BYTES)})
     (published / "config.json").write_text("{}")
     digest, cache = weights_digest(published), tmp_path / "cache"
     async with serving(Artifacts(tmp_path / "published"), ServiceSettings()) as address:
         uri = f"grpc://{address}/v1"
-        folder = await store.fetch(types_v1.WeightsRef(uri=uri, digest=digest), cache)
+        folder = await fetch(types_v1.WeightsRef(uri=uri, digest=digest), cache)
         assert (folder / "config.json").read_text() == "{}"
         assert weights_digest(folder) == digest
         with pytest.raises(FailedPrecondition) as wrong:
-            await store.fetch(types_v1.WeightsRef(uri=uri, digest="0" * 64), cache)
+            await fetch(types_v1.WeightsRef(uri=uri, digest="0" * 64), cache)
         assert wrong.value.reason == "DIGEST_MISMATCH"
         assert not (cache / ("0" * 64)).exists()
         with pytest.raises(NotFound):
-            await store.fetch(types_v1.WeightsRef(uri=f"grpc://{address}/v2", digest="1" * 64), cache)
+            await fetch(types_v1.WeightsRef(uri=f"grpc://{address}/v2", digest="1" * 64), cache)
     with pytest.raises(InvalidArgument, match="64 lower-case hex"):
-        await store.fetch(types_v1.WeightsRef(uri="grpc://127.0.0.1:1/x", digest="../../x"), cache)
+        await fetch(types_v1.WeightsRef(uri="grpc://127.0.0.1:1/x", digest="../../x"), cache)
     with pytest.raises(InvalidArgument, match="unknown scheme"):
-        await store.fetch(types_v1.WeightsRef(uri="ftp://x/y", digest="1" * 64), cache)
+        await fetch(types_v1.WeightsRef(uri="ftp://x/y", digest="1" * 64), cache)
 
 
 def test_a_lease_excludes_others_expires_and_is_taken_over_by_its_own_holder() -> None:

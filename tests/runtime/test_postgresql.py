@@ -21,15 +21,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.support.postgresql import Postgres
 
 from accord.errors import Aborted, FailedPrecondition, InvalidArgument, Unavailable
-from accord_runtime.database import connect
+from accord_runtime.database.migrate import downgrade, migrate
+from accord_runtime.database.transactions import open_database, reading, writing
 
 ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
 async def engine(postgres: Postgres) -> AsyncIterator[AsyncEngine]:
-    opened = connect.open_database(postgres.fresh())
-    async with connect.writing(opened) as connection:
+    opened = open_database(postgres.fresh())
+    async with writing(opened) as connection:
         await connection.execute(text("CREATE TABLE t (x INTEGER PRIMARY KEY, y INTEGER)"))
         await connection.execute(text("INSERT INTO t VALUES (1, 0), (2, 0)"))
     yield opened
@@ -37,18 +38,18 @@ async def engine(postgres: Postgres) -> AsyncIterator[AsyncEngine]:
 
 
 async def test_reader_sees_one_state_while_others_write(engine: AsyncEngine) -> None:
-    async with connect.reading(engine) as reader:
+    async with reading(engine) as reader:
         assert (await reader.execute(text("SELECT count(*) FROM t"))).scalar() == 2
-        async with connect.writing(engine) as writer:
+        async with writing(engine) as writer:
             await writer.execute(text("INSERT INTO t VALUES (3, 0)"))
         assert (await reader.execute(text("SELECT count(*) FROM t"))).scalar() == 2
-    async with connect.reading(engine) as reader:
+    async with reading(engine) as reader:
         assert (await reader.execute(text("SELECT count(*) FROM t"))).scalar() == 3
 
 
 async def test_what_others_added_meanwhile_is_a_conflict_that_may_be_repeated(engine: AsyncEngine) -> None:
     async def add() -> None:
-        async with connect.writing(engine) as connection:
+        async with writing(engine) as connection:
             await connection.execute(text("INSERT INTO t VALUES (1, 0)"))
 
     with pytest.raises(Aborted) as caught:
@@ -59,7 +60,7 @@ async def test_what_others_added_meanwhile_is_a_conflict_that_may_be_repeated(en
 async def test_deadlock_ends_one_of_the_two_and_says_so(engine: AsyncEngine) -> None:
     async def change(first: int, then: int) -> bool:
         try:
-            async with connect.writing(engine) as connection:
+            async with writing(engine) as connection:
                 await connection.execute(text("UPDATE t SET y = y + 1 WHERE x = :x"), {"x": first})
                 await met.wait()
                 await connection.execute(text("UPDATE t SET y = y + 1 WHERE x = :x"), {"x": then})
@@ -70,14 +71,14 @@ async def test_deadlock_ends_one_of_the_two_and_says_so(engine: AsyncEngine) -> 
 
     met = asyncio.Barrier(2)
     assert sorted(await asyncio.gather(change(1, 2), change(2, 1))) == [False, True]
-    async with connect.reading(engine) as reader:
+    async with reading(engine) as reader:
         assert (await reader.execute(text("SELECT sum(y) FROM t"))).scalar() == 2
 
 
 async def test_connections_that_the_server_ended_are_replaced(engine: AsyncEngine, postgres: Postgres) -> None:
     with psycopg.connect(postgres.url, autocommit=True) as other:
         other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'accord'")
-    async with connect.reading(engine) as reader:
+    async with reading(engine) as reader:
         assert (await reader.execute(text("SELECT count(*) FROM t"))).scalar() == 2
 
 
@@ -85,7 +86,7 @@ async def test_connection_lost_in_a_transaction_is_told_and_nothing_kept(
     engine: AsyncEngine, postgres: Postgres
 ) -> None:
     async def add() -> None:
-        async with connect.writing(engine) as connection:
+        async with writing(engine) as connection:
             await connection.execute(text("INSERT INTO t VALUES (3, 0)"))
             with psycopg.connect(postgres.url, autocommit=True) as other:
                 other.execute(
@@ -95,15 +96,15 @@ async def test_connection_lost_in_a_transaction_is_told_and_nothing_kept(
 
     with pytest.raises(Unavailable):
         await add()
-    async with connect.reading(engine) as reader:
+    async with reading(engine) as reader:
         assert (await reader.execute(text("SELECT count(*) FROM t"))).scalar() == 2
 
 
 async def test_services_may_share_a_database(postgres: Postgres) -> None:
     url = postgres.fresh()
     packages = ["accord_preference", "accord_controller"]
-    await asyncio.gather(*(connect.migrate(url, package) for package in packages * 2))
-    await connect.downgrade(url, "accord_controller")
+    await asyncio.gather(*(migrate(url, package) for package in packages * 2))
+    await downgrade(url, "accord_controller")
     with psycopg.connect(url) as connection:
         found = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()").fetchall()
     assert {"prompts", "feedback"} <= {row[0] for row in found}
@@ -113,24 +114,24 @@ async def test_services_may_share_a_database(postgres: Postgres) -> None:
 async def test_server_or_database_or_user_that_is_not_there_is_told(postgres: Postgres) -> None:
     there = make_url(postgres.url)
     with pytest.raises(Unavailable, match="is the server running"):
-        await connect.migrate(there.set(port=1).render_as_string(), "accord_preference")
+        await migrate(there.set(port=1).render_as_string(), "accord_preference")
     with pytest.raises(FailedPrecondition, match="createdb") as caught:
-        await connect.migrate(there.set(database="nowhere").render_as_string(), "accord_preference")
+        await migrate(there.set(database="nowhere").render_as_string(), "accord_preference")
     assert caught.value.reason == "DATABASE_UNREACHABLE"
     with pytest.raises(FailedPrecondition, match="user, password"):
-        await connect.migrate(there.set(username="nobody").render_as_string(), "accord_preference")
+        await migrate(there.set(username="nobody").render_as_string(), "accord_preference")
 
 
 def test_passwords_are_in_no_message() -> None:
     with pytest.raises(Unavailable) as caught:
-        asyncio.run(connect.migrate("postgresql://me:hush@127.0.0.1:1/data", "accord_preference"))
+        asyncio.run(migrate("postgresql://me:hush@127.0.0.1:1/data", "accord_preference"))
     assert "hush" not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["postgresql://", "postgresql+asyncpg://localhost/data", "mysql://localhost/data"])
 def test_url_that_cannot_serve_is_refused(url: str) -> None:
     with pytest.raises(InvalidArgument, match="database_url"):
-        connect.open_database(url)
+        open_database(url)
 
 
 def test_test_server_is_gone_when_its_tests_are_killed() -> None:

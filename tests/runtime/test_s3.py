@@ -23,7 +23,7 @@ from accord.digest import weights_digest
 from accord.errors import AccordError, FailedPrecondition, NotFound, PermissionDenied, Unavailable
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
-from accord_runtime.artifacts import store as artifacts
+from accord_runtime.artifacts.fetch import fetch
 from accord_runtime.artifacts.transfer import Limits
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -142,17 +142,17 @@ async def test_an_object_that_is_damaged_or_cut_short_is_never_used_and_the_next
         ref.uri = f"s3://models/{name}"
         # What came is removed, or it would be taken for the next source's.
         with pytest.raises(AccordError) as refused:
-            await artifacts.fetch(ref, tmp_path / "cache", LIMITS)
+            await fetch(ref, tmp_path / "cache", LIMITS)
         assert refused.value.reason in ("DIGEST_MISMATCH", "WEIGHTS_DAMAGED"), refused.value
         assert not list((tmp_path / "cache").iterdir())
     ref.fallback_uris.append("s3://models/good")
-    assert weights_digest(await artifacts.fetch(ref, tmp_path / "cache", LIMITS)) == ref.digest
+    assert weights_digest(await fetch(ref, tmp_path / "cache", LIMITS)) == ref.digest
 
 
 async def test_a_prefix_or_bucket_that_is_not_there_is_told(put: Put, tmp_path: Path) -> None:
     for uri in ("s3://models/none", "s3://nobodys-bucket/v1"):
         with pytest.raises(NotFound) as refused:
-            await artifacts.fetch(types_v1.WeightsRef(uri=uri, digest=DIGEST), tmp_path / "cache", LIMITS)
+            await fetch(types_v1.WeightsRef(uri=uri, digest=DIGEST), tmp_path / "cache", LIMITS)
         assert refused.value.reason == "WEIGHTS_NOT_FOUND"
         assert uri in refused.value.message
 
@@ -161,7 +161,7 @@ async def test_whoever_may_not_read_is_told(environment: pytest.MonkeyPatch, tmp
     with running(tmp_path / "log", INITIAL_NO_AUTH_ACTION_COUNT="0") as strict:
         environment.setenv("AWS_ENDPOINT_URL", strict.endpoint)
         with pytest.raises(PermissionDenied) as refused:
-            await artifacts.fetch(types_v1.WeightsRef(uri="s3://models/v1", digest=DIGEST), tmp_path / "cache", LIMITS)
+            await fetch(types_v1.WeightsRef(uri="s3://models/v1", digest=DIGEST), tmp_path / "cache", LIMITS)
     assert "s3://models/v1" in refused.value.message
     assert len(refused.value.message) < 1000
 
@@ -172,7 +172,7 @@ async def test_an_endpoint_where_nobody_listens_ends_in_a_typed_error(
     environment.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(Unavailable) as refused:
         async with asyncio.timeout(60):
-            await artifacts.fetch(types_v1.WeightsRef(uri="s3://models/v1", digest=DIGEST), tmp_path / "cache", LIMITS)
+            await fetch(types_v1.WeightsRef(uri="s3://models/v1", digest=DIGEST), tmp_path / "cache", LIMITS)
     assert refused.value.reason in ("OBJECT_STORE", "TRANSFER_STALLED")
     assert not list((tmp_path / "cache").glob("*"))
 
@@ -186,11 +186,11 @@ async def test_a_server_that_hangs_is_given_up_and_holds_nothing_else_up(
     server.process.send_signal(signal.SIGSTOP)
     try:
         limits = Limits(total_seconds=30, stall_seconds=1)
-        found = await asyncio.gather(*(artifacts.fetch(ref, one, limits) for one in caches), return_exceptions=True)
+        found = await asyncio.gather(*(fetch(ref, one, limits) for one in caches), return_exceptions=True)
         async with asyncio.timeout(20):
             await asyncio.to_thread(weights_digest, tiny_folder)
     finally:
         server.process.send_signal(signal.SIGCONT)
     assert {(type(one), getattr(one, "reason", "")) for one in found} == {(Unavailable, "TRANSFER_STALLED")}
     assert not [path for cache in caches for path in cache.glob("*")]
-    assert await artifacts.fetch(ref, caches[0], LIMITS) == caches[0] / ref.digest
+    assert await fetch(ref, caches[0], LIMITS) == caches[0] / ref.digest

@@ -19,7 +19,8 @@ from tests.support.postgresql import Postgres
 from accord.errors import FailedPrecondition, Unavailable
 from accord_preference.service import build
 from accord_preference.settings import PreferenceSettings
-from accord_runtime.database import connect, schema
+from accord_runtime.database import schema
+from accord_runtime.database.migrate import migrate
 
 SERVICES = ("preference", "controller")
 
@@ -44,7 +45,7 @@ def command(module: str, url: str, folder: Path, *flags: str) -> list[str]:
     return [sys.executable, "-m", module, "--database-url", url, "--state-dir", str(folder), *flags]
 
 
-def migrate(name: str, url: str, folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+def run_job(name: str, url: str, folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     """The Job, in a process of its own, from another folder than the repository's."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("ACCORD_")}
     return subprocess.run(
@@ -58,10 +59,10 @@ def test_the_job_brings_a_database_up_to_date_and_says_so_and_a_second_one_chang
     name: str, url: str, tmp_path: Path
 ) -> None:
     newest = revisions(f"accord_{name}")[-1]
-    first = migrate(name, url, tmp_path)
+    first = run_job(name, url, tmp_path)
     assert first.returncode == 0, first.stderr
     assert f"is at revision {newest} (before: nothing)" in first.stdout
-    second = migrate(name, url, tmp_path)
+    second = run_job(name, url, tmp_path)
     assert second.returncode == 0, second.stderr
     assert f"is at revision {newest} (was there already)" in second.stdout
 
@@ -81,7 +82,7 @@ def test_a_service_told_to_wait_serves_once_the_job_is_done_and_never_before(
     name: str, url: str, tmp_path: Path
 ) -> None:
     package = f"accord_{name}"
-    asyncio.run(connect.migrate(url, package, revision=revisions(package)[0]))
+    asyncio.run(migrate(url, package, revision=revisions(package)[0]))
     service = subprocess.Popen(
         command(package, url, tmp_path, "--migrations", "awaited"),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -91,7 +92,7 @@ def test_a_service_told_to_wait_serves_once_the_job_is_done_and_never_before(
         waiting = read_until(service.stdout, "waiting:")
         assert f"is at revision {revisions(package)[0]} of {package}" in waiting[-1]
         assert f"python -m {package}.migrate" in waiting[-1]
-        done = migrate(name, url, tmp_path)
+        done = run_job(name, url, tmp_path)
         assert done.returncode == 0, done.stderr
         read_until(service.stdout, f"{package} serving at")
         threading.Thread(target=service.stdout.read, daemon=True).start()
@@ -113,7 +114,7 @@ async def test_a_service_that_waited_in_vain_names_both_revisions_and_what_to_ru
 async def test_a_newer_schema_than_this_version_knows_is_refused_by_the_service_and_by_the_job(
     url: str, tmp_path: Path
 ) -> None:
-    await connect.migrate(url, "accord_preference")
+    await migrate(url, "accord_preference")
     table = "alembic_version" if url.startswith("sqlite") else "alembic_version_accord_preference"
     engine = create_engine(url)
     with engine.begin() as connection:
@@ -123,7 +124,7 @@ async def test_a_newer_schema_than_this_version_knows_is_refused_by_the_service_
     with pytest.raises(FailedPrecondition, match="newer version of Accord") as raised:
         await build(settings)
     assert raised.value.reason == "DATABASE_REVISION"
-    job = migrate("preference", url, tmp_path)
+    job = run_job("preference", url, tmp_path)
     assert job.returncode == 1
     assert "9999" in job.stderr
     assert "newer version of Accord" in job.stderr
@@ -144,7 +145,7 @@ async def test_a_database_that_is_not_there_is_waited_for_and_then_named(tmp_pat
 
 def test_the_job_leaves_with_one_line_where_the_database_is_not_there(tmp_path: Path) -> None:
     url = "postgresql://accord:secret@127.0.0.1:1/nowhere"
-    job = migrate("preference", url, tmp_path, "--migration-seconds", "0")
+    job = run_job("preference", url, tmp_path, "--migration-seconds", "0")
     assert job.returncode == 1
     assert job.stderr.strip().splitlines()[-1].endswith("[DATABASE_ERROR]")
     assert "secret" not in job.stderr

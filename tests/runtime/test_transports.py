@@ -17,8 +17,9 @@ from accord.digest import weights_digest
 from accord.errors import AccordError, DeadlineExceeded, NotFound, Unavailable
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
-from accord_runtime.artifacts import store
+from accord_runtime.artifacts.fetch import fetch
 from accord_runtime.artifacts.servicer import ArtifactServicer
+from accord_runtime.artifacts.store import ArtifactStore
 from accord_runtime.artifacts.transfer import Limits
 
 QUICK = Limits(total_seconds=20, stall_seconds=0.5)
@@ -63,7 +64,7 @@ class Trickle(artifact_v1.ArtifactServiceServicer):
 async def refusal(uri: str, cache: Path, limits: Limits = QUICK) -> AccordError:
     with pytest.raises(AccordError) as refused:
         async with asyncio.timeout(60):
-            await store.fetch(types_v1.WeightsRef(uri=uri, digest=DIGEST), cache, limits)
+            await fetch(types_v1.WeightsRef(uri=uri, digest=DIGEST), cache, limits)
     assert not list(cache.glob("*")), "a part was left behind"
     return refused.value
 
@@ -118,9 +119,9 @@ async def test_a_source_with_other_weights_is_passed_over_and_the_last_error_nam
     cache = tmp_path / "cache"
     ref = types_v1.WeightsRef(uri=tiny_folder.as_uri(), digest=DIGEST, fallback_uris=["file:///nowhere"])
     with pytest.raises(NotFound, match="DIGEST_MISMATCH"):
-        await store.fetch(ref, cache)
+        await fetch(ref, cache)
     ref = types_v1.WeightsRef(uri="bogus://x", digest=weights_digest(tiny_folder), fallback_uris=[str(tiny_folder)])
-    assert await store.fetch(ref, cache) == tiny_folder
+    assert await fetch(ref, cache) == tiny_folder
 
 
 class Flaky(ArtifactServicer):
@@ -138,8 +139,8 @@ async def test_a_broken_stream_goes_on_where_it_stopped(tmp_path: Path) -> None:
     header = b'{"x":{"dtype":"U8","shape":[9000000],"data_offsets":[0,9000000]}}'
     data = len(header).to_bytes(8, "little") + header + bytes(range(250)) * 36000
     (published / "model.safetensors").write_bytes(data)
-    servicer = Flaky(store.ArtifactStore(tmp_path / "published"))
+    servicer = Flaky(ArtifactStore(tmp_path / "published"))
     async with serve(artifact_v1.add_ArtifactServiceServicer_to_server, servicer) as address:
         ref = types_v1.WeightsRef(uri=f"grpc://{address}/v1", digest=weights_digest(published))
-        folder = await store.fetch(ref, tmp_path / "cache")
+        folder = await fetch(ref, tmp_path / "cache")
     assert (folder / "model.safetensors").read_bytes() == data

@@ -16,7 +16,8 @@ from accord_controller.service import build
 from accord_controller.settings import ControllerSettings
 from accord_controller.spec.defaults import resolve
 from accord_controller.store.store import Commit, Store
-from accord_runtime.database.connect import migrate, open_database
+from accord_runtime.database.migrate import migrate
+from accord_runtime.database.transactions import open_database
 from accord_runtime.serving.server import serving
 
 

@@ -1,4 +1,4 @@
-"""Runs on a cluster, by kubectl alone: as a user applies, edits and looks at them."""
+"""Runs on a cluster, by kubectl alone: as a user applies, edits and watches them."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ ENDED = ("Succeeded", "Failed", "Cancelled")
 
 @dataclass(frozen=True)
 class Deployed:
-    """One namespace with Accord in it."""
+    """A namespace in which Accord is deployed."""
 
     # The kustomization that was applied.
     overlay: Path
 
     def kubectl(self, *arguments: str, text: str | None = None, timeout: float = 120) -> str:
-        """What kubectl says in the namespace; also written where ACCORD_TRANSCRIPT says."""
-        said = kube.kubectl("-n", NAMESPACE, *arguments, text=text, timeout=timeout)
-        record(arguments, said)
-        return said
+        """The output of kubectl in the namespace, also appended to the file ACCORD_TRANSCRIPT."""
+        output = kube.kubectl("-n", NAMESPACE, *arguments, text=text, timeout=timeout)
+        record(arguments, output)
+        return output
 
     def refused(self, *arguments: str, text: str | None = None) -> str:
-        """What kubectl complains of. AssertionError where it does not."""
+        """The error of kubectl. AssertionError where it succeeds."""
         try:
             self.kubectl(*arguments, text=text)
         except kube.KubectlError as error:
@@ -56,7 +56,7 @@ class Deployed:
         return [pod for pod in found if not pod["metadata"].get("deletionTimestamp")]
 
     def ready(self, **labels: str) -> list[Object]:
-        """Those of them that take calls."""
+        """The pods that accept calls."""
         return [pod for pod in self.pods(**labels) if is_true(pod, "Ready")]
 
     def wait(self, what: str, holds: Callable[[], Any], seconds: float = WAIT_SECONDS) -> Any:
@@ -67,17 +67,17 @@ class Deployed:
             if found:
                 return found
             if time.monotonic() > deadline:
-                raise AssertionError(f"not within {seconds:g} s: {what}\n{self.story()}")
+                raise AssertionError(f"not within {seconds:g} s: {what}\n{self.evidence()}")
             time.sleep(1)
 
     def wait_run(self, name: str, what: str, holds: Callable[[Object], Any], seconds: float = WAIT_SECONDS) -> Object:
-        """A Run's status once it is as wanted. AssertionError where the run ended before."""
+        """A Run's status once `holds` accepts it. AssertionError where the run ends first."""
 
         def look() -> Object | None:
             status: Object = self.run(name).get("status", {})
             if holds(status):
                 return status
-            assert status.get("state") not in (*ENDED, "Refused"), f"ended before {what}: {status}\n{self.story()}"
+            assert status.get("state") not in (*ENDED, "Refused"), f"ended before {what}: {status}\n{self.evidence()}"
             return None
 
         found: Object = self.wait(f"run {name}: {what}", look, seconds)
@@ -91,7 +91,7 @@ class Deployed:
         return sorted(found, key=lambda event: str(event["lastTimestamp"]))
 
     def replace(self, **labels: str) -> None:
-        """Deletes a pod and waits until another has taken its place."""
+        """Deletes a pod and waits until another one replaces it."""
         old = self.wait(f"a pod of {labels}", lambda: self.ready(**labels))[0]["metadata"]
         self.kubectl("delete", "pod", old["name"], "--wait=false")
 
@@ -100,12 +100,12 @@ class Deployed:
 
         self.wait(f"another pod of {labels}", others)
 
-    def story(self) -> str:
-        """What there is to see, for a failed test."""
+    def evidence(self) -> str:
+        """The namespace's objects, events and logs, for a failed test."""
         seen = []
         for arguments in (("get", "runs,pods"), ("get", "events", "--sort-by=.lastTimestamp")):
-            said = kube.kubectl("-n", NAMESPACE, *arguments)
-            seen += said.splitlines()[-40:]
+            output = kube.kubectl("-n", NAMESPACE, *arguments)
+            seen += output.splitlines()[-40:]
         for name in ("deployment/operator", "statefulset/controller"):
             try:
                 seen += [f"--- {name}", kube.kubectl("-n", NAMESPACE, "logs", name, "--tail=30")]
@@ -126,7 +126,7 @@ def condition(status: Object, kind: str) -> Object:
 
 
 def tiny(name: str, **spec: Any) -> Object:
-    """A Run that a cluster can do in minutes; annotators like long answers."""
+    """A Run that takes a cluster minutes; its annotators prefer long answers."""
     return {
         "apiVersion": "accord.dev/v1",
         "kind": "Run",
@@ -156,15 +156,15 @@ def tiny(name: str, **spec: Any) -> Object:
 
 
 def steady(**policy: Any) -> Object:
-    """A policy stage of many steps, so slow that the policy stays random: at the usual rate so many collapse a tiny one
-    onto one answer."""
+    """A policy stage of many steps at a learning rate so low that the policy stays random: at the usual rate a tiny
+    policy collapses onto one answer."""
     options = {"learning_rate": 1e-6, "warmup_updates": 1}
     return {**tiny("")["spec"]["policy"], "options": options, **policy}
 
 
-def record(arguments: tuple[str, ...], said: str) -> None:
-    """Keeps what was typed and what it printed, for the documentation."""
+def record(arguments: tuple[str, ...], output: str) -> None:
+    """Appends a command and its output to the transcript, for the documentation."""
     path = os.environ.get("ACCORD_TRANSCRIPT")
     if path:
         with Path(path).open("a") as file:
-            file.write(f"{time.strftime('%H:%M:%S')} $ kubectl {' '.join(arguments)}\n{said}\n")
+            file.write(f"{time.strftime('%H:%M:%S')} $ kubectl {' '.join(arguments)}\n{output}\n")

@@ -1,6 +1,6 @@
-"""A second engine on a cluster, without an image of its own: a third party's Python package, brought by a ConfigMap.
+"""A second engine on a cluster without a second image: a third party's Python package, mounted from a ConfigMap.
 
-What it draws with is the transformers engine under another name; that is enough for a swap, which goes by names.
+It is the transformers engine under another name, which is enough for a swap: engines are compared by name.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from accord.trainer import v1 as trainer_v1
 from accord.types import v1 as types_v1
 from accord_controller.ledger.ledger import Ledger
 from accord_controller.store.store import Store
-from accord_runtime.database.connect import open_database
+from accord_runtime.database.transactions import open_database
 
 
 async def assert_whole(state_dir: Path, run: controller_v1.Run, steps: int = 0) -> None:

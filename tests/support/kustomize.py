@@ -16,7 +16,7 @@ Object = dict[str, Any]
 
 
 def resource_files() -> list[Path]:
-    """Every file of resources, base and components, without those that only say how files go together, and patches."""
+    """Every file of resources in base, components and overlays; kustomizations and patches are left out."""
     found = [*ROOT.glob("base/**/*.yaml"), *ROOT.glob("components/**/*.yaml"), *ROOT.glob("overlays/**/*.yaml")]
     return sorted(path for path in found if path.name != "kustomization.yaml" and path.parent.name != "patches")
 
@@ -27,21 +27,21 @@ def documents(text: str) -> list[Object]:
 
 
 def command() -> list[str]:
-    """What renders: `kustomize build`, else `kubectl kustomize` of 1.21 or newer (older ones know no components)."""
+    """`kustomize build`, else `kubectl kustomize` of 1.21 or newer (older ones do not support components)."""
     if shutil.which("kustomize"):
         return ["kustomize", "build"]
     if shutil.which("kubectl"):
-        told = subprocess.run(
+        version = subprocess.run(
             ["kubectl", "version", "--client", "--output=yaml"], capture_output=True, text=True, check=False
         )
-        if "kustomizeVersion: v5" in told.stdout or "kustomizeVersion: v4" in told.stdout:
+        if "kustomizeVersion: v5" in version.stdout or "kustomizeVersion: v4" in version.stdout:
             return ["kubectl", "kustomize"]
-    pytest.skip("neither kustomize nor a kubectl of 1.21 or newer is installed: nothing can be rendered")
+    pytest.skip("manifests cannot be rendered: neither kustomize nor kubectl 1.21 or newer is installed")
 
 
 @functools.cache
 def rendered(folder: str) -> str:
-    """What a folder below k8s/ comes to, as YAML."""
+    """The rendered YAML of a folder below k8s/."""
     done = subprocess.run([*command(), str(ROOT / folder)], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout

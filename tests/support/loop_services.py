@@ -14,7 +14,7 @@ from accord_controller import service as controller
 from accord_controller.settings import ControllerSettings
 from accord_preference import service as preference
 from accord_preference.settings import PreferenceSettings
-from accord_reward import servicer as reward
+from accord_reward import service as reward
 from accord_reward.settings import RewardSettings
 from accord_rollout import service as rollout
 from accord_rollout.settings import RolloutSettings

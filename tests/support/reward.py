@@ -12,7 +12,7 @@ from tests.support.tiny import make_tiny_model
 import accord
 from accord.reward import v1 as reward_v1
 from accord.types import v1 as types_v1
-from accord_reward.servicer import build
+from accord_reward.service import build
 from accord_reward.settings import RewardSettings
 from accord_runtime.serving.server import serving
 

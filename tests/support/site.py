@@ -15,7 +15,7 @@ from tests.support.rollout import rollout_settings
 import accord
 import accord_controller.service
 import accord_preference.service
-import accord_reward.servicer
+import accord_reward.service
 import accord_rollout.service
 import accord_trainer.service
 from accord_controller.settings import ControllerSettings
@@ -39,7 +39,7 @@ async def services(folder: Path) -> AsyncIterator[Site]:
     """The four services that a controller drives."""
     settings: dict[str, tuple[ServiceSettings, object]] = {
         "rollout": (rollout_settings(folder), accord_rollout.service),
-        "reward": (RewardSettings(state_dir=folder / "reward"), accord_reward.servicer),
+        "reward": (RewardSettings(state_dir=folder / "reward"), accord_reward.service),
         "preference": (PreferenceSettings(state_dir=folder), accord_preference.service),
         "trainer": (TrainerSettings(state_dir=folder, threads=1), accord_trainer.service),
     }
@@ -65,7 +65,7 @@ async def scraped_services(folder: Path) -> AsyncIterator[list[str]]:
     """What Prometheus gets from each of the five services after one call to it."""
     built: list[tuple[ServiceSettings, Any]] = [
         (rollout_settings(folder, metrics_port=0), accord_rollout.service),
-        (RewardSettings(state_dir=folder / "reward", metrics_port=0), accord_reward.servicer),
+        (RewardSettings(state_dir=folder / "reward", metrics_port=0), accord_reward.service),
         (PreferenceSettings(state_dir=folder, metrics_port=0), accord_preference.service),
         (TrainerSettings(state_dir=folder, threads=1, metrics_port=0), accord_trainer.service),
         (ControllerSettings(state_dir=folder, launcher="none", metrics_port=0), accord_controller.service),

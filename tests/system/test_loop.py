@@ -21,7 +21,7 @@ from accord.preference import v1 as preference_v1
 from accord.trainer import v1 as trainer_v1
 from accord_controller.ledger.ledger import Ledger
 from accord_controller.store.store import Store
-from accord_runtime.database.connect import open_database
+from accord_runtime.database.transactions import open_database
 
 STEPS = 5
 POLICY = controller_v1.STAGE_POLICY

@@ -19,7 +19,7 @@ from accord import discovery
 from accord.digest import weights_digest
 from accord.errors import Unavailable
 from accord_models.delta import apply_delta
-from accord_runtime.artifacts.store import local_path
+from accord_runtime.artifacts.transports.file import local_path
 
 STEP_SECONDS = 60.0
 

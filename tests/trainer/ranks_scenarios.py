@@ -14,7 +14,7 @@ from accord.digest import weights_digest
 from accord.errors import Aborted, AccordError, InvalidArgument, ResourceExhausted, Unavailable
 from accord.trainer import v1 as trainer_v1
 from accord_models.loading import load_causal_lm
-from accord_runtime.artifacts.store import local_path
+from accord_runtime.artifacts.transports.file import local_path
 from accord_trainer.algorithm import Experience
 from accord_trainer.distributed.driver import DriverExecutor
 from accord_trainer.distributed.executor import Command

@@ -19,7 +19,7 @@ from accord.types import v1 as types_v1
 from accord_models.loading import load_causal_lm
 from accord_models.publishing import save_model
 from accord_models.tokenizer import load_tokenizer
-from accord_runtime.artifacts.store import local_path
+from accord_runtime.artifacts.transports.file import local_path
 from accord_trainer.algorithm import Experience, Start, StepContext
 from accord_trainer.algorithms.ilql import ILQL, IlqlOptions
 from accord_trainer.model.ilql_export import guided

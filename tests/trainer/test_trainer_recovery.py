@@ -18,7 +18,7 @@ from accord import discovery
 from accord.errors import AccordError, DataLoss, FailedPrecondition, ResourceExhausted
 from accord_models.loading import load_causal_lm
 from accord_models.tokenizer import load_tokenizer
-from accord_runtime.artifacts.store import local_path
+from accord_runtime.artifacts.transports.file import local_path
 
 
 @pytest.mark.parametrize("undo", ["memory", "disk"])

@@ -12,7 +12,8 @@ from accord.digest import weights_digest
 from accord.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from accord.trainer import v1 as trainer_v1
 from accord_models.loading import load_causal_lm, load_reward_model
-from accord_runtime.artifacts.store import fetch, local_path
+from accord_runtime.artifacts.fetch import fetch
+from accord_runtime.artifacts.transports.file import local_path
 
 METRICS = set(
     "reward score kl_k1 kl_k3 entropy approx_kl clip_fraction ratio_mean ratio_max value_loss policy_loss lr grad_norm "  # noqa: SIM905

@@ -1,7 +1,7 @@
 """Implementations found by name through entry points: adding one changes no file of this repository.
 
 The groups: `accord.engines`, `accord.scorers`, `accord.algorithms`, `accord.metrics_writers`, `accord.transports`,
-`accord.formats`.
+`accord.formats`, `accord.launchers`, `accord.stores`, `accord.dialects`.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
+from accord import names
 from accord.controller import v1 as controller_v1
 from accord_controller.operator.resource import Object
 
@@ -13,8 +14,8 @@ ACCEPTED = "Accepted"  # the controller has the spec of the object
 READY = "ServicesReady"  # the services that the run needs are available
 COMPLETE = "Complete"  # like a Job's
 FAILED = "Failed"
-# A message ends with `[REASON]` where it has one.
-_REASON = re.compile(r"\[(?P<reason>[A-Za-z][A-Za-z_]*)\](?:; trying again.*)?$", re.DOTALL)
+# The `[REASON]` at the end of a message; after it, the event `retry` says when the next attempt is.
+_REASON = re.compile(r"\[(?P<reason>[A-Za-z][A-Za-z_]*)\](?:[;.] [^\[]*)?$")
 _PROGRESS = ("stage_started", "step", "stage_finished", "iteration_finished")
 
 
@@ -85,8 +86,8 @@ def status_of(run: controller_v1.Run) -> Object:
     """The object's status, without its conditions."""
     current = run.status
     shown: Object = {
-        "state": controller_v1.RunState.Name(current.state).removeprefix("RUN_STATE_").title(),
-        "stage": controller_v1.Stage.Name(current.stage).removeprefix("STAGE_").lower(),
+        "state": names.state_name(current.state).title(),
+        "stage": names.enum_name(controller_v1.Stage, current.stage),
         "iteration": current.iteration,
         "iterations": current.resolved_spec.iterations,
         "step": current.step,
@@ -114,5 +115,5 @@ def _result(result: controller_v1.IterationResult) -> Object:
 
 def figures_of(metrics: Mapping[str, float]) -> Object:
     """The metrics of a step that kubectl shows in columns."""
-    names = (("reward", "reward"), ("kl", "kl_k1"))
-    return {key: round(metrics[name], 4) for key, name in names if name in metrics}
+    shown = (("reward", "reward"), ("kl", "kl_k1"))
+    return {key: round(metrics[name], 4) for key, name in shown if name in metrics}

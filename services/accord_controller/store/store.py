@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from accord.controller import v1 as controller_v1
 from accord.errors import Aborted, AlreadyExists, FailedPrecondition, NotFound
 from accord_controller.store import changes, tables
-from accord_runtime.database.connect import reading, writing
+from accord_runtime.database.transactions import reading, writing
 
 
 @dataclass(frozen=True)

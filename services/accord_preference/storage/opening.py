@@ -1,19 +1,31 @@
-"""Stores, chosen by the scheme of their URL."""
+"""Stores, chosen by the scheme of their URL: entry points of group `accord.stores`."""
 
 from __future__ import annotations
 
+from typing import Protocol
+
+from accord import plugins
+from accord.errors import InvalidArgument
 from accord_preference.storage.store import Store
+from accord_runtime.serving.settings import DatabaseSettings
+
+GROUP = "accord.stores"
 
 
-async def open_store(url: str, *, up_to_date: bool = False) -> Store:
-    """The store at `url`, its schema brought up unless it is `up_to_date`. InvalidArgument, UNKNOWN_STORE, for a scheme
-    that nothing serves."""
-    from accord_preference.storage.sql.postgresql import PostgresWriter
-    from accord_preference.storage.sql.store import SqlStore
-    from accord_preference.storage.sql.write import SqlWriter
-    from accord_runtime.database.connect import migrate, open_database
+class OpenStore(Protocol):
+    """What an entry point names, one for each scheme."""
 
-    if not up_to_date:
-        await migrate(url, "accord_preference")
-    engine = open_database(url)
-    return SqlStore(engine, PostgresWriter if engine.dialect.name == "postgresql" else SqlWriter)
+    async def __call__(self, url: str, settings: DatabaseSettings | None) -> Store:
+        """The store at `url` with its schema up to date. `settings` say who migrates it and how long to wait; without
+        settings the call does."""
+        ...
+
+
+async def open_store(url: str, settings: DatabaseSettings | None = None) -> Store:
+    """The store at `url`, as `OpenStore`. InvalidArgument; UNKNOWN_STORE for a scheme without an entry point."""
+    scheme, separator, _ = url.partition("://")
+    if not separator:
+        raise InvalidArgument.at("database_url", f"is not a URL: {url!r}. For example: sqlite:///data.db")
+    # What follows a plus is the driver.
+    opener: OpenStore = plugins.load(GROUP, scheme.partition("+")[0], field="database_url")
+    return await opener(url, settings)

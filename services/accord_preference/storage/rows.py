@@ -1,7 +1,7 @@
-"""What stores carry: rows, filters, counts. Handlers make them, stores keep them; see store.py.
+"""What stores carry: rows, filters, counts. The parts of the service make them, stores keep them; see store.py.
 
-Those of which there are millions are named tuples, in the order of their columns: made and taken apart in a tenth of
-the time of a frozen dataclass.
+Rows are named tuples whose fields are named as their columns. There may be millions of them, and a named tuple is made
+and taken apart in a tenth of the time of a frozen dataclass.
 """
 
 from __future__ import annotations
@@ -69,8 +69,7 @@ class FeedbackRow(NamedTuple):
     gold: bool = False
 
 
-@dataclass(frozen=True)
-class TaskRow:
+class TaskRow(NamedTuple):
     """A piece of work. `kind`, `state`: preference.v1.TaskKind and TaskState.
 
     `gold`: canonical JSON of the known answer; `turn`: minus the priority; `form`: canonical JSON of criteria and
@@ -91,8 +90,7 @@ class TaskRow:
     flags: int = 0
 
 
-@dataclass(frozen=True)
-class LeaseRow:
+class LeaseRow(NamedTuple):
     """A task in an annotator's hands until `expire_us` (microseconds since 1970), or until it `ended` before, and how:
     HELD, ANSWERED, ..."""
 
@@ -110,8 +108,7 @@ class LeaseRow:
         return not self.ended and self.expire_us > now_us
 
 
-@dataclass(frozen=True)
-class AnnotatorRow:
+class AnnotatorRow(NamedTuple):
     """Who judges. `kind`, `state`: preference.v1.AnnotatorKind and AnnotatorState."""
 
     annotator_id: str
@@ -123,8 +120,7 @@ class AnnotatorRow:
     state_us: int
 
 
-@dataclass(frozen=True)
-class FlagRow:
+class FlagRow(NamedTuple):
     """What an annotator finds wrong with a task. `reason`: preference.v1.FlagReason; `number` grows with every flag."""
 
     task_id: str
@@ -162,8 +158,7 @@ class History:
     queue: str = ""
 
 
-@dataclass(frozen=True)
-class JudgedRow:
+class JudgedRow(NamedTuple):
     """What measuring annotators needs of a judgement. `known`: canonical JSON of a gold task's answer."""
 
     annotator_id: str
@@ -177,8 +172,7 @@ class JudgedRow:
     known: str | None
 
 
-@dataclass(frozen=True)
-class SnapshotRow:
+class SnapshotRow(NamedTuple):
     """A snapshot. `filter`: the serialised preference.v1.SnapshotFilter; `number` grows with every snapshot made."""
 
     digest: str

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import secrets
-from dataclasses import replace
 
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord.preference import v1 as preference_v1
@@ -91,7 +90,7 @@ class Tasks:
                     reason="LEASE_ENDED",
                     metadata={"lease_id": lease.lease_id},
                 )
-            renewed = replace(lease, expire_us=now_us + ttl_us)
+            renewed = lease._replace(expire_us=now_us + ttl_us)
             await tx.renew_lease(lease.lease_id, renewed.expire_us)
             return preference_v1.RenewLeaseResponse(lease=await lease_message(tx, renewed, now_us))
 

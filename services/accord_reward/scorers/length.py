@@ -1,4 +1,4 @@
-"""How long a response is, or how far from the length that is wanted."""
+"""Scores the length of a response, or its distance from a target length."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from accord_reward.scorer import Item, Options, Outcome, Scorer, ScorerContext
 class LengthOptions(Options):
     """With n the length of the response in `unit`:
 
-    - nothing else given: raw = n (a negative weight makes it a price on length);
+    - no other option: raw = n (a negative weight makes it a penalty on length);
     - `target`: raw = -|n - target| / target, so 0 at the target, -1 for an empty response and at twice the target;
     - `min`, `max` or both: raw = 0 between them, -(min - n) / min below, -(n - max) / max above.
     """
 
     unit: Literal["characters", "words", "tokens"] = Field(
-        "characters", description="What is counted; tokens are those of the model that model_digest names."
+        "characters", description="What to count; tokens are those of the model that model_digest names."
     )
-    target: int | None = Field(None, ge=1, description="The length that scores 0; others score below.")
+    target: int | None = Field(None, ge=1, description="The length that scores 0; other lengths score below 0.")
     min: int | None = Field(None, ge=1, description="Shorter responses score below 0.")
     max: int | None = Field(None, ge=1, description="Longer responses score below 0.")
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
         if self.target is not None and (self.min is not None or self.max is not None):
-            raise ValueError("give target, or min and max, not both")
+            raise ValueError("set either target, or min and max")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min} is above max {self.max}")
         return self
@@ -46,10 +46,10 @@ class LengthOptions(Options):
 
 
 class LengthScorer(Scorer):
-    """Scores by length alone; the formulas are those of `LengthOptions`."""
+    """Scores by length alone, by the formulas of `LengthOptions`."""
 
     description: ClassVar[str] = (
-        "Length of the response, or 0 at the wanted length (target, or min to max) and the relative miss below 0."
+        "Length of the response; or 0 at the target length (target, or min to max) and minus the relative difference."
     )
     options_type: ClassVar[type[Options]] = LengthOptions
     uses_model: ClassVar[bool] = True
@@ -57,13 +57,14 @@ class LengthScorer(Scorer):
     def __init__(self, options: LengthOptions, context: ScorerContext) -> None:
         if (options.unit == "tokens") != (context.model is not None):
             raise InvalidArgument.at(
-                "model_digest", "must name the model whose tokenizer counts with unit tokens, and only then be set"
+                "model_digest",
+                "must name the model whose tokenizer counts if unit is tokens, and must be empty otherwise",
             )
         self._options = options
         self._context = context
 
     async def score(self, items: Sequence[Item]) -> Sequence[Outcome]:
-        """One number per item, at most 0 when a length is wanted."""
+        """One number per item; at most 0 if a length is set."""
         if (model := self._context.model) is None:
             count = len if self._options.unit == "characters" else _words
             return [self._options.raw(count(item.response)) for item in items]

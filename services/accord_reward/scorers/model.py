@@ -1,4 +1,4 @@
-"""A learned reward model: the number that a sequence classifier gives to the whole conversation."""
+"""A trained reward model: the score that a sequence classifier gives to the whole conversation."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from accord_reward.scorer import Item, Options, Outcome, Scorer, ScorerContext
 
 
 class ModelOptions(Options):
-    """How the model reads."""
+    """What the model reads, and which member of an ensemble scores."""
 
     max_length: int | None = Field(
         None,
         ge=1,
-        description="Tokens of conversation and response that are read, the last ones; unset: what the model can.",
+        description="How many tokens of conversation and response are read, from the end; unset: as many as it can.",
     )
     member: int | None = Field(
-        None, ge=0, description="Of an ensemble: the score of this member alone, from 0; unset: the mean of all."
+        None, ge=0, description="The score of this member of an ensemble alone, counted from 0; unset: the mean of all."
     )
 
 
 class ModelScorer(Scorer):
     """The output of the loaded reward model that `model_digest` names, at the last token of prompt and response.
 
-    The conversation with the response as its last turn is rendered by the model's own chat template and tokenised by
-    its own tokenizer. What is longer than `max_length` loses its beginning and keeps its end: the response is read.
+    The model's own chat template renders the conversation with the response as its last turn, and its own tokenizer
+    tokenises it. A text longer than `max_length` loses its beginning, so the response is read.
     """
 
-    description: ClassVar[str] = "A trained reward model (model_digest, put into service by LoadModel)."
+    description: ClassVar[str] = "A trained reward model: model_digest, loaded by LoadModel."
     options_type: ClassVar[type[Options]] = ModelOptions
     uses_model: ClassVar[bool] = True
 
     def __init__(self, options: ModelOptions, context: ScorerContext) -> None:
         if context.model is None:
-            raise InvalidArgument.at("model_digest", "must be set: which of the loaded reward models")
+            raise InvalidArgument.at("model_digest", "must be set to the digest of a loaded reward model")
         if options.member is not None and options.member >= context.model.members:
             raise InvalidArgument.at(
                 "options.member", f"is {options.member}; the reward model has {context.model.members} members"
@@ -48,7 +48,7 @@ class ModelScorer(Scorer):
         self._context = context
 
     async def score(self, items: Sequence[Item]) -> Sequence[Outcome]:
-        """Raw model outputs, unbounded; a failure for a conversation that the model's chat template refuses."""
+        """Raw, unbounded model outputs; a failure for a conversation that the model's chat template refuses."""
         return await asyncio.get_running_loop().run_in_executor(
             self._context.compute,
             self._model.score,

@@ -1,12 +1,12 @@
-"""A researcher's own function as a scorer, loaded from a file: `python:./reward.py:score`. No packaging needed.
+"""Your own function as a scorer, loaded from a file: `python:./reward.py:score`. No packaging needed.
 
-The function is one of these, plain or async:
+The function has one of these signatures, plain or async:
 
     def score(prompt: list[dict], response: str) -> float            # one item
-    def score(prompts: list[list[dict]], responses: list[str]) -> list[float]    # a batch: the parameters are so named
+    def score(prompts: list[list[dict]], responses: list[str]) -> list[float]    # a batch; the parameter names decide
 
-A prompt is a list of `{"role": "user", "content": "..."}`. Further keyword parameters are the scorer's options. What it
-raises, and results that are not finite numbers, fail the items concerned; they never become zeros.
+A prompt is a list of `{"role": "user", "content": "..."}`. Further keyword parameters are the scorer's options. An
+exception, or a result that is not a finite number, fails the items concerned; it never becomes a zero.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ from accord.errors import InvalidArgument, PermissionDenied
 from accord_reward.scorer import Item, Outcome, Scorer
 
 PREFIX = "python:"
-DESCRIPTION = "A function of yours: FILE relative to the service's python_root; its keyword parameters are its options."
+DESCRIPTION = (
+    "Your own function: FILE is relative to the service's python_root; its keyword parameters are its options."
+)
 _CONCURRENT_CALLS = 16
 
 
 @dataclass(frozen=True)
 class PythonSource:
-    """A function in a file as it is now: `digest` (SHA-256 of the file) changes when the file is edited."""
+    """A function in a file. `digest` (SHA-256 of the file) changes when the file is edited."""
 
     path: Path
     function: str
@@ -39,34 +41,32 @@ class PythonSource:
 
     @classmethod
     def find(cls, name: str, root: Path, allowed: bool) -> PythonSource:
-        """What `python:FILE:FUNCTION` names; FUNCTION is `score` when left out.
+        """The function that `python:FILE:FUNCTION` names; FUNCTION defaults to `score`.
 
         PermissionDenied/PYTHON_NOT_ALLOWED unless `allowed`; InvalidArgument/UNKNOWN_SCORER: no such FILE below `root`.
         """
         if not allowed:
             raise PermissionDenied(
-                f"{name} would run code from a file, which this service does not do; start it with --allow-python",
+                f"{name} would run code from a file, which this service does not allow; start it with --allow-python",
                 reason="PYTHON_NOT_ALLOWED",
             )
         file, _, function = name.removeprefix(PREFIX).strip().partition(":")
         path = (root / file).resolve()
         if not path.is_relative_to(root.resolve()):
-            raise _unknown(f"{file} lies outside of {root.resolve()}, the folder that the service may load code from")
+            raise _unknown(f"{file} is outside {root.resolve()}, the folder that the service may load code from")
         if not path.is_file():
-            raise _unknown(
-                f"there is no file {path}; write python:FILE:FUNCTION with FILE relative to {root.resolve()}"
-            )
+            raise _unknown(f"{path} does not exist; write python:FILE:FUNCTION with FILE relative to {root.resolve()}")
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         return cls(path, function or "score", digest)
 
     def load(self) -> Callable[..., Any]:
-        """Runs the file and gives its function. InvalidArgument/SCORER_BROKEN if that fails."""
+        """Runs the file and returns its function. InvalidArgument/SCORER_BROKEN if that fails."""
         module_name = f"accord_python_scorer_{self.digest[:16]}"
         spec = importlib.util.spec_from_file_location(module_name, self.path)
         if spec is None or spec.loader is None:
             raise _broken(f"{self.path} is not a Python file (.py)")
         module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module  # dataclasses and pickling inside the file look it up there
+        sys.modules[module_name] = module  # dataclasses and pickling in the file look it up there
         try:
             spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:
@@ -75,17 +75,17 @@ class PythonSource:
         function = getattr(module, self.function, None)
         if not callable(function):
             there = ", ".join(name for name, value in vars(module).items() if inspect.isfunction(value)) or "none"
-            raise _broken(f"{self.path} has no function {self.function!r}; functions there: {there}")
+            raise _broken(f"{self.path} has no function {self.function!r}; available: {there}")
         return function  # type: ignore[no-any-return]
 
 
 class PythonScorer(Scorer):
-    """Calls the function; its signature says whether for an item or for a batch, and which options there are."""
+    """Calls the function; its signature says whether it takes an item or a batch, and which options it has."""
 
     description: ClassVar[str] = DESCRIPTION
 
     def __init__(self, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
-        """InvalidArgument where the signature takes no prompt and response, or not these options."""
+        """InvalidArgument if the signature does not take prompt and response, or these options."""
         self._function = function
         self._options = dict(options)
         self._async = inspect.iscoroutinefunction(function)
@@ -99,7 +99,7 @@ class PythonScorer(Scorer):
         self._check_options(parameters)
 
     async def score(self, items: Sequence[Item]) -> Sequence[Outcome]:
-        """What the function returns for each item. Plain functions run in a worker thread, async ones concurrently."""
+        """The function's result for each item. Plain functions run in a worker thread, async ones concurrently."""
         if self._batch:
             arguments = ([item.messages for item in items], [item.response for item in items])
             return list(await self._call(*arguments))
@@ -125,7 +125,7 @@ class PythonScorer(Scorer):
     def _plain(self, prompt: Any, response: Any) -> Any:
         try:
             return self._function(prompt, response, **self._options)
-        except SystemExit as error:  # it may end its item, not the service
+        except SystemExit as error:  # it may fail its item, not end the service
             raise RuntimeError(f"the function called exit({error.code})") from error
 
     def _check_options(self, parameters: Mapping[str, inspect.Parameter]) -> None:
@@ -134,11 +134,11 @@ class PythonScorer(Scorer):
         for option in self._options:
             if not takes_any and option not in further:
                 known = ", ".join(further) or "none"
-                raise InvalidArgument.at(f"options.{option}", f"unknown; the function's further parameters: {known}")
+                raise InvalidArgument.at(f"options.{option}", f"unknown option; available: {known}")
         for name, parameter in further.items():
             named = parameter.kind in (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
             if named and parameter.default is inspect.Parameter.empty and name not in self._options:
-                raise InvalidArgument.at(f"options.{name}", "must be set: the function has no default for it")
+                raise InvalidArgument.at(f"options.{name}", "must be set; the function has no default for it")
 
 
 def _unknown(message: str) -> InvalidArgument:

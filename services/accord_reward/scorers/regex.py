@@ -1,4 +1,4 @@
-"""Whether a pattern is found in a response."""
+"""Scores whether a pattern occurs in a response."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from accord_reward.scorer import Item, ItemFailure, Options, Outcome, Scorer, Sc
 
 
 class RegexOptions(Options):
-    """One pattern and the two numbers that it decides between."""
+    """A pattern, and the scores of responses with and without it."""
 
-    pattern: str = Field(min_length=1, description="A regular expression (syntax of Python's `re`), searched anywhere.")
-    found: float = Field(1.0, description="The score of a response in which the pattern is found.")
-    missing: float = Field(0.0, description="The score of a response in which it is not.")
-    ignore_case: bool = Field(False, description="Whether upper and lower case count as the same.")
+    pattern: str = Field(
+        min_length=1, description="A regular expression (syntax of Python's `re`) that may match anywhere."
+    )
+    found: float = Field(1.0, description="The score of a response that contains the pattern.")
+    missing: float = Field(0.0, description="The score of a response that does not.")
+    ignore_case: bool = Field(False, description="Whether to ignore upper and lower case.")
     timeout_seconds: float = Field(
-        1.0, gt=0, le=60, description="Time for one response; a pattern that backtracks longer fails that item."
+        1.0, gt=0, le=60, description="Time limit for one response; a pattern that backtracks longer fails that item."
     )
 
     @field_validator("pattern")
@@ -34,13 +36,13 @@ class RegexOptions(Options):
 
 
 class RegexScorer(Scorer):
-    """`found` where the pattern is in the response, else `missing`.
+    """`found` if the response contains the pattern, else `missing`.
 
-    The searches run in a worker thread without holding the interpreter, and are cut off: a pattern that backtracks for
-    ever (`(a|aa)+$`) fails its own items after `timeout_seconds` each and stalls no other scorer.
+    Searches run in a worker thread without the interpreter lock and with a time limit: a pattern that backtracks for
+    ever (`(a|aa)+$`) fails its own items after `timeout_seconds` each and delays no other scorer.
     """
 
-    description: ClassVar[str] = "One number where a regular expression is found in the response, another where not."
+    description: ClassVar[str] = "One number if the response contains a regular expression, another if it does not."
     options_type: ClassVar[type[Options]] = RegexOptions
 
     def __init__(self, options: RegexOptions, context: ScorerContext) -> None:
@@ -48,7 +50,7 @@ class RegexScorer(Scorer):
         self._pattern = regex.compile(options.pattern, regex.IGNORECASE if options.ignore_case else 0)
 
     async def score(self, items: Sequence[Item]) -> Sequence[Outcome]:
-        """`found` or `missing` for each item; a failure where the search took too long."""
+        """`found` or `missing` for each item; a failure if the search took too long."""
         return await asyncio.to_thread(lambda: [self._one(item.response) for item in items])
 
     def _one(self, text: str) -> Outcome:
@@ -56,5 +58,5 @@ class RegexScorer(Scorer):
         try:
             hit = self._pattern.search(text, concurrent=True, timeout=limit)
         except TimeoutError:
-            return ItemFailure(f"the pattern {self._options.pattern!r} took more than {limit} s; make it simpler")
+            return ItemFailure(f"the pattern {self._options.pattern!r} took more than {limit} s; simplify it")
         return self._options.missing if hit is None else self._options.found

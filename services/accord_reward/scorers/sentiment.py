@@ -1,4 +1,4 @@
-"""How positive a response reads, by a word list: VADER (Hutto and Gilbert, 2014)."""
+"""Scores how positive a response reads, by a word list: VADER (Hutto and Gilbert, 2014)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from accord_reward.scorer import Item, Options, Outcome, Scorer, ScorerContext
 
 
 class SentimentScorer(Scorer):
-    """VADER's compound score of the response alone, in [-1, 1]; 0 for text without a word from the list, as for none.
+    """VADER's compound score of the response alone, in [-1, 1]; 0 for a text without a word from the list, or no text.
 
-    A known, cheap score that a policy can learn in minutes: what the demo's simulated annotators judge by.
+    A known, cheap score that a policy can learn in minutes; the demo's simulated annotators judge by it.
     """
 
     description: ClassVar[str] = "VADER compound sentiment of the response, from -1 (negative) to 1 (positive)."
 
     def __init__(self, options: Options, context: ScorerContext) -> None:
-        """It has no options."""
+        """There are no options."""
 
     async def score(self, items: Sequence[Item]) -> Sequence[Outcome]:
         """Compound scores, each in [-1, 1]."""
@@ -32,7 +32,7 @@ def _compound(text: str) -> float:
 
 @cache
 def _analyzer() -> Any:
-    # Reading the word list takes a while: only when somebody asks for this scorer.
+    # Reading the word list takes a while, so it waits for the first use.
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
     return SentimentIntensityAnalyzer()

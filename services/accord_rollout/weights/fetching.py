@@ -14,7 +14,7 @@ from accord.errors import FailedPrecondition, InvalidArgument
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 from accord_rollout.engine import Activate, Weights
-from accord_runtime.artifacts import store
+from accord_runtime.artifacts import fetch
 from accord_runtime.artifacts.transfer import Limits
 
 log = logging.getLogger(__name__)
@@ -51,12 +51,12 @@ class WeightFetcher:
     @property
     def schemes(self) -> list[str]:
         """The supported URI schemes."""
-        return store.schemes()
+        return fetch.schemes()
 
     async def fetch(self, ref: types_v1.WeightsRef, early: ReadModel | None = None) -> FetchedWeights:
         """The model that `ref` names. Errors as artifacts.fetch; FailedPrecondition/BASE_MISSING. `early` reads a
         merged model as soon as it is on disk, and is cancelled if its verification fails."""
-        store.check_digest(ref.digest, "weights.digest")
+        fetch.check_digest(ref.digest, "weights.digest")
         if ref.format not in ("", *self.formats):
             raise InvalidArgument.at(
                 "weights.format", f"unknown format {ref.format!r}; available: {', '.join(self.formats)}"
@@ -77,7 +77,7 @@ class WeightFetcher:
             return FetchedWeights(*await make(ref, uri, limits, base), uri)
 
         uris = [*([ref.delta.uri] if shorter else []), ref.uri, *ref.fallback_uris]
-        fetched = await store.first_of(uris, self._limits, attempt)
+        fetched = await fetch.first_of(uris, self._limits, attempt)
         for one in fetched.failed:
             log.warning("version %d: %s did not serve: %s", ref.version, one.uri, one.error.message)
         return replace(fetched.result, failed=[_failed_message(one) for one in fetched.failed])
@@ -97,10 +97,10 @@ class WeightFetcher:
     async def _merged(
         self, ref: types_v1.WeightsRef, uri: str, limits: Limits, early: ReadModel | None
     ) -> FetchedWeights:
-        folder = await store.transfer(uri, self._cache / ref.digest, limits)
+        folder = await fetch.transfer(uri, self._cache / ref.digest, limits)
         reading = asyncio.ensure_future(early(folder)) if early is not None else None
         try:
-            await store.verify(folder, ref.digest, uri, ours=self._cache / ref.digest)
+            await fetch.verify(folder, ref.digest, uri, ours=self._cache / ref.digest)
         except BaseException:
             if reading is not None:
                 reading.cancel()
@@ -117,7 +117,7 @@ class WeightFetcher:
         target = self._cache / ref.digest
         if not target.is_dir():
             await self._apply(apply_delta, base, uri, self._cache / f"{ref.digest}.delta", target, limits)
-        await store.verify(target, ref.digest, uri, ours=target)
+        await fetch.verify(target, ref.digest, uri, ours=target)
         return target, ref.digest
 
     async def _adapter(
@@ -127,8 +127,8 @@ class WeightFetcher:
         from accord_models.adapter import merge_adapter
 
         copy = self._cache / f"{ref.digest}.adapter"
-        adapter = await store.transfer(uri, copy, limits)
-        await store.verify(adapter, ref.digest, uri, ours=copy)
+        adapter = await fetch.transfer(uri, copy, limits)
+        await fetch.verify(adapter, ref.digest, uri, ours=copy)
         target = self._cache / f"{base[0].digest}+{ref.digest}"
         if not target.is_dir():
             await self._apply(merge_adapter, base, uri, copy, target, limits)
@@ -154,7 +154,7 @@ class WeightFetcher:
     ) -> None:
         """Fetches the change, applies it, and deletes our copy of it."""
         try:
-            change = await store.transfer(uri, copy, limits)
+            change = await fetch.transfer(uri, copy, limits)
             await asyncio.to_thread(apply, base[1], change, target)
         finally:
             await asyncio.to_thread(shutil.rmtree, copy, ignore_errors=True)
@@ -187,6 +187,6 @@ def as_delta(ref: types_v1.WeightsRef) -> types_v1.WeightsRef:
     )
 
 
-def _failed_message(failed: store.FailedSource) -> rollout_v1.FailedSource:
+def _failed_message(failed: fetch.FailedSource) -> rollout_v1.FailedSource:
     failure = types_v1.Failure(reason=failed.error.reason, message=failed.error.message)
     return rollout_v1.FailedSource(uri=failed.uri, failure=failure)

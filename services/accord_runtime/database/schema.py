@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from accord.errors import AccordError, FailedPrecondition, Unavailable
-from accord_runtime.database.connect import Revision, migrate, revision_of
+from accord_runtime.database.migrate import Revision, migrate, revision_of
 from accord_runtime.serving.main import begin
 from accord_runtime.serving.settings import DatabaseSettings
 

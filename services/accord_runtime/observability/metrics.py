@@ -115,6 +115,5 @@ class _Own(Collector):
         self._measures = measures
 
     def collect(self) -> Iterator[Metric]:
-        """See prometheus_client."""
         for measure in self._measures():
             yield GaugeMetricFamily(measure.name, measure.help, measure.value)

@@ -12,7 +12,7 @@ import torch
 
 from accord.trainer import v1 as trainer_v1
 from accord.types import v1 as types_v1
-from accord_runtime.artifacts import store
+from accord_runtime.artifacts.fetch import fetch
 from accord_trainer.algorithm import Start
 from accord_trainer.distributed.executor import Command, Executor, InProcessExecutor
 from accord_trainer.distributed.world import World, leads
@@ -143,4 +143,4 @@ async def fetch_weights(training: trainer_v1.Training, cache: Path) -> dict[str,
         refs["reference"] = training.reference
     if training.HasField("critic_init"):
         refs["critic_init"] = training.critic_init
-    return {name: await store.fetch(ref, cache) for name, ref in refs.items()}
+    return {name: await fetch(ref, cache) for name, ref in refs.items()}

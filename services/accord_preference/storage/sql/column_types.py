@@ -36,15 +36,12 @@ class AnyText(TypeDecorator[str]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """See TypeDecorator."""
         return Text(collation="C") if dialect.name == "postgresql" else Text()
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """See TypeDecorator."""
         return None if value is None else escape(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
-        """See TypeDecorator."""
         return None if value is None else unescape(value)
 
     def bind_processor(self, dialect: Dialect) -> Any:
@@ -67,7 +64,6 @@ class Digest(AnyText):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """See TypeDecorator."""
         return String(64, collation="C") if dialect.name == "postgresql" else String(64)
 
     def result_processor(self, dialect: Dialect, coltype: Any) -> Any:

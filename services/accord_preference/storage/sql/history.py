@@ -7,10 +7,12 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from accord.preference import v1 as preference_v1
 from accord_preference.storage.sql import mapping, tables
+from accord_preference.storage.sql.conditions import CHUNK, in_queue, is_active
 from accord_preference.storage.store import (
     HELD,
     PREFERENCES,
@@ -27,10 +29,6 @@ from accord_preference.storage.store import (
     TaskRow,
 )
 
-# Databases limit the parameters of one statement.
-CHUNK = 500
-OPEN = 1
-
 
 class SqlHistory:
     """The part of `Reader` that is about annotators and what came of their feedback."""
@@ -39,7 +37,6 @@ class SqlHistory:
         self._connection = connection
 
     async def retracted(self, task_id: str, annotator_id: str) -> FeedbackRow | None:
-        """See `Reader`."""
         table = tables.feedback
         query = (
             select(table)
@@ -48,10 +45,9 @@ class SqlHistory:
             .limit(1)
         )
         row = (await self._connection.execute(query)).one_or_none()
-        return None if row is None else mapping.feedback(row)
+        return None if row is None else mapping.read(FeedbackRow, row)
 
     async def list_feedback(self, history: History, before: int, limit: int) -> list[tuple[int, FeedbackRow]]:
-        """See `Reader`."""
         table = tables.feedback
         query = select(table).order_by(table.c.number.desc()).limit(limit)
         if before:
@@ -65,31 +61,28 @@ class SqlHistory:
             query = query.where(table.c.task_id == history.task_id)
         if history.queue:
             query = query.where(in_queue(table.c.queue, history.queue))
-        return [(row.number, mapping.feedback(row)) for row in await self._connection.execute(query)]
+        return [(row.number, mapping.read(FeedbackRow, row)) for row in await self._connection.execute(query)]
 
     async def held(self, annotator_id: str, queue: str, now_us: int) -> LeaseRow | None:
-        """See `Reader`."""
         lease, task = tables.leases, tables.tasks
         query = (
             select(lease)
             .join(task, task.c.task_id == lease.c.task_id)
-            .where(lease.c.annotator_id == annotator_id, lease.c.ended.is_(False), lease.c.expire_us > now_us)
-            .where(task.c.state == OPEN, *([in_queue(task.c.queue, queue)] if queue else []))
+            .where(lease.c.annotator_id == annotator_id, is_active(lease, now_us))
+            .where(task.c.state == preference_v1.TASK_STATE_OPEN, *([in_queue(task.c.queue, queue)] if queue else []))
             .order_by(lease.c.number.desc())
             .limit(1)
         )
         row = (await self._connection.execute(query)).one_or_none()
-        return None if row is None else mapping.lease(row)
+        return None if row is None else mapping.read(LeaseRow, row)
 
     async def annotator(self, annotator_id: str, kind: int) -> AnnotatorRow | None:
-        """See `Reader`."""
         table = tables.annotators
         query = select(table).where(table.c.annotator_id == annotator_id, table.c.kind == kind)
         row = (await self._connection.execute(query)).one_or_none()
-        return None if row is None else mapping.annotator(row)
+        return None if row is None else mapping.read(AnnotatorRow, row)
 
     async def list_annotators(self, after: tuple[str, int], limit: int, kind: int, state: int) -> list[AnnotatorRow]:
-        """See `Reader`."""
         table = tables.annotators
         name, after_kind = after
         behind = or_(table.c.annotator_id > name, and_(table.c.annotator_id == name, table.c.kind > after_kind))
@@ -98,10 +91,9 @@ class SqlHistory:
             query = query.where(table.c.kind == kind)
         if state:
             query = query.where(table.c.state == state)
-        return [mapping.annotator(row) for row in await self._connection.execute(query)]
+        return [mapping.read(AnnotatorRow, row) for row in await self._connection.execute(query)]
 
     async def counts(self, annotators: Sequence[str]) -> dict[tuple[str, int], int]:
-        """See `Reader`."""
         table, found = tables.feedback, {}
         for start in range(0, len(annotators), CHUNK):
             query = (
@@ -113,33 +105,21 @@ class SqlHistory:
         return found
 
     async def list_flags(self, queue: str, before: int, limit: int) -> list[tuple[FlagRow, TaskRow]]:
-        """See `Reader`."""
         flag, task = tables.flags, tables.tasks
         query = select(flag).join(task, task.c.task_id == flag.c.task_id).order_by(flag.c.number.desc()).limit(limit)
         if queue:
             query = query.where(in_queue(task.c.queue, queue))
         if before:
             query = query.where(flag.c.number < before)
-        found = [mapping.flag(row) for row in await self._connection.execute(query)]
+        found = [mapping.read(FlagRow, row) for row in await self._connection.execute(query)]
         about = select(task).where(task.c.task_id.in_([row.task_id for row in found]))
-        known = {row.task_id: mapping.task(row) for row in await self._connection.execute(about)}
+        known = {row.task_id: mapping.read(TaskRow, row) for row in await self._connection.execute(about)}
         return [(row, known[row.task_id]) for row in found]
 
     async def judged(self, filter_: Filter) -> AsyncIterator[JudgedRow]:
-        """See `Reader`."""
         table, task = tables.feedback, tables.tasks
         query = (
-            select(
-                table.c.annotator_id,
-                table.c.annotator_kind,
-                table.c.kind,
-                table.c.judgement,
-                table.c.criteria,
-                table.c.created_us,
-                table.c.elapsed_us,
-                table.c.late,
-                task.c.gold,
-            )
+            select(*(table.c[name] for name in JudgedRow._fields[:-1]), task.c.gold)
             .join(task, task.c.task_id == table.c.task_id, isouter=True)
             .where(table.c.superseded_by.is_(None))
             .order_by(table.c.number)
@@ -151,10 +131,9 @@ class SqlHistory:
         if filter_.queues:
             query = query.where(or_(*(in_queue(table.c.queue, queue) for queue in filter_.queues)))
         async for row in await self._connection.stream(query):
-            yield JudgedRow(*row)
+            yield JudgedRow._make(row)
 
     async def outcomes(self, queues: Sequence[str]) -> dict[tuple[str, int], dict[int, int]]:
-        """See `Reader`."""
         lease, task = tables.leases, tables.tasks
         columns = (lease.c.annotator_id, lease.c.annotator_kind, lease.c.outcome)
         query = select(*columns, func.count()).where(lease.c.outcome != HELD).group_by(*columns)
@@ -167,7 +146,6 @@ class SqlHistory:
         return found
 
     async def corrected(self, queues: Sequence[str]) -> dict[tuple[str, int], int]:
-        """See `Reader`."""
         table = tables.feedback
         columns = (table.c.annotator_id, table.c.annotator_kind)
         query = select(*columns, func.count()).where(table.c.superseded_by.is_not(None)).group_by(*columns)
@@ -176,7 +154,6 @@ class SqlHistory:
         return {(row[0], row[1]): int(row[2]) for row in await self._connection.execute(query)}
 
     async def lengths(self, completions: Sequence[str]) -> dict[str, int]:
-        """See `Reader`."""
         table, found, wanted = tables.completions, {}, list(dict.fromkeys(completions))
         for start in range(0, len(wanted), CHUNK):
             query = select(table.c.completion_id, func.length(table.c.text)).where(
@@ -186,7 +163,6 @@ class SqlHistory:
         return found
 
     async def deleted(self, prompt_ids: Sequence[str]) -> set[str]:
-        """See `Reader`."""
         table, wanted = tables.deleted_prompts, list(dict.fromkeys(prompt_ids))
         found: set[str] = set()
         for start in range(0, len(wanted), CHUNK):
@@ -197,7 +173,6 @@ class SqlHistory:
     async def snapshot_uses(
         self, *, annotator: tuple[str, int] | None = None, prompt_id: str = "", completion_id: str = ""
     ) -> list[tuple[SnapshotRow, int]]:
-        """See `Reader`."""
         feedback, prompts = tables.feedback, tables.prompts
         if annotator is not None:
             name, kind = annotator
@@ -213,7 +188,6 @@ class SqlHistory:
         return sorted(found, key=lambda use: -use[0].number)
 
     async def snapshot_origins(self, snapshot: SnapshotRow) -> Origins:
-        """See `Reader`."""
         members, feedback, completions = tables.snapshot_members, tables.feedback, tables.completions
         held = and_(members.c.snapshot == snapshot.number, members.c.member == feedback.c.number)
         if snapshot.kind == PROMPTS:
@@ -255,23 +229,7 @@ class SqlHistory:
             .subquery()
         )
         query = select(snapshots, counted.c.records).join(counted, counted.c.snapshot == snapshots.c.number)
-        return [(mapping.snapshot(row), int(row.records)) for row in await self._connection.execute(query)]
-
-
-def in_queue(column: ColumnElement[str], queue: str) -> ColumnElement[bool]:
-    """Whether a queue's name is `queue`, or begins with it where that ends in `/`."""
-    return func.substr(column, 1, len(queue)) == queue if queue.endswith("/") else column == queue
-
-
-def counts_now(table: Any) -> list[ColumnElement[bool]]:
-    """Feedback that new snapshots take: in force, its annotator active, its prompt not deleted."""
-    annotators, deleted = tables.annotators, tables.deleted_prompts
-    left_out = select(annotators.c.annotator_id, annotators.c.kind).where(annotators.c.state != 1)
-    return [
-        table.c.superseded_by.is_(None),
-        tuple_(table.c.annotator_id, table.c.annotator_kind).not_in(left_out),
-        table.c.prompt_id.not_in(select(deleted.c.prompt_id)),
-    ]
+        return [(mapping.read(SnapshotRow, row), int(row.records)) for row in await self._connection.execute(query)]
 
 
 def _without_seed(origin: str | None) -> str | None:

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Select, Table, exists, select
 from accord.errors import Aborted
 from accord_preference.storage.sql import mapping, tables
 from accord_preference.storage.sql.column_types import escape
-from accord_preference.storage.sql.write import SqlWriter
+from accord_preference.storage.sql.write import UNFINISHED, SqlWriter
 from accord_preference.storage.store import TaskRow
 
 # Fewer rows than this go in as values; of more, so many are written out at a time.
@@ -28,7 +28,7 @@ class PostgresWriter(SqlWriter):
         """See `Writer`: the row is locked."""
         query = select(tables.tasks).where(tables.tasks.c.task_id == task_id)
         row = (await self._connection.execute(_locking(query))).one_or_none()
-        return None if row is None else mapping.task(row)
+        return None if row is None else mapping.read(TaskRow, row)
 
     async def next_task(self, annotator_id: str, queue: str, now_us: int, *, gold: bool = False) -> TaskRow | None:
         """See `Writer`. Only when nothing else is left are tasks waited for that others have locked.
@@ -43,7 +43,7 @@ class PostgresWriter(SqlWriter):
                 if row is None:
                     break
                 if await self._still_wanted(row.number, annotator_id, queue, now_us, gold):
-                    return mapping.task(row)
+                    return mapping.read(TaskRow, row)
                 passed.append(row.number)
         if passed:
             raise Aborted("others took the last open tasks at this moment", reason="DATABASE_CONFLICT")
@@ -57,14 +57,14 @@ class PostgresWriter(SqlWriter):
                 if row is None:
                     break
                 if await self._still_wanted(row.number, annotator_id, queue, now_us, gold):
-                    return mapping.task(row)
+                    return mapping.read(TaskRow, row)
                 await savepoint.rollback()  # unlocks it
         return None
 
     async def _cancel(self, which: ColumnElement[bool]) -> int:
         """Whoever is leasing one of the tasks is waited for, so that their lease ends with the others."""
         task = tables.tasks
-        doomed = select(task.c.number).where(which, task.c.state.in_((1, 4))).order_by(task.c.number)
+        doomed = select(task.c.number).where(which, task.c.state.in_(UNFINISHED)).order_by(task.c.number)
         await self._connection.execute(_locking(doomed))
         return await super()._cancel(which)
 

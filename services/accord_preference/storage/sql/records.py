@@ -12,7 +12,8 @@ from sqlalchemy.types import TypeEngine
 
 from accord_preference.storage.sql import mapping, tables
 from accord_preference.storage.sql.column_types import escape
-from accord_preference.storage.sql.history import SqlHistory, counts_now
+from accord_preference.storage.sql.conditions import matching, table_of
+from accord_preference.storage.sql.history import SqlHistory
 from accord_preference.storage.store import (
     PROMPTS,
     CompletionRow,
@@ -41,18 +42,15 @@ class SqlRecords(SqlHistory):
     """The part of `Reader` that is about records and rows by id."""
 
     async def prompts(self, ids: Sequence[str]) -> dict[str, PromptRow]:
-        """See `Reader`."""
         return {row.prompt_id: row for row in await self._by_ids(tables.prompts, ids, PromptRow)}
 
     async def completions(self, ids: Sequence[str]) -> dict[str, CompletionRow]:
-        """See `Reader`."""
         return {row.completion_id: row for row in await self._by_ids(tables.completions, ids, CompletionRow)}
 
     async def snapshot_page(
         self, snapshot: SnapshotRow, after: tuple[int | str, ...], limit: int, split: int
     ) -> list[RecordRow]:
-        """See `Reader`."""
-        members, number = tables.snapshot_members, _table(snapshot.kind).c.number
+        members, number = tables.snapshot_members, table_of(snapshot.kind).c.number
         wanted = select(members).where(members.c.snapshot == snapshot.number).order_by(members.c.position).limit(limit)
         if after:
             wanted = wanted.where(members.c.position > after[0])
@@ -65,17 +63,15 @@ class SqlRecords(SqlHistory):
         return await self._read(snapshot.kind, (await self._connection.execute(query)).all())
 
     async def record_numbers(self, kind: int, filter_: Filter) -> array[int]:
-        """See `Reader`."""
-        table = _table(kind)
-        query = select(table.c.number).where(*conditions(kind, filter_)).order_by(table.c.record_digest, table.c.number)
+        table = table_of(kind)
+        query = select(table.c.number).where(*matching(kind, filter_)).order_by(table.c.record_digest, table.c.number)
         found = array("q")
         async for part in (await self._connection.stream(query)).scalars().partitions(10_000):
             found.extend(part)
         return found
 
     async def records(self, kind: int, numbers: Sequence[int]) -> list[RecordRow]:
-        """See `Reader`."""
-        number = _table(kind).c.number
+        number = table_of(kind).c.number
         query = _records(kind, number).where(self._among(number, BigInteger))
         await self._by_index()
         found = (await self._connection.execute(query, {"wanted": self._wanted_keys(numbers)})).all()
@@ -83,9 +79,8 @@ class SqlRecords(SqlHistory):
         return await self._read(kind, [by_number[one] for one in numbers])
 
     async def record_digests(self, kind: int, filter_: Filter) -> AsyncIterator[tuple[str, int]]:
-        """See `Reader`."""
-        table = _table(kind)
-        query = select(table.c.record_digest, table.c.split).where(*conditions(kind, filter_))
+        table = table_of(kind)
+        query = select(table.c.record_digest, table.c.split).where(*matching(kind, filter_))
         query = query.order_by(table.c.record_digest, table.c.number)
         async for part in (await self._connection.stream(query)).partitions(10_000):
             for digest, split in part:
@@ -104,7 +99,7 @@ class SqlRecords(SqlHistory):
         made, more = [], list[str]()
         for row in found:
             prompt = PromptRow._make(row[1:_FEEDBACK])
-            feedback = mapping.feedback_of(row[_FEEDBACK:_ANSWERS])
+            feedback = mapping.make(FeedbackRow, row[_FEEDBACK:_ANSWERS])
             # What is judged is an answer to the prompt that it is judged for.
             answers = [
                 CompletionRow(name, prompt.prompt_id, *row[place : place + len(_ANSWER)])
@@ -142,32 +137,6 @@ class SqlRecords(SqlHistory):
         if self._connection.dialect.name == "postgresql":
             return [escape(key) if isinstance(key, str) else key for key in keys]
         return json.dumps(list(keys))
-
-
-def conditions(kind: int, filter_: Filter) -> list[ColumnElement[bool]]:
-    """The filter as conditions on the table of the records of this kind."""
-    table = _table(kind)
-    label = table.c.source if kind == PROMPTS else table.c.label
-    found: list[ColumnElement[bool]] = []
-    if filter_.sources:
-        found.append(label.in_(filter_.sources))
-    if filter_.split:
-        found.append(table.c.split == filter_.split)
-    if kind == PROMPTS:
-        return [*found, table.c.prompt_id.not_in(select(tables.deleted_prompts.c.prompt_id))]
-    if filter_.annotator_kinds:
-        found.append(table.c.annotator_kind.in_(filter_.annotator_kinds))
-    if filter_.queues:
-        found.append(table.c.queue.in_(filter_.queues))
-    if not filter_.include_gold:
-        found.append(table.c.gold.is_(False))
-    if filter_.exclude_late:
-        found.append(table.c.late.is_(False))
-    return [*found, *counts_now(table)]
-
-
-def _table(kind: int) -> Table:
-    return tables.prompts if kind == PROMPTS else tables.feedback
 
 
 def _records(kind: int, position: ColumnElement[int]) -> Select[Any]:

@@ -1,4 +1,4 @@
-"""The store in an SQL database, in SQLAlchemy's terms: what differs between databases is in accord_runtime.database."""
+"""The store in an SQL database, through SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -7,14 +7,20 @@ from contextlib import asynccontextmanager
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accord_preference.storage.sql.postgresql import PostgresWriter
 from accord_preference.storage.sql.read import SqlReader
 from accord_preference.storage.sql.write import SqlWriter
 from accord_preference.storage.store import Reader, Writer
-from accord_runtime.database import connect
+from accord_runtime.database import transactions
+from accord_runtime.database.migrate import migrate
+from accord_runtime.database.schema import bring_up
+from accord_runtime.serving.settings import DatabaseSettings
+
+PACKAGE = "accord_preference"
 
 
 class SqlStore:
-    """A `Store` over one engine; `writer` is what writes in its kind of database."""
+    """A `Store` over one engine; `writer`: for its kind of database."""
 
     def __init__(self, engine: AsyncEngine, writer: type[SqlWriter] = SqlWriter):
         self._engine = engine
@@ -22,16 +28,28 @@ class SqlStore:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Reader]:
-        """See `Store.reading`."""
-        async with connect.reading(self._engine) as connection:
+        async with transactions.reading(self._engine) as connection:
             yield SqlReader(connection)
 
     @asynccontextmanager
     async def writing(self, *, steady: bool = False) -> AsyncIterator[Writer]:
-        """See `Store.writing`."""
-        async with connect.writing(self._engine, steady=steady) as connection:
+        async with transactions.writing(self._engine, steady=steady) as connection:
             yield self._writer(connection)
 
     async def close(self) -> None:
-        """See `Store.close`."""
         await self._engine.dispose()
+
+
+async def open_sqlite(url: str, settings: DatabaseSettings | None = None) -> SqlStore:
+    """The store in a SQLite file."""
+    return await _open(url, settings, SqlWriter)
+
+
+async def open_postgresql(url: str, settings: DatabaseSettings | None = None) -> SqlStore:
+    """The store in a PostgreSQL database."""
+    return await _open(url, settings, PostgresWriter)
+
+
+async def _open(url: str, settings: DatabaseSettings | None, writer: type[SqlWriter]) -> SqlStore:
+    await (migrate(url, PACKAGE) if settings is None else bring_up(url, PACKAGE, settings))
+    return SqlStore(transactions.open_database(url), writer)

@@ -8,15 +8,20 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, Table, and_, exists, func, insert, literal, or_, select, update
 
 from accord.errors import FailedPrecondition
+from accord.preference.v1 import (
+    ANNOTATOR_STATE_ACTIVE,
+    TASK_STATE_CANCELLED,
+    TASK_STATE_DONE,
+    TASK_STATE_FLAGGED,
+    TASK_STATE_OPEN,
+)
 from accord_preference.domain.canonical import canonical_json
 from accord_preference.storage.sql import mapping, tables
-from accord_preference.storage.sql.history import CHUNK, in_queue
+from accord_preference.storage.sql.conditions import CHUNK, in_queue, is_active, matching, table_of
 from accord_preference.storage.sql.read import SqlReader
-from accord_preference.storage.sql.records import conditions
 from accord_preference.storage.store import (
     ANSWERED,
     CANCELLED,
-    PROMPTS,
     RETRACTED,
     AnnotatorRow,
     CompletionRow,
@@ -30,41 +35,34 @@ from accord_preference.storage.store import (
 )
 from accord_runtime.serving.idempotency import KeptResponse
 
-_OPEN, _DONE, _CANCELLED, _FLAGGED = 1, 2, 3, 4
+UNFINISHED = (TASK_STATE_OPEN, TASK_STATE_FLAGGED)
 
 
 class SqlWriter(SqlReader):
     """`Writer` over one connection in a transaction that holds the write lock."""
 
     async def add_prompts(self, new: Sequence[PromptRow]) -> int:
-        """See `Writer`."""
         return await self._add(tables.prompts, new)
 
     async def add_completions(self, new: Sequence[CompletionRow]) -> int:
-        """See `Writer`."""
         return await self._add(tables.completions, new)
 
     async def add_feedback(self, new: Sequence[FeedbackRow]) -> int:
-        """See `Writer`."""
         return await self._add(tables.feedback, new)
 
     async def add_tasks(self, new: Sequence[TaskRow]) -> None:
-        """See `Writer`."""
         await self._connection.execute(insert(tables.tasks), [mapping.values(row) for row in new])
 
     async def next_task(self, annotator_id: str, queue: str, now_us: int, *, gold: bool = False) -> TaskRow | None:
-        """See `Writer`."""
         for candidates in self._candidates(annotator_id, queue, now_us, gold):
             if (row := (await self._connection.execute(candidates)).one_or_none()) is not None:
-                return mapping.task(row)
+                return mapping.read(TaskRow, row)
         return None
 
     async def add_lease(self, row: LeaseRow) -> None:
-        """See `Writer`."""
         await self._connection.execute(insert(tables.leases), [mapping.values(row)])
 
     async def end_lease(self, lease_id: str, outcome: int) -> None:
-        """See `Writer`."""
         lease = tables.leases
         mine = lease.c.lease_id == lease_id
         if outcome != ANSWERED:
@@ -72,28 +70,29 @@ class SqlWriter(SqlReader):
         await self._connection.execute(update(lease).where(mine).values(ended=True, outcome=outcome))
 
     async def renew_lease(self, lease_id: str, expire_us: int) -> None:
-        """See `Writer`."""
         lease = tables.leases
         await self._connection.execute(update(lease).where(lease.c.lease_id == lease_id).values(expire_us=expire_us))
 
     async def count_answer(self, task_id: str) -> None:
-        """See `Writer`."""
         task = tables.tasks
         mine = task.c.task_id == task_id
         await self._connection.execute(update(task).where(mine).values(answers=task.c.answers + 1))
-        done = and_(mine, task.c.state == _OPEN, task.c.gold.is_(None), task.c.answers >= task.c.redundancy)
-        await self._connection.execute(update(task).where(done).values(state=_DONE))
+        done = and_(
+            mine,
+            task.c.state == TASK_STATE_OPEN,
+            task.c.gold.is_(None),
+            task.c.answers >= task.c.redundancy,
+        )
+        await self._connection.execute(update(task).where(done).values(state=TASK_STATE_DONE))
 
     async def uncount_answer(self, task_id: str) -> None:
-        """See `Writer`."""
         task = tables.tasks
         mine = task.c.task_id == task_id
         await self._connection.execute(update(task).where(mine).values(answers=task.c.answers - 1))
-        open_again = and_(mine, task.c.state == _DONE, task.c.answers < task.c.redundancy)
-        await self._connection.execute(update(task).where(open_again).values(state=_OPEN))
+        open_again = and_(mine, task.c.state == TASK_STATE_DONE, task.c.answers < task.c.redundancy)
+        await self._connection.execute(update(task).where(open_again).values(state=TASK_STATE_OPEN))
 
     async def supersede(self, feedback_id: str, by: str, *, retracted: bool = False) -> bool:
-        """See `Writer`."""
         table = tables.feedback
         in_force = table.c.superseded_by.is_(None)
         free = or_(in_force, table.c.superseded_by == RETRACTED) if retracted else in_force
@@ -101,19 +100,16 @@ class SqlWriter(SqlReader):
         return bool((await self._connection.execute(change)).rowcount)
 
     async def cancel_tasks(self, queue: str) -> int:
-        """See `Writer`."""
         return await self._cancel(in_queue(tables.tasks.c.queue, queue))
 
     async def set_task(self, task_id: str, state: int) -> None:
-        """See `Writer`."""
         task, lease = tables.tasks, tables.leases
         await self._connection.execute(update(task).where(task.c.task_id == task_id).values(state=state))
-        if state != _OPEN:
+        if state != TASK_STATE_OPEN:
             held = and_(lease.c.task_id == task_id, lease.c.ended.is_(False))
             await self._connection.execute(update(lease).where(held).values(ended=True, outcome=CANCELLED))
 
     async def add_flag(self, row: FlagRow) -> int:
-        """See `Writer`."""
         flag, task = tables.flags, tables.tasks
         mine = and_(flag.c.task_id == row.task_id, flag.c.annotator_id == row.annotator_id)
         if not await self._count(select(func.count()).select_from(flag).where(mine)):
@@ -123,20 +119,18 @@ class SqlWriter(SqlReader):
         return count
 
     async def put_annotator(self, row: AnnotatorRow) -> None:
-        """See `Writer`."""
         table, values = tables.annotators, mapping.values(row)
         mine = and_(table.c.annotator_id == row.annotator_id, table.c.kind == row.kind)
         if not (await self._connection.execute(update(table).where(mine).values(**values))).rowcount:
             await self._connection.execute(insert(table), [values])
 
     async def meet(self, annotators: Sequence[tuple[str, int]], now_us: int) -> None:
-        """See `Writer`."""
         await self._add(
-            tables.annotators, [AnnotatorRow(*who, "", 1, "", now_us, now_us) for who in dict.fromkeys(annotators)]
+            tables.annotators,
+            [AnnotatorRow(*who, "", ANNOTATOR_STATE_ACTIVE, "", now_us, now_us) for who in dict.fromkeys(annotators)],
         )
 
     async def delete_prompts(self, prompt_ids: Sequence[str], now_us: int) -> tuple[int, int]:
-        """See `Writer`."""
         known = await self.deleted(prompt_ids)
         new = [name for name in dict.fromkeys(prompt_ids) if name not in known]
         cancelled = 0
@@ -149,33 +143,30 @@ class SqlWriter(SqlReader):
 
     async def _cancel(self, which: ColumnElement[bool]) -> int:
         task, lease = tables.tasks, tables.leases
-        doomed = and_(which, task.c.state.in_((_OPEN, _FLAGGED)))
+        doomed = and_(which, task.c.state.in_(UNFINISHED))
         ending = lease.c.task_id.in_(select(task.c.task_id).where(doomed))
         held = and_(ending, lease.c.ended.is_(False))
         await self._connection.execute(update(lease).where(held).values(ended=True, outcome=CANCELLED))
         ordinary = select(func.count()).select_from(task).where(doomed, task.c.gold.is_(None))
         count = await self._count(ordinary)
-        await self._connection.execute(update(task).where(doomed).values(state=_CANCELLED))
+        await self._connection.execute(update(task).where(doomed).values(state=TASK_STATE_CANCELLED))
         return count
 
     async def add_snapshot(self, row: SnapshotRow, filter_: Filter) -> None:
-        """See `Writer`."""
         await self._connection.execute(insert(tables.snapshots), [mapping.values(row)])
         kept = await self.snapshot(row.digest)
         assert kept is not None
-        record, members = tables.prompts if row.kind == PROMPTS else tables.feedback, tables.snapshot_members
+        record, members = table_of(row.kind), tables.snapshot_members
         order = func.row_number().over(order_by=(record.c.record_digest, record.c.number)) - 1
         chosen = select(literal(kept.number), order, record.c.number, record.c.split).where(
-            *conditions(row.kind, filter_)
+            *matching(row.kind, filter_)
         )
         await self._connection.execute(insert(members).from_select(["snapshot", "position", "member", "split"], chosen))
 
     async def remember(self, row: KeptResponse, now_us: int) -> None:
-        """See `Writer`."""
         await self._connection.execute(insert(tables.requests), [{**mapping.values(row), "created_us": now_us}])
 
     async def pin_split(self, heldout_fraction: float, salt: str) -> None:
-        """See `Writer`."""
         facts = tables.facts
         value = canonical_json({"heldout_fraction": heldout_fraction, "salt": salt})
         query = select(facts.c.value).where(facts.c.name == "split")
@@ -210,14 +201,13 @@ class SqlWriter(SqlReader):
     def _wanted(self, annotator_id: str, queue: str, now_us: int, gold: bool) -> list[Any]:
         """Open, with a place left, and neither answered, held nor flagged by this annotator."""
         task, lease, feedback, flag = tables.tasks, tables.leases, tables.feedback, tables.flags
-        held = and_(lease.c.task_id == task.c.task_id, lease.c.ended.is_(False), lease.c.expire_us > now_us)
+        held = and_(lease.c.task_id == task.c.task_id, is_active(lease, now_us))
         holders = select(func.count()).select_from(lease).where(held).correlate(task).scalar_subquery()
         other = lease.alias()
         own = and_(
             other.c.task_id == task.c.task_id,
             other.c.annotator_id == annotator_id,
-            other.c.ended.is_(False),
-            other.c.expire_us > now_us,
+            is_active(other, now_us),
         )
         answered = and_(
             feedback.c.task_id == task.c.task_id,
@@ -232,7 +222,7 @@ class SqlWriter(SqlReader):
             else and_(task.c.gold.is_(None), task.c.answers + holders < task.c.redundancy)
         )
         found = [
-            task.c.state == _OPEN,
+            task.c.state == TASK_STATE_OPEN,
             place,
             ~exists().where(own),
             ~exists().where(answered),

@@ -1,1 +1,1 @@
-"""How weights travel: one module for each way, chosen by URI scheme in accord_runtime/artifacts/store.py."""
+"""How weights travel: one module for each way, chosen by URI scheme in accord_runtime/artifacts/fetch.py."""

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from accord import plugins
 from accord.errors import AccordError, InvalidArgument
 
 # An execution option of transactions that will write.
 WRITER = {"accord_writer": True}
-# Scheme of the URL -> module of the dialect, imported when it is used.
-DIALECTS = {"sqlite": "sqlite", "postgresql": "postgresql", "postgres": "postgresql"}
+# Entry points, each named after a scheme of URLs.
+GROUP = "accord.dialects"
 EXAMPLES = "sqlite:///data.db, postgresql://user:password@host/name"
 
 
 class Dialect(Protocol):
-    """One kind of database; a module `accord_runtime.database.dialects.<name>` has one as `dialect`."""
+    """One kind of database; an entry point of group `accord.dialects` names an instance."""
 
-    # True where one transaction writes at a time, and the others wait in this process for their turn.
+    # True when one transaction writes at a time, and the others wait in this process for their turn.
     one_writer: bool
     # Arguments of SQLAlchemy's create_engine and create_async_engine.
     engine_options: dict[str, Any]
@@ -64,19 +64,18 @@ class Dialect(Protocol):
 
 
 def parse(url: str) -> tuple[URL, Dialect]:
-    """The URL and what speaks with its kind of database. InvalidArgument says what a URL looks like."""
+    """The URL and the dialect of its kind of database. InvalidArgument; UNKNOWN_STORE for an unknown scheme."""
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        raise InvalidArgument.at(
-            "database_url", f"cannot be read as a database URL: {url!r}; for instance {EXAMPLES}"
-        ) from error
+        raise InvalidArgument.at("database_url", f"is not a database URL: {url!r}. For example: {EXAMPLES}") from error
     scheme = parsed.drivername.partition("+")[0]
-    if scheme not in DIALECTS:
+    known = plugins.names(GROUP)
+    if scheme not in known:
         raise InvalidArgument.at(
             "database_url",
-            f"there is no database of kind {scheme!r} here; for instance {EXAMPLES}",
+            f"unknown kind of database {scheme!r}; available: {', '.join(known)}. For example: {EXAMPLES}",
             reason="UNKNOWN_STORE",
         )
-    module = importlib.import_module(f"accord_runtime.database.dialects.{DIALECTS[scheme]}")
-    return parsed, cast(Dialect, module.dialect)
+    dialect: Dialect = plugins.load(GROUP, scheme, field="database_url")
+    return parsed, dialect

@@ -75,15 +75,12 @@ class PostgresDialect:
         """See `Dialect`: all of it is in the URL."""
 
     def reader_options(self) -> dict[str, Any]:
-        """See `Dialect`."""
         return {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
     def writer_options(self, *, steady: bool) -> dict[str, Any]:
-        """See `Dialect`."""
         return {"isolation_level": "REPEATABLE READ" if steady else "READ COMMITTED", "postgresql_readonly": False}
 
     def alone(self, connection: Connection) -> None:
-        """See `Dialect`."""
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": zlib.crc32(b"accord.migrations")})
 
     def version_table(self, package: str) -> str:
@@ -91,11 +88,9 @@ class PostgresDialect:
         return f"alembic_version_{package}"
 
     def name(self, url: URL) -> str:
-        """See `Dialect`."""
         return f"{url.database} at {url.host or url.query.get('host') or 'localhost'}"
 
     def translate(self, error: DBAPIError | Exception, name: str) -> AccordError | None:
-        """See `Dialect`."""
         original = error.orig if isinstance(error, DBAPIError) else error
         state = str(getattr(original, "sqlstate", None) or "")
         said, metadata = (str(original).strip().splitlines() or [type(original).__name__])[0], {"database": name}

@@ -37,7 +37,6 @@ class SqliteDialect:
         return url.set(drivername="sqlite+aiosqlite")
 
     def synchronous(self, url: URL) -> URL:
-        """See `Dialect`."""
         return self.asynchronous(url).set(drivername="sqlite")
 
     def prepare(self, engine: Engine, url: URL) -> None:
@@ -57,7 +56,6 @@ class SqliteDialect:
         return {}
 
     def writer_options(self, *, steady: bool) -> dict[str, Any]:
-        """See `Dialect`."""
         return WRITER
 
     def alone(self, connection: Connection) -> None:
@@ -68,11 +66,9 @@ class SqliteDialect:
         return "alembic_version"
 
     def name(self, url: URL) -> str:
-        """See `Dialect`."""
         return str(url.database)
 
     def translate(self, error: DBAPIError | Exception, name: str) -> AccordError | None:
-        """See `Dialect`."""
         original = error.orig if isinstance(error, DBAPIError) else error
         text, metadata = str(original), {"database": name}
         if "locked" in text or "busy" in text:

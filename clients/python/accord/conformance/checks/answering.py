@@ -10,7 +10,7 @@ from accord.types import v1 as types_v1
 
 
 @check(
-    demands="GetStatus says engine, readiness, weights in force, tokenizer and limits",
+    demands="GetStatus says engine, readiness, active weights, tokenizer and limits",
     fix="fill GetStatusResponse; digest and tokenizer_fingerprint are SHA-256 in lower-case hex",
     acceptance=True,
 )

@@ -38,7 +38,7 @@ async def bad_values_are_named(target: Target) -> None:
 
 
 @check(
-    demands="a version that is not in force is FAILED_PRECONDITION/VERSION_MISMATCH",
+    demands="a version that is not active is FAILED_PRECONDITION/VERSION_MISMATCH",
     fix="compare GenerateRequest.version with the version in force, again when the work starts",
     acceptance=True,
 )

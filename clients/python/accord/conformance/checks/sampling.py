@@ -142,7 +142,7 @@ async def logprobs_under_top_k(target: Target) -> None:
 
 
 @check(
-    demands="a conversation that fits no template, or a prompt that is too long, is a failure of its own samples only",
+    demands="a conversation that fits no template, or a prompt that is too long, fails only its samples",
     fix="answer SampleFailure for that prompt's indices; never an empty sample, never an error of the whole request",
     acceptance=True,
 )

@@ -33,7 +33,7 @@ async def an_update_is_told(target: Target) -> None:
 
 
 @check(
-    demands="other weights draw other tokens, and the old ones again the old tokens",
+    demands="other weights generate other tokens, and the previous weights the previous tokens again",
     fix="use the new weights, and nothing kept from the old ones (a prefix cache)",
 )
 async def an_update_takes_effect(target: Target) -> None:

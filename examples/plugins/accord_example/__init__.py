@@ -1,0 +1,1 @@
+"""One plug-in for each seam of Accord: an algorithm, a scorer, an engine, a format."""
