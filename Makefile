@@ -46,7 +46,7 @@ export GOMP_SPINCOUNT ?= 0
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help install install-dev install-vllm install-s3-server demo model test test-vllm test-console pictures images test-k8s k8s-demo gates lint format generate docs release-contracts benchmark clean
+.PHONY: help install install-dev install-vllm install-s3-server demo model test test-fast test-vllm test-console pictures images test-k8s k8s-demo gates lint format generate docs release-contracts benchmark clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
@@ -107,7 +107,11 @@ demo: $(VENV)/.installed model $(if $(filter vllm,$(ENGINE)),$(VENV_VLLM)/.insta
 endif
 
 test: gates install-s3-server ## Run all gates and all tests.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=
+	@echo "coverage of the test processes, without the services that they start: $$($(BIN)/coverage report --format=total) %"
+
+test-fast: $(VENV)/.installed-dev ## Run the unit tests: no test starts a process. Under a minute.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "unit and not browser and not vllm and not cluster"
 
 test-vllm: $(VENV_VLLM)/.installed $(VENV)/.installed-dev ## Run the vLLM engine's tests and the conformance suite, in .venv-vllm.
 	OMP_NUM_THREADS=1 TORCH_COMPILE_DISABLE=1 $(VENV_VLLM)/bin/python -m pytest --timeout=1200 $(VLLM_TESTS)

@@ -6,7 +6,7 @@
 On a GPU a 0.5B shape (that of Qwen2.5-0.5B, tied embeddings) computes in bfloat16 with torch's own attention kernels;
 without one a tiny shape shows that it runs, and --peak-tflops gives MFU a meaning. Nothing is downloaded: weights are
 random, prompts and answers are random tokens, which cost what real ones cost. Operations are counted as
-services/accord_trainer/model/flops.py says: pads and recomputation do not count. The first step (warm-up) is left out.
+services/accord_trainer/model/trunk.py says: pads and recomputation do not count. The first step (warm-up) is left out.
 """
 
 from __future__ import annotations
@@ -27,11 +27,10 @@ from accord.trainer import v1 as trainer_v1
 from accord.types import v1 as types_v1
 from accord_models.precision import fastest_dtype
 from accord_trainer.algorithm import Experience, Start, StepContext
-from accord_trainer.algorithms.ppo import PPO
-from accord_trainer.algorithms.ppo_options import PpoOptions
+from accord_trainer.algorithms.ppo import PPO, PpoOptions
 from accord_trainer.distributed.process_group import ProcessGroup, local_device, started_by_torchrun
 from accord_trainer.distributed.world import Alone, World
-from accord_trainer.model.flops import Speed, peak_flops
+from accord_trainer.trainings.device_speed import Speed, peak_flops
 
 # hidden, intermediate, blocks, heads, key-value heads, vocabulary
 SHAPES = {

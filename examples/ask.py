@@ -1,6 +1,6 @@
 """Ask a policy a question through the blocking SDK: python examples/ask.py "How do I thank my neighbour?"
 
-It asks the rollout service that runs on this machine, or the one at --rollout host:port.
+Uses the rollout service on this machine, or the one at --rollout HOST:PORT.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("question")
     parser.add_argument("--rollout", metavar="HOST:PORT", help="default: the service that runs on this machine")
-    parser.add_argument("--answers", type=int, default=3, help="how many answers to draw")
+    parser.add_argument("--answers", type=int, default=3, help="how many answers to generate")
     parser.add_argument("--max-new-tokens", type=int, default=48)
     parser.add_argument("--temperature", type=float, default=1.0, help="0: always the likeliest token")
     args = parser.parse_args()

@@ -1,10 +1,10 @@
-"""PPO in one page, with the SDK and without the controller: write your own loop where ours does not fit.
+"""PPO in one page, with the SDK and without the controller. Write your own loop if ours does not fit.
 
     python -m accord_rollout & python -m accord_reward & python -m accord_trainer &
     python examples/custom_loop.py --model .accord/models/smollm2-135m-instruct --prompts examples/prompts.jsonl
 
-The services are those that run on this machine, or the ones at the addresses given. The policy learns to sound positive
-(scorer `sentiment`); any scorer, one of your own too, goes in its place: --scorer python:./examples/reward.py:score.
+Uses the services on this machine, or those at the given addresses. The policy learns to sound positive (scorer
+`sentiment`); replace it by any scorer, also your own: --scorer python:./examples/reward.py:score.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ async def loop(client: accord.Client, args: argparse.Namespace) -> types_v1.Weig
         trainer_v1.Training(training_id=args.name, algorithm="ppo", init=weights, seed=args.seed)
     )
     if training.version:
-        sys.exit(f"error: training {args.name} has taken {training.version} steps already; give another --name")
+        sys.exit(f"error: training {args.name} has already taken {training.version} steps; choose another --name")
     await client.rollout.update_weights(weights)
 
     for step in range(args.steps):
         started = time.monotonic()
-        # What a request is called decides its seeds: the same name, version and prompts give the same samples.
+        # The request_id decides the seeds: the same name, version and prompts give the same samples.
         samples, lost = await generate(
             client, chooser.sample(prompts, min(args.prompts_per_step, len(prompts))), args, sampling, step
         )
@@ -65,7 +65,7 @@ async def generate(
     sampling: types_v1.SamplingParams,
     step: int,
 ) -> tuple[list[types_v1.Sample], int]:
-    """The samples of one step, and how many could not be made. `version` refuses any weights but the newest."""
+    """The samples of one step, and the number that failed. `version` refuses any weights but the newest."""
     samples, failures = [], 0
     async for response in client.rollout.generate(
         prompts, n=args.samples_per_prompt, sampling=sampling, request_id=f"{args.name}-{step}", version=step
@@ -80,7 +80,7 @@ async def generate(
 async def score(
     client: accord.Client, samples: list[types_v1.Sample], scorer: str
 ) -> tuple[list[trainer_v1.ScoredSample], int]:
-    """Samples with their scores. One whose scoring failed is left out and counted: a failure is never a zero."""
+    """Samples with their scores. Those whose scoring failed are omitted and counted: a failure is never a zero."""
     cut = types_v1.FINISH_REASON_LENGTH
     items = [
         reward_v1.ScoreItem(prompt=sample.prompt, response=sample.text, truncated=sample.finish_reason == cut)

@@ -1,10 +1,10 @@
-"""Is a model fit to judge? Asks it about pairs of answers of which everybody knows the better one.
+"""Tests whether a model can judge: asks it about pairs of answers in which one is clearly better.
 
     python examples/judge.py                                              # the policy of the rollout service here
     python examples/judge.py --url http://localhost:8000/v1 --model NAME  # an OpenAI-compatible endpoint
 
-Each pair is asked about in both orders, as `accord annotate --judge` and the `judges` of a run do. What cannot be read,
-or changes with the order, teaches a reward model nothing.
+Asks about each pair in both orders, as `accord annotate --judge` and the `judges` of a run do. A verdict that cannot be
+parsed, or that changes with the order, teaches a reward model nothing.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ async def main(args: argparse.Namespace) -> None:
                 verdict = await compare(model, conversation(prompt), better, worse)
                 found["right" if verdict > 0 else "wrong" if verdict < 0 else "tie, or the order decided"] += 1
             except Unreadable as error:
-                found["no verdict to be read"] += 1
+                found["unreadable verdict"] += 1
                 print(f"not a verdict: {error.reply[:100]!r}")
-    for name in ("right", "wrong", "tie, or the order decided", "no verdict to be read"):
+    for name in ("right", "wrong", "tie, or the order decided", "unreadable verdict"):
         print(f"{found[name]:3} of {len(PAIRS)}  {name}")
 
 

@@ -1,18 +1,18 @@
-"""A reward of your own, without packaging: a function in a file, named in a run file or in a ScorerSpec.
+"""Your own reward without packaging: a function in a file, named in a run file or in a ScorerSpec.
 
     scorers: [{name: "python:./examples/reward.py:score", options: {words: 20}}]
 
 The reward service loads it from its own folder (see `python -m accord_reward --help`: --python-root, --allow-python).
-What the function raises fails that one answer; it never becomes a zero.
+An exception fails that one answer; it never becomes a zero.
 """
 
 from __future__ import annotations
 
 
 def score(prompt: list[dict[str, str]], response: str, words: float = 25) -> float:
-    """1 for an answer of about `words` words that ends its sentence and does not repeat the question; less for less.
+    """1 for an answer of about `words` words that ends its sentence and does not repeat the question; else less.
 
-    prompt: the conversation, `{"role": ..., "content": ...}`, oldest turn first. Gives a number in [-1, 1].
+    prompt: the conversation, `{"role": ..., "content": ...}`, oldest turn first. Returns a number in [-1, 1].
     """
     said = response.split()
     if not said:

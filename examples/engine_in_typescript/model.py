@@ -1,4 +1,4 @@
-"""A bigram model for the TypeScript engine, and the reference that its log-probabilities are held to.
+"""A bigram model for the TypeScript engine, and the reference for its log-probabilities.
 
 python examples/engine_in_typescript/model.py DIR --seed 1
 accord conformance HOST:PORT --model DIR --other DIR2 --reference examples/engine_in_typescript/model.py:logprobs
@@ -35,7 +35,7 @@ def make_model(folder: Path, seed: int) -> Path:
 def logprobs(
     folder: Path, prompt: Sequence[int], response: Sequence[int], sampling: types_v1.SamplingParams
 ) -> list[float]:
-    """log softmax(logits / temperature, cut to top_k) of each token after the one before it."""
+    """log softmax(logits / temperature, cut to top_k) of each token, given the one before it."""
     raw = (folder / "model.safetensors").read_bytes()
     table = memoryview(raw[8 + int.from_bytes(raw[:8], "little") :]).cast("f")
     size, found, last = len(LETTERS), [], prompt[-1]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 
 from accord import plugins
-from accord_trainer.options import AlgorithmOptions
+from accord_trainer.algorithm import AlgorithmOptions
 from reference.markdown import NOTE, cell, code, sentence, table
 from reference.models import default_of, limits_of, own_fields, type_of
 

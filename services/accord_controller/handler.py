@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from accord.controller import v1 as controller_v1
 from accord.errors import Aborted, InvalidArgument
@@ -196,8 +196,11 @@ class ControllerHandler:
 
     def _check_swap(self, services: controller_v1.RolloutServices, spec: controller_v1.RunSpec, at: str) -> None:
         """Checks the rollout services requested in the field `at`. InvalidArgument; FailedPrecondition, NO_LAUNCHER."""
-        engines = SpecCatalog(self._settings, {}).startable("accord.engines")
-        records.check(services, spec, engines, startable=self._settings.launcher != "none", at=at)
+        engines = self._catalog({}).startable("accord.engines")
+        records.check(services, spec, engines, startable=self._launcher.starts_services, at=at)
+
+    def _catalog(self, models: Mapping[str, controller_v1.Model]) -> SpecCatalog:
+        return SpecCatalog(self._settings, models, shares_plugins=self._launcher.shares_plugins)
 
     async def _lineage(self) -> Lineage:
         """Of every run: its finished iterations, and the current one so far."""
@@ -231,7 +234,7 @@ class ControllerHandler:
         resolved = resolve(requested.spec)
         found = {name: await self._registry.find(name) for name in model_names(resolved)}
         models = {name: model for name, model in found.items() if model is not None}
-        await asyncio.to_thread(check, requested.run_id, resolved, SpecCatalog(self._settings, models))
+        await asyncio.to_thread(check, requested.run_id, resolved, self._catalog(models))
         # The run keeps the models that are active now until its end.
         pin_models(resolved, models)
         run = controller_v1.Run(run_id=requested.run_id, spec=requested.spec)

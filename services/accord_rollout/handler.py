@@ -13,15 +13,10 @@ from accord.rollout import v1 as rollout_v1
 from accord_models.gpus import held_gpus
 from accord_rollout.engine import Engine, Failed, Job, ModelInfo
 from accord_rollout.requests.admission import Admission, Ticket
-from accord_rollout.requests.converters import (
-    ActiveWeights,
-    failure_response,
-    resident_weights_message,
-    sample_response,
-)
+from accord_rollout.requests.converters import failure_response, sample_response
 from accord_rollout.requests.plan import Plan, make_plan
 from accord_rollout.weights.fetching import WeightFetcher
-from accord_rollout.weights.manager import WeightManager
+from accord_rollout.weights.manager import ActiveWeights, WeightManager, resident_weights_message
 from accord_rollout.weights.shared_lock import SharedLock
 from accord_runtime.artifacts.transfer import Limits
 from accord_runtime.serving.idempotency import OnceUnderLease

@@ -9,7 +9,7 @@ from functools import partial
 from accord.errors import AccordError
 from accord_runtime.serving.main import begin, run_service
 from accord_trainer.heap import keep_freed_memory
-from accord_trainer.service import build, follow, make_bench
+from accord_trainer.service import build, make_loader, run_worker
 from accord_trainer.settings import TrainerSettings
 
 
@@ -21,15 +21,15 @@ def main() -> None:
         return
     settings = begin("trainer", TrainerSettings)
     try:
-        # Before anything catches signals: who waits for a rank that never comes can be told to stop.
-        bench = make_bench(settings)
-        if bench.world.rank == 0:
-            run_service("trainer", TrainerSettings, partial(build, bench=bench))
+        # Before signal handlers are installed, so that waiting for a rank that never joins can be interrupted.
+        loader = make_loader(settings)
+        if loader.world.rank == 0:
+            run_service("trainer", TrainerSettings, partial(build, loader=loader))
         else:
-            # They end when rank 0 says so, or is gone: it still needs them for the step in work.
+            # These ranks end when rank 0 shuts them down or is gone; rank 0 still needs them for the running step.
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_IGN)
-            follow(settings, bench)
+            run_worker(settings, loader)
     except AccordError as error:
         sys.stderr.write(f"accord_trainer: {error.message} [{error.reason}]\n")
         leave(70)
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def leave(code: int) -> None:
-    """Ends at once: the threads of a process group abort an ordinary exit now and then."""
+    """Exits at once: the threads of a process group sometimes abort an ordinary exit."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -15,7 +15,7 @@ from accord_runtime.serving.idempotency import OnceUnderLease
 from accord_runtime.serving.leases import LeaseTable
 from accord_trainer.algorithm import Experience
 from accord_trainer.metrics.log import MetricsLog
-from accord_trainer.trainings.history import facts
+from accord_trainer.trainings.history import identity
 from accord_trainer.trainings.publisher import DELTA
 from accord_trainer.trainings.registry import TrainingRegistry, folder_bytes, needed_digests
 from accord_trainer.trainings.training import GROUP
@@ -23,29 +23,29 @@ from accord_trainer.trainings.verification import verify_preference, verify_samp
 
 
 class TrainerHandler:
-    """The service's calls on a shelf of trainings. Errors are accord.errors."""
+    """The service's calls, on a registry of trainings. Errors are accord.errors."""
 
-    def __init__(self, shelf: TrainingRegistry, max_lease_seconds: float, curves: MetricsLog) -> None:
-        self._shelf = shelf
-        self._curves = curves
+    def __init__(self, registry: TrainingRegistry, max_lease_seconds: float, metrics_log: MetricsLog) -> None:
+        self._registry = registry
+        self._metrics_log = metrics_log
         self.leases = LeaseTable(max_lease_seconds)
         self._mutate = OnceUnderLease(self.leases).run
         self._pending_steps = 0
 
     async def create(self, request: trainer_v1.CreateTrainingRequest) -> trainer_v1.Training:
         training_id = request.training.training_id
-        await self._mutate(request, lambda: self._shelf.create(request.training))
+        await self._mutate(request, lambda: self._registry.create(request.training))
         return self.training(training_id)
 
     def training(self, training_id: str) -> trainer_v1.Training:
         """A training with its output-only fields."""
-        manifest = self._shelf.manifest(training_id)
-        record, checkpoint_version = self._shelf.record(training_id)
+        manifest = self._registry.manifest(training_id)
+        history, checkpoint_version = self._registry.history(training_id)
         training = trainer_v1.Training()
         training.CopyFrom(manifest.training)
         training.compute_dtype = manifest.compute_dtype
-        training.version = record.version
-        training.digest = record.digest
+        training.version = history.version
+        training.digest = history.digest
         training.checkpoint_version = checkpoint_version
         training.tokenizer_fingerprint = manifest.tokenizer_fingerprint
         training.compute_threads = manifest.compute_threads
@@ -53,11 +53,11 @@ class TrainerHandler:
         return training
 
     def list(self, page_size: int, page_token: str) -> tuple[list[trainer_v1.Training], str]:
-        """A page, ordered by id; the token is the last id of the page before."""
+        """A page, ordered by id; the token is the last id of the previous page."""
         if page_size < 0:
             raise InvalidArgument.at("page_size", "must be at least 0")
         size = min(page_size or 100, 1000)
-        rest = [training_id for training_id in self._shelf.ids() if training_id > page_token]
+        rest = [training_id for training_id in self._registry.ids() if training_id > page_token]
         page = [self.training(training_id) for training_id in rest[:size]]
         return page, rest[size - 1] if len(rest) > size else ""
 
@@ -65,8 +65,8 @@ class TrainerHandler:
         await self._mutate(request, lambda: self._delete(request.training_id))
 
     async def _delete(self, training_id: str) -> None:
-        await self._shelf.delete(training_id)
-        self._curves.forget(training_id)
+        await self._registry.delete(training_id)
+        self._metrics_log.forget(training_id)
 
     async def put(self, requests: AsyncIterator[trainer_v1.PutExperienceRequest]) -> trainer_v1.PutExperienceResponse:
         """Verifies each record as it arrives and stores the batch when the stream ends."""
@@ -78,26 +78,26 @@ class TrainerHandler:
                 if not training_id:
                     raise InvalidArgument.at("training_id", "must be set in the first message")
                 self.leases.check(request.lease_token)
-                known = facts(self._shelf.manifest(training_id), self._shelf.record(training_id)[0])
+                expected = identity(self._registry.manifest(training_id), self._registry.history(training_id)[0])
             elif request.training_id not in ("", training_id):
                 raise InvalidArgument.at("training_id", "must be the same in every message of the stream")
             for scored in request.chunk.samples:
-                verify_sample(scored, f"chunk.samples[{len(batch.samples)}]", known)
+                verify_sample(scored, f"chunk.samples[{len(batch.samples)}]", expected)
                 batch.samples.append(scored)
             for example in request.chunk.preferences:
-                verify_preference(example, f"chunk.preferences[{len(batch.preferences)}]", known)
+                verify_preference(example, f"chunk.preferences[{len(batch.preferences)}]", expected)
                 batch.preferences.append(example)
         if not batch.samples and not batch.preferences:
-            raise InvalidArgument.at("chunk", "the stream held no record")
-        live = await self._shelf.live(training_id)
-        live.algorithm.check(batch)
-        stored = self._shelf.batches(training_id).put(batch)
+            raise InvalidArgument.at("chunk", "the stream has no records")
+        loaded = await self._registry.load(training_id)
+        loaded.algorithm.check(batch)
+        stored = self._registry.batches(training_id).put(batch)
         return trainer_v1.PutExperienceResponse(batch_id=stored.batch_id, digest=stored.digest, records=stored.records)
 
     async def step(self, request: trainer_v1.StepRequest) -> trainer_v1.StepResult:
-        """The result of the step: computed, waited for, or kept."""
+        """The result of the step: computed now, shared with a running call, or from the history."""
         self.leases.check(request.lease_token)
-        kept = self._shelf.record(request.training_id)[0].kept_result(request)
+        kept = self._registry.history(request.training_id)[0].kept_result(request)
         if kept is not None:
             return kept
         return await self._mutate(request, lambda: self._step(request))
@@ -105,31 +105,35 @@ class TrainerHandler:
     async def _step(self, request: trainer_v1.StepRequest) -> trainer_v1.StepResult:
         self._pending_steps += 1
         try:
-            batch = self._shelf.batches(request.training_id).get(request.batch_id)
-            return await self._shelf.use(request.training_id, lambda live: self._made(live.step(request, batch)))
+            batch = self._registry.batches(request.training_id).get(request.batch_id)
+            return await self._registry.use(
+                request.training_id, lambda training: self._logged(training.step(request, batch))
+            )
         finally:
             self._pending_steps -= 1
 
-    def _made(self, result: trainer_v1.StepResult) -> trainer_v1.StepResult:
-        # Here, on the worker, steps come one after the other.
-        self._curves.write(result)
+    def _logged(self, result: trainer_v1.StepResult) -> trainer_v1.StepResult:
+        # On the compute thread, where steps come one after another.
+        self._metrics_log.write(result)
         return result
 
     async def evaluate(self, training_id: str, batch_id: str) -> dict[str, float]:
-        batch = self._shelf.batches(training_id).get(batch_id)
-        return await self._shelf.use(training_id, lambda live: live.evaluate(batch))
+        batch = self._registry.batches(training_id).get(batch_id)
+        return await self._registry.use(training_id, lambda training: training.evaluate(batch))
 
     async def publish(self, request: trainer_v1.PublishRequest) -> types_v1.WeightsRef:
-        self._shelf.publisher.check(request.format, request.scheme)
+        self._registry.publisher.check(request.format, request.scheme)
 
         async def work() -> types_v1.WeightsRef:
-            return await self._shelf.use(request.training_id, lambda live: live.publish(request.format, request.scheme))
+            return await self._registry.use(
+                request.training_id, lambda training: training.publish(request.format, request.scheme)
+            )
 
         return await self._mutate(request, work)
 
     async def checkpoint(self, request: trainer_v1.CheckpointRequest) -> int:
         async def work() -> int:
-            return await self._shelf.use(request.training_id, lambda live: live.checkpoint())
+            return await self._registry.use(request.training_id, lambda training: training.checkpoint())
 
         return await self._mutate(request, work)
 
@@ -137,23 +141,23 @@ class TrainerHandler:
         return await self._mutate(request, lambda: self._free(request))
 
     async def _free(self, request: trainer_v1.FreeArtifactsRequest) -> trainer_v1.FreeArtifactsResponse:
-        """Trainings first, then published folders that neither the caller nor a training that stays needs."""
+        """Frees trainings first, then published folders that neither the caller nor a remaining training needs."""
         response = trainer_v1.FreeArtifactsResponse()
         keep = set(request.keep_digests)
-        for training_id in self._shelf.ids():
+        for training_id in self._registry.ids():
             if training_id in request.keep_training_ids:
-                keep |= needed_digests(self._shelf.manifest(training_id).training)
+                keep |= needed_digests(self._registry.manifest(training_id).training)
                 continue
             response.freed.append(training_id)
-            response.freed_bytes += self._shelf.bytes(training_id)
+            response.freed_bytes += self._registry.bytes(training_id)
             if not request.dry_run:
                 await self._delete(training_id)
-        root, kept = self._shelf.publisher.root, set[str]()
+        root, kept = self._registry.publisher.root, set[str]()
         for folder in sorted(root.iterdir()) if root.is_dir() else ():
-            # A delta has no digest of its own that anybody knows: it stays with what it leads to.
+            # A delta has no digest that callers know; it is kept together with the weights that it leads to.
             if folder.suffix == DELTA and folder.stem in kept:
                 continue
-            # Folders that begin with a dot are being written, or were when somebody was killed.
+            # Folders that start with a dot are unfinished: being written now, or when the process was killed.
             if not folder.name.startswith(".") and await asyncio.to_thread(weights_digest, folder) in keep:
                 kept.add(folder.name)
                 continue
@@ -169,6 +173,6 @@ class TrainerHandler:
         )
 
     async def close(self) -> None:
-        """Ends the worker; a step in work is undone."""
-        await self._shelf.worker.close()
-        self._curves.close()
+        """Ends the compute thread; a running step is rolled back."""
+        await self._registry.compute.close()
+        self._metrics_log.close()

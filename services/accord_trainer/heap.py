@@ -1,8 +1,8 @@
-"""Memory that torch has freed stays with the process.
+"""Keeps the memory that torch frees in the process.
 
-On the CPU a training step takes and frees the same hundreds of megabytes over and over. glibc gives such pieces back to
-the system at once, which clears every page anew: seen as a sixth of a PPO step's CPU time. The price is that the
-process keeps the most that it ever needed, until it ends.
+On the CPU a training step allocates and frees the same hundreds of megabytes over and over. glibc returns such blocks
+to the system at once, which then clears every page again: a sixth of a PPO step's CPU time when measured. The price is
+that the process keeps its peak memory until it ends.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from __future__ import annotations
 import ctypes
 import platform
 
-# Of malloc.h.
+# From malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc so; call it before anything big is allocated. False where the C library is another one."""
+    """Configures glibc so; call it before large allocations. False if the C library is not glibc."""
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    # One arena that grows, no piece mapped by itself, little given back: the threshold is bytes in an int.
+    # One growing arena, no separately mapped blocks, hardly anything returned: the threshold is an int of bytes.
     settings = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1))
     return all(mallopt(name, value) == 1 for name, value in settings)

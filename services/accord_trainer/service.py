@@ -1,4 +1,4 @@
-"""Puts the trainer service together from its settings: the trainer, and the artifacts that it publishes."""
+"""Builds the trainer service from its settings: the trainer, and the artifacts that it publishes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class TrainerService:
-    """What accord_runtime.serving.server serves."""
+    """The service that accord_runtime.serving.server serves."""
 
     service_names = (
         trainer_v1.TRAINER_SERVICE.services_by_name["TrainerService"].full_name,
@@ -32,7 +32,7 @@ class TrainerService:
     )
 
     def __init__(self, handler: TrainerHandler, artifacts: ArtifactStore, end: Callable[[], None]) -> None:
-        """`end` is called when the last work is done."""
+        """`end` is called after the last computation."""
         self.handler = handler
         self._artifacts = artifacts
         self._end = end
@@ -45,64 +45,64 @@ class TrainerService:
         artifact_v1.add_ArtifactServiceServicer_to_server(ArtifactServicer(self._artifacts), server)
 
     def gpus(self) -> Sequence[str]:
-        """Those of all ranks on this machine."""
+        """The GPUs of all ranks on this machine."""
         from accord_models.gpus import held_gpus
 
         return held_gpus(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
     def measures(self) -> Iterable[Measure]:
-        """The load."""
+        """The load of the service."""
         status = self.handler.status()
-        yield Measure("accord_trainer_pending_steps", "Steps waiting and in work.", status.pending_steps)
+        yield Measure("accord_trainer_pending_steps", "Steps waiting and running.", status.pending_steps)
         yield Measure("accord_trainer_leased", "1 while a run holds the trainer.", float(status.HasField("lease")))
 
     async def close(self) -> None:
-        """Stops the step in work (undone, to be repeated) and ends the worker."""
+        """Stops the running step, which is rolled back and must be repeated, and ends the compute thread."""
         await self.handler.close()
         await asyncio.to_thread(self._end)
 
 
-async def build(settings: TrainerSettings, bench: TrainingLoader | None = None) -> TrainerService:
-    """Opens what is kept in `settings.state_dir`; models are loaded when they are first needed. `bench`: one that has
-    joined other ranks already, of which this is the first."""
+async def build(settings: TrainerSettings, loader: TrainingLoader | None = None) -> TrainerService:
+    """Opens the state in `settings.state_dir`; models are loaded when they are first needed. `loader`: one that has
+    already joined the other ranks; this is then rank 0."""
     from accord_trainer.distributed.executor import Executor, InProcessExecutor
     from accord_trainer.distributed.process_group import ProcessGroup
     from accord_trainer.handler import TrainerHandler
     from accord_trainer.metrics.log import MetricsLog
     from accord_trainer.trainings.registry import TrainingRegistry
 
-    bench = bench or make_bench(settings)
-    team: Executor = InProcessExecutor()
+    loader = loader or make_loader(settings)
+    executor: Executor = InProcessExecutor()
     end: Callable[[], None] = lambda: None  # noqa: E731
-    if isinstance(bench.world, ProcessGroup):
+    if isinstance(loader.world, ProcessGroup):
         from accord_trainer.distributed.driver import DriverExecutor
 
-        team = leader = DriverExecutor(bench.world)
-        end = leader.close
-    shelf = TrainingRegistry(
-        bench,
-        team,
+        executor = driver = DriverExecutor(loader.world)
+        end = driver.close
+    registry = TrainingRegistry(
+        loader,
+        executor,
         cache=settings.state_dir / "cache",
         threads=settings.threads,
         max_loaded=settings.max_loaded,
     )
     names = [name.strip() for name in settings.metrics.split(",") if name.strip()]
-    curves = MetricsLog(names, lambda training_id: shelf.root / training_id)
-    handler = TrainerHandler(shelf, settings.max_lease_seconds, curves)
+    metrics_log = MetricsLog(names, lambda training_id: registry.root / training_id)
+    handler = TrainerHandler(registry, settings.max_lease_seconds, metrics_log)
     return TrainerService(handler, ArtifactStore(settings.state_dir / "artifacts"), end)
 
 
-def follow(settings: TrainerSettings, bench: TrainingLoader) -> None:
-    """What ranks other than 0 do: compute what rank 0 says, until it ends. Unavailable, RANK_LOST."""
+def run_worker(settings: TrainerSettings, loader: TrainingLoader) -> None:
+    """Runs rank 0's commands on this other rank until rank 0 ends. Unavailable, RANK_LOST."""
     from accord_trainer.distributed.process_group import ProcessGroup
     from accord_trainer.trainings.rank_worker import RankWorker
 
-    assert isinstance(bench.world, ProcessGroup)
-    RankWorker(bench.world, bench, settings.state_dir / "cache").run()
+    assert isinstance(loader.world, ProcessGroup)
+    RankWorker(loader.world, loader, settings.state_dir / "cache").run()
 
 
-def make_bench(settings: TrainerSettings) -> TrainingLoader:
-    """Joins the other ranks, where torchrun started some. Unavailable, RANK_LOST, where one does not come."""
+def make_loader(settings: TrainerSettings) -> TrainingLoader:
+    """Joins the other ranks, if torchrun started any. Unavailable, RANK_LOST, if one does not join."""
     from accord_trainer.distributed.process_group import ProcessGroup, local_device, started_by_torchrun
     from accord_trainer.distributed.world import Alone, World
     from accord_trainer.trainings.loading import TrainingLoader

@@ -13,6 +13,8 @@ import pytest
 from rich.console import Console
 from tests.support.tiny import make_tiny_model
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "benchmarks" / "ppo_vs_trl.py"
 

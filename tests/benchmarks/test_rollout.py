@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
 
 
 def test_the_contract_is_measured_beside_the_engine_itself_and_over_replicas(tiny_folder: Path, tmp_path: Path) -> None:

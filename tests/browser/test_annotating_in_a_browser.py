@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import pytest
 from playwright.async_api import Page, expect
 from tests.browser.conftest import Open, picture
 from tests.support.console import Site
 
 from accord.preference import v1 as preference_v1
+
+pytestmark = pytest.mark.system
 
 CATS = "Why do cats purr, and can I measure how often?"
 CAREFUL = """Cats purr when they are content, but also when they are hurt or afraid.

@@ -11,6 +11,8 @@ from tests.support.console import Site, console_site
 
 from accord.preference import v1 as preference_v1
 
+pytestmark = pytest.mark.system
+
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "device_scale_factor": 1}
 WAYS = {"light": {}, "dark": {"color_scheme": "dark"}, "phone": PHONE}
 CRITERIA = [

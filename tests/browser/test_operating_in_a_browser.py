@@ -16,6 +16,8 @@ from accord.preference import v1 as preference_v1
 from accord_console.serving import serving
 from accord_console.settings import ConsoleSettings
 
+pytestmark = pytest.mark.system
+
 DAY = 86_400.0
 # The loop runs in four processes beside the browser.
 LOOP_MS = 300_000

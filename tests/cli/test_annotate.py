@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
 from tests.support.command import accord_command, lines, preference_service
 from tests.support.terminal import Terminal, terminal
 
 import accord
 from accord.preference import v1 as preference_v1
 from accord.types import v1 as types_v1
+
+pytestmark = pytest.mark.process
 
 GOOD, BAD = "Certainly: the answer is 42.", "No idea \x1b[2J whatsoever."
 

@@ -15,6 +15,8 @@ from accord.judge.endpoint import Endpoint
 from accord.judge.verdict import Unreadable, compare, read
 from accord.preference import v1 as preference_v1
 
+pytestmark = pytest.mark.process
+
 
 async def test_a_judge_works_through_a_queue_and_is_kept_apart_from_people(tmp_path: Path) -> None:
     async with preference_service(tmp_path) as client:

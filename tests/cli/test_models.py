@@ -6,8 +6,11 @@ import getpass
 import json
 from pathlib import Path
 
+import pytest
 from tests.support.command import accord_command
 from tests.support.controller import add_model, add_run, controller_client, open_store
+
+pytestmark = pytest.mark.process
 
 
 async def test_models_are_promoted_and_rolled_back_and_listed_so(tmp_path: Path) -> None:

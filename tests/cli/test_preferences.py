@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from tests.support.command import accord_command, lines, preference_service
+
+pytestmark = pytest.mark.process
 
 PAIRS = [
     {"prompt": "How are you?", "chosen": "Fine, thanks.", "rejected": "Go away.", "source": "test"},

@@ -13,6 +13,8 @@ import accord
 from accord.preference import v1 as preference_v1
 from accord.types import v1 as types_v1
 
+pytestmark = pytest.mark.process
+
 
 async def judge(client: accord.Client, names: tuple[str, ...], pairs: int) -> None:
     """Everybody judges every pair alike but the last, who is of another opinion."""

@@ -16,6 +16,8 @@ from tests.support.terminal import terminal
 from accord import discovery
 from accord.digest import weights_digest
 
+pytestmark = pytest.mark.process
+
 STEPS = 30
 ITERATION_KEYS = {"iteration", "heldout_score", "kl_nats", "rm_accuracy", "promoted", "seconds"}
 

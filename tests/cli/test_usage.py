@@ -11,6 +11,8 @@ from tests.support.command import accord_command
 
 from accord.cli.main import app, invoke
 
+pytestmark = pytest.mark.process
+
 COMMANDS = (
     ("up",), ("run",), ("annotate",), ("sample",), ("report",), ("gc",), ("conformance",),
     ("runs", "list"), ("runs", "get"), ("runs", "watch"), ("runs", "cancel"), ("runs", "pause"), ("runs", "resume"),

@@ -25,6 +25,8 @@ from accord.types import v1 as types_v1
 from accord_rollout.service import build
 from accord_runtime.serving.server import serving
 
+pytestmark = pytest.mark.process
+
 # What the transformers engine on a tiny model may be too quick for.
 MAY_SKIP = {"deadlines-are-respected", "overload-is-said", "cancellation-frees-the-work"}
 

@@ -19,7 +19,7 @@ from accord.digest import weights_digest
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord_rollout.engine import PROBE_TOKENS, Completion, Engine, Failed, Finish, Job, ModelInfo, Sampling, Weights
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest.fixture(scope="module")

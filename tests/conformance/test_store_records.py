@@ -19,6 +19,8 @@ from accord_preference.storage.store import (
     Store,
 )
 
+pytestmark = pytest.mark.process
+
 
 @pytest.mark.parametrize("kind", [PROMPTS, PREFERENCES])
 async def test_snapshot_keeps_its_records_in_canonical_order(store: Store, kind: int) -> None:

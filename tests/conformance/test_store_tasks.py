@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections import Counter
 
+import pytest
 from tests.support.stores import DONE, FLAGGED_STATE, a_judgement, a_task, fill, live, name
 
 from accord_preference.storage.store import CANCELLED as CANCELLED_LEASE
@@ -17,6 +18,8 @@ from accord_preference.storage.store import (
     Store,
 )
 from accord_runtime.serving.idempotency import retrying
+
+pytestmark = pytest.mark.process
 
 
 async def test_places_of_tasks_are_never_given_twice(store: Store) -> None:

@@ -14,6 +14,8 @@ from accord_preference.storage.store import (
 )
 from accord_runtime.serving.idempotency import KeptResponse, retrying
 
+pytestmark = pytest.mark.process
+
 
 async def test_rows_come_back_as_they_went_in(store: Store) -> None:
     await fill(store)

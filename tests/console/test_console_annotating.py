@@ -14,6 +14,8 @@ from tests.support.console import Site, console_site
 
 from accord.preference import v1 as preference_v1
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:

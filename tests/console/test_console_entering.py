@@ -15,6 +15,8 @@ from accord_console.app import build
 from accord_console.auth.invites import Invites
 from accord_console.settings import ConsoleSettings
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:

@@ -17,6 +17,8 @@ import accord
 from accord.controller import v1 as controller_v1
 from accord.preference import v1 as preference_v1
 
+pytestmark = pytest.mark.process
+
 ALICE, BOB, CAROL = (
     preference_v1.Annotator(annotator_id=name, kind=preference_v1.ANNOTATOR_KIND_HUMAN)
     for name in ("alice", "bob", "carol")

@@ -16,10 +16,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx2
+import pytest
 from tests.support.certificates import make_certificate
 from tests.support.command import accord_command, preference_service
 
 from accord import discovery
+
+pytestmark = pytest.mark.process
 
 SECONDS = 60.0
 

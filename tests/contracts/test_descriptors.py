@@ -22,6 +22,8 @@ from accord.rollout import v1 as rollout_v1
 from accord.trainer import v1 as trainer_v1
 from accord.usage import v1 as usage_v1
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[2]
 FILES = (
     artifact_v1.ARTIFACT_SERVICE,

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 HEAVY = ("torch", "transformers", "peft", "matplotlib")
 HELP = """
 import runpy, sys

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from tests.support.released import Contract, contracts
 
+pytestmark = pytest.mark.process
+
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 

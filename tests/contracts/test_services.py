@@ -18,6 +18,8 @@ from google.protobuf.descriptor import FieldDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.support.reflected import Reflected, details, reflecting
 
+pytestmark = pytest.mark.process
+
 USAGE = "accord.usage.v1.UsageService"
 HEALTH, REFLECTION = "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"
 # Services of each process, and a method that answers without being told anything.

@@ -19,6 +19,8 @@ from accord_controller.launchers.local.launcher import LocalLauncher
 from accord_controller.settings import ControllerSettings
 from accord_controller.spec.defaults import resolve
 
+pytestmark = pytest.mark.process
+
 
 def test_there_are_more_at_once_and_fewer_only_after_a_while() -> None:
     scale = Scale(most=3, tokens_per_replica=100, idle_seconds=60)

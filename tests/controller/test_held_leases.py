@@ -16,6 +16,8 @@ from accord_preference.service import build
 from accord_preference.settings import PreferenceSettings
 from accord_runtime.serving.server import serving
 
+pytestmark = pytest.mark.process
+
 QUEUE = "run/iteration-1"
 
 

@@ -17,9 +17,13 @@ from accord_controller.launchers.local.launcher import LocalLauncher
 from accord_controller.launchers.static import StaticAddresses
 from accord_controller.settings import ControllerSettings
 
+pytestmark = pytest.mark.process
+
 PLUGIN = """
 from accord_controller.launchers.static import StaticAddresses
 class Slurm(StaticAddresses):
+    starts_services = True
+    shares_plugins = False
     async def ensure_rollouts(self, wanted, on_restart=None):
         return [f"{wanted.engine}-{number}.slurm:7001" for number in range(wanted.replicas)]
 """
@@ -66,3 +70,13 @@ def test_launchers_that_are_not_chosen_are_not_imported(tmp_path: Path) -> None:
         [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True, timeout=60
     )
     assert found.stdout.strip() == "[]"
+
+
+def test_a_launcher_says_whether_it_can_start_engines_and_whether_it_has_the_plugins_of_the_controller(
+    tmp_path: Path,
+) -> None:
+    traits = {}
+    for name in ("local", "kubernetes", "none"):
+        launcher = make_launcher(ControllerSettings(state_dir=tmp_path, launcher=name))
+        traits[name] = (launcher.starts_services, launcher.shares_plugins)
+    assert traits == {"local": (True, True), "kubernetes": (True, False), "none": (False, True)}

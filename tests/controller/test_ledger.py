@@ -15,6 +15,8 @@ from accord_controller.ledger.ledger import Ledger, parse_messages, serialize_me
 from accord_controller.ledger.recorder import NewEvent
 from accord_runtime.database.migrate import downgrade, migrate
 
+pytestmark = pytest.mark.process
+
 
 def samples(count: int, text: str = "hello") -> list[types_v1.Sample]:
     return [types_v1.Sample(index=index, text=text * (index + 1), logprobs=[-0.5]) for index in range(count)]

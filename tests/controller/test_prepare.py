@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.stage import stage_context
-from tests.trainer.trainer_bench import weights_ref
+from tests.support.trainer import weights_ref
 
 from accord.errors import InvalidArgument
 from accord_controller.ledger import keys

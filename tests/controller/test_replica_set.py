@@ -27,6 +27,8 @@ from accord_controller.settings import ControllerSettings
 from accord_rollout.service import build
 from accord_runtime.serving.server import serving
 
+pytestmark = pytest.mark.process
+
 SAMPLING = types_v1.SamplingParams(max_new_tokens=6)
 
 

@@ -12,6 +12,8 @@ from accord.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArg
 from accord_controller.service import build
 from accord_controller.settings import ControllerSettings
 
+pytestmark = pytest.mark.process
+
 
 async def test_a_wrong_spec_is_refused_with_its_fields_and_nothing_is_stored(
     demo_run: controller_v1.Run, tmp_path: Path

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.stage import stage_context
-from tests.trainer.trainer_bench import pairs, training
+from tests.support.trainer import pairs, training
 
 from accord.errors import DataLoss, FailedPrecondition
 from accord.trainer import v1 as trainer_v1

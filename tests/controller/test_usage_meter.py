@@ -17,6 +17,8 @@ from accord_controller.clients.usage_meter import Reading, UsageMeter
 from accord_controller.launchers.local.launcher import LocalLauncher
 from accord_controller.settings import ControllerSettings
 
+pytestmark = pytest.mark.process
+
 
 async def busy(client: accord.Client, texts: range) -> None:
     """Has the preference service do something that takes it processor time."""

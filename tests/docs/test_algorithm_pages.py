@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from accord import plugins
-from accord_trainer.algorithms.policy_gradient_options import PolicyGradientOptions
-from accord_trainer.options import AlgorithmOptions
+from accord_trainer.algorithm import AlgorithmOptions
+from accord_trainer.algorithms.policy_gradient import PolicyGradientOptions
 from accord_trainer.trainings.training import GROUP
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

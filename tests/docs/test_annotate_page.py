@@ -8,6 +8,8 @@ import shlex
 import pytest
 from tests.docs.test_readme import ROOT, check_accord
 
+pytestmark = pytest.mark.process
+
 PAGE = ROOT / "docs" / "annotate.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"(?s)```sh\n(.*?)```", TEXT) for line in block.splitlines() if line.strip()]

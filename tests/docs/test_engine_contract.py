@@ -16,6 +16,8 @@ import pytest
 from accord.conformance import suite
 from accord_runtime.artifacts.fetch import schemes
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/engine-contract.md").read_text(encoding="utf-8")
 

@@ -13,6 +13,8 @@ from tests.docs.test_readme import ROOT
 from accord.channel import TLS
 from accord_controller.settings import ControllerSettings
 
+pytestmark = pytest.mark.process
+
 COMPONENTS = (ROOT / "docs" / "kubernetes-components.md").read_text(encoding="utf-8")
 UPGRADING = (ROOT / "docs" / "upgrading.md").read_text(encoding="utf-8")
 

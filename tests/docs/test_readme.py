@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 SHELL = ("sh", "bash", "shell", "console")

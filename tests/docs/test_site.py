@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -14,22 +15,27 @@ import pytest
 import yaml
 from tests.docs.test_readme import ROOT, braces
 
+pytestmark = pytest.mark.process
+
 DOCS = ROOT / "docs"
 DOCUMENTS = sorted([ROOT / "README.md", *DOCS.rglob("*.md")])
 # Where a path in a document may start. Packages have many places, since documents shorten `accord_trainer/` away.
 PLACES = [ROOT, ROOT / "services", ROOT / "clients/python", *sorted(ROOT.glob("services/accord_*"))]
 
 
-@pytest.fixture(scope="module")
-def hooks() -> ModuleType:
-    import importlib.util
-
-    found = importlib.util.spec_from_file_location("site_hooks", ROOT / "scripts" / "site_hooks.py")
+def script(name: str) -> ModuleType:
+    """A module of scripts/, which is no package."""
+    found = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     assert found is not None
     assert found.loader is not None
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def hooks() -> ModuleType:
+    return script("site_hooks")
 
 
 def navigation(hooks: ModuleType) -> list[str]:
@@ -63,11 +69,7 @@ def test_every_link_and_anchor_of_the_documents_exists() -> None:
 
 
 def test_the_link_check_finds_what_is_broken(tmp_path: Path) -> None:
-    sys.path.insert(0, str(ROOT / "scripts"))
-    try:
-        import check_links
-    finally:
-        sys.path.remove(str(ROOT / "scripts"))
+    check_links = script("check_links")
     (tmp_path / "other.md").write_text("# A heading, with `code`\n")
     page = tmp_path / "page.md"
     assert check_links.fault(page, "other.md#a-heading-with-code") is None

@@ -10,6 +10,8 @@ from tests.docs.test_readme import ROOT, check_accord
 
 from accord.conformance.suite import acceptance
 
+pytestmark = pytest.mark.process
+
 TEXT = (ROOT / "docs" / "swap-an-engine.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"(?s)```sh\n(.*?)```", TEXT) for line in block.splitlines() if line.strip()]
 

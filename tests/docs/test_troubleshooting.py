@@ -7,9 +7,10 @@ import shlex
 import subprocess
 
 import pytest
+from accord_trainer.algorithms.policy_gradient_options import PolicyGradientOptions
 from tests.docs.test_readme import ROOT, check_accord
 
-from accord_trainer.algorithms.policy_gradient_options import PolicyGradientOptions
+pytestmark = pytest.mark.process
 
 TEXT = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 SECTIONS = re.split(r"(?m)^### ", TEXT)[1:]

@@ -18,6 +18,8 @@ import pytest
 from tests.docs.test_readme import ROOT
 from tests.support.loop import QUIET
 
+pytestmark = pytest.mark.process
+
 PAGE = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 # (info, text) of every shell block: `sh`, `sh models`, `sh skip`.
 BLOCKS = re.findall(r"(?ms)^```sh([^\n]*)\n(.*?)^```", PAGE)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.support.example_plugins import ROOT, environment
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.process, pytest.mark.timeout(600)]
 
 
 def run(arguments: list[str], folder: Path) -> str:

@@ -19,6 +19,8 @@ import accord
 from accord import discovery, formats
 from accord_runtime.serving.server import RunningServer, start
 
+pytestmark = pytest.mark.process
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 STEP = re.compile(r"^step +(\d+)  score ([+-]\d\.\d+)  kl ([+-]\d+\.\d+)  samples (\d+)  failed (\d+)  ", re.MULTILINE)
 

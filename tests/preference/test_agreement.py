@@ -9,6 +9,8 @@ from accord_preference.domain.pairwise import FIRST, SECOND, TIE, choices, is_ri
 from accord_preference.quality import krippendorff
 from accord_preference.quality.dawid_skene import estimate, normalised, weights
 
+pytestmark = pytest.mark.process
+
 # K. Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011), example C: four observers, twelve units.
 OBSERVED = [
     [1, 2, 3, 3, 2, 1, 4, 1, 2, None, None, None],

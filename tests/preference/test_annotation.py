@@ -11,6 +11,8 @@ from tests.support.preference_service import Desk, person, request_id
 from accord.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from accord.preference import v1 as preference_v1
 
+pytestmark = pytest.mark.process
+
 
 async def queue(desk: Desk, name: str = "q") -> preference_v1.GetQueueResponse:
     return await desk.stub.GetQueue(preference_v1.GetQueueRequest(queue=name), timeout=10)

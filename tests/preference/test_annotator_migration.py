@@ -5,9 +5,13 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+import pytest
+
 from accord_preference.storage.opening import open_store
 from accord_preference.storage.store import Filter
 from accord_runtime.database.migrate import downgrade, migrate
+
+pytestmark = pytest.mark.process
 
 PACKAGE = "accord_preference"
 

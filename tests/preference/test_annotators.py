@@ -8,6 +8,8 @@ from tests.support.preference_service import Desk, pair, person, request_id
 from accord.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 from accord.preference import v1 as preference_v1
 
+pytestmark = pytest.mark.process
+
 
 async def retract(
     desk: Desk, feedback_id: str, name: str, *, again: bool = False

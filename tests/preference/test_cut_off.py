@@ -10,6 +10,8 @@ from accord.formats import from_record
 from accord.preference import v1 as preference_v1
 from accord.types import v1 as types_v1
 
+pytestmark = pytest.mark.process
+
 LENGTH, STOP = types_v1.FINISH_REASON_LENGTH, types_v1.FINISH_REASON_STOP
 
 

@@ -19,6 +19,8 @@ from accord_preference.settings import PreferenceSettings
 from accord_preference.storage.opening import open_store
 from accord_preference.storage.store import Filter, Store
 
+pytestmark = pytest.mark.process
+
 PREFERENCES = preference_v1.SNAPSHOT_KIND_PREFERENCES
 
 

@@ -12,6 +12,8 @@ from accord.preference import v1 as preference_v1
 from accord.types import v1 as types_v1
 from accord_preference.domain import canonical
 
+pytestmark = pytest.mark.process
+
 
 async def test_same_conversation_is_same_prompt_and_first_source_stays(desk: Desk) -> None:
     first = await desk.prompt("hello", "one")

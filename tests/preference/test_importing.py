@@ -21,6 +21,8 @@ from accord.preference import v1 as preference_v1
 from accord_preference.service import build
 from accord_preference.settings import PreferenceSettings
 
+pytestmark = pytest.mark.process
+
 Change = tuple[str, preference_v1.ImportRecord]
 
 

@@ -24,6 +24,8 @@ from accord_preference.settings import PreferenceSettings
 from accord_preference.storage.sql.tables import metadata
 from accord_runtime.database.migrate import downgrade, migrate
 
+pytestmark = pytest.mark.process
+
 FOLDER = Path(__file__).parent / "released"
 PROMPTS = "5bf2d947a841b9f9638c5ab954596f1cb906656468dc8727313bdcd9807fb0b7"
 FEEDBACK = "23f0a2c88d7c71c32a650d40d10e44c8074918e96f4bce29ec00f7530431e3bf"

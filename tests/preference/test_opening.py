@@ -15,6 +15,8 @@ from accord_preference.storage.sql.store import SqlStore, open_sqlite
 from accord_runtime.database.dialects.dialect import parse
 from accord_runtime.serving.settings import DatabaseSettings
 
+pytestmark = pytest.mark.process
+
 
 @pytest.mark.parametrize("url", ["mongodb://somewhere", "postgresql+asyncpg://host/name"])
 async def test_an_unknown_store_is_refused_with_the_available_ones(tmp_path: Path, url: str) -> None:

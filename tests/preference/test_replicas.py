@@ -10,12 +10,15 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import pytest
 from tests.support.postgresql import Postgres
 from tests.support.preference_service import Desk
 
 from accord.channel import open_channel
 from accord.preference import v1 as preference_v1
 from accord_preference.settings import PreferenceSettings
+
+pytestmark = pytest.mark.process
 
 Replica = tuple[Desk, asyncio.subprocess.Process]
 

@@ -9,6 +9,8 @@ from accord.errors import FailedPrecondition, InvalidArgument, NotFound
 from accord.preference import v1 as preference_v1
 from accord_preference.service import build
 
+pytestmark = pytest.mark.process
+
 PROMPTS = preference_v1.SNAPSHOT_KIND_PROMPTS
 
 

@@ -8,6 +8,8 @@ from tests.support.preference_service import Desk, pair
 from accord.errors import InvalidArgument
 from accord.preference import v1 as preference_v1
 
+pytestmark = pytest.mark.process
+
 
 async def weighted(desk: Desk, digest: str, **more: object) -> list[preference_v1.Record]:
     request = preference_v1.ExportSnapshotRequest(

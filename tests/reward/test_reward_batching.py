@@ -11,6 +11,8 @@ from tests.support.reward import item, make_reward_model, reward_client, scorer,
 
 from accord.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted
 
+pytestmark = pytest.mark.process
+
 WORDS = [
     "fine",
     "the quick brown fox",

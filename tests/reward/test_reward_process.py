@@ -10,9 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from tests.support.reward import item, scorer, values
 
 import accord
+
+pytestmark = pytest.mark.process
 
 
 async def test_the_process_serves_rules_without_torch_and_ends_on_sigterm(tmp_path: Path) -> None:

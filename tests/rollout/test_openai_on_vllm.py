@@ -26,6 +26,7 @@ from accord_runtime.serving.server import serving
 PYTHON = Path(".venv-vllm/bin/python")
 
 pytestmark = [
+    pytest.mark.process,
     pytest.mark.vllm,
     pytest.mark.timeout(900),
     pytest.mark.skipif(not PYTHON.exists(), reason="vLLM is not installed here: make install-vllm"),

@@ -14,6 +14,8 @@ from tests.support.rollout import generate_request, samples
 from accord.channel import open_channel
 from accord.rollout import v1 as rollout_v1
 
+pytestmark = pytest.mark.process
+
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "ACCORD_ROLLOUT_DTYPE": "float32"}
 
 

@@ -30,6 +30,8 @@ pytest.importorskip("vllm", reason="vLLM is not installed here: make test-vllm h
 from accord_rollout.engines.vllm.engine import VllmEngine
 from accord_rollout.engines.vllm.weight_transfer import FolderSource
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -23,6 +23,8 @@ from accord_preference.service import build
 from accord_preference.settings import PreferenceSettings
 from accord_runtime.serving.server import RunningServer, start
 
+pytestmark = pytest.mark.process
+
 ONCE = accord.RetryPolicy(attempts=1)
 
 

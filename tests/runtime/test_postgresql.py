@@ -24,6 +24,8 @@ from accord.errors import Aborted, FailedPrecondition, InvalidArgument, Unavaila
 from accord_runtime.database.migrate import downgrade, migrate
 from accord_runtime.database.transactions import open_database, reading, writing
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parent.parent.parent
 
 

@@ -26,6 +26,8 @@ from accord.types import v1 as types_v1
 from accord_runtime.artifacts.fetch import fetch
 from accord_runtime.artifacts.transfer import Limits
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-s3" / "bin" / "python"
 Put = Callable[..., str]

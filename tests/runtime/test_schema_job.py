@@ -22,6 +22,8 @@ from accord_preference.settings import PreferenceSettings
 from accord_runtime.database import schema
 from accord_runtime.database.migrate import migrate
 
+pytestmark = pytest.mark.process
+
 SERVICES = ("preference", "controller")
 
 

@@ -24,6 +24,8 @@ from accord_runtime.artifacts.store import ArtifactStore
 from accord_runtime.serving.server import serving, start
 from accord_runtime.serving.settings import ServiceSettings
 
+pytestmark = pytest.mark.process
+
 
 class Artifacts:
     """The smallest real service: artifacts of one folder."""

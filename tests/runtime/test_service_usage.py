@@ -17,6 +17,8 @@ from accord_preference.settings import PreferenceSettings
 from accord_runtime.observability import usage
 from accord_runtime.serving.server import serving
 
+pytestmark = pytest.mark.process
+
 BURN = "import time\nwhile time.process_time() < {seconds}: pass"
 # A process that burns itself, has a child that ended and one that lives, and then says what it has used.
 FAMILY = f"""

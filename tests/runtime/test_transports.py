@@ -22,6 +22,8 @@ from accord_runtime.artifacts.servicer import ArtifactServicer
 from accord_runtime.artifacts.store import ArtifactStore
 from accord_runtime.artifacts.transfer import Limits
 
+pytestmark = pytest.mark.process
+
 QUICK = Limits(total_seconds=20, stall_seconds=0.5)
 DIGEST = "1" * 64
 

@@ -14,6 +14,8 @@ import accord
 from accord import discovery
 from accord.errors import DataLoss
 
+pytestmark = pytest.mark.process
+
 
 def test_a_living_service_is_found_and_takes_its_announcement_back(tmp_path: Path) -> None:
     path = discovery.write(tmp_path / "state", "reward", "127.0.0.1:7002", token="t")

@@ -5,7 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 import accord
+
+pytestmark = pytest.mark.process
 
 PROBE = """
 import sys, time

@@ -22,6 +22,8 @@ from accord.errors import (
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 
+pytestmark = pytest.mark.process
+
 add = rollout_v1.add_RolloutServiceServicer_to_server
 
 

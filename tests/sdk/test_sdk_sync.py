@@ -19,6 +19,8 @@ from accord.client import Client
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 
+pytestmark = pytest.mark.process
+
 ADD = rollout_v1.add_RolloutServiceServicer_to_server
 
 

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.support.controller import add_run, open_recorder, open_store
-from tests.trainer.trainer_bench import trainer
+from tests.support.trainer import trainer
 
 import accord
 from accord_controller.clients.service_clients import Services

@@ -13,7 +13,7 @@ from accord.controller import v1 as controller_v1
 
 STEPS, STALENESS = 10, 2
 
-pytestmark = pytest.mark.timeout(420)
+pytestmark = [pytest.mark.system, pytest.mark.timeout(420)]
 
 
 def asynchronous(run_id: str, model: Path, folder: Path) -> controller_v1.Run:

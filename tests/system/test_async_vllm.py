@@ -14,6 +14,7 @@ from accord.controller import v1 as controller_v1
 VLLM_PYTHON = Path(".venv-vllm/bin/python")
 
 pytestmark = [
+    pytest.mark.system,
     pytest.mark.vllm,
     pytest.mark.timeout(900),
     pytest.mark.skipif(not VLLM_PYTHON.exists(), reason="vLLM is not installed here: make install-vllm"),

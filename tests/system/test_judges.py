@@ -13,7 +13,7 @@ from accord import discovery
 from accord.controller import v1 as controller_v1
 from accord.preference import v1 as preference_v1
 
-pytestmark = pytest.mark.timeout(540)
+pytestmark = [pytest.mark.system, pytest.mark.timeout(540)]
 
 
 async def test_judges_feed_a_run_and_its_second_iteration_asks_where_the_ensemble_differs(

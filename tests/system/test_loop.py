@@ -26,7 +26,7 @@ from accord_runtime.database.transactions import open_database
 STEPS = 5
 POLICY = controller_v1.STAGE_POLICY
 
-pytestmark = [pytest.mark.timeout(420), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(420), pytest.mark.asyncio(loop_scope="module")]
 
 
 class Site:

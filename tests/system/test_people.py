@@ -13,7 +13,7 @@ from accord import discovery
 from accord.controller import v1 as controller_v1
 from accord.preference import v1 as preference_v1
 
-pytestmark = pytest.mark.timeout(420)
+pytestmark = [pytest.mark.system, pytest.mark.timeout(420)]
 
 
 def person(name: str) -> preference_v1.Annotator:

@@ -21,7 +21,7 @@ POLICY = controller_v1.STAGE_POLICY
 STEPS = 6
 DRIVEN = ("rollout", "reward", "preference", "trainer")
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
 
 
 class Deployed:

@@ -13,7 +13,7 @@ from accord.controller import v1 as controller_v1
 
 POLICY = controller_v1.STAGE_POLICY
 
-pytestmark = pytest.mark.timeout(420)
+pytestmark = [pytest.mark.system, pytest.mark.timeout(420)]
 
 
 async def test_a_replica_that_dies_during_ppo_costs_no_sample_and_is_started_again(

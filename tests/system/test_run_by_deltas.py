@@ -12,7 +12,7 @@ from accord.controller import v1 as controller_v1
 
 POLICY = controller_v1.STAGE_POLICY
 
-pytestmark = pytest.mark.timeout(420)
+pytestmark = [pytest.mark.system, pytest.mark.timeout(420)]
 
 
 async def test_a_run_goes_on_by_deltas_through_kills_and_says_what_each_step_changed(

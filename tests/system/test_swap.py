@@ -20,7 +20,7 @@ from accord.runfile import load_edits
 POLICY = controller_v1.STAGE_POLICY
 STEPS = 200
 
-pytestmark = pytest.mark.timeout(420)
+pytestmark = [pytest.mark.system, pytest.mark.timeout(420)]
 
 
 class Careless(Engine):

@@ -16,6 +16,7 @@ VLLM_PYTHON = Path(".venv-vllm/bin/python")
 OPTIONS = {"kv_cache_gib": 0.25, "engine_args": {"max_num_seqs": 64}}
 
 pytestmark = [
+    pytest.mark.system,
     pytest.mark.vllm,
     pytest.mark.timeout(900),
     pytest.mark.skipif(not VLLM_PYTHON.exists(), reason="vLLM is not installed here: make install-vllm"),

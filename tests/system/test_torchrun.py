@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.trainer.trainer_bench import pairs, trainer, training
+from tests.support.trainer import pairs, trainer, training
 
 import accord
 from accord import discovery
@@ -20,6 +20,8 @@ from accord.digest import weights_digest
 from accord.errors import Unavailable
 from accord_models.delta import apply_delta
 from accord_runtime.artifacts.transports.file import local_path
+
+pytestmark = pytest.mark.system
 
 STEP_SECONDS = 60.0
 
@@ -43,10 +45,10 @@ async def address(process: subprocess.Popen[bytes], state_dir: Path, other_than:
     raise AssertionError((state_dir / "log").read_text()[-4000:])
 
 
-def follower(process: subprocess.Popen[bytes], leader: int) -> psutil.Process:
+def worker(process: subprocess.Popen[bytes], driver: int) -> psutil.Process:
     """The rank that does not serve."""
     ranks = [child for child in psutil.Process(process.pid).children() if "accord_trainer" in child.cmdline()]
-    (found,) = (rank for rank in ranks if rank.pid != leader)
+    (found,) = (rank for rank in ranks if rank.pid != driver)
     return found
 
 
@@ -70,7 +72,7 @@ async def test_a_killed_rank_fails_the_step_and_the_trainer_comes_back(tiny_fold
             await asyncio.sleep(1.0)
             assert not step.done()
             began = time.monotonic()
-            follower(process, served.pid).kill()
+            worker(process, served.pid).kill()
             with pytest.raises(Unavailable) as lost:
                 await step
             assert lost.value.reason == "RANK_LOST"

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.trainer.trainer_bench import pairs, request_id, rollout, trainer, training
+from tests.support.trainer import pairs, request_id, rollout, trainer, training
 
 from accord.errors import AccordError, FailedPrecondition, InvalidArgument, ResourceExhausted
 from accord.trainer import v1 as trainer_v1
-from accord_trainer.model import memory_budget
+from accord_trainer.trainings import memory_budget
 
 NAN, INFINITY = float("nan"), float("inf")
 Change = Callable[[trainer_v1.ScoredSample], object]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.trainer.trainer_bench import TINY, pairs, rollout
+from tests.support.trainer import TINY, pairs, rollout
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -20,7 +20,7 @@ from accord_trainer.algorithm import Start
 from accord_trainer.algorithms.ilql import ILQL
 from accord_trainer.algorithms.ppo import PPO
 from accord_trainer.algorithms.reward_model import RewardModelTraining
-from accord_trainer.data.trajectories import trajectories
+from accord_trainer.algorithms.step_targets import trajectories
 from accord_trainer.distributed.process_group import local_device
 
 META = torch.device("meta")
@@ -52,7 +52,7 @@ def back(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("back")
 @pytest.mark.parametrize("options", [{}, {"trainable_layers": 1}, {"lora_rank": 2}, {"logits_chunk": 3}])
 @pytest.mark.parametrize("share", [True, False])
-def test_a_policy_computes_where_it_was_told(tiny_folder: Path, options: dict[str, object], share: bool) -> None:
+def test_a_policy_computes_on_its_device(tiny_folder: Path, options: dict[str, object], share: bool) -> None:
     chosen = {**TINY, **options, "share_prefixes": share}
     ppo = PPO(start(tiny_folder), PPO.options_type.model_validate(chosen))
     assert {weight.device for weight in ppo.state().weights.values()} == {META}
@@ -69,7 +69,7 @@ def test_a_policy_computes_where_it_was_told(tiny_folder: Path, options: dict[st
 
 
 @pytest.mark.usefixtures("back")
-def test_a_critic_of_its_own_lives_beside_the_policy(tiny_folder: Path, tmp_path: Path) -> None:
+def test_a_separate_critic_is_on_the_device_of_the_policy(tiny_folder: Path, tmp_path: Path) -> None:
     from accord_models.loading import new_reward_model
     from accord_models.publishing import save_model
     from accord_models.tokenizer import load_tokenizer
@@ -83,17 +83,17 @@ def test_a_critic_of_its_own_lives_beside_the_policy(tiny_folder: Path, tmp_path
 
 
 @pytest.mark.usefixtures("back")
-def test_heads_of_q_live_beside_the_policy(tiny_folder: Path) -> None:
+def test_heads_of_q_are_on_the_device_of_the_policy(tiny_folder: Path) -> None:
     ilql = ILQL(start(tiny_folder), ILQL.options_type.model_validate(TINY))
     answers = ilql._answers(pairs(2))
     with OneDevice():
-        out = ilql.policy.judge(ilql._rows(answers), int(answers.length_B.max()), {})
+        out = ilql.policy.q_outputs(ilql._rows(answers), int(answers.length_B.max()), {})
     assert out.q_HBR.device.type == out.target_q_BR.device.type == "cpu"
 
 
 @pytest.mark.usefixtures("back")
 @pytest.mark.parametrize("share", [True, False])
-def test_a_reward_model_scores_where_it_was_told(tiny_folder: Path, share: bool) -> None:
+def test_a_reward_model_scores_on_its_device(tiny_folder: Path, share: bool) -> None:
     chosen = RewardModelTraining.options_type.model_validate({**TINY, "share_prefixes": share})
     training = RewardModelTraining(start(tiny_folder), chosen)
     with OneDevice():
@@ -102,7 +102,7 @@ def test_a_reward_model_scores_where_it_was_told(tiny_folder: Path, share: bool)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_told() -> None:
+def test_a_missing_gpu_is_refused() -> None:
     with pytest.raises(FailedPrecondition) as none:
         local_device("cuda")
     assert none.value.reason == "NO_GPU"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.trainer.trainer_bench import TINY, pairs, request_id, trainer, training
+from tests.support.trainer import TINY, pairs, request_id, trainer, training
 
 from accord.errors import InvalidArgument
 from accord.trainer import v1 as trainer_v1
@@ -95,7 +95,7 @@ def test_a_ranking_counts_as_its_ordered_pairs_and_a_tie_as_none(tiny_folder: Pa
     assert dpo.evaluate(Experience([], [ranking()]), context())["pairs"] == 2
     tied = ranking()
     tied.ranks.values[:] = [0, 0, 0]
-    with pytest.raises(InvalidArgument, match="told apart"):
+    with pytest.raises(InvalidArgument, match="no pair of differently ranked answers"):
         dpo.check(Experience([], [tied]))
 
 

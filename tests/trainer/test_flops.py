@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.trainer.trainer_bench import TINY, pairs, rollout, trainer, training
+from tests.support.trainer import TINY, pairs, rollout, trainer, training
 from torch.utils.flop_counter import FlopCounterMode
 
 from accord_trainer.algorithm import Experience, Start, StepContext
-from accord_trainer.algorithms.ppo import PPO
-from accord_trainer.algorithms.ppo_options import PpoOptions
-from accord_trainer.data.trajectories import trajectories
-from accord_trainer.model.flops import peak_by_name, peak_flops, seen_tokens
+from accord_trainer.algorithms.ppo import PPO, PpoOptions
+from accord_trainer.algorithms.step_targets import trajectories
 from accord_trainer.model.packing import Row
+from accord_trainer.model.trunk import seen_tokens
+from accord_trainer.trainings.device_speed import peak_by_name, peak_flops
 
 MATRICES = {torch.ops.aten.mm, torch.ops.aten.addmm}
 
@@ -82,7 +82,7 @@ async def test_a_step_reports_its_operations_and_the_share_of_the_peak(
         put = await client.trainer.put_experience("t", **batch)  # type: ignore[arg-type]
         again = (await client.trainer.step("t", put.batch_id, parent_version=0)).metrics
         assert again["flops"] == found["flops"]
-        assert "mfu" not in again  # nobody knows what this processor could do
+        assert "mfu" not in again  # the peak of this processor is unknown
 
 
 def test_flops_of_a_whole_step_by_hand(tiny_folder: Path) -> None:

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 FAULTS = """
 import resource, sys
 if sys.argv[1] == "kept":

@@ -1,4 +1,4 @@
-"""The estimate of a step's memory: near what passes really keep, and never above it by much."""
+"""The estimate of a step's memory: close to what passes really keep, and never far above it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.trainer.trainer_bench import TINY, rollout
+from tests.support.trainer import TINY, rollout
 
 from accord.errors import ResourceExhausted
 from accord_trainer.algorithm import Experience, Start, StepContext
-from accord_trainer.algorithms.ppo import PPO
-from accord_trainer.algorithms.ppo_options import PpoOptions
-from accord_trainer.data.trajectories import trajectories
-from accord_trainer.model.memory_budget import cgroup_free, copy_bytes, require_room
+from accord_trainer.algorithms.ppo import PPO, PpoOptions
+from accord_trainer.algorithms.step_targets import trajectories
 from accord_trainer.model.packing import buckets
+from accord_trainer.trainings.memory_budget import cgroup_free, require_room
 
 PROMPTS = tuple((5, 6, 7, i) for i in range(8, 16))
 
@@ -57,15 +56,15 @@ def test_the_estimate_of_weights_counts_gradients_and_moments_and_the_copy_all_o
     batch = Experience(rollout(tiny_folder), [])
     weights = sum(weight.nbytes for weight in ppo.state().weights.values())
     assert ppo.step_bytes(batch)["weights"] == (1 + 2) * weights
-    assert copy_bytes(ppo.state()) == weights
+    assert ppo.state().copy_bytes() == weights
     ppo.step(batch, StepContext(0, torch.Generator().manual_seed(0), lambda: None))
     moments = sum(entry.nbytes for entry in ppo.state().optimizer.values())
     assert moments >= 2 * weights
     assert ppo.step_bytes(batch)["weights"] == weights  # the moments are there
-    assert copy_bytes(ppo.state()) == weights + moments
+    assert ppo.state().copy_bytes() == weights + moments
 
 
-def test_cheaper_passes_are_estimated_cheaper(tiny_folder: Path) -> None:
+def test_options_that_save_memory_lower_the_estimate(tiny_folder: Path) -> None:
     batch = Experience(rollout(tiny_folder, prompts=PROMPTS, tokens=12), [])
     start = Start(tiny_folder, None, None, True, 0, "float32")
     plain, recomputed, chunked = (
@@ -76,13 +75,13 @@ def test_cheaper_passes_are_estimated_cheaper(tiny_folder: Path) -> None:
     assert chunked["logits"] == 2 * 4 * 4 * 300 < plain["logits"]
 
 
-def test_what_does_not_fit_is_told_with_the_largest_part_first() -> None:
+def test_a_step_that_does_not_fit_is_refused_with_the_largest_part_first() -> None:
     require_room({"weights": 3, "logits": 7}, 10)
     with pytest.raises(ResourceExhausted, match=r"7.45e-09 GiB for logits of one pass.*2.79e-09 GiB for gradients"):
         require_room({"weights": 3, "logits": 8}, 10)
 
 
-def test_a_containers_limit_is_heeded(tmp_path: Path) -> None:
+def test_the_limit_of_a_container_counts(tmp_path: Path) -> None:
     assert cgroup_free(tmp_path) is None
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("700\n")

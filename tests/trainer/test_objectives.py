@@ -7,13 +7,18 @@ import math
 import pytest
 import torch
 
-from accord_trainer.objectives.advantages import gae, token_rewards
-from accord_trainer.objectives.kl import KlController, k1, k2, k3
-from accord_trainer.objectives.off_policy import importance_weights
-from accord_trainer.objectives.ppo_loss import ppo_policy_terms
+from accord_trainer.objectives.advantages import gae, masked_mean, token_rewards, whiten
+from accord_trainer.objectives.policy_loss import (
+    KlController,
+    explained_variance,
+    importance_weights,
+    k1,
+    k2,
+    k3,
+    ppo_policy_terms,
+    value_loss_sum,
+)
 from accord_trainer.objectives.preference import bradley_terry, centring, plackett_luce, rating_loss
-from accord_trainer.objectives.value_loss import explained_variance, value_loss_sum
-from accord_trainer.objectives.whitening import masked_mean, whiten
 
 NAN = float("nan")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.trainer.trainer_bench import TINY, request_id, rollout, trainer, training
+from tests.support.trainer import TINY, request_id, rollout, trainer, training
 
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord.trainer import v1 as trainer_v1
@@ -21,8 +21,10 @@ from accord_trainer.algorithms.policy_gradient import PolicyGradient
 from accord_trainer.algorithms.ppo import PPO
 from accord_trainer.algorithms.reinforce_plus_plus import ReinforcePlusPlus
 from accord_trainer.algorithms.rloo import RLOO
-from accord_trainer.data.trajectories import trajectories
+from accord_trainer.algorithms.step_targets import trajectories
 from accord_trainer.trainings.weights_digest import published_digest
+
+pytestmark = pytest.mark.process
 
 GROUPED = (GRPO, RLOO, DAPO)
 WITHOUT_CRITIC = (*GROUPED, ReinforcePlusPlus)
@@ -82,7 +84,7 @@ def test_cutting_a_minibatch_into_parts_changes_nothing(kind: type[PolicyGradien
 
 
 @pytest.mark.parametrize("kind", GROUPED)
-def test_groups_of_one_are_refused_but_one_among_others_only_teaches_nothing(
+def test_a_batch_of_single_responses_is_refused_but_one_such_group_is_only_ignored(
     kind: type[PolicyGradient], tiny_folder: Path
 ) -> None:
     samples = scored(rollout(tiny_folder, prompts=((5, 6), (8, 9)), samples=2), 0.0, 1.0, 0.5, 0.6)
@@ -124,7 +126,7 @@ def test_dapo_learns_as_if_groups_without_signal_were_not_there(tiny_folder: Pat
 def advantages(kind: type[PolicyGradient], folder: Path, samples: Any, **options: object) -> torch.Tensor:
     algorithm = make(kind, folder, **options)
     data = trajectories(samples)
-    return algorithm._targets(data, algorithm._rows(data), {}, context()).advantages_BR
+    return algorithm._step_targets(data, algorithm._rows(data), {}, context()).advantages_BR
 
 
 def test_advantages_by_hand(tiny_folder: Path) -> None:
@@ -171,7 +173,7 @@ def test_the_kl_of_all_tokens_is_in_the_reward(
     start = Start(tiny_folder, other_folder, None, False, seed=0, compute_dtype="float32")
     algorithm = kind(start, kind.options_type.model_validate({**TINY, "kl_coefficient": 0.1}))
     data = trajectories(samples)
-    found = algorithm._targets(data, algorithm._rows(data), {}, context()).advantages_BR[:, 0]
+    found = algorithm._step_targets(data, algorithm._rows(data), {}, context()).advantages_BR[:, 0]
     kl = [float(differences(tiny_folder, other_folder, sample).sum()) for sample in samples]
     expected = [0.1 * (kl[other] - kl[own]) for own, other in ((0, 1), (1, 0), (2, 3), (3, 2))]
     if kind is not RLOO:  # of two responses one is a deviation above the mean, the other below

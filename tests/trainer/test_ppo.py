@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from tests.support.tiny import make_tiny_model
-from tests.trainer.trainer_bench import TINY, rollout
+from tests.support.trainer import TINY, rollout
 
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord_trainer.algorithm import Experience, Start, StepContext
-from accord_trainer.algorithms.ppo import PPO
-from accord_trainer.algorithms.ppo_options import PpoOptions
+from accord_trainer.algorithms.ppo import PPO, PpoOptions
 from accord_trainer.model.policy import Policy
 from accord_trainer.trainings.weights_digest import published_digest
 
@@ -104,7 +103,7 @@ def test_the_reference_is_what_was_asked_for(tiny_folder: Path, tmp_path: Path) 
         assert make(tiny_folder, **options).evaluate(batch(tiny_folder), context())["kl_k3"] < 1e-5
 
 
-def test_a_critic_of_its_own_learns_beside_the_policy(tiny_folder: Path, tmp_path: Path) -> None:
+def test_a_separate_critic_learns_together_with_the_policy(tiny_folder: Path, tmp_path: Path) -> None:
     from accord_models.loading import new_reward_model
     from accord_models.publishing import save_model
     from accord_models.tokenizer import load_tokenizer

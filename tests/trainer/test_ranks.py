@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support import rank_scenarios
 from tests.support.ranks import run_scenarios
-from tests.trainer import ranks_scenarios
 
 from accord.errors import DataLoss
 from accord_trainer.algorithm import AlgorithmState
 from accord_trainer.distributed.world import Alone
 from accord_trainer.trainings.checkpoints import CheckpointStore
 
-pytestmark = pytest.mark.timeout(900)  # the first test waits for all scenarios
+pytestmark = [pytest.mark.process, pytest.mark.timeout(900)]  # the first test waits for all scenarios
 
 WAYS = [(2, False), (2, True), (4, False), (4, True)]
 STOPPED = [("ppo", 2, False), ("reward_model", 4, True), ("ilql", 4, True)]
-# A large epsilon keeps Adam from blowing rounding up to whole steps where a gradient is nearly 0.
+# A large epsilon keeps Adam from amplifying rounding to whole steps where a gradient is nearly 0.
 OPTIONS: dict[str, dict[str, Any]] = {
     "ppo": {"minibatch_size": 6, "epochs": 1, "adam_epsilon": 1e-3, "micro_batch_tokens": 24},
     "reward_model": {"adam_epsilon": 1e-3, "micro_batch_tokens": 64},
@@ -29,8 +29,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "dapo": {"minibatch_size": 6, "epochs": 1, "adam_epsilon": 1e-3, "micro_batch_tokens": 24},
     "dpo": {"adam_epsilon": 1e-3, "micro_batch_tokens": 64},
     "reward_probe": {"penalty": 1.0, "micro_batch_tokens": 64},
-    # What comes after the hyphen is a variant: blocks run again for the gradient, logits in parts.
-    "ppo-sparing": {
+    # The part after the hyphen names a variant: recomputed blocks, logits in chunks.
+    "ppo-recomputed": {
         "minibatch_size": 6,
         "epochs": 1,
         "adam_epsilon": 1e-3,
@@ -46,7 +46,7 @@ FROZEN = {**OPTIONS["ppo"], "trainable_layers": 1}
 
 
 def scenario(name: str, ranks: int, sharded: bool, **arguments: Any) -> dict[str, Any]:
-    function = f"tests.trainer.ranks_scenarios:{name}"
+    function = f"tests.support.rank_scenarios:{name}"
     return {"function": function, "ranks": ranks, "sharded": sharded, "arguments": arguments}
 
 
@@ -63,17 +63,17 @@ def trained(
     }
 
 
-class Seen:
-    """What one rank gave here, and several in processes of their own."""
+class Results:
+    """The results of one rank in this process, and of several ranks in separate processes."""
 
     def __init__(self, folder: Path, root: Path) -> None:
         self.root = root
         self.alone = {
-            name: ranks_scenarios.train(Alone(), **trained(folder, root / f"{name}-alone", name, options, 0, 3))
+            name: rank_scenarios.train(Alone(), **trained(folder, root / f"{name}-alone", name, options, 0, 3))
             for name, options in OPTIONS.items()
         }
-        self.frozen = ranks_scenarios.train(Alone(), **trained(folder, root / "frozen", "ppo", FROZEN, 0, 2))
-        self.first = ranks_scenarios.train(Alone(), **trained(folder, root / "from1", "ppo", OPTIONS["ppo"], 0, 2))
+        self.frozen = rank_scenarios.train(Alone(), **trained(folder, root / "frozen", "ppo", FROZEN, 0, 2))
+        self.first = rank_scenarios.train(Alone(), **trained(folder, root / "from1", "ppo", OPTIONS["ppo"], 0, 2))
         scenarios: dict[Any, dict[str, Any]] = {}
         for name, ranks, sharded in TRAINED:
             state = root / f"{name}-{ranks}-{sharded}"
@@ -94,28 +94,28 @@ class Seen:
                     "train", ranks, sharded, **trained(folder, root / state, name, OPTIONS[name], first, 3)
                 )
         scenarios["frozen"] = scenario("train", 2, True, **trained(folder, root / "f2", "ppo", FROZEN, 0, 2))
-        for undo in ("memory", "disk"):
-            scenarios["failures", undo] = scenario(
-                "failures", 2, True, folder=str(folder), state=str(root / f"failures-{undo}"), undo=undo
+        for rollback in ("memory", "disk"):
+            scenarios["failures", rollback] = scenario(
+                "failures", 2, True, folder=str(folder), state=str(root / f"failures-{rollback}"), rollback=rollback
             )
-        scenarios["troubles"] = {**scenario("troubles", 2, False), "seconds": 2.0}
+        scenarios["driver"] = {**scenario("driver", 2, False), "seconds": 2.0}
         scenarios["helpers"] = scenario("helpers", 4, False)
         found = run_scenarios(list(scenarios.values()), root / "scenarios.json")
         self.several = dict(zip(scenarios, found, strict=True))
-        # Last, for it goes on from what two ranks left.
-        self.back = ranks_scenarios.train(
+        # Last: it continues from the checkpoint of two ranks.
+        self.back = rank_scenarios.train(
             Alone(), **trained(folder, root / "reward_model-2-True", "reward_model", OPTIONS["reward_model"], 2, 3)
         )
         self.shards = sorted(path.name for path in (root / "ppo-4-True/trainer/t/checkpoints/00000002").iterdir())
 
 
 @pytest.fixture(scope="module")
-def seen(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
-    return Seen(tiny_folder, tmp_path_factory.mktemp("ranks"))
+def results(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return Results(tiny_folder, tmp_path_factory.mktemp("ranks"))
 
 
 def assert_same(found: dict[str, float], expected: dict[str, float]) -> None:
-    # Of operations several ranks make more: they keep in step with passes that count for nothing.
+    # Several ranks compute more operations: passes that do not count keep them in lockstep.
     timed = {"tokens_per_second", "learning_seconds", "flops"}
     assert found.keys() == expected.keys()
     assert found["flops"] >= expected["flops"] * (1 - 1e-9)
@@ -124,8 +124,8 @@ def assert_same(found: dict[str, float], expected: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize(("algorithm", "ranks", "sharded"), TRAINED)
-def test_several_ranks_see_the_losses_of_one(seen: Seen, algorithm: str, ranks: int, sharded: bool) -> None:
-    several, alone = seen.several[algorithm, ranks, sharded], seen.alone[algorithm]
+def test_several_ranks_compute_the_losses_of_one(results: Results, algorithm: str, ranks: int, sharded: bool) -> None:
+    several, alone = results.several[algorithm, ranks, sharded], results.alone[algorithm]
     assert several["begun"] == alone["begun"]
     for found, expected in zip(several["metrics"], alone["metrics"][:2], strict=True):
         assert_same(found, expected)
@@ -135,71 +135,74 @@ def test_several_ranks_see_the_losses_of_one(seen: Seen, algorithm: str, ranks: 
     assert several["digests"][0] == several["published"] != several["begun"]
 
 
-def test_what_is_published_from_shards_is_a_model_folder(seen: Seen) -> None:
-    spread, whole = seen.several["ppo", 2, True], seen.several["ppo", 2, False]
-    assert spread["files"] == whole["files"]
-    assert spread["config"] == whole["config"] == ["LlamaForCausalLM"]
+def test_what_is_published_from_shards_is_a_model_folder(results: Results) -> None:
+    sharded, whole = results.several["ppo", 2, True], results.several["ppo", 2, False]
+    assert sharded["files"] == whole["files"]
+    assert sharded["config"] == whole["config"] == ["LlamaForCausalLM"]
 
 
-def test_frozen_blocks_on_several_ranks(seen: Seen) -> None:
-    for found, expected in zip(seen.several["frozen"]["metrics"], seen.frozen["metrics"], strict=True):
+def test_frozen_blocks_on_several_ranks(results: Results) -> None:
+    for found, expected in zip(results.several["frozen"]["metrics"], results.frozen["metrics"], strict=True):
         assert_same(found, expected)
 
 
-def test_each_rank_writes_its_own_shards_and_nothing_is_pickled(seen: Seen) -> None:
+def test_each_rank_writes_its_own_shards_and_nothing_is_pickled(results: Results) -> None:
     ranks = [f"{rank:05d}-of-00004.safetensors" for rank in range(1, 5)]
     expected = [*(f"optimizer-{rank}" for rank in ranks), "rng.safetensors", "state.json"]
-    assert seen.shards == [*expected, *(f"weights-{rank}" for rank in ranks)]
+    assert results.shards == [*expected, *(f"weights-{rank}" for rank in ranks)]
 
 
 @pytest.mark.parametrize(
     ("name", "before"),
     [("2 to 4", ("ppo", 2, True)), ("4 to 2 whole", ("ppo", 4, True)), ("1 to 4", None)],
 )
-def test_another_number_of_ranks_goes_on_with_the_same_weights(seen: Seen, name: str, before: Any) -> None:
-    left = seen.several[before] if before else seen.first
-    assert seen.several[name]["record"] == 2
+def test_another_number_of_ranks_continues_with_the_same_weights(results: Results, name: str, before: Any) -> None:
+    left = results.several[before] if before else results.first
+    assert results.several[name]["version"] == 2
     # The very bits: rounding differs only from here on.
-    assert seen.several[name]["begun"] == left["digests"][0]
-    assert_same(seen.several[name]["metrics"][0], seen.alone["ppo"]["metrics"][2])
+    assert results.several[name]["begun"] == left["digests"][0]
+    assert_same(results.several[name]["metrics"][0], results.alone["ppo"]["metrics"][2])
 
 
 @pytest.mark.parametrize(("name", "ranks", "sharded"), STOPPED)
-def test_as_many_ranks_go_on_with_the_same_bits(seen: Seen, name: str, ranks: int, sharded: bool) -> None:
-    resumed, whole = seen.several["resumed", name], seen.several["whole", name]
-    assert resumed["begun"] == seen.several[name, ranks, sharded]["digests"][0]
+def test_the_same_number_of_ranks_continues_with_the_same_bits(
+    results: Results, name: str, ranks: int, sharded: bool
+) -> None:
+    resumed, whole = results.several["resumed", name], results.several["whole", name]
+    assert resumed["begun"] == results.several[name, ranks, sharded]["digests"][0]
     assert resumed["digests"] == whole["digests"]
     assert resumed["begun"] not in whole["digests"]
 
 
-def test_one_rank_goes_on_from_two(seen: Seen) -> None:
-    assert seen.back["begun"] == seen.several["reward_model", 2, True]["digests"][0]
-    assert_same(seen.back["metrics"][0], seen.alone["reward_model"]["metrics"][2])
+def test_one_rank_continues_from_two(results: Results) -> None:
+    assert results.back["begun"] == results.several["reward_model", 2, True]["digests"][0]
+    assert_same(results.back["metrics"][0], results.alone["reward_model"]["metrics"][2])
 
 
-@pytest.mark.parametrize("undo", ["memory", "disk"])
-def test_where_one_rank_cannot_publish_all_undo_the_step(seen: Seen, undo: str) -> None:
-    found = seen.several["failures", undo]
+@pytest.mark.parametrize("rollback", ["memory", "disk"])
+def test_if_one_rank_cannot_publish_all_ranks_roll_the_step_back(results: Results, rollback: str) -> None:
+    found = results.several["failures", rollback]
     assert found["failed"] == [1.0, 1.0]
     assert found["version"] == 1
     assert found["changed"]
     assert found["same"]
 
 
-def test_adapters_are_not_spread(seen: Seen) -> None:
-    assert seen.several["failures", "memory"]["adapter"] == "training.options.lora_rank"
+def test_adapters_are_not_sharded(results: Results) -> None:
+    assert results.several["failures", "memory"]["adapter"] == "training.options.lora_rank"
 
 
-def test_parts_are_balanced_and_gradients_are_summed(seen: Seen) -> None:
-    found = seen.several["helpers"]
+def test_parts_are_balanced_gradients_are_summed_and_rank_0_broadcasts(results: Results) -> None:
+    found = results.several["helpers"]
     assert found["counts"] == [1.0] * 11
     assert max(found["work"]) - min(found["work"]) <= 4
     assert found["largest"] == 3.0
+    assert found["broadcast"] == ["from rank 0", ""]
     assert found["gradients"] == [[10.0] * 3, [5.0] * 3, None]
 
 
-def test_the_leader_tells_a_shared_failure_from_a_lost_rank(seen: Seen) -> None:
-    found = seen.several["troubles"]
+def test_the_driver_distinguishes_a_shared_failure_from_a_lost_rank(results: Results) -> None:
+    found = results.several["driver"]
     assert found["result"] == 7
     assert found["alike"] == ["INVALID_ARGUMENT", "INVALID_ARGUMENT", 0]
     assert found["elsewhere"] == ["RESOURCE_EXHAUSTED", "DISK_FULL", 0]
@@ -209,8 +212,8 @@ def test_the_leader_tells_a_shared_failure_from_a_lost_rank(seen: Seen) -> None:
     assert seconds < 3.5
 
 
-def test_shards_that_are_missing_or_cut_are_told(seen: Seen, tmp_path: Path) -> None:
-    checkpoint = seen.root / "ppo-4-True/trainer/t/checkpoints/00000002"
+def test_missing_and_truncated_shards_are_reported(results: Results, tmp_path: Path) -> None:
+    checkpoint = results.root / "ppo-4-True/trainer/t/checkpoints/00000002"
     for damage in (lambda file: file.unlink(), lambda file: file.write_bytes(file.read_bytes()[:-8])):
         copy = Path(shutil.copytree(checkpoint, tmp_path / "checkpoints/00000002", dirs_exist_ok=True))
         damage(copy / "weights-00003-of-00004.safetensors")

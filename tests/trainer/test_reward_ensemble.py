@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.trainer.trainer_bench import TINY, pairs
+from tests.support.trainer import TINY, pairs
 from torch import Tensor
 
 from accord.errors import InvalidArgument
@@ -62,7 +62,7 @@ def test_the_mean_head_of_a_published_ensemble_scores_as_its_members_do_on_avera
     assert members.shape == (1, 3)
     assert members.std() > 1e-3
     assert torch.allclose(mean(input_ids=ids).logits, members.mean(1, keepdim=True), atol=1e-6)
-    assert torch.equal(reward_head(plain).weight, reward_head(training.adaptable.model).weight)
+    assert torch.equal(reward_head(plain).weight, reward_head(training.trainable.model).weight)
     again = make(tmp_path / "ensemble", ensemble=3).evaluate(Experience([], pairs(4)), context())
     assert again == pytest.approx(training.evaluate(Experience([], pairs(4)), context()), abs=1e-5)
     with pytest.raises(InvalidArgument) as error:
@@ -133,13 +133,13 @@ def test_gradients_of_two_ranks_add_up_to_those_of_one(tiny_folder: Path, monkey
         monkeypatch.setattr(training.scorer, "scores", lambda a, f=forward, c=calls: (c.append(1), f(a))[1])
 
         def keep(training: RewardModelTraining = training) -> dict[str, float]:
-            named = training.adaptable.model.named_parameters()
+            named = training.trainable.model.named_parameters()
             found.append({name: p.grad.clone() for name, p in named if p.grad is not None})
             return {"model": 0.0, "head": 0.0}
 
         monkeypatch.setattr(training.optimizer, "update", keep)
         training.step(batch, context())
         passes.append(len(calls))
-    assert passes == [5, 3, 3]  # the second rank has two groups of its own and keeps step
+    assert passes == [5, 3, 3]  # the second rank has two groups and one padding pass
     for name, whole in found[0].items():
         assert torch.allclose(found[1][name] + found[2][name], whole, atol=1e-6), name

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.trainer.trainer_bench import TINY, pairs
+from tests.support.trainer import TINY, pairs
 from transformers import BertConfig, BertModel
 
 from accord.trainer import v1 as trainer_v1
@@ -50,10 +50,10 @@ def test_an_encoder_learns_and_its_published_folder_scores_the_same(encoder_fold
     training = make(encoder_folder, learning_rate=1e-2, trainable_layers=1)
     batch = Experience([], pairs(8))
     before = training.evaluate(batch, context())
-    weights = {name: p.clone() for name, p in training.adaptable.model.named_parameters()}
+    weights = {name: p.clone() for name, p in training.trainable.model.named_parameters()}
     for _ in range(12):
         training.step(batch, context())
-    changed = {n for n, p in training.adaptable.model.named_parameters() if not torch.equal(p, weights[n])}
+    changed = {n for n, p in training.trainable.model.named_parameters() if not torch.equal(p, weights[n])}
     assert not any(".layer.0." in name for name in changed)
     assert {"classifier.weight", "bert.pooler.dense.weight"} < changed
     assert not any("embeddings" in name for name in changed)
@@ -153,7 +153,7 @@ def test_gradients_are_those_of_each_text_alone_in_float64(tiny_folder: Path) ->
     examples = every_kind()
     examples[1].responses[:] = examples[1].responses[::-1]
     training = make(tiny_folder, label_smoothing=0.1, centring=0.3, micro_batch_tokens=40)
-    reference = copy.deepcopy(training.adaptable.model).double()
+    reference = copy.deepcopy(training.trainable.model).double()
     total = torch.zeros((), dtype=torch.float64)
     plain, weights = 0.0, 0.0
     for example in examples:
@@ -169,7 +169,7 @@ def test_gradients_are_those_of_each_text_alone_in_float64(tiny_folder: Path) ->
     found: dict[str, torch.Tensor] = {}
 
     def keep() -> dict[str, float]:
-        for name, parameter in training.adaptable.model.named_parameters():
+        for name, parameter in training.trainable.model.named_parameters():
             if parameter.grad is not None:
                 found[name] = parameter.grad.clone()
         training.optimizer.clear()
@@ -188,9 +188,9 @@ def test_gradients_are_those_of_each_text_alone_in_float64(tiny_folder: Path) ->
 def test_the_head_has_its_own_learning_rate(tiny_folder: Path) -> None:
     """The first update of Adam moves each weight by about its learning rate."""
     training = make(tiny_folder, learning_rate=1e-4, head_learning_rate=1e-2, adam_epsilon=1e-12)
-    before = {name: p.detach().clone() for name, p in training.adaptable.model.named_parameters()}
+    before = {name: p.detach().clone() for name, p in training.trainable.model.named_parameters()}
     training.step(Experience([], pairs(2)), context())
-    after = training.adaptable.model.named_parameters()
+    after = training.trainable.model.named_parameters()
     moved = {name: float((p.detach() - before[name]).abs().max()) for name, p in after}
     assert moved.pop("score.weight") == pytest.approx(1e-2, rel=0.01)
     assert max(moved.values()) == pytest.approx(1e-4, rel=0.01)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from tests.trainer.trainer_bench import pairs
+from tests.support.trainer import pairs
 
 from accord.errors import InvalidArgument
 from accord.trainer import v1 as trainer_v1
@@ -17,11 +17,10 @@ from accord_models.publishing import save_model
 from accord_models.tokenizer import answer_start, load_tokenizer, render_response
 from accord_reward.inference import RewardModel
 from accord_reward.scorer import Item
-from accord_trainer.algorithm import Experience, Start, StepContext
+from accord_trainer.algorithm import Experience, Start, StepContext, parse_options
 from accord_trainer.algorithms.reward_model import RewardModelOptions, RewardModelTraining
 from accord_trainer.algorithms.reward_probe import RewardProbe, RewardProbeOptions
 from accord_trainer.model.reward_scorer import Answers
-from accord_trainer.options import parse_options
 from accord_trainer.trainings.weights_digest import published_digest
 
 
@@ -81,7 +80,7 @@ def test_a_step_leaves_the_trunk_alone_and_depends_on_its_batch_only(tiny_folder
     assert published_digest(fresh.merged(), "float32") == published_digest(training.merged(), "float32")
 
 
-def test_a_fit_separates_what_can_be_told_apart_and_comes_back_from_its_state(tiny_folder: Path) -> None:
+def test_a_fit_separates_separable_pairs_and_survives_its_state(tiny_folder: Path) -> None:
     batch = Experience([], pairs(8))
     training = probe(tiny_folder)
     before = training.evaluate(batch, context())
@@ -117,7 +116,7 @@ def test_the_mean_is_over_the_responses_tokens_shared_prompt_or_not(tiny_folder:
     training = probe(tiny_folder, share_prefixes=share)
     assert training.scorer.share is share
     examples = judged(3)
-    examples[1].responses.append("a third answer of its own length, and longer than the others")
+    examples[1].responses.append("a third answer, longer than the others")
     examples[1].ranks.values.append(2)
     for example, found_KD in zip(examples, states(training, examples), strict=True):
         for response, found_D in zip(example.responses, found_KD, strict=True):
@@ -167,7 +166,7 @@ def test_more_blocks_than_there_are_and_options_that_would_do_nothing_are_refuse
         probe(tiny_folder, blocks=99)
     training = trainer_v1.Training()
     training.options.update({"learning_rate": 1e-3})
-    with pytest.raises(InvalidArgument, match="learning_rate: the head is fitted whole"):
+    with pytest.raises(InvalidArgument, match="learning_rate: no effect"):
         parse_options(training.options, RewardProbeOptions)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.trainer.trainer_bench import TINY, pairs, request_id, trainer, training
+from tests.support.trainer import TINY, pairs, request_id, trainer, training
 
 from accord.errors import InvalidArgument
 from accord.trainer import v1 as trainer_v1
@@ -90,7 +90,7 @@ def test_what_cannot_be_learned_is_refused(tiny_folder: Path, tmp_path: Path) ->
     with pytest.raises(InvalidArgument) as refused:
         sft.check(Experience([], [demonstration("x", "word " * 40)]))
     assert refused.value.violations[0].field == "chunk.preferences[0].responses[0]"
-    with pytest.raises(InvalidArgument, match="nothing to learn"):
+    with pytest.raises(InvalidArgument, match="no answer with a weight above 0"):
         sft.check(Experience([], [demonstration("x", "y", 0.0)]))
     for reference, critic in ((tiny_folder, None), (None, tiny_folder)):
         with pytest.raises(InvalidArgument, match="leave it unset"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.trainer.trainer_bench import TINY, request_id, rollout, trainer, training
+from tests.support.trainer import TINY, request_id, rollout, trainer, training
 from torch import Tensor
 
 from accord.errors import FailedPrecondition, InvalidArgument
@@ -15,8 +15,9 @@ from accord.types import v1 as types_v1
 from accord_trainer.algorithm import Experience, Start, StepContext
 from accord_trainer.algorithms.grpo import GRPO
 from accord_trainer.algorithms.ppo import PPO
-from accord_trainer.data.trajectories import trajectories
-from accord_trainer.objectives.off_policy import Measure, accepted, importance_weights, response_ratio
+from accord_trainer.algorithms.step_targets import trajectories
+from accord_trainer.objectives.policy_loss import Measure, accepted, importance_weights, response_ratio
+from accord_trainer.trainings.verification import TrainingIdentity, staleness
 
 # Two responses of 3 and 2 tokens; log old - log rollout: .5, -.2, .1 and -1, .6. What a pad says counts nowhere.
 OLD_BR = torch.tensor([[-1.0, -1.2, -0.9], [-3.0, -0.4, 50.0]])
@@ -75,7 +76,7 @@ def test_old_logprobs_of_stale_samples_are_the_trained_versions_and_their_weight
     assert stale["mismatch_max"] > 1e-3
     assert (stale["ratio_mean"], stale["ratio_max"]) == (pytest.approx(1.0, abs=1e-4), pytest.approx(1.0, abs=1e-4))
     data = trajectories(batch.samples)
-    targets = ppo._targets(data, ppo._rows(data), {}, context(2))
+    targets = ppo._step_targets(data, ppo._rows(data), {}, context(2))
     with torch.no_grad():
         row = batch.samples[0].sample
         ids = torch.tensor([[*row.prompt_token_ids, *row.response_token_ids]])
@@ -93,7 +94,7 @@ def test_responses_that_were_sampled_by_quite_another_policy_are_left_out_and_co
         scored.sample.logprobs[0] -= 2.0
     ppo = make(tiny_folder, rejection_cap=3.0)
     data = trajectories(samples)
-    targets = ppo._targets(data, ppo._rows(data), {}, context())
+    targets = ppo._step_targets(data, ppo._rows(data), {}, context())
     assert targets.mask_BR.any(1).tolist() == [False] * 3 + [True] * 5
     metrics = ppo.step(Experience(samples, []), context())
     assert (metrics["samples_rejected"], metrics["samples_dropped"]) == (3, 3)
@@ -178,3 +179,44 @@ async def test_a_negative_staleness_is_refused(tiny_folder: Path, tmp_path: Path
         with pytest.raises(InvalidArgument) as wrong:
             await client.trainer.create_training(training(tiny_folder, max_staleness=-1))
         assert [violation.field for violation in wrong.value.violations] == ["training.max_staleness"]
+
+
+def test_masked_importance_by_hand() -> None:
+    old, rollout_logprobs = torch.tensor([[0.0, -1.0, -3.0]]), torch.tensor([[-1.5, -1.4, -1.0]])
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    found = importance_weights(old, rollout_logprobs, mask, 2.0, bound="mask", level="token")
+    assert found[0].tolist() == pytest.approx([0.0, math.exp(0.4), 0.0])
+
+
+def test_tokens_with_other_engine_logprobs_are_masked_if_asked(tiny_folder: Path) -> None:
+    batch = Experience(rollout(tiny_folder), [])
+    for scored in batch.samples:
+        scored.sample.logprobs[0] -= 3.0
+    for bound, part in (("truncate", True), ("mask", True)):
+        ppo = make(tiny_folder, importance_bound=bound)
+        data = trajectories(batch.samples)
+        weights_BR = ppo._step_targets(data, ppo._rows(data), {}, context()).importance_BR
+        assert weights_BR is not None
+        assert weights_BR[:, 0].tolist() == pytest.approx([2.0 if bound == "truncate" else 0.0] * 4)
+        assert weights_BR[:, 1].tolist() == pytest.approx([1.0] * 4, abs=1e-4)
+        assert (ppo.evaluate(batch, context())["importance_bounded"] > 0) is part
+    with pytest.raises(InvalidArgument, match="importance_cap"):
+        make(tiny_folder, importance_bound="mask", importance_cap=1.0)
+
+
+async def test_a_step_reports_how_old_its_experience_is(tiny_folder: Path, tmp_path: Path) -> None:
+    async with trainer(tmp_path) as client:
+        await client.trainer.create_training(training(tiny_folder))
+        put = await client.trainer.put_experience("t", samples=rollout(tiny_folder))
+        result = await client.trainer.step("t", put.batch_id, parent_version=0, request_id=request_id())
+        assert result.metrics["staleness"] == result.metrics["staleness_max"] == 0.0
+
+
+def test_staleness_counts_versions_from_the_oldest_token(tiny_folder: Path) -> None:
+    samples = rollout(tiny_folder, prompts=((5, 6),), samples=2, version=4, digest="d")
+    samples[0].sample.segments.insert(0, types_v1.Segment(start=0, version=2, digest="c"))
+    samples[0].sample.segments[1].start = 3
+    identity = TrainingIdentity("samples", 300, "", {2: "c", 4: "d"}, types_v1.WeightsRef(digest="init", version=9))
+    assert staleness(samples, identity, 5) == [3, 1]
+    samples[1].sample.segments[0].version, samples[1].sample.segments[0].digest = 9, "init"  # is version 0 here
+    assert staleness(samples, identity, 5) == [3, 5]

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from pydantic import ValidationError
 from tests.support.rollout import rollout_service
-from tests.trainer.trainer_bench import rollout, trainer, training
+from tests.support.trainer import rollout, trainer, training
 
 import accord
 from accord.digest import weights_digest
@@ -21,6 +21,8 @@ from accord.rollout import v1 as rollout_v1
 from accord.trainer import v1 as trainer_v1
 from accord.types import v1 as types_v1
 from accord_trainer.settings import TrainerSettings
+
+pytestmark = pytest.mark.process
 
 # Of the tiny model a third is trained, so that there is something to leave out.
 UPPER = {"trainable_layers": 1}
@@ -145,7 +147,7 @@ async def test_a_step_made_again_publishes_its_delta_again_or_does_without(tiny_
         assert artifact(state, fifth.weights.uri).is_dir()
 
 
-async def test_a_delta_that_is_not_much_smaller_is_told_and_not_published(tiny_folder: Path, tmp_path: Path) -> None:
+async def test_a_delta_that_saves_too_little_is_measured_but_not_published(tiny_folder: Path, tmp_path: Path) -> None:
     state = tmp_path / "trainer"
     async with publishing(state, delta_below=0.5) as client:
         await client.trainer.create_training(training(tiny_folder))
@@ -156,7 +158,7 @@ async def test_a_delta_that_is_not_much_smaller_is_told_and_not_published(tiny_f
         assert len(list((state / "artifacts").iterdir())) == 2
 
 
-async def test_a_delta_beside_what_is_no_whole_model_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+async def test_a_delta_without_a_whole_model_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
     delta = types_v1.WeightsDelta(uri="file:///nowhere", base_digest="1" * 64)
     ref = types_v1.WeightsRef(
         uri=tiny_folder.as_uri(), version=1, digest=weights_digest(tiny_folder), format="adapter", base_version=0
@@ -166,5 +168,5 @@ async def test_a_delta_beside_what_is_no_whole_model_is_refused(tiny_folder: Pat
         with pytest.raises(InvalidArgument) as refused:
             await stub.UpdateWeights(update(ref))
         assert [violation.field for violation in refused.value.violations] == ["weights.delta"]
-    with pytest.raises(ValidationError, match="give --scheme grpc"):
+    with pytest.raises(ValidationError, match="needs --scheme grpc"):
         TrainerSettings(state_dir=tmp_path, delta_below=0.5)

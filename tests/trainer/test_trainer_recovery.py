@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.trainer.trainer_bench import pairs, rollout, trainer, training
+from tests.support.trainer import pairs, rollout, trainer, training
 
 import accord
 from accord import discovery
@@ -19,6 +19,8 @@ from accord.errors import AccordError, DataLoss, FailedPrecondition, ResourceExh
 from accord_models.loading import load_causal_lm
 from accord_models.tokenizer import load_tokenizer
 from accord_runtime.artifacts.transports.file import local_path
+
+pytestmark = pytest.mark.process
 
 
 @pytest.mark.parametrize("undo", ["memory", "disk"])
@@ -54,7 +56,7 @@ async def test_a_step_that_fails_half_way_leaves_everything_as_it_was(
         assert after_failure.digest == untouched.digest
 
 
-async def test_with_undo_on_disk_every_version_is_there_to_go_back_to_and_no_copy_is_held(
+async def test_with_rollback_on_disk_every_version_is_checkpointed_and_no_copy_is_held(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from accord_trainer.algorithm import AlgorithmState
@@ -133,7 +135,9 @@ async def test_results_outlive_the_process(tiny_folder: Path, tmp_path: Path) ->
         assert await client.trainer.step("t", put.batch_id, parent_version=0, request_id="a") == first
 
 
-async def test_the_last_two_checkpoints_are_kept_and_a_damaged_one_is_told(tiny_folder: Path, tmp_path: Path) -> None:
+async def test_the_last_two_checkpoints_are_kept_and_a_damaged_one_is_reported(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
     async with trainer(tmp_path) as client:
         await client.trainer.create_training(training(tiny_folder, algorithm="reward_model", checkpoint_every=1))
         put = await client.trainer.put_experience("t", preferences=pairs(2))

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from tests.trainer.trainer_bench import pairs, request_id, rollout, trainer, training
+from tests.support.trainer import pairs, request_id, rollout, trainer, training
 
 from accord.digest import weights_digest
 from accord.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
@@ -41,7 +41,7 @@ async def test_ppo_from_create_to_publish(tiny_folder: Path, tmp_path: Path) -> 
         assert (now.version, now.digest) == (1, result.digest)
 
 
-async def test_reward_model_learns_pairs_that_can_be_told_apart(tiny_folder: Path, tmp_path: Path) -> None:
+async def test_a_reward_model_learns_separable_pairs(tiny_folder: Path, tmp_path: Path) -> None:
     async with trainer(tmp_path) as client:
         options = {"learning_rate": 3e-3, "head_learning_rate": 1e-2}
         await client.trainer.create_training(training(tiny_folder, algorithm="reward_model", options=options))
@@ -172,9 +172,9 @@ async def test_what_nothing_needs_is_freed_and_the_rest_stays(tiny_folder: Path,
     async with trainer(tmp_path, max_loaded=2) as client:
         await client.trainer.create_training(training(tiny_folder, "a"))
         first = await client.trainer.publish("a")
-        follower = training(tiny_folder, "b")
-        follower.init.CopyFrom(first)
-        await client.trainer.create_training(follower)
+        second = training(tiny_folder, "b")
+        second.init.CopyFrom(first)
+        await client.trainer.create_training(second)
         put = await client.trainer.put_experience("b", samples=rollout(local_path(first.uri), digest=first.digest))
         stepped = await client.trainer.step("b", put.batch_id, parent_version=0, publish=True)
         shown = await client.trainer.free_artifacts([], ["b"], dry_run=True)
@@ -188,7 +188,7 @@ async def test_what_nothing_needs_is_freed_and_the_rest_stays(tiny_folder: Path,
         assert [one.training_id async for one in client.trainer.trainings()] == ["b"]
 
 
-async def test_a_lease_keeps_others_out(tiny_folder: Path, tmp_path: Path) -> None:
+async def test_a_lease_excludes_other_clients(tiny_folder: Path, tmp_path: Path) -> None:
     async with trainer(tmp_path) as client:
         lease = await client.trainer.acquire_lease("runs/a", ttl_seconds=60)
         with pytest.raises(FailedPrecondition) as held:

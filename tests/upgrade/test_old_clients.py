@@ -17,7 +17,7 @@ from tests.support.site import controller, services
 
 from accord.preference import v1 as preference_v1
 
-pytestmark = pytest.mark.timeout(420)
+pytestmark = [pytest.mark.system, pytest.mark.timeout(420)]
 
 ANN = {"annotator_id": "ann", "kind": preference_v1.ANNOTATOR_KIND_HUMAN}
 OPTIONS = {"learning_rate": 1e-3, "warmup_updates": 0, "micro_batch_tokens": 256}

@@ -23,7 +23,7 @@ from accord.trainer import v1 as trainer_v1
 from accord.types import v1 as types_v1
 from accord.usage import v1 as usage_v1
 
-pytestmark = pytest.mark.timeout(420)
+pytestmark = [pytest.mark.system, pytest.mark.timeout(420)]
 
 FILES = (
     artifact_v1.ARTIFACT_SERVICE,

@@ -19,7 +19,7 @@ from accord.controller import v1 as controller_v1
 # The wheels themselves, as they were built from each release.
 WHEELS = sorted((Path(__file__).parent / "released").glob("*.whl"))
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize("wheel", WHEELS, ids=lambda wheel: re.split("-", wheel.name)[1])

@@ -1,4 +1,4 @@
-// node dist/engine.js [PORT]: serves accord.rollout.v1 on loopback until it is killed; 0 or nothing: a free port.
+// node dist/engine.js [PORT]: serves accord.rollout.v1 on loopback until it is killed; PORT 0 or none: a free port.
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import * as grpc from "@grpc/grpc-js";

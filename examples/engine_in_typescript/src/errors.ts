@@ -16,7 +16,7 @@ function packed(type: "ErrorInfo" | "BadRequest", value: object) {
   return { typeUrl: `type.googleapis.com/google.rpc.${type}`, value: bytes };
 }
 
-/** What a handler throws: becomes the status of the call. */
+/** An error that a handler throws; it becomes the status of the call. */
 export class EngineError extends Error {
   constructor(
     readonly code: codes,

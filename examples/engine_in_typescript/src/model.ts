@@ -1,6 +1,6 @@
 // A bigram model over a small vocabulary: the logits of the next token depend on the last token only.
 // Its folder has model.safetensors with one tensor, `bigram.logits` [V, V] F32, and vocabulary.json: V strings of one
-// character each, the first of which ends a response.
+// character each; the first ends a response.
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";

@@ -2,7 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { status as codes, type ServerWritableStream } from "@grpc/grpc-js";
-import { draw } from "./draw.js";
+import { complete } from "./sampling.js";
 import { asServiceError, EngineError, invalid, precondition } from "./errors.js";
 import { decode, encode, load, type Model } from "./model.js";
 import { type Message, samplingOf, slotsOf } from "./plan.js";
@@ -23,15 +23,15 @@ export class Service {
     this.checkLease(request.lease_token);
     const slots = slotsOf(request);
     const sampling = samplingOf(request.sampling);
-    const model = this.modelFor(request); // kept throughout: an update does not touch requests in work
+    const model = this.modelFor(request); // kept throughout: an update does not affect running requests
     if (this.pending && this.pending + slots.length > MAX_PENDING) {
-      throw new EngineError(codes.RESOURCE_EXHAUSTED, "OVERLOADED", `${this.pending} samples are waiting; come later`);
+      throw new EngineError(codes.RESOURCE_EXHAUSTED, "OVERLOADED", `${this.pending} samples are waiting; retry later`);
     }
     let left = slots.length;
     this.pending += left;
     try {
       for (const slot of slots) {
-        await nextTurn(); // others take turns, and a cancelled call is noticed
+        await nextTurn(); // other calls run, and a cancellation is noticed
         if (call.cancelled) return;
         const ids = this.promptIds(model, slot.prompt);
         const key = { request_id: request.request_id, index: slot.index };
@@ -39,17 +39,17 @@ export class Service {
           const reason = ids.length ? "PROMPT_TOO_LONG" : "EMPTY_PROMPT";
           call.write({ failure: { ...key, failure: { reason, message: `${ids.length} of ${MAX_CONTEXT} tokens` } } });
         } else {
-          const drawn = draw(model, ids, slot.seed, sampling);
+          const completion = complete(model, ids, slot.seed, sampling);
           call.write({
             sample: {
               ...key,
               prompt_id: slot.prompt.prompt_id,
               prompt_token_ids: ids,
-              response_token_ids: drawn.tokens,
-              logprobs: drawn.logprobs,
-              response_mask: drawn.tokens.map(() => true),
-              text: decode(model, drawn.tokens),
-              finish_reason: drawn.finish,
+              response_token_ids: completion.tokens,
+              logprobs: completion.logprobs,
+              response_mask: completion.tokens.map(() => true),
+              text: decode(model, completion.tokens),
+              finish_reason: completion.finish,
               seed: slot.seed.toString(),
               segments: [{ start: 0, version: model.version, digest: model.digest }],
               sampling: { ...request.sampling, temperature: sampling.temperature, top_p: 1, top_k: sampling.topK },
@@ -144,7 +144,7 @@ export class Service {
     const content = JSON.stringify({ ...request, lease_token: "" });
     const known = this.once.get(request.request_id);
     if (known && known.content !== content) {
-      throw new EngineError(codes.ALREADY_EXISTS, "REQUEST_ID_REUSED", "the request_id was used for another request");
+      throw new EngineError(codes.ALREADY_EXISTS, "REQUEST_ID_REUSED", "the request_id was already used for a different request");
     }
     const answer = known?.answer ?? change();
     this.once.set(request.request_id, { content, answer });
@@ -152,12 +152,12 @@ export class Service {
   }
 
   private modelFor(request: Message): Model {
-    if (!this.model) throw precondition("NO_WEIGHTS", "no weights yet: call UpdateWeights first");
+    if (!this.model) throw precondition("NO_WEIGHTS", "no weights yet; call UpdateWeights first");
     if (request._version && request.version !== this.model.version) {
-      throw precondition("VERSION_MISMATCH", `version ${request.version} is not in force, ${this.model.version} is`);
+      throw precondition("VERSION_MISMATCH", `version ${request.version} is not active, ${this.model.version} is`);
     }
     if (request._min_version && BigInt(request.min_version) > BigInt(this.model.version)) {
-      throw precondition("VERSION_MISMATCH", `version ${this.model.version} is in force, ${request.min_version} is wanted`);
+      throw precondition("VERSION_MISMATCH", `version ${this.model.version} is active, ${request.min_version} or later is required`);
     }
     const fingerprint = request.tokenizer_fingerprint;
     if (fingerprint && fingerprint !== this.model.fingerprint) {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from google.protobuf import json_format
 
 from accord.controller import v1 as controller_v1
-from accord_controller.launchers.health import healthy_ones
+from accord_controller.launchers.health import healthy_addresses
 from accord_controller.launchers.launcher import Launcher, OnRestart, RolloutSet
 
 # How long services at given addresses may take to answer.
@@ -31,7 +31,7 @@ async def find(
     """The addresses of the healthy ones. Starts those that are down and that the launcher can start. Unavailable where
     none is healthy."""
     if services.addresses:
-        return await healthy_ones(services.addresses, ANSWER_SECONDS)
+        return await healthy_addresses(services.addresses, ANSWER_SECONDS)
     return await launcher.ensure_rollouts(rollout_set(services, run_id), on_restart)
 
 

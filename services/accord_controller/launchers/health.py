@@ -44,7 +44,7 @@ async def wait_healthy(name: str, address: str, seconds: float) -> None:
         await asyncio.sleep(POLL_SECONDS)
 
 
-async def those_up(replicas: Iterable[Awaitable[str]]) -> list[str]:
+async def addresses_up(replicas: Iterable[Awaitable[str]]) -> list[str]:
     """Addresses of the replicas that come up, awaited together; the first one's error where none does."""
     results = await asyncio.gather(*replicas, return_exceptions=True)
     failed = [result for result in results if isinstance(result, BaseException)]
@@ -55,17 +55,17 @@ async def those_up(replicas: Iterable[Awaitable[str]]) -> list[str]:
     return [result for result in results if isinstance(result, str)]
 
 
-async def healthy_ones(addresses: Iterable[str], seconds: float) -> list[str]:
+async def healthy_addresses(addresses: Iterable[str], seconds: float) -> list[str]:
     """The rollout services that answer within `seconds`. Unavailable, SERVICE_DOWN, where none does."""
 
     async def answering(address: str) -> str:
         await wait_healthy("rollout", address, seconds)
         return address
 
-    return await those_up(answering(address) for address in addresses)
+    return await addresses_up(answering(address) for address in addresses)
 
 
-async def resolved(addresses: Iterable[str]) -> list[str]:
+async def resolve(addresses: Iterable[str]) -> list[str]:
     """`dns:///name:port` stands for every address that the name has now: in a cluster, those of a headless Service's
     pods. Other addresses are returned as they are. Unavailable, NO_SUCH_NAME, for a name without an address."""
     found: list[str] = []

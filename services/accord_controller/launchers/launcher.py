@@ -36,6 +36,11 @@ class RolloutSet:
 class Launcher(Protocol):
     """Runs services, or knows where they run."""
 
+    # Whether it can start the engine that a swap names.
+    starts_services: bool
+    # Whether the services that it starts have the plugins that are installed here, so that names in a spec are checked.
+    shares_plugins: bool
+
     def for_run(self, run_id: str, on_waiting: OnWaiting) -> Launcher:
         """The launcher of one run: itself where runs share their services."""
         ...

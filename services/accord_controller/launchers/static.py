@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from accord.errors import FailedPrecondition
-from accord_controller.launchers.health import healthy_ones, resolved, wait_healthy
+from accord_controller.launchers.health import healthy_addresses, resolve, wait_healthy
 from accord_controller.launchers.launcher import OnRestart, OnWaiting, RolloutSet, check_services
 from accord_controller.settings import ControllerSettings
 
 
 class StaticAddresses:
     """Waits until the services are healthy; starts and stops nothing."""
+
+    starts_services = False
+    shares_plugins = True
 
     def __init__(self, settings: ControllerSettings) -> None:
         self._settings = settings
@@ -40,8 +43,8 @@ class StaticAddresses:
             )
         if not self._settings.rollout_addresses:
             raise _no_address("rollout")
-        addresses = await resolved(self._settings.rollout_addresses)
-        return await healthy_ones(addresses, self._settings.start_seconds)
+        addresses = await resolve(self._settings.rollout_addresses)
+        return await healthy_addresses(addresses, self._settings.start_seconds)
 
     async def end_rollouts(self, ended: RolloutSet, *, keep: int = 0) -> None:
         """Nothing to stop."""

@@ -13,10 +13,14 @@ _SERVICE_OF = {"accord.engines": "rollout", "accord.scorers": "reward", "accord.
 
 
 class SpecCatalog:
-    """The names that a spec is checked against. `models`: those of the registry that the spec names, by name."""
+    """The names that a spec is checked against. `models`: those of the registry that the spec names, by name;
+    `shares_plugins`: whether the services that the launcher starts have the plugins that are installed here."""
 
-    def __init__(self, settings: ControllerSettings, models: Mapping[str, controller_v1.Model]) -> None:
+    def __init__(
+        self, settings: ControllerSettings, models: Mapping[str, controller_v1.Model], *, shares_plugins: bool = True
+    ) -> None:
         self._settings = settings
+        self._shares_plugins = shares_plugins
         self.models = models
 
     def names(self, group: str) -> Sequence[str] | None:
@@ -25,8 +29,8 @@ class SpecCatalog:
         return None if self._settings.address(_SERVICE_OF[group]) else self.startable(group)
 
     def startable(self, group: str) -> Sequence[str] | None:
-        """The same for a service that is started for the run. None where pods run other images."""
-        return None if self._settings.launcher == "kubernetes" else plugins.names(group)
+        """The same for a service that is started for the run."""
+        return plugins.names(group) if self._shares_plugins else None
 
 
 def model_names(spec: controller_v1.RunSpec) -> set[str]:

@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
-from accord_rollout.engine import Completion, Failed, Finish, ModelInfo, ResidentWeights, Sampling, Weights, WeightSpan
+from accord_rollout.engine import Completion, Failed, Finish, Sampling, WeightSpan
 from accord_rollout.requests.plan import Slot
+from accord_rollout.weights.manager import ActiveWeights
 
 _FINISH = {Finish.STOP: types_v1.FINISH_REASON_STOP, Finish.LENGTH: types_v1.FINISH_REASON_LENGTH}
-
-
-@dataclass(frozen=True)
-class ActiveWeights:
-    """The weights that serve now, and the engine's description of their model."""
-
-    weights: Weights
-    model: ModelInfo
-
-
-def resident_weights_message(resident: ResidentWeights) -> rollout_v1.HeldWeights:
-    """The message of what the engine holds in memory."""
-    return rollout_v1.HeldWeights(
-        digest=resident.digest, checksum=resident.checksum, probe_logprobs=resident.probe_logprobs
-    )
 
 
 def failure_response(request_id: str, failed: Failed) -> rollout_v1.GenerateResponse:

@@ -13,12 +13,19 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from accord.errors import AlreadyExists, DataLoss, FailedPrecondition, ResourceExhausted
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
-from accord_rollout.engine import Activate, Engine, ResidentWeights, Weights
-from accord_rollout.requests.converters import ActiveWeights, resident_weights_message
+from accord_rollout.engine import Activate, Engine, ModelInfo, ResidentWeights, Weights
 from accord_rollout.weights.fetching import ReadModel, WeightFetcher
 from accord_rollout.weights.shared_lock import SharedLock
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ActiveWeights:
+    """The weights that serve now, and the engine's description of their model."""
+
+    weights: Weights
+    model: ModelInfo
 
 
 @dataclass(frozen=True)
@@ -196,3 +203,10 @@ class WeightManager:
             reason="HELD_WEIGHTS_DIFFER",
             metadata={"expected": weights.digest, "found": resident.digest},
         )
+
+
+def resident_weights_message(resident: ResidentWeights) -> rollout_v1.HeldWeights:
+    """The message of what the engine holds in memory."""
+    return rollout_v1.HeldWeights(
+        digest=resident.digest, checksum=resident.checksum, probe_logprobs=resident.probe_logprobs
+    )

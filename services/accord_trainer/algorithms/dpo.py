@@ -1,6 +1,6 @@
 """Direct preference optimisation: Rafailov et al. 2023, arXiv 2305.18290. Offline, on preferences; no reward model.
 
-Each pair of answers that people told apart pulls the policy's log-ratio to the reference apart; rankings and ratings
+Each pair of answers that an annotator ranked pulls apart the policy's log-ratios to the reference; rankings and ratings
 count as all their ordered pairs, which share the example's weight.
 """
 
@@ -18,29 +18,28 @@ from torch import Tensor
 
 from accord.errors import InvalidArgument
 from accord.trainer import v1 as trainer_v1
-from accord_trainer.algorithm import Experience, StepContext
+from accord_trainer.algorithm import AlgorithmOptions, Experience, StepContext
 from accord_trainer.algorithms.policy_training import PolicyTraining
 from accord_trainer.data.demonstrations import response_of
-from accord_trainer.distributed.rounds import rounds
+from accord_trainer.distributed.world import even_rounds
 from accord_trainer.metrics.preferences import ordered_pairs
 from accord_trainer.model.optimizer import not_finite
 from accord_trainer.model.packing import Row, buckets, make_rows
 from accord_trainer.objectives.dpo import dpo_loss
-from accord_trainer.options import AlgorithmOptions
 
 Loss = Literal["sigmoid", "ipo", "hinge"]
 
 
 class DpoOptions(AlgorithmOptions):
-    """Options of `dpo`; those of every algorithm besides."""
+    """Options of `dpo`, in addition to those of every algorithm."""
 
-    learning_rate: float = Field(5e-6, gt=0, description="AdamW's, reached after the warm-up.")
-    beta: float = Field(0.1, gt=0, description="How strongly the policy is kept at the reference.")
+    learning_rate: float = Field(5e-6, gt=0, description="AdamW's learning rate, reached after the warm-up.")
+    beta: float = Field(0.1, gt=0, description="How strongly the policy is kept close to the reference.")
     loss: Loss = Field("sigmoid", description="sigmoid (DPO), ipo or hinge (SLiC).")
     label_smoothing: float = Field(
-        0.0, ge=0, lt=0.5, description="The part of pairs taken to be labelled the wrong way (sigmoid)."
+        0.0, ge=0, lt=0.5, description="Fraction of pairs that is assumed to be labelled wrongly (sigmoid)."
     )
-    length_normalised: bool = Field(False, description="Log-probabilities a token instead of a response.")
+    length_normalised: bool = Field(False, description="Use log-probabilities per token instead of per response.")
     max_tokens: int = Field(1024, ge=8, description="Longer conversations lose the beginning of their prompt.")
 
 
@@ -67,7 +66,9 @@ class DPO(PolicyTraining):
     def check(self, batch: Experience) -> None:
         """Refuses answers that are too long, and batches in which no pair counts."""
         if not any(example.pairs and example.weight > 0 for example in self._examples(batch.preferences)):
-            raise InvalidArgument.at("chunk.preferences", "no two answers are told apart with a weight above 0")
+            raise InvalidArgument.at(
+                "chunk.preferences", "has no pair of differently ranked answers with a weight above 0"
+            )
 
     def step_bytes(self, batch: Experience) -> dict[str, int]:
         """Each example is one row: its answers meet in one graph."""
@@ -102,14 +103,14 @@ class DPO(PolicyTraining):
         ]
 
     def _pass(self, examples: list[_Example], context: StepContext, *, learn: bool) -> dict[str, float]:
-        """The figures of all pairs; with `learn` the gradient of the mean loss besides."""
+        """The metrics of all pairs; with `learn` also the gradient of the mean loss."""
         total = sum(example.weight for example in examples if example.pairs)
         # (policy, reference) log-probability of each answer; every rank fills in its own.
         starts = [0]
         for example in examples:
             starts.append(starts[-1] + len(example.rows))
         found_B2 = torch.zeros(starts[-1], 2)
-        for turn in rounds(self._groups(examples), self.world):
+        for turn in even_rounds(self._groups(examples), self.world):
             context.check_stopped()
             here = [examples[index] for index in turn.items]
             policy_B, reference_B = self._logprobs(here)
@@ -135,7 +136,8 @@ class DPO(PolicyTraining):
         return [[row.members[0] for row in group] for group in buckets(rows, self.options.micro_batch_tokens)]
 
     def _logprobs(self, examples: list[_Example]) -> tuple[Tensor, Tensor]:
-        """log policy and log reference of every answer, (B,) each, in order: a response's sum, or its mean a token."""
+        """log policy and log reference of every answer, (B,) each, in order: a response's sum, or its mean per
+        token."""
         prompts = [prompt for example in examples for prompt, _ in example.rows]
         responses = [response for example in examples for _, response in example.rows]
         limit = self.options.micro_batch_tokens

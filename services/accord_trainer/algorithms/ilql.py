@@ -1,8 +1,8 @@
 """Implicit language Q-learning: Snell et al. 2022, arXiv 2206.11871. Offline, on rated or ranked answers.
 
 Each token of an answer is an action. The answer's reward comes with its last token; V and two heads of Q, on the trunk
-of the policy, learn what it is worth to say a token (objectives/q_learning.py), and the language model learns to say
-what the data say. What is published is that model guided by Q (guided.py): a plain language model.
+of the policy, learn the value of each token (objectives/q_learning.py), and the language model learns the likelihood of
+the data. The published model is the language model guided by Q (model/ilql_export.py): a plain language model.
 """
 
 from __future__ import annotations
@@ -19,38 +19,42 @@ from transformers import PreTrainedModel
 
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord.trainer import v1 as trainer_v1
-from accord_trainer.algorithm import AlgorithmState, Experience, Start, StepContext
-from accord_trainer.algorithms.policy_training import PolicyTraining
+from accord_trainer.algorithm import AlgorithmOptions, AlgorithmState, Experience, Start, StepContext
+from accord_trainer.algorithms.policy_training import Means, PolicyTraining
 from accord_trainer.data.demonstrations import cut_off, response_of
-from accord_trainer.distributed.rounds import rounds
+from accord_trainer.distributed.world import even_rounds
 from accord_trainer.metrics.preferences import pair_accuracy
-from accord_trainer.metrics.running import Means
 from accord_trainer.model.ilql_export import guided
 from accord_trainer.model.optimizer import Group, not_finite
 from accord_trainer.model.packing import Row, buckets, make_rows
-from accord_trainer.model.q_policy import Judged, QPolicy
+from accord_trainer.model.q_policy import QOutputs, QPolicy
+from accord_trainer.objectives.advantages import masked_sum
 from accord_trainer.objectives.q_learning import bellman_targets, q_loss_sum, v_loss_sum
-from accord_trainer.objectives.whitening import masked_sum
-from accord_trainer.options import AlgorithmOptions
 
 TARGET = "target."
 
 
 class IlqlOptions(AlgorithmOptions):
-    """Options of `ilql`; those of every algorithm besides."""
+    """Options of `ilql`, in addition to those of every algorithm."""
 
     beta: float = Field(1.0, ge=0, description="How strongly Q guides the published policy; 0: not at all.")
     gamma: float = Field(0.99, gt=0, le=1, description="Discount of a later token's reward.")
-    expectile: float = Field(0.7, gt=0, lt=1, description="Of Q that V is; above 0.5 it leans to the better answers.")
-    polyak: float = Field(0.05, gt=0, le=1, description="The part of their way that Q's targets go each update.")
-    cql_coefficient: float = Field(0.1, ge=0, description="Weight of the term that keeps Q of unsaid tokens low.")
+    expectile: float = Field(
+        0.7, gt=0, lt=1, description="Expectile of Q that V estimates; above 0.5 it leans to the better answers."
+    )
+    polyak: float = Field(0.05, gt=0, le=1, description="Fraction by which Q's targets approach Q in each update.")
+    cql_coefficient: float = Field(
+        0.1, ge=0, description="Weight of the term that keeps Q of tokens outside the data low."
+    )
     bc_coefficient: float = Field(1.0, ge=0, description="Weight of the likelihood of the data; 0: not computed.")
-    value_learning_rate: float = Field(1e-3, gt=0, description="Of the heads of V and Q.")
-    detach_values: bool = Field(False, description="Keep the losses of V and Q from the trunk: only their heads learn.")
+    value_learning_rate: float = Field(1e-3, gt=0, description="Learning rate of the heads of V and Q.")
+    detach_values: bool = Field(
+        False, description="Do not propagate the losses of V and Q into the trunk: only their heads learn."
+    )
     bootstrap_truncated: bool = Field(
         False,
-        description="End an answer that was cut off with its value instead of 0. For ratings of what has been said so "
-        "far; where they judge the whole answer, it would be counted twice.",
+        description="End an answer that was cut off with its value instead of 0. For ratings of the text so far; a "
+        "rating that already judges the whole answer would be counted twice.",
     )
     max_tokens: int = Field(1024, ge=8, description="Longer conversations lose the beginning of their prompt.")
 
@@ -91,12 +95,12 @@ class ILQL(PolicyTraining):
         return {**super().groups(), "value": Group(self.options.value_learning_rate, self.policy.value_parameters())}
 
     def check(self, batch: Experience) -> None:
-        """Refuses answers that are too long, and batches in which none has a weight."""
+        """Refuses answers that are too long, and batches without a weight above 0."""
         if not float(self._answers(batch.preferences).weight_B.sum()) > 0:
-            raise InvalidArgument.at("chunk.preferences", "no answer has a weight above 0: nothing to learn")
+            raise InvalidArgument.at("chunk.preferences", "has no answer with a weight above 0")
 
     def step_bytes(self, batch: Experience) -> dict[str, int]:
-        """Logits are those of the model and of both heads of Q."""
+        """The logits are those of the model and of both heads of Q."""
         found = {**super().step_bytes(batch), **self.passes_bytes(self._rows(self._answers(batch.preferences)))}
         return {**found, "logits": found["logits"] * (3 if self.options.bc_coefficient else 2)}
 
@@ -128,7 +132,9 @@ class ILQL(PolicyTraining):
         return guided(super().merged(), self.policy.q.mean_weight(), self.options.beta)
 
     def save_adapter(self, folder: Path) -> None:
-        raise FailedPrecondition("an adapter would sample without Q: publish it merged", reason="NO_ADAPTER")
+        raise FailedPrecondition(
+            "an adapter alone would sample without Q; publish the merged model", reason="NO_ADAPTER"
+        )
 
     def _answers(self, examples: Sequence[trainer_v1.PreferenceExample]) -> _Answers:
         each = [(i, k) for i, one in enumerate(examples) for k in range(len(one.responses))]
@@ -160,9 +166,9 @@ class ILQL(PolicyTraining):
         lower = self.policy.lower(rows, limit, context.check_stopped) if self.world.size == 1 else {}
         # The mean advantage of each answer's tokens; every rank fills in its own.
         means, advantage_B, odd = Means(), torch.zeros(len(data.responses)), False
-        for turn in rounds(buckets(rows, limit), self.world):
+        for turn in even_rounds(buckets(rows, limit), self.world):
             context.check_stopped()
-            out = self.policy.judge(
+            out = self.policy.q_outputs(
                 turn.items, width, lower, logprobs=options.bc_coefficient > 0, detach=options.detach_values
             )
             losses, figures = self._losses(out, data)
@@ -190,8 +196,8 @@ class ILQL(PolicyTraining):
         found = {"q_loss": 1.0, "v_loss": 1.0, "cql_loss": self.options.cql_coefficient}
         return found | ({"bc_loss": self.options.bc_coefficient} if self.options.bc_coefficient else {})
 
-    def _losses(self, out: Judged, data: _Answers) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Weighted sums over the rows' tokens: the losses, and figures that are only looked at."""
+    def _losses(self, out: QOutputs, data: _Answers) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Weighted sums over the rows' tokens: the losses, and metrics that are only reported."""
         weight_B, length_B = data.weight_B[out.members], data.length_B[out.members]
         places_R = torch.arange(out.values_BR.shape[1])
         mask_BR = places_R < length_B[:, None]
@@ -225,7 +231,7 @@ class ILQL(PolicyTraining):
 
 def rewards(example: trainer_v1.PreferenceExample) -> list[float]:
     """The reward of each response, on 0..1: its rating, or its rank, the best 1 and the worst 0, evenly between; 0.5
-    where all tie."""
+    if all tie."""
     if example.HasField("ratings"):
         return list(example.ratings.values)
     levels = sorted(set(example.ranks.values))
@@ -234,6 +240,6 @@ def rewards(example: trainer_v1.PreferenceExample) -> list[float]:
     return [1.0 - levels.index(rank) / (len(levels) - 1) for rank in example.ranks.values]
 
 
-def _advantage(out: Judged) -> Tensor:
+def _advantage(out: QOutputs) -> Tensor:
     """Q - V of each token, the mean of both heads, (B, R); without gradient, 0 at the pads."""
     return (out.q_HBR.mean(0) - out.values_BR).detach()

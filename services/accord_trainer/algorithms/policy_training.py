@@ -1,4 +1,4 @@
-"""What every algorithm that trains a policy has: the policy, its optimizer, their state, the model to publish."""
+"""The common part of algorithms that train a policy: the policy, its optimizer, their state, the model to publish."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from transformers import PreTrainedModel
 
 from accord.errors import InvalidArgument
 from accord_trainer.algorithm import AlgorithmState, Experience, Start
-from accord_trainer.model.memory_budget import activation_bytes, logits_bytes, weights_bytes
+from accord_trainer.distributed.world import World
 from accord_trainer.model.optimizer import Group, Optimizer
 from accord_trainer.model.packing import Row, buckets
-from accord_trainer.model.policy import Policy, ValueHead
+from accord_trainer.model.policy import Policy, ValueHead, logits_bytes
 
 
 class PolicyTraining:
-    """A policy under training. A subclass is an Algorithm: it gives `check`, `step` and `evaluate`."""
+    """A policy under training. A subclass is an Algorithm: it provides `check`, `step` and `evaluate`."""
 
-    # Whether there is a critic (a head on the policy's trunk or a model of its own), and a reference.
+    # Whether there is a critic (a head on the policy's trunk or a separate model), and a reference.
     critic: ClassVar[bool] = False
     reference: ClassVar[bool] = True
     policy_type: ClassVar[type[Policy]] = Policy
@@ -45,7 +45,7 @@ class PolicyTraining:
 
     @staticmethod
     def value_head(options: Any) -> ValueHead:
-        """What a fresh value head on the trunk starts from."""
+        """The initialisation of a new value head on the trunk."""
         return "zeros"
 
     def groups(self) -> dict[str, Group]:
@@ -53,17 +53,17 @@ class PolicyTraining:
         return {"policy": Group(self.options.learning_rate, self.policy.parameters())}
 
     def step_bytes(self, batch: Experience) -> dict[str, int]:
-        """What holds for any batch."""
-        return {"weights": weights_bytes(self.state())}
+        """The parts that do not depend on the batch."""
+        return {"weights": self.state().update_bytes()}
 
     def passes_bytes(self, rows: Sequence[Row]) -> dict[str, int]:
-        """What passes through the policy over these rows take, besides what holds for any batch."""
+        """The memory of passes through the policy over these rows, in addition to the parts of any batch."""
         options, trunk = self.options, self.policy.trunk
         groups = buckets(rows, options.micro_batch_tokens)
         most = max(sum(len(response) for row in group for response in row.responses) for group in groups)
         kept = sum(map(len, rows)) * trunk.width * 4 if trunk.frozen and self.world.size == 1 else 0
         return {
-            "activations": activation_bytes(trunk, groups, options, self.policy.compute_dtype),
+            "activations": trunk.activation_bytes(groups, options, self.policy.compute_dtype),
             "logits": logits_bytes(most, self.vocabulary_size, options),
             "batch": kept,
         }
@@ -78,7 +78,31 @@ class PolicyTraining:
         self.optimizer.load(state.weights, state.optimizer, state.scalars["updates"])
 
     def merged(self) -> PreTrainedModel:
-        return self.policy.adaptable.merged()
+        return self.policy.trainable.merged()
 
     def save_adapter(self, folder: Path) -> None:
-        self.policy.adaptable.save_adapter(folder)
+        self.policy.trainable.save_adapter(folder)
+
+
+class Means:
+    """Running means and maxima of a step's metrics; a name that was never added is not in the result."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[float, float]] = {}
+        self._largest: dict[str, float] = {}
+
+    def add(self, name: str, total: float, count: float) -> None:
+        """`total` is the sum over `count` entries."""
+        before, seen = self._sums.get(name, (0.0, 0.0))
+        self._sums[name] = (before + total, seen + count)
+
+    def largest(self, name: str, value: float) -> None:
+        """Keeps the largest value under `name`."""
+        self._largest[name] = max(value, self._largest.get(name, value))
+
+    def result(self, world: World) -> dict[str, float]:
+        """Means and maxima by name, over all ranks; every rank must have the same names."""
+        names = sorted(self._sums)
+        sums = world.sum(torch.tensor([self._sums[name] for name in names], dtype=torch.float64).reshape(-1, 2))
+        means = {name: float(total / count) for name, (total, count) in zip(names, sums, strict=True) if count}
+        return means | {name: world.max(self._largest[name]) for name in sorted(self._largest)}

@@ -24,43 +24,44 @@ from accord_models.loading import (
     reward_head,
 )
 from accord_models.tokenizer import load_tokenizer, reading_limit
-from accord_trainer.algorithm import AlgorithmState, Experience, Start, StepContext
+from accord_trainer.algorithm import AlgorithmOptions, AlgorithmState, Experience, Start, StepContext
 from accord_trainer.data.bootstrap import Bootstrap, bootstrap_weights
-from accord_trainer.distributed.rounds import rounds
+from accord_trainer.distributed.world import even_rounds
 from accord_trainer.metrics.preferences import annotator_accuracy, preference_metrics
-from accord_trainer.model.compiling import prepare_blocks
-from accord_trainer.model.lora import Adaptable
-from accord_trainer.model.memory_budget import activation_bytes, weights_bytes
 from accord_trainer.model.optimizer import Group, Optimizer, not_finite
 from accord_trainer.model.packing import Row, buckets
-from accord_trainer.model.reward_scorer import Answers, Gathered, Scorer, score_all, tokenize
+from accord_trainer.model.reward_scorer import Answers, Gathered, RewardScorer, score_all, tokenize
+from accord_trainer.model.trunk import TrainableModel, prepare_blocks
 from accord_trainer.objectives.preference import bradley_terry, centring, plackett_luce, rating_loss
-from accord_trainer.options import AlgorithmOptions
 
 
 class RewardModelOptions(AlgorithmOptions):
-    """Options of `reward_model`; those of every algorithm besides."""
+    """Options of `reward_model`, in addition to those of every algorithm."""
 
-    head_learning_rate: float | None = Field(None, gt=0, description="Of the score head; unset: as the rest.")
+    head_learning_rate: float | None = Field(
+        None, gt=0, description="Learning rate of the score head; unset: learning_rate."
+    )
     label_smoothing: float = Field(
-        0.0, ge=0, lt=0.5, description="The part of pairs taken to be labelled the wrong way."
+        0.0, ge=0, lt=0.5, description="Fraction of pairs that is assumed to be labelled wrongly."
     )
     centring: float = Field(0.01, ge=0, description="Weight of the squared sum of an example's scores.")
-    ensemble: int = Field(1, ge=1, le=64, description="Heads on the shared trunk, each with a resample of its own.")
+    ensemble: int = Field(
+        1, ge=1, le=64, description="Heads on the shared trunk, each with its own resample of the examples."
+    )
     bootstrap: Bootstrap = Field("poisson", description="How an ensemble's members resample the examples.")
     pooling: Pooling | None = Field(
-        None, description="What the head reads: the last token's state, or the mean over the response; unset: last."
+        None, description="Input of the head: the last token's state, or the mean over the response; unset: last."
     )
     blocks: int = Field(0, ge=0, description="Keep only this many lower blocks of the language model; 0: all.")
     max_tokens: int = Field(1024, ge=8, description="Longer conversations lose their beginning.")
 
 
 class RewardModelTraining:
-    """The algorithm `reward_model`. A reward model is trained on; a language model or encoder gets a new head."""
+    """The algorithm `reward_model`. Continues a reward model; a language model or encoder gets a new head."""
 
     learns_from = "preferences"
     options_type: ClassVar[type[BaseModel]] = RewardModelOptions
-    # Or its head alone.
+    # If false, only the head is trained.
     trains_trunk: ClassVar[bool] = True
 
     def __init__(self, start: Start, options: RewardModelOptions) -> None:
@@ -78,17 +79,17 @@ class RewardModelTraining:
         self.vocabulary_size = len(self.tokenizer)
         self.max_tokens = min(options.max_tokens, reading_limit(model.config, self.tokenizer))
         self.publish_dtype = start.compute_dtype if options.publish_dtype == "auto" else options.publish_dtype
-        self.adaptable = Adaptable(model, options, task=None, seed=start.seed)
-        self.scorer = Scorer(
-            model, self.adaptable.trunk, self.tokenizer, start.compute_dtype, share=options.share_prefixes
+        self.trainable = TrainableModel(model, options, task=None, seed=start.seed)
+        self.scorer = RewardScorer(
+            model, self.trainable.trunk, self.tokenizer, start.compute_dtype, share=options.share_prefixes
         )
         self.scorer.head.requires_grad_(True)
         torch.nn.Module.to(model, start.device)
-        prepare_blocks(self.adaptable.trunk.blocks[self.adaptable.trunk.frozen :], options, start.device)
+        prepare_blocks(self.trainable.trunk.blocks[self.trainable.trunk.frozen :], options, start.device)
         if self.trains_trunk:
-            self.scorer.passes = start.world.place([model], start.compute_dtype)
+            self.scorer.passes = start.world.place([model], start.compute_dtype, self.trainable.trunk.blocks)
         else:
-            self.adaptable.trunk.module.requires_grad_(False)
+            self.trainable.trunk.module.requires_grad_(False)
         head = {id(parameter) for parameter in self.scorer.head.parameters()}
         named = dict(model.named_parameters())
         self.optimizer = Optimizer(
@@ -104,21 +105,21 @@ class RewardModelTraining:
         )
 
     def check(self, batch: Experience) -> None:
-        """Refuses a batch in which no example has a weight."""
+        """Refuses a batch without a weight above 0."""
         if sum(map(_weight, batch.preferences)) <= 0:
-            raise InvalidArgument.at("chunk.preferences", "every weight is 0; nothing to learn")
+            raise InvalidArgument.at("chunk.preferences", "has no example with a weight above 0")
 
     def step_bytes(self, batch: Experience) -> dict[str, int]:
         rows = [Row(one.common, one.rest, ()) for one in self._tokenize(batch.preferences)]
         groups = buckets(rows, self.options.micro_batch_tokens)
-        activations = activation_bytes(self.adaptable.trunk, groups, self.options, self.compute_dtype)
-        return {"weights": weights_bytes(self.state()), "activations": activations}
+        activations = self.trainable.trunk.activation_bytes(groups, self.options, self.compute_dtype)
+        return {"weights": self.state().update_bytes(), "activations": activations}
 
     def step(self, batch: Experience, context: StepContext) -> dict[str, float]:
         answers = self._tokenize(batch.preferences)
         total = sum(map(_weight, batch.preferences))
         gathered = Gathered(answers, self.scorer.members)
-        for group in rounds(self.scorer.groups(answers, self.options.micro_batch_tokens), self.world):
+        for group in even_rounds(self.scorer.groups(answers, self.options.micro_batch_tokens), self.world):
             context.check_stopped()
             loss = torch.zeros(())
             for index, scores_MK in zip(
@@ -131,7 +132,7 @@ class RewardModelTraining:
                 gathered.put(index, scores_MK)
             (loss / total).backward()  # type: ignore[no-untyped-call]
         scores = gathered.all(self.world)
-        # Of the gathered scores, so that all ranks refuse together.
+        # From the gathered scores, so that all ranks refuse together.
         if not all(bool(torch.isfinite(scores_MK).all()) for scores_MK in scores):
             raise not_finite("the loss")
         learning_rate = self.options.learning_rate * self.optimizer.rate_factor()
@@ -163,16 +164,18 @@ class RewardModelTraining:
         self.optimizer.load(state.weights, state.optimizer, state.scalars["updates"])
 
     def merged(self) -> PreTrainedModel:
-        return self.adaptable.merged()
+        return self.trainable.merged()
 
     def save_adapter(self, folder: Path) -> None:
-        raise FailedPrecondition("reward models are published merged", reason="NO_ADAPTER")
+        raise FailedPrecondition(
+            "reward models have no separate adapter; publish the merged model", reason="NO_ADAPTER"
+        )
 
     def _tokenize(self, examples: Sequence[trainer_v1.PreferenceExample]) -> list[Answers]:
         return [tokenize(self.tokenizer, example, self.max_tokens) for example in examples]
 
     def _objective(self, scores_MK: Tensor, example: trainer_v1.PreferenceExample) -> Tensor:
-        """What the example adds to the loss: the mean over members, each by its resample."""
+        """The example's contribution to the loss: the mean over members, each weighted by its resample."""
         resample_M = bootstrap_weights(example, len(scores_MK), self.seed, self.options.bootstrap)
         regularised_M = self._loss(scores_MK, example) + self.options.centring * centring(scores_MK)
         return _weight(example) * (resample_M * regularised_M).mean()
@@ -207,7 +210,7 @@ def _weight(example: trainer_v1.PreferenceExample) -> float:
 
 
 def _model(start: Start, options: RewardModelOptions, dtype: str) -> PreTrainedModel:
-    """The reward model in `start.init` with its heads, or new heads on what is there; weights in `dtype`."""
+    """The reward model in `start.init` with its heads, or its language model with new heads; weights in `dtype`."""
     if not _is_reward_model(start.init):
         pooling = options.pooling or "last"
         return new_reward_model(
@@ -219,13 +222,13 @@ def _model(start: Start, options: RewardModelOptions, dtype: str) -> PreTrainedM
     for name, value in wanted.items():
         if value is not None and value != found[name]:
             raise InvalidArgument.at(
-                f"training.options.{name}", f"is {value}, but of the reward model in training.init it is {found[name]}"
+                f"training.options.{name}", f"is {value}, but the reward model in training.init has {found[name]}"
             )
     return load_reward_model(start.init, dtype, members=True)
 
 
 def _is_reward_model(folder: Path) -> bool:
-    """Whether the folder holds a sequence classifier with one output, or an ensemble's, by its config."""
+    """Whether the config in the folder is that of a sequence classifier with one output, or of an ensemble."""
     heads = ensemble_size(load_config(folder))
     config = json.loads((folder / "config.json").read_text())
     classifier = any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or [])

@@ -1,9 +1,9 @@
-"""A linear reward model: a head fitted to the states of a language model that is left as it is.
+"""A linear reward model: a head fitted to the states of a frozen language model.
 
 Logistic regression on a frozen trunk (Alain and Bengio 2016, arXiv 1610.01644, "linear classifier probes"), here for
-the Bradley-Terry model and whatever else `reward_model` learns from. The trunk reads each answer once, without a
-gradient; the fit takes seconds. With thousands of comparisons and not hundreds of thousands it often judges held-out
-pairs better than fine-tuning does, and there is nothing to tune but the penalty.
+the Bradley-Terry model and the other targets of `reward_model`. The trunk reads each answer once, without a gradient;
+the fit takes seconds. With thousands of comparisons rather than hundreds of thousands it often judges held-out pairs
+better than fine-tuning, and only the penalty needs tuning.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from torch import Tensor
 from accord_models.loading import Pooling
 from accord_trainer.algorithm import Experience, StepContext
 from accord_trainer.algorithms.reward_model import RewardModelOptions, RewardModelTraining
-from accord_trainer.distributed.rounds import rounds
+from accord_trainer.distributed.world import even_rounds
 from accord_trainer.model.optimizer import not_finite
 from accord_trainer.model.reward_scorer import Answers, Gathered
 from accord_trainer.objectives.probe import deviations, fit
 
-# Options of gradient descent through the trunk: here they would do nothing.
+# Options of gradient descent through the trunk, which have no effect here.
 UNUSED = (
     "learning_rate", "head_learning_rate", "weight_decay", "adam_epsilon", "warmup_updates", "decay_updates",
     "max_grad_norm", "trainable_layers", "activation_checkpointing", "logits_chunk", "lora_rank", "lora_alpha",
@@ -32,7 +32,7 @@ UNUSED = (
 
 
 class RewardProbeOptions(RewardModelOptions):
-    """Options of `reward_probe`: those of `reward_model` that do not tell how to descend, and the penalty."""
+    """Options of `reward_probe`: those of `reward_model` without gradient descent, and the penalty."""
 
     penalty: float = Field(
         1000.0, gt=0, description="Half of it times the squared norm of the head, its inputs scaled to deviation 1, "
@@ -40,18 +40,19 @@ class RewardProbeOptions(RewardModelOptions):
     )  # fmt: skip
     centring: float = Field(0.0, ge=0, description="Weight of the squared sum of an example's scores.")
     pooling: Pooling | None = Field(
-        "mean", description="What the head reads: the mean over the response, or the last token's state."
+        "mean", description="Input of the head: the mean over the response, or the last token's state."
     )
 
     @model_validator(mode="after")
     def _refuse_unused(self) -> RewardProbeOptions:
         if unused := [name for name in UNUSED if name in self.model_fields_set]:
-            raise ValueError(f"{', '.join(unused)}: the head is fitted whole and the trunk not trained; leave it out")
+            raise ValueError(f"{', '.join(unused)}: no effect, since only the head is fitted, in one go; leave it out")
         return self
 
 
 class RewardProbe(RewardModelTraining):
-    """The algorithm `reward_probe`. Every step fits the head anew to its batch: give it all examples in one."""
+    """The algorithm `reward_probe`. Every step fits the head to its batch from scratch, so one batch should contain all
+    examples."""
 
     options_type: ClassVar[type[BaseModel]] = RewardProbeOptions
     trains_trunk = False
@@ -91,9 +92,9 @@ class RewardProbe(RewardModelTraining):
 
     @torch.no_grad()
     def _states(self, answers: Sequence[Answers], context: StepContext) -> list[Tensor]:
-        """What the head reads of every answer, (K, D) an example, float64, the same on all ranks."""
+        """The inputs of the head for every answer, (K, D) per example, float64, the same on all ranks."""
         gathered = Gathered(answers, self.scorer.head.in_features)
-        for group in rounds(self.scorer.groups(answers, self.options.micro_batch_tokens), self.world):
+        for group in even_rounds(self.scorer.groups(answers, self.options.micro_batch_tokens), self.world):
             context.check_stopped()
             found = self.scorer.states([answers[index] for index in group.items])
             for index, states_KD in zip(group.items, found, strict=True):

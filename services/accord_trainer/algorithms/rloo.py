@@ -1,6 +1,6 @@
 """REINFORCE leave-one-out: Ahmadian et al. 2024, arXiv 2402.14740, section 3.2.
 
-The whole response is one action. Its reward is the score less the KL penalty of all its tokens; the baseline is the
+The whole response is one action. Its reward is the score minus the KL penalty of all its tokens; the baseline is the
 mean reward of the other responses to the prompt. With one epoch the clipped ratio is 1 and the gradient is REINFORCE's.
 """
 
@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from accord_trainer.algorithms.policy_gradient import PolicyGradient
-from accord_trainer.algorithms.policy_gradient_options import PolicyGradientOptions
-from accord_trainer.algorithms.step_targets import AdvantageInputs, Advantages
-from accord_trainer.data.trajectories import Trajectories
+from accord_trainer.algorithms.policy_gradient import PolicyGradient, PolicyGradientOptions
+from accord_trainer.algorithms.step_targets import AdvantageInputs, Advantages, Trajectories
 from accord_trainer.objectives.group_baselines import group_index, leave_one_out
 
 
 class RlooOptions(PolicyGradientOptions):
-    """Options of `rloo`; those of every policy-gradient algorithm besides."""
+    """Options of `rloo`, in addition to those of every policy-gradient algorithm."""
 
     epochs: int = Field(1, ge=1, description="Passes over the batch.")
 
@@ -28,6 +26,6 @@ class RLOO(PolicyGradient):
     least_group = 2
     options: RlooOptions
 
-    def estimate(self, data: Trajectories, draft: AdvantageInputs) -> Advantages:
-        advantage_B = leave_one_out(draft.rewards_BR.sum(1), group_index(data.prompts))
+    def compute_advantages(self, data: Trajectories, inputs: AdvantageInputs) -> Advantages:
+        advantage_B = leave_one_out(inputs.rewards_BR.sum(1), group_index(data.prompts))
         return Advantages(advantage_B[:, None] * data.mask_BR)

@@ -1,8 +1,8 @@
-"""Supervised fine-tuning on demonstrations: the log-likelihood of answers that are wanted (Ouyang et al. 2022, arXiv
+"""Supervised fine-tuning on demonstrations: the log-likelihood of desired answers (Ouyang et al. 2022, arXiv
 2203.02155, section 3.5).
 
-A demonstration is an example with one response, rated 1. Of examples with more, the best response is taken (all that
-tie for it), so preferences can be learned from as well (Dong et al. 2023, RAFT, arXiv 2304.06767).
+A demonstration is an example with one response, rated 1. From examples with more responses, the best one is used (or
+all that tie for it), so preferences can be learned from as well (Dong et al. 2023, RAFT, arXiv 2304.06767).
 """
 
 from __future__ import annotations
@@ -16,18 +16,16 @@ from pydantic import Field
 
 from accord.errors import InvalidArgument
 from accord.trainer import v1 as trainer_v1
-from accord_trainer.algorithm import Experience, StepContext
-from accord_trainer.algorithms.policy_training import PolicyTraining
+from accord_trainer.algorithm import AlgorithmOptions, Experience, StepContext
+from accord_trainer.algorithms.policy_training import Means, PolicyTraining
 from accord_trainer.data.demonstrations import response_of
-from accord_trainer.distributed.rounds import rounds
-from accord_trainer.metrics.running import Means
+from accord_trainer.distributed.world import even_rounds
 from accord_trainer.model.optimizer import not_finite
 from accord_trainer.model.packing import Row, buckets, make_rows
-from accord_trainer.options import AlgorithmOptions
 
 
 class SftOptions(AlgorithmOptions):
-    """Options of `sft`; those of every algorithm besides."""
+    """Options of `sft`, in addition to those of every algorithm."""
 
     max_tokens: int = Field(1024, ge=8, description="Longer conversations lose the beginning of their prompt.")
 
@@ -48,9 +46,9 @@ class SFT(PolicyTraining):
     options: SftOptions
 
     def check(self, batch: Experience) -> None:
-        """Refuses answers that are too long, and batches in which none has a weight."""
+        """Refuses answers that are too long, and batches without a weight above 0."""
         if not sum(one.weight for one in self._demonstrations(batch.preferences)) > 0:
-            raise InvalidArgument.at("chunk.preferences", "no answer has a weight above 0: nothing to learn")
+            raise InvalidArgument.at("chunk.preferences", "has no answer with a weight above 0")
 
     def step_bytes(self, batch: Experience) -> dict[str, int]:
         return {**super().step_bytes(batch), **self.passes_bytes(self._rows(self._demonstrations(batch.preferences)))}
@@ -95,7 +93,7 @@ class SFT(PolicyTraining):
         total = float((weight_B * length_B).sum())
         lower = self.policy.lower(rows, limit, context.check_stopped) if self.world.size == 1 else {}
         means, odd = Means(), False
-        for turn in rounds(buckets(rows, limit), self.world):
+        for turn in even_rounds(buckets(rows, limit), self.world):
             context.check_stopped()
             out = self.policy.outputs(turn.items, temperature_B, width, lower)
             loss = -(out.logprobs_BR.sum(1) * weight_B[out.members]).sum()
@@ -112,7 +110,7 @@ class SFT(PolicyTraining):
 
 
 def _best(example: trainer_v1.PreferenceExample) -> list[int]:
-    """Indices of the responses that no other is preferred to."""
+    """Indices of the best responses."""
     if example.HasField("ratings"):
         values = list(example.ratings.values)
         return [k for k, value in enumerate(values) if value == max(values)]

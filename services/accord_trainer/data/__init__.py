@@ -1,1 +1,1 @@
-"""What algorithms learn from, as tensors."""
+"""Examples as tokens and weights."""

@@ -1,4 +1,4 @@
-"""Bootstrap weights of an ensemble's members: each learns from a resample of the examples of its own."""
+"""Bootstrap weights of an ensemble's members: each member learns from its own resample of the examples."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def bootstrap_weights(example: trainer_v1.PreferenceExample, members: int, seed:
     """How often the example is in each member's resample, (M,), mean 1; 1 everywhere for a single model.
 
     `poisson`: Poisson(1), the online bootstrap of Oza and Russell 2001; `double_or_nothing`: 0 or 2, Owen and Eckles
-    2012. A function of seed and content alone, so every epoch, repeat and rank draws the same; who it came from and
-    how much it counts do not enter.
+    2012. A function of seed and content alone, so every epoch, repeat and rank gets the same; the source and the
+    weight of the example have no influence.
     """
     if members == 1 or kind == "none":
         return torch.ones(members)
@@ -28,10 +28,10 @@ def bootstrap_weights(example: trainer_v1.PreferenceExample, members: int, seed:
     for field in ("source", "weight", "annotator"):
         content.ClearField(field)
     data = content.SerializeToString(deterministic=True)
-    draws = [_uniform(seed, member, data) for member in range(members)]
+    uniforms = [_uniform(seed, member, data) for member in range(members)]
     if kind == "double_or_nothing":
-        return torch.tensor([2.0 if draw < 0.5 else 0.0 for draw in draws])
-    return torch.tensor([float(_poisson(draw)) for draw in draws])
+        return torch.tensor([2.0 if uniform < 0.5 else 0.0 for uniform in uniforms])
+    return torch.tensor([float(_poisson(uniform)) for uniform in uniforms])
 
 
 def _uniform(seed: int, member: int, data: bytes) -> float:
@@ -44,7 +44,7 @@ def _poisson(uniform: float) -> int:
     """The quantile of Poisson(1)."""
     count, probability = 0, math.exp(-1.0)
     below = probability
-    while uniform >= below and count < 20:  # beyond, nothing of a double is left
+    while uniform >= below and count < 20:  # beyond this a double has no precision left
         count += 1
         probability /= count
         below += probability

@@ -24,18 +24,18 @@ def prompt_and_response(
     """Token ids of the prompt, as an engine renders it, and of the response with its end, eos; a `truncated` one has
     none.
 
-    A prompt that is too long loses its beginning; a response is never cut: InvalidArgument naming `at` where it leaves
-    no room for one token of the prompt, or has no token.
+    A prompt that is too long loses its beginning; a response is never cut: InvalidArgument naming `at` if it leaves no
+    room for one token of the prompt, or has no tokens.
     """
     response_ids = render_continuation(tokenizer, response)
     if truncated and response_ids and response_ids[-1] == tokenizer.eos_token_id:
         response_ids = response_ids[:-1]
     if not response_ids:
-        raise InvalidArgument.at(at, "has no tokens: there is nothing to learn from it")
+        raise InvalidArgument.at(at, "has no tokens, so there is nothing to learn")
     room = max_tokens - len(response_ids)
     if room < 1:
         raise InvalidArgument.at(
-            at, f"has {len(response_ids)} tokens; with a prompt that is more than max_tokens ({max_tokens})"
+            at, f"has {len(response_ids)} tokens, which leaves no room for a prompt within max_tokens ({max_tokens})"
         )
     return tuple(render(tokenizer, prompt)[-room:]), tuple(response_ids)
 

@@ -1,4 +1,4 @@
-"""Rank 0's part: it tells the others what to do, does the same, and compares how it ended."""
+"""The executor of rank 0: it sends each command to the other ranks, runs it too, and compares the results."""
 
 from __future__ import annotations
 
@@ -9,32 +9,31 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from accord.errors import AccordError, Unavailable
-from accord_trainer.distributed.executor import Command
+from accord_trainer.distributed.executor import Command, RankResult, differences
 from accord_trainer.distributed.process_group import ProcessGroup, breaks, rank_lost
-from accord_trainer.distributed.rank_result import Outcome, explain
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# For the answer to reach the caller, before the process ends.
+# Time for the answer to reach the caller before the process ends.
 GRACE_SECONDS = 2.0
 EXIT_CODE = 70
 
 
 class DriverExecutor:
-    """An executor for several ranks. When a rank is lost, the step fails and the process ends with a nonzero code, so
+    """An Executor over several ranks. When a rank is lost, the step fails and the process exits with a nonzero code, so
     that torchrun (or another supervisor) restarts all ranks from the last checkpoint."""
 
-    def __init__(self, ranks: ProcessGroup, end: Callable[[], None] | None = None) -> None:
+    def __init__(self, ranks: ProcessGroup, exit_process: Callable[[], None] | None = None) -> None:
         self._ranks = ranks
-        self._end = end or _end_soon
+        self._exit_process = exit_process or _exit_soon
         self._lost: Unavailable | None = None
 
-    def together(self, order: Command, work: Callable[[], T], check: Callable[[T], str] = lambda _: "") -> T:
+    def run(self, command: Command, work: Callable[[], T], check: Callable[[T], str] = lambda _: "") -> T:
         if self._lost is not None:
             raise self._lost
         try:
-            self._ranks.order(order.to_bytes())
+            self._ranks.broadcast_command(command.to_bytes())
         except AccordError as error:
             raise self._lose(error) from error
         try:
@@ -42,41 +41,40 @@ class DriverExecutor:
         except Exception as error:
             if breaks(error):
                 raise self._lose(error) from error
-            told = self._compare(Outcome.of(error))
+            results = self._compare(RankResult.of(error))
             if isinstance(error, AccordError) and error.reason == "OTHER_RANK":
-                raise next(found for found in told if found.reason != "OTHER_RANK").error() from error
+                raise next(result for result in results if result.reason != "OTHER_RANK").error() from error
             raise
-        self._compare(Outcome(check=check(result)))
+        self._compare(RankResult(check=check(result)))
         return result
 
     def close(self) -> None:
-        """Tells the others to end."""
+        """Shuts the other ranks down."""
         if self._lost is None:
             try:
-                self._ranks.order(Command("end").to_bytes())
+                self._ranks.broadcast_command(Command("shutdown").to_bytes())
             except AccordError as error:
-                log.info("the other ranks had ended: %s", error)
+                log.info("The other ranks had already ended: %s", error)
 
-    def _compare(self, own: Outcome) -> list[Outcome]:
-        """How it ended on all ranks; where not alike, their weights may differ from now on, and nothing can go on."""
+    def _compare(self, own: RankResult) -> list[RankResult]:
+        """The results of all ranks. If they differ, the ranks' weights may differ too, and training cannot continue."""
         try:
-            told = [Outcome.from_bytes(data) for data in self._ranks.exchange(own.to_bytes())]
+            results = [RankResult.from_bytes(data) for data in self._ranks.all_gather(own.to_bytes())]
         except AccordError as error:
             raise self._lose(error) from error
-        unlike = explain(told)
-        if unlike:
-            raise self._lose(rank_lost(RuntimeError(f"the ranks came to different ends: {unlike}")))
-        return told
+        if different := differences(results):
+            raise self._lose(rank_lost(RuntimeError(f"the ranks ended differently: {different}")))
+        return results
 
     def _lose(self, error: Exception) -> Unavailable:
         self._lost = error if isinstance(error, Unavailable) else rank_lost(error)
         log.error("%s", self._lost.message)
-        self._end()
+        self._exit_process()
         return self._lost
 
 
-def _end_soon() -> None:
-    """The hard way: what waits for a rank that is gone cannot be asked to stop."""
+def _exit_soon() -> None:
+    """Ends the process without cleanup: a thread that waits for a lost rank cannot be interrupted."""
     timer = threading.Timer(GRACE_SECONDS, lambda: os._exit(EXIT_CODE))
     timer.daemon = True
     timer.start()

@@ -1,39 +1,44 @@
-"""The seam between a training and the ranks that compute it: what rank 0 is asked to do, all ranks do."""
+"""The seam between a training and the ranks that compute it: every rank runs each command that rank 0 runs.
+
+The driver is the executor of rank 0 (driver.py); on the other ranks a worker runs the commands it receives
+(trainings/rank_worker.py) and answers each with a result.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
-from accord.trainer import v1 as trainer_v1
-from accord_trainer.algorithm import Experience
+import grpc
+
+from accord.errors import BY_CODE, AccordError, Internal
 
 T = TypeVar("T")
-Kind = Literal["open", "step", "evaluate", "publish", "checkpoint", "retire", "forget", "end"]
+CommandKind = Literal["load", "step", "evaluate", "publish", "checkpoint", "unload", "discard", "shutdown"]
 
 
 @dataclass(frozen=True)
 class Command:
-    """A piece of work on a training: a method of LoadedTraining, or its beginning or end. Travels as bytes."""
+    """A method of LoadedTraining to run on every rank, or the beginning or end of a training. Travels as bytes."""
 
-    kind: Kind
+    kind: CommandKind
     training_id: str = ""
-    # What JSON can hold.
+    # JSON values.
     fields: dict[str, Any] = field(default_factory=dict)
     # Serialised protobuf messages.
     messages: tuple[bytes, ...] = ()
 
     def to_bytes(self) -> bytes:
-        """What `from_bytes` reads."""
+        """The inverse of `from_bytes`."""
         sizes = [len(message) for message in self.messages]
         head = json.dumps([self.kind, self.training_id, self.fields, sizes]).encode()
         return b"".join([len(head).to_bytes(8, "little"), head, *self.messages])
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Command:
-        """The order that rank 0 gave."""
+        """The command that rank 0 sent."""
         at = 8 + int.from_bytes(data[:8], "little")
         kind, training_id, fields, sizes = json.loads(data[8:at])
         messages: list[bytes] = []
@@ -43,29 +48,62 @@ class Command:
         return cls(kind, training_id, fields, tuple(messages))
 
 
+@dataclass(frozen=True)
+class RankResult:
+    """How a command ended on one rank. `code` is empty on success; `check` must then be equal on all ranks."""
+
+    check: str = ""
+    code: str = ""
+    reason: str = ""
+    message: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException) -> RankResult:
+        """A command that failed."""
+        if isinstance(error, AccordError):
+            return cls(code=error.code.name, reason=error.reason, message=error.message)
+        return cls(code=Internal.code.name, reason=type(error).__name__, message=str(error))
+
+    def to_bytes(self) -> bytes:
+        """The inverse of `from_bytes`."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> RankResult:
+        """The result that another rank sent."""
+        return cls(**json.loads(data))
+
+    def error(self) -> AccordError:
+        """The other rank's error, to raise on this rank."""
+        return BY_CODE[grpc.StatusCode[self.code]](self.message, reason=self.reason)
+
+
+def differences(results: Sequence[RankResult]) -> str:
+    """Empty if all ranks ended alike; otherwise the result of each rank. A rank that failed only because another rank
+    failed (OTHER_RANK) agrees with that rank."""
+    distinct = {(result.check, result.code, result.reason) for result in results if result.reason != "OTHER_RANK"}
+    failed = [bool(result.code) for result in results]
+    if all(failed) == any(failed) and len(distinct) <= 1:
+        return ""
+    return "; ".join(
+        f"rank {rank}: {result.reason + ' ' + result.message if result.code else 'done ' + result.check[:12]}"
+        for rank, result in enumerate(results)
+    )
+
+
 class Executor(Protocol):
-    """Whoever works on a training with this process."""
+    """Runs a training's commands on all ranks."""
 
-    def together(self, order: Command, work: Callable[[], T], check: Callable[[T], str] = ...) -> T:
-        """The result of `work`, done by all ranks. `check` makes of it what must be equal on all of them.
+    def run(self, command: Command, work: Callable[[], T], check: Callable[[T], str] = ...) -> T:
+        """The result of `work` on this rank, while every other rank runs `command`. `check` turns a result into the
+        string that must be equal on all ranks.
 
-        Unavailable, RANK_LOST, where a rank died, hangs, or came to another end than this one."""
+        Unavailable, RANK_LOST, if a rank died, does not answer, or ended differently from this one."""
         ...
 
 
 class InProcessExecutor:
-    """Nobody else; also what a rank is that only follows."""
+    """Runs on this process alone: for a single rank, and inside the worker of a rank other than 0."""
 
-    def together(self, order: Command, work: Callable[[], T], check: Callable[[T], str] = lambda _: "") -> T:
+    def run(self, command: Command, work: Callable[[], T], check: Callable[[T], str] = lambda _: "") -> T:
         return work()
-
-
-def batch_of(data: bytes) -> Experience:
-    """The batch in a serialised chunk."""
-    chunk = trainer_v1.ExperienceChunk.FromString(data)
-    return Experience(list(chunk.samples), list(chunk.preferences))
-
-
-def batch_message(batch: Experience) -> bytes:
-    """What `batch_of` reads."""
-    return trainer_v1.ExperienceChunk(samples=batch.samples, preferences=batch.preferences).SerializeToString()

@@ -1,7 +1,7 @@
-"""Weights spread over the ranks: torch's FSDP2 (`fully_shard`; Zhao et al. 2023, arXiv 2304.11277).
+"""Weights sharded over the ranks: torch's FSDP2 (`fully_shard`; Zhao et al. 2023, arXiv 2304.11277).
 
-Each transformer block is a group of its own, gathered when it runs; what is left (embeddings, final norm, heads; tied
-weights are one) is the root's group, whole while a pass through the model runs.
+Each transformer block is a separate group, gathered when it runs; the rest (embeddings, final norm, heads; tied weights
+are one) is the root's group, whole during a pass through the model.
 """
 
 from __future__ import annotations
@@ -16,21 +16,19 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-from accord_trainer.model.trunk import find_blocks
-
 T = TypeVar("T")
 
 
 class Root(nn.Module):
-    """What FSDP takes for the model. Its forward runs any computation on its parts, which our passes call one by one
-    (trunk, then head), never as one module."""
+    """The module that FSDP takes for the model. Its forward runs any computation on the parts, since passes call them
+    one by one (trunk, then head), never as one module."""
 
     def __init__(self, parts: Iterable[nn.Module]) -> None:
         super().__init__()
         self.parts = nn.ModuleList(parts)
 
     def forward(self, compute: Callable[[], Any], made: list[Any]) -> list[Tensor]:
-        # FSDP hangs the gathering for the backward pass on the tensors it sees here: dataclasses are taken apart.
+        # FSDP attaches the gathering for the backward pass to the tensors it sees here, so dataclasses are taken apart.
         made.append(compute())
         return tensors_in(made[0])
 
@@ -47,13 +45,16 @@ class ShardedPasses:
         return made[0]
 
 
-def shard(modules: Iterable[nn.Module], mesh: DeviceMesh, compute_dtype: str) -> ShardedPasses:
-    """Leaves on this rank its part of each weight, split along the first dimension. Gradients are summed, in float32.
+def shard(
+    modules: Iterable[nn.Module], blocks: Iterable[nn.Module], mesh: DeviceMesh, compute_dtype: str
+) -> ShardedPasses:
+    """Leaves on this rank its part of each weight, split along the first dimension. `blocks` are parts of the modules,
+    each a group that is gathered when it runs. Gradients are summed, in float32.
 
-    Between GPUs the blocks are gathered in bfloat16 where that is the compute type, at half the traffic: their matrix
+    Between GPUs the blocks are gathered in bfloat16 if that is the compute type, at half the traffic: their matrix
     products cast to it anyway, but norms are then rounded too. On CPUs the figures stay those of one rank.
     """
-    # Nothing here works in place on what a pass gives.
+    # No code here works in place on the result of a pass.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     root = Root(modules)
     half = MixedPrecisionPolicy(
@@ -61,17 +62,15 @@ def shard(modules: Iterable[nn.Module], mesh: DeviceMesh, compute_dtype: str) ->
     )
     to_halve = compute_dtype == "bfloat16" and mesh.device_type == "cuda"
     policy = half if to_halve else MixedPrecisionPolicy()
-    for part in root.parts:
-        if any(isinstance(inner, nn.ModuleList) and len(inner) for inner in part.modules()):
-            for block in find_blocks(part)[2]:
-                if not isinstance(block, FSDPModule):
-                    _shard(block, mesh, policy)
+    for block in blocks:
+        if not isinstance(block, FSDPModule):
+            _shard(block, mesh, policy)
     _shard(root, mesh, MixedPrecisionPolicy())
     return ShardedPasses(root)
 
 
 def _shard(module: nn.Module, mesh: DeviceMesh, policy: MixedPrecisionPolicy) -> None:
-    # The root too is let go of after a pass: what was loaded or updated meanwhile must be in the next.
+    # The root is resharded after a pass too: weights that are loaded or updated in between must reach the next pass.
     sharded = fully_shard(module, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
     sharded.set_gradient_divide_factor(1.0)
     sharded.set_force_sum_reduction_for_comms(True)

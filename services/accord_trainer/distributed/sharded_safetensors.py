@@ -1,8 +1,8 @@
-"""Tensors that are spread over ranks, on disk: each rank writes its own rows, and any number of ranks reads them.
+"""Sharded tensors on disk: each rank writes its own rows, and any number of ranks reads them.
 
-A file is safetensors; its metadata say which rows of which whole tensor it holds. torch.distributed.checkpoint is not
-used: its own format keeps the index as a pickle, and with its safetensors storage the ranks still exchange their plans
-pickled.
+The files are safetensors; their metadata say which rows of which whole tensor a file holds.
+torch.distributed.checkpoint is not used: its own format keeps the index as a pickle, and with its safetensors storage
+the ranks still exchange pickled plans.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from torch.distributed.tensor import DTensor, Shard
 from accord_trainer.distributed.world import World, leads
 
 
-def is_spread(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether any of them lies on several ranks."""
+def is_sharded(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether any of them is sharded over ranks."""
     return any(isinstance(tensor, DTensor) for tensor in tensors.values())
 
 
 def write_shards(path: Path, stem: str, tensors: Mapping[str, Tensor], world: World) -> None:
-    """Writes this rank's part of the tensors below `path`, durably; whole ones are written by rank 0."""
+    """Writes this rank's part of the tensors below `path`, durably; rank 0 writes the whole ones."""
     own: dict[str, Tensor] = {}
     rows: dict[str, dict[str, Any]] = {}
     for name, tensor in tensors.items():
@@ -46,12 +46,12 @@ def write_shards(path: Path, stem: str, tensors: Mapping[str, Tensor], world: Wo
         os.fsync(written.fileno())
 
 
-def read_shards(path: Path, stem: str, live: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors that `write_shards` or `save_file` wrote, spread as this rank's `live` ones of the same name are (or,
-    of `<name>/<entry>`, as <name>). ValueError where rows are missing; OSError, SafetensorError for damaged files."""
+def read_shards(path: Path, stem: str, current: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors that `write_shards` or `save_file` wrote, sharded as this rank's `current` tensors of the same name
+    (for `<name>/<entry>`: as <name>). ValueError if rows are missing; OSError, SafetensorError for damaged files."""
     files = sorted([*path.glob(f"{stem}.safetensors"), *path.glob(f"{stem}-*-of-*.safetensors")])
     if not files:
-        raise ValueError(f"there is no {stem}*.safetensors")
+        raise ValueError(f"no {stem}*.safetensors")
     _require_all(files)
     with ExitStack() as stack:
         opened = [stack.enter_context(safe_open(file, framework="pt")) for file in files]
@@ -62,7 +62,7 @@ def read_shards(path: Path, stem: str, live: Mapping[str, Tensor]) -> dict[str, 
             for name in file.keys():  # noqa: SIM118  # no dictionary
                 shapes[name] = rows[name]["shape"] if name in rows else file.get_slice(name).get_shape()
                 parts.setdefault(name, []).append((rows[name]["start"] if name in rows else 0, file))
-        return {name: _read(name, parts[name], shapes[name], _like(name, live)) for name in sorted(parts)}
+        return {name: _read(name, parts[name], shapes[name], _like(name, current)) for name in sorted(parts)}
 
 
 def _read(name: str, parts: list[tuple[int, Any]], shape: list[int], like: Tensor | None) -> Tensor:
@@ -78,7 +78,7 @@ def _read(name: str, parts: list[tuple[int, Any]], shape: list[int], like: Tenso
 
 
 def _join(name: str, parts: list[tuple[int, Any]], start: int, count: int) -> Tensor:
-    """Rows start..start + count from the parts that hold them."""
+    """Rows start to start + count, from the parts that hold them."""
     found: list[Tensor] = []
     at = start
     for first, file in sorted(parts, key=lambda entry: entry[0]):
@@ -89,12 +89,12 @@ def _join(name: str, parts: list[tuple[int, Any]], start: int, count: int) -> Te
             found.append(part[at - first : end - first])
             at = end
     if at < start + count:
-        raise ValueError(f"row {at} of {name} is in no file")
+        raise ValueError(f"row {at} of {name} is missing in all files")
     return torch.cat(found) if len(found) != 1 else found[0]
 
 
-def _like(name: str, live: Mapping[str, Tensor]) -> Tensor | None:
-    return live.get(name, live.get(name.rpartition("/")[0]))
+def _like(name: str, current: Mapping[str, Tensor]) -> Tensor | None:
+    return current.get(name, current.get(name.rpartition("/")[0]))
 
 
 def _own_rows(tensor: DTensor) -> tuple[int, int]:
@@ -102,12 +102,12 @@ def _own_rows(tensor: DTensor) -> tuple[int, int]:
     assert tuple(tensor.placements) == (Shard(0),), "FSDP splits along the first dimension"
     count = len(tensor.to_local())
     size, rank = tensor.device_mesh.size(), tensor.device_mesh.get_local_rank()
-    each = -(-tensor.shape[0] // size)  # torch.chunk's: all parts but the last are of this length
+    each = -(-tensor.shape[0] // size)  # as torch.chunk: all parts but the last have this length
     return min(each * rank, tensor.shape[0]), count
 
 
 def _require_all(files: list[Path]) -> None:
-    """ValueError where one of `-00001-of-00004` and so on is missing."""
+    """ValueError if one of `-00001-of-00004` and so on is missing."""
     last = files[-1].stem
     if "-of-" in last and len(files) != int(last.rpartition("-of-")[2]):
-        raise ValueError(f"{len(files)} of {int(last.rpartition('-of-')[2])} shards are there, up to {files[-1].name}")
+        raise ValueError(f"found {len(files)} of {int(last.rpartition('-of-')[2])} shards, up to {files[-1].name}")

@@ -1,15 +1,16 @@
-"""The ranks that train one model together. Algorithms see this and no torch.distributed.
+"""The ranks that train one model together. Algorithms use this interface and never torch.distributed.
 
-Every rank holds the whole batch; the model's passes over it are divided. What each rank computed of its own rows is
-added up (rows of others are 0, so the sum is a gather), and from then on all ranks compute the same figures on the same
-numbers: whitening, advantages and losses are those of one rank by construction.
+Every rank holds the whole batch; the passes through the model are divided among the ranks. The results of each rank's
+rows are added up (the rows of other ranks are 0, so the sum is a gather), and from there all ranks compute the same
+figures from the same numbers: whitening, advantages and losses are by construction those of one rank.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 from torch import Tensor, nn
 from torch.nn import Parameter
@@ -20,10 +21,11 @@ T = TypeVar("T")
 
 
 class Passes(Protocol):
-    """Runs what needs the whole weights of some modules; what it gives must be made of tensors (lists, dataclasses).
+    """Runs a computation that needs the whole weights of some modules; its result must consist of tensors (in lists,
+    dataclasses).
 
-    Modules whose weights lie spread over the ranks are put together for as long as it runs, and again for the backward
-    pass; every rank must run it equally often.
+    Weights that are sharded over the ranks are gathered for the computation and again for its backward pass; every rank
+    must run it equally often.
     """
 
     def __call__(self, compute: Callable[[], T]) -> T: ...
@@ -34,11 +36,11 @@ class World(Protocol):
 
     rank: int
     size: int
-    # Whether `place` spreads weights.
+    # Whether `place` shards weights.
     sharded: bool
 
     def mine(self, items: Sequence[T]) -> list[T]:
-        """This rank's part of the items; the parts of all ranks are the items, each once."""
+        """This rank's part of the items; each item is in the part of exactly one rank."""
         ...
 
     def sum(self, tensor: Tensor) -> Tensor:
@@ -49,14 +51,19 @@ class World(Protocol):
         """The largest value of any rank."""
         ...
 
-    def place(self, modules: Iterable[nn.Module], compute_dtype: str) -> Passes:
-        """Spreads the modules' weights over the ranks, where this world does so, and gives what their passes run in.
+    def broadcast(self, data: bytes) -> bytes:
+        """Rank 0's `data`, on every rank; what other ranks pass is ignored."""
+        ...
 
-        Comes before an optimizer takes the parameters, and after they were compared or looked into."""
+    def place(self, modules: Iterable[nn.Module], compute_dtype: str, blocks: Iterable[nn.Module] = ()) -> Passes:
+        """Shards the modules' weights over the ranks, if this world does so, and returns what their passes run in.
+        `blocks` are the modules' transformer blocks, each gathered when it runs; the rest is gathered for a whole pass.
+
+        Call it before an optimizer takes the parameters, and after the weights were last compared or read."""
         ...
 
     def add_gradients(self, parameters: Iterable[Parameter]) -> None:
-        """Makes each gradient the sum over the ranks; a rank without one counts as 0."""
+        """Makes each gradient the sum over the ranks; a missing gradient counts as 0."""
         ...
 
 
@@ -76,33 +83,19 @@ class Alone:
     def max(self, value: float) -> float:
         return value
 
-    def place(self, modules: Iterable[nn.Module], compute_dtype: str) -> Passes:
-        return straight
+    def broadcast(self, data: bytes) -> bytes:
+        return data
+
+    def place(self, modules: Iterable[nn.Module], compute_dtype: str, blocks: Iterable[nn.Module] = ()) -> Passes:
+        return unsharded
 
     def add_gradients(self, parameters: Iterable[Parameter]) -> None:
-        """They are whole."""
+        """They are complete."""
 
 
-def straight(compute: Callable[[], T]) -> T:
+def unsharded(compute: Callable[[], T]) -> T:
     """Passes of modules whose weights are whole on every rank."""
     return compute()
-
-
-@contextmanager
-def all_or_none(world: World) -> Iterator[None]:
-    """Fails on every rank where the block failed on one. Aborted, OTHER_RANK, on those that did their part."""
-    try:
-        yield
-    except Exception:
-        world.max(1.0)
-        raise
-    if world.max(0.0):
-        raise Aborted("another rank could not do its part; its own error says why", reason="OTHER_RANK")
-
-
-def leads(world: World) -> bool:
-    """Whether this rank writes what is written once."""
-    return world.rank == 0
 
 
 def passing(name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
@@ -118,3 +111,36 @@ def passing(name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
         return inside
 
     return decorate
+
+
+@dataclass(frozen=True)
+class Round(Generic[T]):
+    """A group that goes through the model together. If `counts` is false, it only keeps the ranks in lockstep."""
+
+    items: list[T]
+    counts: bool
+
+
+def even_rounds(groups: Sequence[list[T]], world: World) -> list[Round[T]]:
+    """This rank's groups, padded so that every rank passes through the model equally often: all ranks gather sharded
+    weights together in each pass."""
+    own = [Round(group, True) for group in world.mine(groups)]
+    most = int(world.max(len(own)))
+    return [*own, *([Round(groups[0][:1], False)] * (most - len(own)))]
+
+
+@contextmanager
+def all_or_none(world: World) -> Iterator[None]:
+    """Fails on every rank if the block fails on one: Aborted, OTHER_RANK, on the ranks where it succeeded."""
+    try:
+        yield
+    except Exception:
+        world.max(1.0)
+        raise
+    if world.max(0.0):
+        raise Aborted("this operation failed on another rank; see that rank's error", reason="OTHER_RANK")
+
+
+def leads(world: World) -> bool:
+    """Whether this rank writes what is written once."""
+    return world.rank == 0

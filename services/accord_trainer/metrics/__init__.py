@@ -1,1 +1,1 @@
-"""The figures of a step: computed, averaged, written."""
+"""The metrics of preferences, and the writers of every step's metrics."""

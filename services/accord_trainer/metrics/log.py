@@ -1,4 +1,4 @@
-"""Writes each step's figures to the metrics writers that were asked for. A writer that fails never fails a step."""
+"""Writes each step's metrics to the configured writers. A writer that fails never fails a step."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ log = logging.getLogger(__name__)
 
 
 class MetricsLog:
-    """The writers of every training, opened at its first step. `folder` gives a training's folder."""
+    """The writers of every training, opened at its first step. `folder` returns a training's folder."""
 
     def __init__(self, names: Sequence[str], folder: Callable[[str], Path]) -> None:
-        """InvalidArgument for a writer that is not known; FailedPrecondition where its extra is not installed."""
+        """InvalidArgument for an unknown writer; FailedPrecondition if its extra is not installed."""
         self._kinds: dict[str, Any] = {name: plugins.load(GROUP, name, field="metrics") for name in names}
         self._folder = folder
         # training -> (the last version written, its writers)
         self._open: dict[str, tuple[int, list[MetricsWriter]]] = {}
 
     def write(self, result: trainer_v1.StepResult) -> None:
-        """The figures of a step that was made. One that is made again replaces what was written of it."""
+        """Writes the metrics of a step. A step that is repeated replaces what was written before."""
         last, writers = self._open.pop(result.training_id, (-1, []))
         if last + 1 != result.version:
             for writer in writers:
@@ -39,12 +39,12 @@ class MetricsLog:
         self._open[result.training_id] = (result.version, writers)
 
     def forget(self, training_id: str) -> None:
-        """Closes the files of a training that is deleted."""
+        """Closes the writers of a deleted training."""
         for writer in self._open.pop(training_id, (0, []))[1]:
             self._try("close", writer.close)
 
     def close(self) -> None:
-        """Closes all files."""
+        """Closes all writers."""
         for training_id in list(self._open):
             self.forget(training_id)
 
@@ -56,5 +56,5 @@ class MetricsLog:
         try:
             return work()
         except Exception:
-            log.warning("metrics could not be handled (%s); training goes on", what, exc_info=True)
+            log.warning("Metrics failed (%s); training continues", what, exc_info=True)
             return None

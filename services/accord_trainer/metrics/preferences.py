@@ -18,25 +18,25 @@ BINS = 10
 def preference_metrics(
     scores: Sequence[Tensor], examples: Sequence[trainer_v1.PreferenceExample], lengths: Sequence[Sequence[int]]
 ) -> dict[str, float]:
-    """The figures of a batch; one that is not defined is left out.
+    """The metrics of a batch; an undefined one is left out.
 
     `accuracy` and `accuracy/<source>` over ordered pairs of answers (tied preferences are left out, tied scores count
     half), `pairs` counted, `calibration_error` (ECE of sigmoid(difference), 10 bins), `score_mean`, `score_std`,
     `length_correlation` of score and tokens, and `longer_accuracy`: that of "the longer is better" on the same pairs.
 
-    `scores` are (M, K) of M heads, and their mean is what is judged. Of an ensemble besides: `uncertainty`, the
-    deviation over heads (of the population), averaged over answers, and `disagreement`, the part of pairs and heads
-    that order the two otherwise than the mean does (an equal score is half).
+    `scores` are (M, K) of M heads; their mean is evaluated. For an ensemble also: `uncertainty`, the standard deviation
+    over heads (of the population), averaged over answers, and `disagreement`, the fraction of pairs and heads that
+    order the two answers differently from the mean (an equal score counts half).
     """
     differences: dict[str, list[float]] = defaultdict(list)
     longer: list[float] = []
-    otherwise: list[float] = []
+    differing: list[float] = []
     for scores_MK, example, tokens_K in zip(scores, examples, lengths, strict=True):
         scores_K = scores_MK.mean(0)
         for better, worse in ordered_pairs(example):
             differences[example.source].append(float(scores_K[better] - scores_K[worse]))
             longer.append(float(tokens_K[better] - tokens_K[worse]))
-            otherwise.append(_disagreement(scores_MK[:, better] - scores_MK[:, worse]))
+            differing.append(_disagreement(scores_MK[:, better] - scores_MK[:, worse]))
     every = [difference for group in differences.values() for difference in group]
     flat_MN = torch.cat(list(scores), dim=1).double()
     flat_N = flat_MN.mean(0)
@@ -53,7 +53,7 @@ def preference_metrics(
     if len(flat_MN) > 1:
         found["uncertainty"] = float(flat_MN.std(0, correction=0).mean())
         if every:
-            found["disagreement"] = sum(otherwise) / len(otherwise)
+            found["disagreement"] = sum(differing) / len(differing)
     found |= {f"accuracy/{source}": _accuracy(group) for source, group in differences.items() if source}
     lengths_N = torch.tensor([float(length) for one in lengths for length in one], dtype=torch.float64)
     if float(lengths_N.std(correction=0)) > 0 and found["score_std"] > 0:
@@ -72,7 +72,7 @@ def annotator_accuracy(scores: Sequence[Tensor], examples: Sequence[trainer_v1.P
 
 
 def pair_accuracy(values: Sequence[Tensor], examples: Sequence[trainer_v1.PreferenceExample]) -> dict[str, float]:
-    """`pairs`, and where there are any `accuracy` and `accuracy/<source>`: the part of ordered pairs of answers whose
+    """`pairs`, and if there are any `accuracy` and `accuracy/<source>`: the fraction of ordered pairs of answers whose
     better one has the higher of an example's `values`, (K,); equal ones count half."""
     found: dict[str, list[float]] = defaultdict(list)
     for values_K, example in zip(values, examples, strict=True):
@@ -84,14 +84,14 @@ def pair_accuracy(values: Sequence[Tensor], examples: Sequence[trainer_v1.Prefer
 
 
 def ordered_pairs(example: trainer_v1.PreferenceExample) -> Iterator[tuple[int, int]]:
-    """(better, worse) indices of the answers that the example tells apart."""
+    """(better, worse) indices of the answers that the example ranks differently."""
     if example.HasField("ratings"):
-        order = [-value for value in example.ratings.values]
+        ranks = [-value for value in example.ratings.values]
     else:
-        order = [float(value) for value in example.ranks.values]
-    for a, b in combinations(range(len(order)), 2):
-        if order[a] != order[b]:
-            yield (a, b) if order[a] < order[b] else (b, a)
+        ranks = [float(value) for value in example.ranks.values]
+    for a, b in combinations(range(len(ranks)), 2):
+        if ranks[a] != ranks[b]:
+            yield (a, b) if ranks[a] < ranks[b] else (b, a)
 
 
 def calibration_error(differences: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""The seam of written metrics: where the figures of each step go, besides the answer to whoever asked for the step.
+"""The seam of metrics writers: where the metrics of each step go, in addition to the response to Step.
 
 A writer is a class under an entry point of group `accord.metrics_writers`.
 """
@@ -13,17 +13,17 @@ GROUP = "accord.metrics_writers"
 
 
 class MetricsWriter(Protocol):
-    """The curves of one training."""
+    """Writes the metrics of one training."""
 
     def __init__(self, folder: Path, first: int) -> None:
-        """Writes below `folder`. What an earlier writer wrote there of version `first` and later is taken back: those
-        steps are made again, after a restart from a checkpoint."""
+        """Writes below `folder`. Removes what an earlier writer wrote there about version `first` and later: those
+        steps are repeated after a restart from a checkpoint."""
         ...
 
     def write(self, version: int, metrics: Mapping[str, float]) -> None:
-        """The figures of the step that made `version`, durable enough to be read while training goes on."""
+        """Writes the metrics of the step that made `version`, durable enough to be read while training continues."""
         ...
 
     def close(self) -> None:
-        """Nothing is written any more."""
+        """Called after the last write."""
         ...

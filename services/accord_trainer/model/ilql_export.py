@@ -1,12 +1,12 @@
 """Q-guided sampling as a plain language model.
 
 The policy of implicit language Q-learning is pi(a|s) ~ pi_beta(a|s) exp(beta (Q(s, a) - V(s))) (Snell et al. 2022,
-arXiv 2206.11871). V is the same for all tokens and falls out of the softmax; Q is linear in the last hidden state, as
+arXiv 2206.11871). V is the same for all tokens and cancels in the softmax; Q is linear in the last hidden state, as
 the language model's logits are. So the guided logits are those of the same trunk under another head:
 
     logits + beta Q = (W + beta W_q) h + bias
 
-and every engine that can load the model samples from it, with no code for it.
+and every engine that can load the model can sample from it without special code.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 def guided(model: PreTrainedModel, q_weight_VD: Tensor, beta: float) -> PreTrainedModel:
     """`model` with `beta` times `q_weight_VD` added to its output layer. Everything else is shared with `model`, which
-    stays as it is; where the output layer was tied to the embeddings, here it is not."""
+    is not changed. If the output layer was tied to the embeddings, it no longer is."""
     head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     with torch.no_grad():
         weight_VD = head.weight.detach() + beta * q_weight_VD.detach().to(head.weight.dtype)
@@ -40,7 +40,7 @@ def guided(model: PreTrainedModel, q_weight_VD: Tensor, beta: float) -> PreTrain
 
 
 def _with(module: nn.Module, path: list[str], new: nn.Module) -> nn.Module:
-    """A shallow copy of `module` in which `new` stands at `path`: only the modules on the way are copies."""
+    """A shallow copy of `module` with `new` at `path`: only the modules on the path are copied."""
     found = copy.copy(module)
     found._modules = dict(module._modules)
     child = module.get_submodule(path[0])

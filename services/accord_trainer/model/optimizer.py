@@ -1,4 +1,4 @@
-"""AdamW with named parameters, warm-up, clipping by group, and a state made of tensors (never pickled)."""
+"""AdamW with named parameters, warm-up, clipping per group, and a state of tensors (never pickled)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
 from accord.errors import FailedPrecondition
+from accord_trainer.algorithm import AlgorithmOptions
 from accord_trainer.distributed.world import Alone, World
-from accord_trainer.options import AlgorithmOptions
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Optimizer:
         self.updates = 0
 
     def rate_factor(self) -> float:
-        """What the next update's learning rates are multiplied by."""
+        """The factor of the next update's learning rates."""
         factor = 1.0
         if self._options.warmup_updates:
             factor = min(1.0, (self.updates + 1) / self._options.warmup_updates)
@@ -52,9 +52,10 @@ class Optimizer:
         return factor
 
     def update(self) -> dict[str, float]:
-        """Clips, checks and applies the gradients, then clears them. Gives the gradient norm of each group, unclipped.
+        """Clips, checks and applies the gradients, then clears them. Returns the gradient norm of each group before
+        clipping.
 
-        FailedPrecondition, NOT_FINITE, where a gradient is NaN or infinite; nothing is applied then.
+        FailedPrecondition, NOT_FINITE, if a gradient is NaN or infinite; then nothing is applied.
         """
         norms: dict[str, float] = {}
         self._world.add_gradients(self._parameters.values())
@@ -72,7 +73,7 @@ class Optimizer:
         return norms
 
     def clear(self) -> None:
-        """Drops gradients, also half-made ones of a step that failed."""
+        """Drops gradients, including partial ones of a failed step."""
         self._adam.zero_grad(set_to_none=True)
 
     def weights(self) -> dict[str, Tensor]:
@@ -88,10 +89,10 @@ class Optimizer:
         }
 
     def load(self, weights: Mapping[str, Tensor], tensors: Mapping[str, Tensor], updates: int) -> None:
-        """Takes weights, moments and count over, copying them."""
+        """Copies weights, moments and count into the optimizer."""
         if set(weights) != set(self._parameters):
             odd = ", ".join(sorted(set(weights) ^ set(self._parameters))[:3])
-            raise FailedPrecondition(f"the saved state is of another model: {odd}", reason="STATE_MISMATCH")
+            raise FailedPrecondition(f"the saved state belongs to a different model: {odd}", reason="STATE_MISMATCH")
         with torch.no_grad():
             for name, parameter in self._parameters.items():
                 parameter.copy_(weights[name])
@@ -104,7 +105,7 @@ class Optimizer:
 
 
 def _clip(parameters: list[Parameter], most: float) -> float:
-    """Clips the gradients to the norm `most`, of all ranks' parts together; gives the norm before."""
+    """Clips the gradients of all ranks together to the norm `most`; returns the norm before."""
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
     torch.nn.utils.clip_grads_with_norm_(parameters, most, norm)
@@ -112,8 +113,8 @@ def _clip(parameters: list[Parameter], most: float) -> float:
 
 
 def not_finite(what: str) -> FailedPrecondition:
-    """The error for NaN or infinity in training; the step is undone."""
+    """The error for NaN or infinity in training; the step is rolled back."""
     return FailedPrecondition(
-        f"{what} is not finite; the model is as it was before the step. Lower the learning rate or look at the batch",
+        f"{what} is not finite; the step was rolled back. Lower the learning rate, or check the batch",
         reason="NOT_FINITE",
     )

@@ -1,8 +1,8 @@
 """Prefix sharing: the responses to one prompt in one row, [prompt | response | response | ...].
 
 The prompt is computed once for all its responses. An attention mask lets every response see the prompt and itself only,
-and position ids go on from the prompt in each, so the numbers are those of separate rows to rounding. Models whose
-attention cannot be masked so get one response a row (`share=False`) through the same functions.
+and position ids of each response continue from the prompt, so the numbers equal those of separate rows up to rounding.
+Models without support for such a mask get one response a row (`share=False`) through the same functions.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def make_rows(
 
 
 def buckets(rows: Sequence[Row], max_tokens: int) -> list[list[Row]]:
-    """Groups of rows of like length, each at most `max_tokens` with its padding (a single row may be longer)."""
+    """Groups of rows of similar length, each at most `max_tokens` with its padding (a single row may be longer)."""
     groups: list[list[Row]] = []
     for row in sorted(rows, key=len, reverse=True):
         if groups and len(groups[-1][0]) * (len(groups[-1]) + 1) <= max_tokens:
@@ -90,7 +91,7 @@ def buckets(rows: Sequence[Row], max_tokens: int) -> list[list[Row]]:
 
 
 def collate(rows: Sequence[Row], *, pad: int, share: bool) -> Packed:
-    """Rows as tensors. With `share` the mask has four dimensions; pads see pads, so that no query sees nothing."""
+    """Rows as tensors. With `share` the mask has four dimensions; pads see pads, so that every query sees a key."""
     width = max(map(len, rows))
     tokens_WT = torch.full((len(rows), width), pad, dtype=torch.long)
     positions_WT = torch.zeros((len(rows), width), dtype=torch.long)
@@ -118,3 +119,18 @@ def collate(rows: Sequence[Row], *, pad: int, share: bool) -> Packed:
         attention = causal_TT & ((key_W11T == query_W1T1) | ((key_W11T == 0) & (query_W1T1 > 0)))
     members = tuple(member for row in rows for member in row.members)
     return Packed(tokens_WT, positions_WT, attention, tuple(states), tuple(responses), members)
+
+
+def response_states(hidden_WTD: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
+    """The states before each response token, (N, D), all responses in turn, and after each response, (B, D)."""
+    flat_ND = hidden_WTD.flatten(0, 1)
+    before_N = torch.cat([states[:-1] for states in packed.states])
+    after_B = torch.stack([states[-1] for states in packed.states])
+    # index_select, unlike indexing, adds gradients up in a fixed order: repeats are bit-equal.
+    return flat_ND.index_select(0, before_N), flat_ND.index_select(0, after_B)
+
+
+def pad(values_N: Tensor, lengths: Sequence[int], width: int) -> Tensor:
+    """Flat per-token values as (B, width), 0 at the pads."""
+    padded_BR = nn.utils.rnn.pad_sequence(list(torch.split(values_N, list(lengths))), batch_first=True)
+    return functional.pad(padded_BR, (0, width - padded_BR.shape[1]))

@@ -1,4 +1,7 @@
-"""The policy with its critic, and the reference that it is kept near to, over packed rows."""
+"""The policy with its critic and its reference, over packed rows: log-probabilities, entropies and values.
+
+The heads are applied to response tokens only; prompt tokens never reach them.
+"""
 
 from __future__ import annotations
 
@@ -10,33 +13,37 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import Parameter
+from torch.nn import Parameter, functional
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from accord.errors import FailedPrecondition, InvalidArgument
 from accord_models.loading import load_causal_lm, load_reward_model, reward_head
 from accord_models.tokenizer import fingerprint, load_tokenizer
-from accord_trainer.algorithm import Start
+from accord_trainer.algorithm import AlgorithmOptions, Start
 from accord_trainer.distributed.world import passing
-from accord_trainer.model.capabilities import can_share, head_gives_logits
-from accord_trainer.model.compiling import prepare_blocks
-from accord_trainer.model.flops import Costs
-from accord_trainer.model.logprobs import autocast, pad, response_states, token_logprobs
-from accord_trainer.model.lora import Adaptable
-from accord_trainer.model.packing import Packed, Row, buckets, collate
-from accord_trainer.model.trunk import Trunk
-from accord_trainer.options import AlgorithmOptions
+from accord_trainer.model.packing import Packed, Row, buckets, collate, pad, response_states
+from accord_trainer.model.trunk import (
+    Costs,
+    TrainableModel,
+    Trunk,
+    autocast,
+    can_share,
+    head_gives_logits,
+    prepare_blocks,
+)
 
 ValueHead = Literal["zeros", "normal"]
+ENTROPY_CHUNK = 256
 # The frozen blocks' output for each row, by the row's members, (T, D) without padding.
 Lower = dict[tuple[int, ...], Tensor]
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a model says of the responses of some rows; `members` names them, the other tensors follow its order.
+    """A model's outputs for the responses of some rows; `members` names them, the other tensors follow its order.
 
-    All on the CPU, wherever the model is: what comes after is small, and gradients find their way back."""
+    All tensors are on the CPU, wherever the model is: later computations are small, and gradients flow back."""
 
     members: Tensor
     logprobs_BR: Tensor
@@ -47,7 +54,7 @@ class Outputs:
 
 
 class Policy:
-    """A causal LM that is trained, with a value head on its trunk or a critic of its own, and its reference."""
+    """A causal LM that is trained, with a value head on its trunk or a separate critic, and its reference."""
 
     def __init__(
         self,
@@ -58,22 +65,23 @@ class Policy:
         reference: bool = True,
         value_head: ValueHead = "zeros",
     ) -> None:
-        """Loads models. Without `critic` there are no values: they are 0; without `reference` none can be asked."""
+        """Loads models. Without `critic` all values are 0; without `reference` there are no reference
+        log-probabilities."""
         self.tokenizer = load_tokenizer(start.init)
         self.compute_dtype = start.compute_dtype
         self.device = start.device
         self.logits_chunk = options.logits_chunk
-        self.adaptable = Adaptable(load_causal_lm(start.init), options, task="CAUSAL_LM", seed=start.seed)
-        self.model = self.adaptable.model
-        self.trunk = self.adaptable.trunk
+        self.trainable = TrainableModel(load_causal_lm(start.init), options, task="CAUSAL_LM", seed=start.seed)
+        self.model = self.trainable.model
+        self.trunk = self.trainable.trunk
         head = output_head(self.model)
         if not head_gives_logits(self.model, self.trunk, head):
             raise InvalidArgument.at(
                 "training.init",
-                f"{type(self.model).__name__} does not give head(hidden states) as logits and cannot be trained here",
+                f"{type(self.model).__name__} cannot be trained: its logits are not head(hidden states)",
             )
         self.head = head
-        # The most tokens that prompt and response may have together.
+        # The maximum number of tokens of prompt and response together.
         self.positions = int(getattr(self.model.config, "max_position_embeddings", None) or 2**31)
         self.pad = int(self.tokenizer.pad_token_id or 0)
         self.critic = _critic(start, self.tokenizer) if critic else None
@@ -95,36 +103,38 @@ class Policy:
                 prepare_blocks(trunk.blocks[trunk.frozen :], options, start.device)
         self.costs = Costs(self.trunk, self.head)
         self.critic_costs = Costs(self.critic_trunk, None) if self.critic_trunk else None
-        # Last, for nothing above may meet weights that are spread over the ranks.
-        self.passes = start.world.place([self.model, *heads], start.compute_dtype)
+        # Last: the code above must not meet sharded weights.
+        blocks = [*self.trunk.blocks, *(self.critic_trunk.blocks if self.critic_trunk else ())]
+        self.passes = start.world.place([self.model, *heads], start.compute_dtype, blocks)
         self.reference_passes = self.passes
         if self._reference:
+            reference_trunk, reference_head, _ = self._reference
             self.reference_passes = start.world.place(
-                [self._reference[0].module, self._reference[1]], start.compute_dtype
+                [reference_trunk.module, reference_head], start.compute_dtype, reference_trunk.blocks
             )
 
     def heads(self, start: Start) -> list[nn.Module]:
-        """What goes through in the same passes as the model: the critic, or the value head on the trunk."""
+        """The modules in the same passes as the model: the critic, or the value head on the trunk."""
         value = self.critic or self.value_head
         return [value] if value else []
 
     def flops(self) -> float:
-        """Operations of all passes so far; see flops.py."""
+        """Operations of all passes so far."""
         return self.costs.done + (self.critic_costs.done if self.critic_costs else 0.0)
 
     def parameters(self) -> dict[str, Parameter]:
-        """Those of the language model, by name; some may be frozen."""
+        """The parameters of the language model, by name; some may be frozen."""
         return {f"policy.{name}": parameter for name, parameter in self.model.named_parameters()}
 
     def value_parameters(self) -> dict[str, Parameter]:
-        """Those of the head on the trunk, or of the whole critic; none without a critic."""
+        """The parameters of the head on the trunk, or of the whole critic; none without a critic."""
         module = self.critic or self.value_head
         return {f"value.{name}": parameter for name, parameter in module.named_parameters()} if module else {}
 
     @passing("passes")
     @torch.no_grad()
     def lower(self, rows: Sequence[Row], max_tokens: int, check: Callable[[], None]) -> Lower:
-        """The frozen blocks' output for all rows; empty where nothing is frozen."""
+        """The frozen blocks' output for all rows; empty if nothing is frozen."""
         found: Lower = {}
         if self.trunk.frozen:
             for group in buckets(rows, max_tokens):
@@ -154,8 +164,8 @@ class Policy:
         entropy: bool = False,
         detach_values: bool = False,
     ) -> Outputs:
-        """The current policy and critic on rows that go through together. `detach_values` keeps the value loss from
-        the trunk."""
+        """The current policy and critic on rows that go through together. `detach_values` keeps the value loss
+        out of the trunk."""
         packed = self._collate(rows)
         lengths = [len(response) for response in packed.responses]
         members = torch.tensor(packed.members)
@@ -196,10 +206,10 @@ class Policy:
         packed = self._collate(rows)
         lengths = [len(response) for response in packed.responses]
         members = torch.tensor(packed.members)
-        peft = self.adaptable.peft
-        # Without a model of its own the reference is this one, adapter switched off.
+        peft = self.trainable.peft
+        # Without a separate model the reference is this model with its adapter disabled.
         off = peft.disable_adapter() if self._reference is None and peft else contextlib.nullcontext()
-        # The frozen blocks hold no adapter, so what they gave the policy serves here as well.
+        # The frozen blocks have no adapter, so their output for the policy can be used here too.
         trunk, head, shared = self._reference or (self.trunk, self.head, True)
         if not (lower and shared):
             self.costs.lower(rows)
@@ -219,12 +229,12 @@ class Policy:
 
     def _load_reference(self, start: Start) -> tuple[Trunk, nn.Module, bool] | None:
         """The reference's trunk and head, and whether its lower blocks are the policy's frozen ones."""
-        if start.reference_is_init and self.adaptable.peft:
+        if start.reference_is_init and self.trainable.peft:
             return None
         folder = start.reference or start.init
         if fingerprint(load_tokenizer(folder)) != fingerprint(self.tokenizer):
             raise FailedPrecondition(
-                f"the reference {folder} has another tokenizer than the policy", reason="TOKENIZER_MISMATCH"
+                f"the reference {folder} has a different tokenizer than the policy", reason="TOKENIZER_MISMATCH"
             )
         model = load_causal_lm(folder)
         model.requires_grad_(False)
@@ -246,8 +256,8 @@ def _hidden(trunk: Trunk, packed: Packed, rows: Sequence[Row], lower: Lower) -> 
 
 
 def _round_products(blocks: Iterable[nn.Module]) -> None:
-    """Holds the weights of linear layers in bfloat16, as autocast rounds them before each product anyway: the numbers
-    are the same, from half the memory and without the rounding."""
+    """Keeps the weights of linear layers in bfloat16, since autocast rounds them before each product anyway: the same
+    numbers, with half the memory and without the rounding."""
     for block in blocks:
         for layer in block.modules():
             if type(layer) is nn.Linear:
@@ -255,20 +265,20 @@ def _round_products(blocks: Iterable[nn.Module]) -> None:
 
 
 def _critic(start: Start, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel | None:
-    """The reward model to start the critic from; its tokens must be the policy's."""
+    """The reward model that the critic starts from; its tokenizer must be the policy's."""
     if start.critic is None:
         return None
     if fingerprint(load_tokenizer(start.critic)) != fingerprint(tokenizer):
         raise FailedPrecondition(
-            "the critic's reward model has another tokenizer than the policy: leave critic_init unset, "
-            "or train the reward model from the policy's base",
+            "the critic's reward model has a different tokenizer than the policy; leave critic_init unset, "
+            "or train the reward model from the policy's base model",
             reason="TOKENIZER_MISMATCH",
         )
     return load_reward_model(start.critic)
 
 
 def output_head(model: PreTrainedModel) -> nn.Linear:
-    """The layer that gives logits; InvalidArgument where there is none."""
+    """The layer that computes logits; InvalidArgument if there is none."""
     head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     if not isinstance(head, nn.Linear):
         raise InvalidArgument.at("training.init", f"{type(model).__name__} has no linear output layer")
@@ -276,9 +286,9 @@ def output_head(model: PreTrainedModel) -> nn.Linear:
 
 
 def _value_head(head: nn.Linear, kind: ValueHead, seed: int) -> nn.Linear:
-    """A fresh head on the policy's trunk: one that values everything 0, or N(0, 1 / sqrt(d + 1)).
+    """A new head on the policy's trunk: zeros, or N(0, 1 / sqrt(d + 1)).
 
-    A random one starts with noise of the trunk's scale, which may be several times that of the returns, and the first
+    A random head starts with noise of the trunk's scale, which may be several times that of the returns, and the first
     steps' advantages are that noise. (The random head of Huang et al. 2024, arXiv 2403.17031, is a reward model's.)
     """
     value_head = nn.Linear(head.in_features, 1)
@@ -289,3 +299,65 @@ def _value_head(head: nn.Linear, kind: ValueHead, seed: int) -> nn.Linear:
         nn.init.zeros_(value_head.weight)
     nn.init.zeros_(value_head.bias)
     return value_head
+
+
+def scaled_logits(states_ND: Tensor, head: nn.Module, temperature_N: Tensor) -> Tensor:
+    """logits / temperature, (N, V), float32. Without a bias the states are divided instead: they are far smaller."""
+    if getattr(head, "bias", None) is None:
+        logits_NV: Tensor = head(states_ND / temperature_N[:, None])
+        return logits_NV.float()
+    logits_NV = head(states_ND)
+    return logits_NV.float() / temperature_N[:, None]
+
+
+def token_logprobs(
+    states_ND: Tensor, targets_N: Tensor, temperature_N: Tensor, head: nn.Module, *, entropy: bool, chunk: int = 0
+) -> tuple[Tensor, Tensor | None]:
+    """log p(target) of each token, nats, and if `entropy` the entropy of each distribution, nats.
+
+    With `chunk` the logits of at most that many tokens exist at the same time: they are dropped, and recomputed for the
+    gradient.
+    """
+    if not chunk or len(targets_N) <= chunk:
+        return _logprobs(states_ND, targets_N, temperature_N, head, entropy)
+    run = _logprobs if not torch.is_grad_enabled() else _recomputed_logprobs
+    states, targets, temperatures = (torch.split(one, chunk) for one in (states_ND, targets_N, temperature_N))
+    pieces = zip(states, targets, temperatures, strict=True)
+    found = [run(*piece, head, entropy) for piece in pieces]
+    logprobs_N = torch.cat([logprobs for logprobs, _ in found])
+    return logprobs_N, torch.cat([part for _, part in found if part is not None]) if entropy else None
+
+
+def _recomputed_logprobs(
+    states_ND: Tensor, targets_N: Tensor, temperature_N: Tensor, head: nn.Module, entropy: bool
+) -> tuple[Tensor, Tensor | None]:
+    found: tuple[Tensor, Tensor | None] = checkpoint(
+        _logprobs, states_ND, targets_N, temperature_N, head, entropy, use_reentrant=False, preserve_rng_state=False
+    )
+    return found
+
+
+def _logprobs(
+    states_ND: Tensor, targets_N: Tensor, temperature_N: Tensor, head: nn.Module, entropy: bool
+) -> tuple[Tensor, Tensor | None]:
+    logits_NV = scaled_logits(states_ND, head, temperature_N)
+    logprobs_N = -functional.cross_entropy(logits_NV, targets_N, reduction="none")
+    if not entropy:
+        return logprobs_N, None
+    # In chunks that fit the cache; with gradient only if a loss needs it.
+    parts = [token_entropy(piece_NV) for piece_NV in torch.split(logits_NV, ENTROPY_CHUNK)]
+    return logprobs_N, torch.cat(parts)
+
+
+def token_entropy(logits_NV: Tensor) -> Tensor:
+    """H = log Z - sum of p * logit, nats."""
+    normaliser_N = torch.logsumexp(logits_NV, dim=-1)
+    probabilities_NV = (logits_NV - normaliser_N[:, None]).exp()
+    return normaliser_N - (probabilities_NV * logits_NV).sum(dim=-1)
+
+
+def logits_bytes(most_tokens: int, vocabulary: int, options: AlgorithmOptions) -> int:
+    """The bytes of one pass's float32 logits and of the softmax that the gradient needs; of `logits_chunk` tokens, if
+    set."""
+    held = min(most_tokens, options.logits_chunk or most_tokens)
+    return 2 * 4 * held * vocabulary

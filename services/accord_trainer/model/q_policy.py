@@ -1,4 +1,4 @@
-"""A policy with what implicit language Q-learning puts on its trunk: V, two heads of Q, and the heads' targets."""
+"""A policy with the heads of implicit language Q-learning on its trunk: V, two heads of Q, and their targets."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from torch.nn import Parameter
 
 from accord_trainer.algorithm import Start
 from accord_trainer.distributed.world import passing
-from accord_trainer.model.logprobs import pad, token_logprobs
-from accord_trainer.model.packing import Row
-from accord_trainer.model.policy import Lower, Policy
+from accord_trainer.model.packing import Row, pad
+from accord_trainer.model.policy import Lower, Policy, token_logprobs
 from accord_trainer.objectives.q_learning import follow
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What the heads say of the responses of some rows, H = 2 heads of Q; `members` names the responses, the other
+class QOutputs:
+    """The heads' outputs for the responses of some rows, H = 2 heads of Q; `members` names the responses, the other
     tensors follow its order."""
 
     members: Tensor
-    # log pi_beta of each token; 0 where it was not asked for.
+    # log pi_beta of each token; 0 if it was not requested.
     logprobs_BR: Tensor
     values_BR: Tensor
     # The value of the state after the last token.
@@ -39,17 +38,17 @@ class QHeads(nn.Module):
     """Two heads without bias, (V, D), and their targets, which get no gradient."""
 
     def __init__(self, features: int, vocabulary: int, seed: int) -> None:
-        """The second head starts as the negative of the first, so that they differ and their mean is 0: the policy
-        that is guided by it starts as the model itself. The scale, 1/D, gives values well below a reward of 1."""
+        """The second head starts as the negative of the first, so that they differ and their mean is 0: the
+        guided policy starts as the model itself. The scale, 1/D, gives values well below a reward of 1."""
         super().__init__()
         self.first, self.second, self.first_target, self.second_target = (
             nn.Linear(features, vocabulary, bias=False, device="meta") for _ in range(4)
         )
         generator = torch.Generator().manual_seed(seed % 2**63)
-        drawn_VD = torch.randn(vocabulary, features, generator=generator) / features
-        self.first.weight, self.second.weight = Parameter(drawn_VD), Parameter(-drawn_VD)
-        self.first_target.weight = Parameter(drawn_VD.clone(), requires_grad=False)
-        self.second_target.weight = Parameter(-drawn_VD, requires_grad=False)
+        noise_VD = torch.randn(vocabulary, features, generator=generator) / features
+        self.first.weight, self.second.weight = Parameter(noise_VD), Parameter(-noise_VD)
+        self.first_target.weight = Parameter(noise_VD.clone(), requires_grad=False)
+        self.second_target.weight = Parameter(-noise_VD, requires_grad=False)
 
     def learning(self) -> tuple[nn.Linear, nn.Linear]:
         """The heads that are trained."""
@@ -80,16 +79,16 @@ class QPolicy(Policy):
         return [*super().heads(start), self.q]
 
     def value_parameters(self) -> dict[str, Parameter]:
-        """Those of V and of the two heads of Q; the targets are not trained."""
+        """The parameters of V and of the two heads of Q; the targets are not trained."""
         named = {f"q.{name}": parameter for name, parameter in self.q.named_parameters() if parameter.requires_grad}
         return super().value_parameters() | named
 
     @passing("passes")
-    def judge(
+    def q_outputs(
         self, rows: Sequence[Row], width: int, lower: Lower, *, logprobs: bool = True, detach: bool = False
-    ) -> Judged:
+    ) -> QOutputs:
         """The heads on rows that go through together. Without `logprobs` the language model's head is not computed;
-        `detach` keeps the losses of Q and V from the trunk."""
+        `detach` keeps the losses of Q and V out of the trunk."""
         packed = self._collate(rows)
         lengths = [len(response) for response in packed.responses]
         tokens_N = torch.cat(packed.responses)
@@ -110,7 +109,7 @@ class QPolicy(Policy):
             ]
         states_ND = before_ND.float()
         targets = (self.q.first_target, self.q.second_target)
-        return Judged(
+        return QOutputs(
             members=torch.tensor(packed.members),
             logprobs_BR=pad(logprobs_N.cpu(), lengths, width),
             values_BR=pad(self.value_head(states_ND)[:, 0].cpu(), lengths, width),
@@ -124,5 +123,5 @@ class QPolicy(Policy):
 
 
 def _chosen(states_ND: Tensor, head: nn.Linear, tokens_N: Tensor) -> Tensor:
-    """Q of the tokens that were said, (N,): only their rows of the weight are read."""
+    """Q of the tokens in the data, (N,): only their rows of the weight are read."""
     return (states_ND * head.weight.index_select(0, tokens_N)).sum(-1).cpu()

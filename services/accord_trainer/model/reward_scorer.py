@@ -1,8 +1,7 @@
-"""Reward models over answers: one score for each, at its last token or of its mean state.
+"""Reward models over answers: one score for each, from its last token's state or from its mean state.
 
-Answers to one prompt share it where they can.
-
-M is the number of heads: 1, or the members of an ensemble.
+Answers to one prompt share its computation if the model supports it. M is the number of heads: 1, or the members of an
+ensemble.
 """
 
 from __future__ import annotations
@@ -20,20 +19,16 @@ from accord.trainer import v1 as trainer_v1
 from accord_models.loading import pooling_of, reward_head
 from accord_models.reward_head import has_bare_head, head_tokens, pool
 from accord_models.tokenizer import after_cut, answer_start, keep_end, pair_inputs, render_response
-from accord_trainer.distributed.rounds import rounds
-from accord_trainer.distributed.world import Passes, World, passing, straight
-from accord_trainer.model.capabilities import can_share
-from accord_trainer.model.flops import Costs
-from accord_trainer.model.logprobs import autocast
+from accord_trainer.distributed.world import Passes, World, even_rounds, passing, unsharded
 from accord_trainer.model.packing import Row, buckets, collate
-from accord_trainer.model.trunk import Trunk
+from accord_trainer.model.trunk import Costs, Trunk, autocast, can_share
 
 
 @dataclass(frozen=True)
 class Answers:
-    """The answers of one example as tokens: what they begin with in common, and how each goes on (never empty).
+    """The answers of one example as tokens: their common beginning, and the rest of each (never empty).
 
-    `lengths`: tokens of each answer alone, uncut and without what the template puts around it. `starts`: where each
+    `lengths`: tokens of each answer alone, uncut and without the template around it. `starts`: where each answer
     begins, counted from the first token of `common`.
     """
 
@@ -47,8 +42,8 @@ class Answers:
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, example: trainer_v1.PreferenceExample, max_tokens: int) -> Answers:
-    """Renders each answer after its prompt. What is over `max_tokens` is cut from the beginning, as in the reward
-    service, so that a model is scored on what it was trained on."""
+    """Renders each answer after its prompt. Tokens beyond `max_tokens` are cut from the beginning, as in the reward
+    service, so that a model is trained on what it scores."""
     rendered = [render_response(tokenizer, example.prompt, response) for response in example.responses]
     whole = [tuple(keep_end(tokenizer, ids, max_tokens)) for ids in rendered]
     starts = tuple(
@@ -58,13 +53,13 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, example: trainer_v1.PreferenceE
     shortest = min(map(len, whole))
     first = whole[0]
     common = next((i for i in range(shortest) if any(ids[i] != first[i] for ids in whole)), shortest)
-    common = min(common, shortest - 1)  # each keeps a token of its own to be scored at
+    common = min(common, shortest - 1)  # each keeps at least one separate token, for its score
     lengths = tuple(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in example.responses)
     return Answers(first[:common], tuple(ids[common:] for ids in whole), lengths, starts)
 
 
-class Scorer:
-    """A reward model that is trained. Decoders score packed rows; encoders and others one answer a row."""
+class RewardScorer:
+    """A reward model under training. Decoders score packed rows; encoders and others one answer a row."""
 
     def __init__(
         self,
@@ -87,13 +82,14 @@ class Scorer:
         self.pooling = pooling_of(model.config)
         if self.pooling == "mean" and not self.causal:
             raise InvalidArgument.at(
-                "training.options.pooling", f"mean: {type(model).__name__} pools in its own way; leave it out"
+                "training.options.pooling",
+                f"must not be mean: {type(model).__name__} has its own pooling; leave it out",
             )
         self.costs = Costs(trunk, None)
-        self.passes: Passes = straight
+        self.passes: Passes = unsharded
 
     def groups(self, answers: Sequence[Answers], max_tokens: int) -> list[list[int]]:
-        """Indices of examples that go through together: like lengths, at most `max_tokens` with padding."""
+        """Indices of examples that go through together: similar lengths, at most `max_tokens` with padding."""
         rows = [Row((0,) * len(one), (), (index,)) for index, one in enumerate(answers)]
         return [[row.members[0] for row in group] for group in buckets(rows, max_tokens)]
 
@@ -116,12 +112,12 @@ class Scorer:
                 inputs = {"attention_mask": packed.attention, **pair_inputs(self.tokenizer, packed.tokens_WT)}
                 scores_NM = self.model(input_ids=packed.tokens_WT, **inputs).logits
         if self.causal:
-            # Not in bfloat16: differences of scores are what counts.
+            # Not in bfloat16: differences of scores matter.
             scores_NM = self.head(pooled_ND)
         return list(scores_NM.float().cpu().t().split([len(one.rest) for one in answers], dim=1))
 
     def states(self, answers: Sequence[Answers]) -> list[Tensor]:
-        """What the head reads of each example's answers, (K, D) each, float32."""
+        """The head's inputs for each example's answers, (K, D) each, float32."""
         read: list[Tensor] = []
         hook = self.head.register_forward_pre_hook(lambda _module, inputs: read.append(inputs[0]))
         try:
@@ -131,7 +127,7 @@ class Scorer:
         return list(read[-1].detach().float().cpu().split([len(one.rest) for one in answers]))  # type: ignore[no-untyped-call]
 
     def _tokens_read(self, answers: Sequence[Answers], width: int) -> list[list[int]]:
-        """For each answer, all in turn, the places in the packed rows, flattened, that the head reads."""
+        """The positions in the packed rows, flattened, that the head reads for each answer, in order."""
         tokens: list[list[int]] = []
         row = 0
         for one in answers:
@@ -166,12 +162,12 @@ class Gathered:
 
 
 def score_all(
-    scorer: Scorer, answers: Sequence[Answers], max_tokens: int, world: World, check: Callable[[], None]
+    scorer: RewardScorer, answers: Sequence[Answers], max_tokens: int, world: World, check: Callable[[], None]
 ) -> list[Tensor]:
     """The scores of every example, in order, (M, K) each, without gradient."""
     gathered = Gathered(answers, scorer.members)
     with torch.no_grad():
-        for group in rounds(scorer.groups(answers, max_tokens), world):
+        for group in even_rounds(scorer.groups(answers, max_tokens), world):
             check()
             for index, scores_MK in zip(group.items, scorer.scores([answers[i] for i in group.items]), strict=True):
                 if group.counts:

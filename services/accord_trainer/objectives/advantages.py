@@ -1,13 +1,17 @@
-"""Rewards of response tokens, and generalised advantage estimation.
+"""Rewards of response tokens, advantages made of them, and whitening over masked entries.
 
-Schulman et al. 2015, arXiv 1506.02438: delta_t = r_t + gamma V_{t+1} - V_t (equation 10), A_t = sum over l of
-(gamma lambda)^l delta_{t+l} (equation 16), computed backwards.
+- gae: Schulman et al. 2015, arXiv 1506.02438: delta_t = r_t + gamma V_{t+1} - V_t (equation 10), A_t = sum over l of
+  (gamma lambda)^l delta_{t+l} (equation 16), computed backwards.
+- whiten: Ziegler et al. 2019, "Fine-Tuning Language Models from Human Preferences" (`whiten` of the released code;
+  arXiv 2403.17031 section 3 explains why rewards keep their mean).
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+VARIANCE_FLOOR = 1e-8
 
 
 def last_action_B(mask_BR: Tensor) -> Tensor:
@@ -19,7 +23,7 @@ def last_action_B(mask_BR: Tensor) -> Tensor:
 def token_rewards(score_B: Tensor, kl_BR: Tensor, mask_BR: Tensor, *, kl_coefficient: float) -> Tensor:
     """Rewards_BR: -coefficient * KL at every response token, plus the score at the last one; 0 where masked.
 
-    Ziegler et al. 2019, equation 2. The last token is that of the mask, wherever padding or a tool's output lies.
+    Ziegler et al. 2019, equation 2. The last token is the last one in the mask, wherever padding or tool output is.
     """
     rewards_BR = torch.where(mask_BR, -kl_coefficient * kl_BR, 0.0)
     rows_B = torch.arange(len(score_B), device=score_B.device)
@@ -39,8 +43,8 @@ def gae(
     """Advantages_BR and returns_BR (= advantages + values), both 0 where masked.
 
     values_BR[b, t] is the value of the state before token t. `bootstrap_B` is the value of the state after the last
-    token: that of a response which was cut off, 0 (the default) of one which ended. Tokens that the policy did not
-    choose are passed over: the accumulators are carried across them.
+    token: of a response that was cut off; 0 (the default) for one that ended. Tokens that the policy did not
+    choose are skipped: the accumulators are carried across them.
     """
     values_BR = torch.where(mask_BR, values_BR, 0.0)
     advantages_BR = torch.zeros_like(values_BR)
@@ -52,3 +56,30 @@ def gae(
         next_value_B = torch.where(mask_BR[:, t], values_BR[:, t], next_value_B)
         advantages_BR[:, t] = torch.where(mask_BR[:, t], advantage_B, 0.0)
     return advantages_BR, advantages_BR + values_BR
+
+
+def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
+    """The sum of `values` where `mask` is true (same shape), as a scalar. Excluded values may be NaN."""
+    return torch.where(mask, values, 0.0).sum()
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """The mean of `values` where `mask` is true; the mask must not be empty."""
+    return masked_sum(values, mask) / mask.sum()
+
+
+def masked_variance(values: Tensor, mask: Tensor) -> Tensor:
+    """The population variance (divided by the count) of `values` where `mask` is true."""
+    centred = values - masked_mean(values, mask)
+    return masked_mean(centred * centred, mask)
+
+
+def whiten(values: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:
+    """`values` with variance 1 and, when `shift_mean`, mean 0 over the masked entries; 0 where the mask is false.
+
+    Rewards are whitened without shifting the mean (the sign of a reward means something), advantages with it. If all
+    entries are equal, there is no variance, and the result is 0 (shifted), not a division by 0.
+    """
+    mean = masked_mean(values, mask)
+    whitened = (values - mean) * torch.rsqrt(masked_variance(values, mask) + VARIANCE_FLOOR)
+    return torch.where(mask, whitened if shift_mean else whitened + mean, 0.0)

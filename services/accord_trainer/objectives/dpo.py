@@ -1,6 +1,6 @@
 """Losses of direct preference optimisation on a pair's log-ratios, one per pair.
 
-With d = (log policy - log reference) of the better response less that of the worse, nats:
+With d = (log policy - log reference) of the better response minus that of the worse, nats:
 
 - sigmoid: -log sigmoid(beta d): Rafailov et al. 2023, arXiv 2305.18290, equation 7; with label smoothing s it is cDPO
   (Mitchell 2023): (1 - s) of that and s of the reverse.
@@ -23,6 +23,6 @@ def dpo_loss(difference_N: Tensor, *, beta: float, kind: str, label_smoothing: f
     if kind == "hinge":
         return torch.relu(1.0 - logits_N)
     if kind != "sigmoid":
-        raise ValueError(f"no DPO loss {kind!r}")
+        raise ValueError(f"unknown DPO loss {kind!r}")
     straight_N, reverse_N = functional.logsigmoid(logits_N), functional.logsigmoid(-logits_N)
     return -(1.0 - label_smoothing) * straight_N - label_smoothing * reverse_N

@@ -1,4 +1,4 @@
-"""Baselines from the other responses to the same prompt, and what else the group algorithms need.
+"""Baselines from the other responses to the same prompt, and the other functions of group algorithms.
 
 - group_normalised: Shao et al. 2024 (GRPO, DeepSeekMath), arXiv 2402.03300, section 4.1.2; without the deviation: Liu
   et al. 2025 (Dr. GRPO), arXiv 2503.20783.
@@ -27,7 +27,7 @@ def group_mean(reward_B: Tensor, group_B: Tensor) -> Tensor:
 
 
 def without_signal(reward_B: Tensor, group_B: Tensor) -> Tensor:
-    """True, (B,), where all rewards of the response's group are equal: nothing there tells better from worse."""
+    """True, (B,), where all rewards of the response's group are equal: the group carries no signal."""
     size = int(group_B.max()) + 1
     highest_G = torch.full((size,), -torch.inf, dtype=reward_B.dtype).scatter_reduce(0, group_B, reward_B, "amax")
     lowest_G = torch.full((size,), torch.inf, dtype=reward_B.dtype).scatter_reduce(0, group_B, reward_B, "amin")
@@ -36,7 +36,7 @@ def without_signal(reward_B: Tensor, group_B: Tensor) -> Tensor:
 
 def group_normalised(reward_B: Tensor, group_B: Tensor, *, scale: bool = True) -> Tensor:
     """(reward - mean) / deviation of the group, (B,); with `scale` off the difference alone. Groups of equal rewards
-    get exactly 0: no division by a deviation of 0, and no noise of rounding blown up by it."""
+    get exactly 0: no division by a deviation of 0, and no amplified rounding noise."""
     centred_B = torch.where(without_signal(reward_B, group_B), 0.0, reward_B - group_mean(reward_B, group_B))
     if not scale:
         return centred_B
@@ -46,7 +46,7 @@ def group_normalised(reward_B: Tensor, group_B: Tensor, *, scale: bool = True) -
 
 
 def leave_one_out(reward_B: Tensor, group_B: Tensor) -> Tensor:
-    """The reward less the mean of the others of its group, (B,); 0 in a group of one."""
+    """The reward minus the mean of the others in its group, (B,); 0 in a group of one."""
     sums_G, counts_G = _sums(reward_B, group_B)
     others_B = counts_G[group_B] - 1
     advantage_B = reward_B - (sums_G[group_B] - reward_B) / others_B.clamp(min=1)
@@ -59,7 +59,7 @@ def overlong_penalty(length_B: Tensor, limit_B: Tensor, buffer: int) -> Tensor:
 
 
 def returns_to_go(rewards_BR: Tensor, mask_BR: Tensor, gamma: float) -> Tensor:
-    """The discounted sum of rewards from each token on, (B, R), passing over tokens that the policy did not choose."""
+    """The discounted sum of rewards from each token on, (B, R), skipping tokens that the policy did not choose."""
     found_BR = torch.zeros_like(rewards_BR)
     running_B = torch.zeros_like(rewards_BR[:, 0])
     for t in reversed(range(rewards_BR.shape[1])):

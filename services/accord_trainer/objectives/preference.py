@@ -1,6 +1,6 @@
 """Losses of reward models: pairs, rankings with ties, ratings. Each returns one loss per example.
 
-Scores may have leading dimensions, (..., K): the members of an ensemble, each with a loss of its own, (...).
+Scores may have leading dimensions, (..., K): the members of an ensemble, each with its own loss, (...).
 
 - Pairs: Bradley and Terry 1952; margin as in Touvron et al. 2023 (Llama 2), arXiv 2307.09288, equation 2; centring as
   in Eisenstein et al. 2023, arXiv 2312.09244, equation 2.
@@ -25,7 +25,7 @@ def bradley_terry(
 ) -> Tensor:
     """-log sigmoid(first - second - margin) of each pair; with smoothing s: (1 - s) of that and s of the reverse.
 
-    The first is the better one. A tie is half of either order, without margin, so it pulls the two together.
+    The first is the better one. A tie counts half for either order, without margin, so it pulls the scores together.
     """
     difference_N = first_N - second_N
     smoothing_N = torch.full_like(difference_N, label_smoothing)
@@ -40,7 +40,7 @@ def plackett_luce(scores_K: Tensor, ranks: list[int]) -> Tensor:
     """The negative log-likelihood of a ranking (`ranks[i]`: 0 the best, equal ranks tie), (...).
 
     Without ties: the sum over answers of log(sum of exp of it and all ranked below) - score. A group of g tied answers
-    is taken out one by one, each time with 1/g of the group's weight gone from the denominator (Efron).
+    is removed one by one, each time with 1/g of the group's weight removed from the denominator (Efron).
     """
     ranks_K = torch.tensor(ranks, device=scores_K.device)
     loss = scores_K.new_zeros(scores_K.shape[:-1])
@@ -49,7 +49,7 @@ def plackett_luce(scores_K: Tensor, ranks: list[int]) -> Tensor:
         below = scores_K[..., ranks_K > rank]
         tied = tied_G.shape[-1]
         if below.shape[-1] == 0 and tied == 1:
-            continue  # the last one left is taken with certainty
+            continue  # the last one is chosen with certainty
         for taken in range(tied):
             share = torch.tensor(1.0 - taken / tied, dtype=scores_K.dtype, device=scores_K.device)
             loss = loss + torch.logsumexp(torch.cat([tied_G + share.log(), below], dim=-1), dim=-1)

@@ -14,9 +14,9 @@ MOST_ITERATIONS = 200
 
 
 def deviations(states: Sequence[Tensor]) -> Tensor:
-    """How far the states, (K, D) an example, lie from their example's mean, root mean square, (D,), never 0.
+    """The root mean square distance of the states, (K, D) per example, from their example's mean, (D,), never 0.
 
-    Two answers to one prompt differ by twice that. Where no example has two answers: from the mean of all.
+    Two answers to one prompt differ by twice that. If no example has two answers: the distance from the mean of all.
     """
     several = [states_KD for states_KD in states if len(states_KD) > 1]
     centred = [states_KD - states_KD.mean(0) for states_KD in several]
@@ -35,8 +35,8 @@ def fit(
     deviation_D: Tensor,
     check_stopped: Callable[[], None],
 ) -> tuple[Tensor, int]:
-    """The head (M, D) that minimises loss(scores (M, N)) + penalty / 2 * |2 * head * deviation|^2, and how often the
-    loss was asked. From 0, so the result depends on the arguments alone. float64.
+    """The head (M, D) that minimises loss(scores (M, N)) + penalty / 2 * |2 * head * deviation|^2, and the number of
+    evaluations of the loss. Starts from 0, so the result depends on the arguments alone. float64.
 
     The factor 2 makes it logistic regression on differences that have deviation 1.
     """
@@ -47,12 +47,12 @@ def fit(
         [weights_MD], max_iter=MOST_ITERATIONS, tolerance_grad=1e-6, tolerance_change=1e-12,
         line_search_fn="strong_wolfe",
     )  # fmt: skip
-    asked = 0
+    evaluations = 0
 
     def closure() -> Tensor:
-        nonlocal asked
+        nonlocal evaluations
         check_stopped()
-        asked += 1
+        evaluations += 1
         solver.zero_grad()
         with torch.enable_grad():
             value = loss(weights_MD @ scaled_ND.T) + 0.5 * penalty * weights_MD.square().sum()
@@ -60,4 +60,4 @@ def fit(
         return value
 
     solver.step(closure)  # type: ignore[no-untyped-call]
-    return (weights_MD / scale_D).detach(), asked
+    return (weights_MD / scale_D).detach(), evaluations

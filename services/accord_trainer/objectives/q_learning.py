@@ -1,7 +1,7 @@
 """Losses of implicit language Q-learning: Snell et al. 2022, arXiv 2206.11871; expectile regression as in
 implicit Q-learning (Kostrikov et al. 2021, arXiv 2110.06169, equations 5 and 6).
 
-Each token is an action, the text before it the state. H heads give Q; their targets follow them slowly.
+Each token is an action, the text before it the state. H heads estimate Q; their targets follow them slowly.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from accord_trainer.objectives.whitening import masked_sum
+from accord_trainer.objectives.advantages import masked_sum
 
 
 def bellman_targets(
@@ -42,7 +42,7 @@ def q_loss_sum(q_HBR: Tensor, targets_BR: Tensor, mask_BR: Tensor, *, weight_B: 
 def v_loss_sum(
     values_BR: Tensor, target_q_BR: Tensor, mask_BR: Tensor, *, expectile: float, weight_B: Tensor
 ) -> Tensor:
-    """The expectile losses of V against the target heads' Q of the tokens that were said, summed over tokens. No
+    """The expectile losses of V against the target heads' Q of the tokens in the data, summed over tokens. No
     gradient reaches Q."""
     difference_BR = torch.where(mask_BR, target_q_BR.detach() - values_BR, 0.0)
     return masked_sum(expectile_loss(difference_BR, expectile) * weight_B[:, None], mask_BR)

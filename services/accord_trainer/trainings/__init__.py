@@ -1,1 +1,1 @@
-"""The trainings of this service: kept, loaded, stepped, checkpointed, published."""
+"""The trainings of this service: stored, loaded, stepped, checkpointed, published."""

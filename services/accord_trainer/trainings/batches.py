@@ -1,4 +1,4 @@
-"""Batches of experience on disk: serialised messages, named by what is in them."""
+"""Batches of experience on disk: serialised messages, named by a digest of their content."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from accord_trainer.algorithm import Experience
 
 @dataclass(frozen=True)
 class StoredBatch:
-    """A batch that is on disk. The id is derived from the digest, the digest from the records in order."""
+    """A batch on disk. The id is derived from the digest, the digest from the records in order."""
 
     batch_id: str
     digest: str
@@ -31,8 +31,8 @@ class BatchStore:
         self.root = root
 
     def put(self, batch: Experience) -> StoredBatch:
-        """Writes a batch; putting the same records again changes nothing. However the records were chunked, the id is
-        the same."""
+        """Writes a batch; putting the same records again changes nothing. The id does not depend on how the records
+        were chunked."""
         records = [*batch.samples, *batch.preferences]
         digest = _digest(records)
         batch_id = f"b-{digest[:32]}"
@@ -45,10 +45,10 @@ class BatchStore:
         return StoredBatch(batch_id, digest, len(records))
 
     def get(self, batch_id: str) -> Experience:
-        """A batch, its content checked against its id. NotFound, BATCH_NOT_FOUND; DataLoss where it was damaged."""
+        """A batch, its content checked against its id. NotFound, BATCH_NOT_FOUND; DataLoss if it is damaged."""
         path = self._path(batch_id)
         if not path.is_file():
-            raise NotFound(f"no batch {batch_id} here; put the experience again", reason="BATCH_NOT_FOUND")
+            raise NotFound(f"batch {batch_id} does not exist; put the experience again", reason="BATCH_NOT_FOUND")
         try:
             chunk = trainer_v1.ExperienceChunk.FromString(path.read_bytes())
         except DecodeError as error:
@@ -59,8 +59,19 @@ class BatchStore:
 
     def _path(self, batch_id: str) -> Path:
         if not batch_id.startswith("b-") or not batch_id[2:].isalnum():
-            raise InvalidArgument.at("batch_id", f"{batch_id!r} is not an id that PutExperience gave")
+            raise InvalidArgument.at("batch_id", f"{batch_id!r} is not an id from PutExperience")
         return self.root / f"{batch_id}.binpb"
+
+
+def batch_of(data: bytes) -> Experience:
+    """The batch in a serialised chunk."""
+    chunk = trainer_v1.ExperienceChunk.FromString(data)
+    return Experience(list(chunk.samples), list(chunk.preferences))
+
+
+def batch_message(batch: Experience) -> bytes:
+    """The inverse of `batch_of`."""
+    return trainer_v1.ExperienceChunk(samples=batch.samples, preferences=batch.preferences).SerializeToString()
 
 
 def _digest(records: Iterable[Message]) -> str:

@@ -1,4 +1,4 @@
-"""The one thread that computes: work queues up there and never overlaps."""
+"""The one thread that computes: calls queue there and never overlap."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from accord.errors import Unavailable
 T = TypeVar("T")
 
 
-class Worker:
+class ComputeThread:
     """Runs functions one after another, away from the event loop."""
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Worker:
         self._stopping = threading.Event()
 
     async def run(self, work: Callable[[], T]) -> T:
-        """The result of `work`. Unavailable, DRAINING, when the service is shutting down."""
+        """The result of `work`. Unavailable, DRAINING, if the service is shutting down."""
 
         def started() -> T:
             self.check_stopped()
@@ -30,11 +30,11 @@ class Worker:
         return await asyncio.get_running_loop().run_in_executor(self._pool, started)
 
     def check_stopped(self) -> None:
-        """Raises Unavailable, DRAINING, once `close` was called; long work calls it now and then."""
+        """Raises Unavailable, DRAINING, after `close` was called; long computations call it regularly."""
         if self._stopping.is_set():
             raise Unavailable("the trainer is shutting down; repeat the call when it is back", reason="DRAINING")
 
     async def close(self) -> None:
-        """Lets the work in hand notice, and waits for it."""
+        """Signals the running computation to stop, and waits for it."""
         self._stopping.set()
         await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)

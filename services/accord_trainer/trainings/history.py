@@ -1,4 +1,4 @@
-"""What is known of a training besides its tensors: what it was made from, and its history."""
+"""What is known about a training apart from its tensors: its fixed properties, and the history of its versions."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from accord import atomic
 from accord.errors import AlreadyExists, DataLoss
 from accord.trainer import v1 as trainer_v1
 from accord_trainer.algorithm import Kind
-from accord_trainer.trainings.verification import Facts
+from accord_trainer.trainings.verification import TrainingIdentity
 
 
 @dataclass(frozen=True)
 class Manifest:
     """Fixed when a training is created, and written once."""
 
-    # As requested, output-only fields left out.
+    # As requested, without output-only fields.
     training: trainer_v1.Training
     compute_dtype: str
     compute_threads: int
     tokenizer_fingerprint: str
     vocabulary_size: int
     learns_from: Kind
-    # Of version 0, as it would be published.
+    # Of version 0 in its published form.
     digest: str
 
     def write(self, path: Path) -> None:
-        """Durably, in one step."""
+        """Writes the file durably and atomically."""
         content = {**self.__dict__, "training": MessageToDict(self.training, preserving_proto_field_name=True)}
         atomic.write_bytes(path, json.dumps(content, indent=1, sort_keys=True).encode())
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
-        """DataLoss where the file is damaged."""
+        """DataLoss if the file is damaged."""
         try:
             content: dict[str, Any] = json.loads(path.read_text())
             return cls(**{**content, "training": ParseDict(content["training"], trainer_v1.Training())})
@@ -47,36 +47,36 @@ class Manifest:
 
 @dataclass(frozen=True)
 class TrainingHistory:
-    """The history of a training up to `version`. Goes into each checkpoint, so it never says more than the weights."""
+    """The versions of a training up to `version`. Part of each checkpoint, so it is never ahead of the weights."""
 
     version: int
     digest: str
-    # version -> digest of every version made.
-    history: dict[int, str] = field(default_factory=dict)
+    # version -> digest, of every version made.
+    digests: dict[int, str] = field(default_factory=dict)
     # request_id -> the result of its step.
     results: dict[str, trainer_v1.StepResult] = field(default_factory=dict)
 
     def after(self, result: trainer_v1.StepResult) -> TrainingHistory:
-        """The record with one step more."""
+        """The history with one more step."""
         return TrainingHistory(
             result.version,
             result.digest,
-            {**self.history, result.version: result.digest},
+            {**self.digests, result.version: result.digest},
             {**self.results, result.request_id: result},
         )
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` reads."""
+        """The inverse of `from_json`."""
         return {
             "version": self.version,
             "digest": self.digest,
-            "history": {str(version): digest for version, digest in self.history.items()},
+            "history": {str(version): digest for version, digest in self.digests.items()},
             "results": [MessageToDict(result, preserving_proto_field_name=True) for result in self.results.values()],
         }
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> TrainingHistory:
-        """The record of a checkpoint."""
+        """The history in a checkpoint."""
         results = [ParseDict(result, trainer_v1.StepResult()) for result in content["results"]]
         return cls(
             content["version"],
@@ -86,7 +86,7 @@ class TrainingHistory:
         )
 
     def kept_result(self, request: trainer_v1.StepRequest) -> trainer_v1.StepResult | None:
-        """The result of this very step, if it was made. AlreadyExists where the request_id was used for another."""
+        """The result of this step if it was made already. AlreadyExists if the request_id was used for another step."""
         kept = self.results.get(request.request_id)
         if kept is None:
             return None
@@ -102,12 +102,12 @@ class TrainingHistory:
         return kept
 
 
-def facts(manifest: Manifest, record: TrainingHistory) -> Facts:
+def identity(manifest: Manifest, history: TrainingHistory) -> TrainingIdentity:
     """What experience is verified against."""
-    return Facts(
+    return TrainingIdentity(
         learns_from=manifest.learns_from,
         vocabulary_size=manifest.vocabulary_size,
         tokenizer_fingerprint=manifest.tokenizer_fingerprint,
-        history=record.history,
+        digests=history.digests,
         init=manifest.training.init,
     )

@@ -1,4 +1,4 @@
-"""Published weights: folders below state_dir/artifacts, named after training, version and digest."""
+"""Published weights: folders below state_dir/artifacts, named by training, version and digest."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from accord_models.loading import torch_dtype
 from accord_models.publishing import save_model
 from accord_models.streaming import save_streamed
 from accord_trainer.algorithm import Algorithm
-from accord_trainer.distributed.sharded_safetensors import is_spread
+from accord_trainer.distributed.sharded_safetensors import is_sharded
 from accord_trainer.distributed.world import Alone, World, all_or_none, leads
 from accord_trainer.trainings.weights_digest import published_state, published_tensors
 
 SCHEMES = ("file", "grpc")
 FORMATS = ("merged", "adapter")
-# What the folder of a delta is called after the name of what it leads to.
+# Suffix of a delta's folder, after the name of the weights that it leads to.
 DELTA = ".delta"
 
 
 class Publisher:
-    """Writes folders that `from_pretrained` loads below `root`. `address` gives this server's host:port for `grpc`
+    """Writes folders below `root` that `from_pretrained` loads. `address` returns this server's host:port for `grpc`
     URIs once it serves. With several ranks all call the same methods; rank 0 writes."""
 
     def __init__(
@@ -39,7 +39,7 @@ class Publisher:
         *,
         delta_below: float = 0.0,
     ) -> None:
-        """`delta_below`: the part of the whole's bytes that a delta is to stay below; 0: none is published."""
+        """`delta_below`: a delta is published if it has less than this fraction of the whole's bytes; 0: never."""
         self.root = root
         self._scheme = scheme
         self._address = address
@@ -49,7 +49,7 @@ class Publisher:
     def publish(
         self, training_id: str, version: int, digest: str, algorithm: Algorithm, scheme: str
     ) -> types_v1.WeightsRef:
-        """The merged model. The same version again: the same reference, nothing written."""
+        """Publishes the merged model. Publishing a version again writes nothing and returns the same reference."""
         artifact_id = _artifact_id(training_id, version, digest)
         folder = self.root / artifact_id
         if self._world.max(float(leads(self._world) and not folder.is_dir())):
@@ -60,9 +60,9 @@ class Publisher:
     def add_delta(
         self, ref: types_v1.WeightsRef, training_id: str, base_version: int, base_digest: str
     ) -> dict[str, float]:
-        """Gives `ref`, the whole as published, a delta from an earlier version where that is still published here and
-        the delta is small enough. What it comes to, published or not: `delta_changed` (part of the elements),
-        `delta_bytes`, `whole_bytes`, `delta_seconds`; nothing where there is no base."""
+        """Adds to `ref`, the published whole, a delta from an earlier version, if that version is still published here
+        and the delta is small enough. Returns its figures, published or not: `delta_changed` (fraction of the
+        elements), `delta_bytes`, `whole_bytes`, `delta_seconds`; nothing if there is no base."""
         if not self._delta_below:
             return {}
         figures: dict[str, float] = {}
@@ -86,7 +86,7 @@ class Publisher:
         return figures
 
     def publish_adapter(self, training_id: str, version: int, algorithm: Algorithm, scheme: str) -> types_v1.WeightsRef:
-        """The adapter alone, to be applied to version 0."""
+        """Publishes only the adapter, to be applied to version 0."""
         artifact_id = f"{training_id}-{version}-adapter"
         folder = self.root / artifact_id
         with all_or_none(self._world):
@@ -99,24 +99,24 @@ class Publisher:
         return ref
 
     def check(self, format: str, scheme: str) -> None:
-        """InvalidArgument for a format or scheme that is not known; empty ones stand for the defaults."""
+        """InvalidArgument for an unknown format or scheme; empty means the default."""
         if format not in ("", *FORMATS):
-            raise InvalidArgument.at("format", f"is {format!r}; one of {', '.join(FORMATS)}")
+            raise InvalidArgument.at("format", f"is {format!r}; must be one of {', '.join(FORMATS)}")
         if scheme not in ("", *SCHEMES):
-            raise InvalidArgument.at("scheme", f"is {scheme!r}; one of {', '.join(SCHEMES)}")
+            raise InvalidArgument.at("scheme", f"is {scheme!r}; must be one of {', '.join(SCHEMES)}")
 
     def _write(self, folder: Path, digest: str, algorithm: Algorithm) -> None:
-        """Rank 0 writes. Where weights are spread, each goes through all ranks' hands, one at a time."""
+        """Rank 0 writes. Sharded weights are gathered by all ranks, one tensor at a time."""
         model, dtype = algorithm.merged(), algorithm.publish_dtype
         state = published_state(model)
         written = digest
-        if is_spread(state):
+        if is_sharded(state):
             tensors = published_tensors(state, torch_dtype(dtype))
             try:
                 if leads(self._world):
                     written = save_streamed(model, algorithm.tokenizer, folder, dtype, state, tensors)
             finally:
-                # Also where rank 0's disk fails: the others are gathering with us.
+                # Also if rank 0's disk fails: the other ranks gather together with this one.
                 for _ in tensors:
                     pass
         elif leads(self._world):
@@ -124,7 +124,7 @@ class Publisher:
         if written != digest:
             shutil.rmtree(folder)
             raise Internal(
-                f"{folder} came out with digest {written[:12]} instead of {digest[:12]}", reason="PUBLISH_MISMATCH"
+                f"{folder} was written with digest {written[:12]}, expected {digest[:12]}", reason="PUBLISH_MISMATCH"
             )
 
     def _ref(self, artifact_id: str, version: int, digest: str, scheme: str, format: str) -> types_v1.WeightsRef:

@@ -1,4 +1,5 @@
-"""The other ranks' part: to do what rank 0 says until it says `end`, or is gone."""
+"""The loop of every rank but rank 0: it runs the commands that rank 0 sends until `shutdown`, or until rank 0 is
+gone."""
 
 from __future__ import annotations
 
@@ -8,9 +9,9 @@ from pathlib import Path
 
 from accord.errors import AccordError, Internal
 from accord.trainer import v1 as trainer_v1
-from accord_trainer.distributed.executor import Command, batch_of
+from accord_trainer.distributed.executor import Command, RankResult
 from accord_trainer.distributed.process_group import ProcessGroup, breaks, rank_lost
-from accord_trainer.distributed.rank_result import Outcome
+from accord_trainer.trainings.batches import batch_of
 from accord_trainer.trainings.loading import LoadRequest, TrainingLoader, fetch_weights
 from accord_trainer.trainings.training import LoadedTraining
 
@@ -18,58 +19,58 @@ log = logging.getLogger(__name__)
 
 
 class RankWorker:
-    """Holds this rank's part of the trainings that rank 0 has in memory. `cache`: where fetched weights go."""
+    """Holds this rank's part of the trainings that rank 0 has loaded. `cache` is the folder for fetched weights."""
 
-    def __init__(self, ranks: ProcessGroup, bench: TrainingLoader, cache: Path) -> None:
+    def __init__(self, ranks: ProcessGroup, loader: TrainingLoader, cache: Path) -> None:
         self._ranks = ranks
-        self._bench = bench
+        self._loader = loader
         self._cache = cache
-        self._live: dict[str, LoadedTraining] = {}
+        self._loaded: dict[str, LoadedTraining] = {}
 
     def run(self) -> None:
-        """Returns at `end`. Unavailable, RANK_LOST, when another rank is gone: then all must be started again."""
+        """Returns at `shutdown`. Unavailable, RANK_LOST, if another rank is gone: then all ranks must be restarted."""
         while True:
-            order = Command.from_bytes(self._ranks.order())
-            if order.kind == "end":
+            command = Command.from_bytes(self._ranks.broadcast_command())
+            if command.kind == "shutdown":
                 return
             try:
-                outcome = Outcome(check=self.obey(order))
+                result = RankResult(check=self.execute(command))
             except Exception as error:
                 if breaks(error):
                     raise error if isinstance(error, AccordError) else rank_lost(error) from error
-                log.warning("%s of %s: %s", order.kind, order.training_id, error, exc_info=not _known(error))
-                outcome = Outcome.of(error)
-            self._ranks.exchange(outcome.to_bytes())
+                log.warning("%s of %s: %s", command.kind, command.training_id, error, exc_info=not _known(error))
+                result = RankResult.of(error)
+            self._ranks.all_gather(result.to_bytes())
 
-    def obey(self, order: Command) -> str:
-        """Does the work; gives what must be the same on all ranks."""
-        if order.kind == "open":
-            live = self._open(order)
-            self._live[order.training_id] = live
-            return live.record.digest
-        live = self._live[order.training_id]
-        if order.kind == "step":
-            request = trainer_v1.StepRequest.FromString(order.messages[0])
-            return live.step(request, batch_of(order.messages[1])).digest
-        if order.kind == "evaluate":
-            live.evaluate(batch_of(order.messages[0]))
-        elif order.kind == "publish":
-            live.publish(order.fields["format"], order.fields["scheme"])
-        elif order.kind == "checkpoint":
-            live.checkpoint()
-        elif order.kind == "retire":
-            live.retire()
-            del self._live[order.training_id]
-        elif order.kind == "forget":
-            del self._live[order.training_id]
+    def execute(self, command: Command) -> str:
+        """Runs a command; returns what must be equal on all ranks."""
+        if command.kind == "load":
+            training = self._load(command)
+            self._loaded[command.training_id] = training
+            return training.history.digest
+        training = self._loaded[command.training_id]
+        if command.kind == "step":
+            request = trainer_v1.StepRequest.FromString(command.messages[0])
+            return training.step(request, batch_of(command.messages[1])).digest
+        if command.kind == "evaluate":
+            training.evaluate(batch_of(command.messages[0]))
+        elif command.kind == "publish":
+            training.publish(command.fields["format"], command.fields["scheme"])
+        elif command.kind == "checkpoint":
+            training.checkpoint()
+        elif command.kind == "unload":
+            training.unload()
+            del self._loaded[command.training_id]
+        elif command.kind == "discard":
+            del self._loaded[command.training_id]
         else:
-            raise Internal(f"rank 0 gave an order that is not known here: {order.kind}")
+            raise Internal(f"rank 0 sent an unknown command: {command.kind}")
         return ""
 
-    def _open(self, order: Command) -> LoadedTraining:
-        opening = LoadRequest.of(order, self._bench.root)
-        folders = asyncio.run(fetch_weights(opening.training, self._cache))
-        return self._bench.open(opening, folders, check_stopped=lambda: None)
+    def _load(self, command: Command) -> LoadedTraining:
+        request = LoadRequest.of(command, self._loader.root)
+        folders = asyncio.run(fetch_weights(request.training, self._cache))
+        return self._loader.load(request, folders, check_stopped=lambda: None)
 
 
 def _known(error: Exception) -> bool:

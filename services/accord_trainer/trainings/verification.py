@@ -1,4 +1,4 @@
-"""Experience is believed only where it can be checked: versions, digests, tokenizer, and every number."""
+"""Checks everything about experience that can be checked: versions, digests, tokenizer, and every number."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from accord_trainer.algorithm import Kind
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a training knows of itself, against which experience is held. `history` is version -> digest as it would be
-    published; `init` the weights that it started from, which are version 0 under whatever number they came."""
+class TrainingIdentity:
+    """What experience must match. `digests` is version -> digest of the published form; `init` are the weights that the
+    training started from, which are its version 0 whatever version they had where they came from."""
 
     learns_from: Kind
     vocabulary_size: int
     tokenizer_fingerprint: str
-    history: Mapping[int, str]
+    digests: Mapping[int, str]
     init: types_v1.WeightsRef
 
 
-def verify_sample(scored: trainer_v1.ScoredSample, at: str, facts: Facts) -> None:
+def verify_sample(scored: trainer_v1.ScoredSample, at: str, training: TrainingIdentity) -> None:
     """InvalidArgument naming the field under `at`; FailedPrecondition UNKNOWN_VERSION, DIGEST_MISMATCH or
     TOKENIZER_MISMATCH."""
     sample = scored.sample
-    if facts.learns_from != "samples":
+    if training.learns_from != "samples":
         raise InvalidArgument.at(at, "this training learns from preferences")
     if not scored.HasField("score") or not math.isfinite(scored.score):
         raise InvalidArgument.at(f"{at}.score", "must be a finite number; leave out samples whose scoring failed")
-    _verify_tokens(list(sample.prompt_token_ids), f"{at}.sample.prompt_token_ids", facts.vocabulary_size)
-    _verify_tokens(list(sample.response_token_ids), f"{at}.sample.response_token_ids", facts.vocabulary_size)
+    _verify_tokens(list(sample.prompt_token_ids), f"{at}.sample.prompt_token_ids", training.vocabulary_size)
+    _verify_tokens(list(sample.response_token_ids), f"{at}.sample.response_token_ids", training.vocabulary_size)
     length = len(sample.response_token_ids)
     for field in ("logprobs", "response_mask"):
         if len(getattr(sample, field)) != length:
@@ -47,25 +47,27 @@ def verify_sample(scored: trainer_v1.ScoredSample, at: str, facts: Facts) -> Non
                 f"{at}.sample.logprobs[{index}]", f"is {logprob}; a log-probability is finite and <= 0"
             )
     if not any(sample.response_mask):
-        raise InvalidArgument.at(f"{at}.sample.response_mask", "is 0 everywhere: the policy chose no token")
+        raise InvalidArgument.at(f"{at}.sample.response_mask", "is false everywhere: the policy chose no token")
     if sample.finish_reason == types_v1.FINISH_REASON_UNSPECIFIED:
         raise InvalidArgument.at(f"{at}.sample.finish_reason", "must be set")
-    if sample.tokenizer_fingerprint != facts.tokenizer_fingerprint:
+    if sample.tokenizer_fingerprint != training.tokenizer_fingerprint:
         raise FailedPrecondition(
-            f"{at}: its tokens are of another tokenizer than this training's",
+            f"{at} was tokenized with a different tokenizer than this training uses",
             reason="TOKENIZER_MISMATCH",
-            metadata={"expected": facts.tokenizer_fingerprint, "found": sample.tokenizer_fingerprint},
+            metadata={"expected": training.tokenizer_fingerprint, "found": sample.tokenizer_fingerprint},
         )
-    _verify_segments(sample, f"{at}.sample.segments", facts)
+    _verify_segments(sample, f"{at}.sample.segments", training)
 
 
-def verify_preference(example: trainer_v1.PreferenceExample, at: str, facts: Facts) -> None:
+def verify_preference(example: trainer_v1.PreferenceExample, at: str, training: TrainingIdentity) -> None:
     """InvalidArgument naming the field under `at`."""
-    if facts.learns_from != "preferences":
+    if training.learns_from != "preferences":
         raise InvalidArgument.at(at, "this training learns from samples")
     for index, message in enumerate(example.prompt.messages):
         if message.role not in ROLES:
-            raise InvalidArgument.at(f"{at}.prompt.messages[{index}].role", f"is {message.role!r}; one of {ROLES}")
+            raise InvalidArgument.at(
+                f"{at}.prompt.messages[{index}].role", f"is {message.role!r}; must be one of {ROLES}"
+            )
     if not example.prompt.messages:
         raise InvalidArgument.at(f"{at}.prompt", "has no messages")
     answers = len(example.responses)
@@ -73,7 +75,7 @@ def verify_preference(example: trainer_v1.PreferenceExample, at: str, facts: Fac
     if target is None:
         raise InvalidArgument.at(at, "has neither ranks nor ratings")
     if answers < (2 if target == "ranks" else 1):
-        raise InvalidArgument.at(f"{at}.responses", "are too few to be compared")
+        raise InvalidArgument.at(f"{at}.responses", "are too few to compare")
     values = list(example.ranks.values if target == "ranks" else example.ratings.values)
     if len(values) != answers:
         raise InvalidArgument.at(f"{at}.{target}.values", f"has {len(values)} entries for {answers} responses")
@@ -90,25 +92,25 @@ def verify_preference(example: trainer_v1.PreferenceExample, at: str, facts: Fac
 
 
 def verify_current(
-    samples: Sequence[trainer_v1.ScoredSample], facts: Facts, version: int, max_staleness: int = 0
+    samples: Sequence[trainer_v1.ScoredSample], training: TrainingIdentity, version: int, max_staleness: int = 0
 ) -> None:
-    """FailedPrecondition, STALE_EXPERIENCE, where a token was made by a later version than `version`, or by one that is
-    more than `max_staleness` before it."""
+    """FailedPrecondition, STALE_EXPERIENCE, if a token was made by a later version than `version`, or by one that is
+    more than `max_staleness` versions older."""
     for index, scored in enumerate(samples):
         for segment in scored.sample.segments:
-            made_by = _version(segment, facts)
+            made_by = _version(segment, training)
             if not version - max_staleness <= made_by <= version:
                 raise FailedPrecondition(
-                    f"chunk.samples[{index}] was made by version {made_by}, but {version} is trained "
-                    f"(max_staleness {max_staleness}): generate again with the current weights",
+                    f"chunk.samples[{index}] was generated by version {made_by}, but this step trains version "
+                    f"{version} (max_staleness {max_staleness}); generate again with the current weights",
                     reason="STALE_EXPERIENCE",
                     metadata={"current": str(version), "sample": str(made_by)},
                 )
 
 
-def staleness(samples: Sequence[trainer_v1.ScoredSample], facts: Facts, version: int) -> list[int]:
-    """How many versions before `version` the oldest token of each sample was made."""
-    return [version - min(_version(segment, facts) for segment in scored.sample.segments) for scored in samples]
+def staleness(samples: Sequence[trainer_v1.ScoredSample], training: TrainingIdentity, version: int) -> list[int]:
+    """How many versions older than `version` the oldest token of each sample is."""
+    return [version - min(_version(segment, training) for segment in scored.sample.segments) for scored in samples]
 
 
 def _verify_tokens(tokens: list[int], at: str, vocabulary_size: int) -> None:
@@ -119,29 +121,29 @@ def _verify_tokens(tokens: list[int], at: str, vocabulary_size: int) -> None:
             raise InvalidArgument.at(f"{at}[{index}]", f"is {token}; the vocabulary has {vocabulary_size} tokens")
 
 
-def _verify_segments(sample: types_v1.Sample, at: str, facts: Facts) -> None:
+def _verify_segments(sample: types_v1.Sample, at: str, training: TrainingIdentity) -> None:
     starts = [segment.start for segment in sample.segments]
     if not starts or starts[0] != 0 or starts != sorted(set(starts)) or starts[-1] >= len(sample.response_token_ids):
-        raise InvalidArgument.at(at, "must begin at 0, rise, and lie within the response")
+        raise InvalidArgument.at(at, "must start at 0, increase, and stay within the response")
     for index, segment in enumerate(sample.segments):
-        version = _version(segment, facts)
-        known = facts.history.get(version)
+        version = _version(segment, training)
+        known = training.digests.get(version)
         if known is None:
             raise FailedPrecondition(
-                f"{at}[{index}]: version {segment.version} was never made by this training",
+                f"{at}[{index}]: this training has no version {segment.version}",
                 reason="UNKNOWN_VERSION",
                 metadata={"version": str(segment.version)},
             )
-        if segment.digest != known and not (version == 0 and segment.digest == facts.init.digest):
+        if segment.digest != known and not (version == 0 and segment.digest == training.init.digest):
             raise FailedPrecondition(
-                f"{at}[{index}]: version {version} has other weights here than the ones that made the sample",
+                f"{at}[{index}]: the weights that generated the sample are not version {version} of this training",
                 reason="DIGEST_MISMATCH",
                 metadata={"expected": known, "found": segment.digest},
             )
 
 
-def _version(segment: types_v1.Segment, facts: Facts) -> int:
-    """The version in this training: the weights it started from may have another number where they came from."""
-    if segment.digest == facts.init.digest and segment.version in (0, facts.init.version):
+def _version(segment: types_v1.Segment, training: TrainingIdentity) -> int:
+    """The version in this training's numbering: the weights it started from may have another version elsewhere."""
+    if segment.digest == training.init.digest and segment.version in (0, training.init.version):
         return 0
     return int(segment.version)

@@ -1,4 +1,4 @@
-"""The digest that a model would have if it were published now, without writing it."""
+"""The digest of a model in its published form, computed without writing it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from accord_models.streaming import digest_line, tensor_bytes
 
 
 def published_digest(model: PreTrainedModel, dtype: str) -> str:
-    """Lower-case hex SHA-256, as accord.digest gives it for the folder that `save_model` would write.
+    """Lower-case hex SHA-256, equal to accord.digest of the folder that `save_model` would write.
 
-    Where the weights are spread over ranks, all ranks call this together."""
+    All ranks call this together if the weights are sharded."""
     return state_digest(published_state(model), torch_dtype(dtype))
 
 
@@ -28,7 +28,7 @@ def published_state(model: PreTrainedModel) -> Mapping[str, Tensor]:
     kept: dict[str, Tensor] = {}
     state = model.state_dict(keep_vars=True)
     for name, tensor in sorted(state.items(), key=lambda item: (item[0] in tied, item[0])):
-        # What is spread over ranks has no address of its own, but is one object wherever it is tied.
+        # A sharded tensor has no address, but tied ones are the same object.
         address = id(tensor) if isinstance(tensor, DTensor) else tensor.data_ptr()
         key = (address, tuple(tensor.shape))
         if key in seen and tensor.numel():
@@ -48,8 +48,8 @@ def state_digest(state: Mapping[str, Tensor], dtype: torch.dtype) -> str:
 
 
 def published_tensors(state: Mapping[str, Tensor], dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """Each tensor as it is published, sorted by name: whole, on the CPU, cast. One at a time, so that of weights that
-    are spread over ranks no more than one is whole on any of them; all ranks must go through to the end."""
+    """Each tensor in its published form, sorted by name: whole, on the CPU, cast. One at a time, so that at most one
+    sharded tensor is whole on any rank; all ranks must iterate to the end."""
     for name in sorted(state):
         tensor = state[name].detach()
         tensor = tensor.to(dtype) if tensor.is_floating_point() else tensor

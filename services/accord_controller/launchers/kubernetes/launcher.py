@@ -32,6 +32,9 @@ WORKLOADS = ("Deployment", "StatefulSet")
 class KubernetesLauncher:
     """Gives each run its launcher; by itself it knows only the services that all runs share."""
 
+    starts_services = True
+    shares_plugins = False  # pods run other images
+
     def __init__(self, settings: ControllerSettings, cluster: Cluster | None = None) -> None:
         self._settings = settings
         self._cluster = cluster or Cluster(settings.namespace)
@@ -54,7 +57,7 @@ class KubernetesLauncher:
         """The shared rollout services. FailedPrecondition, NO_ADDRESS, where each run has its own."""
         if wanted.name or not self._settings.rollout_addresses:
             raise _not_shared("rollout")
-        return await health.healthy_ones(self._settings.rollout_addresses, self._settings.start_seconds)
+        return await health.healthy_addresses(self._settings.rollout_addresses, self._settings.start_seconds)
 
     async def end_rollouts(self, ended: RolloutSet, *, keep: int = 0) -> None:
         """The launcher of a run ends its services."""
@@ -76,6 +79,9 @@ class SetProgress:
 
 class RunLauncher:
     """One run's services."""
+
+    starts_services = True
+    shares_plugins = False
 
     def __init__(self, run_id: str, settings: ControllerSettings, cluster: Cluster, on_waiting: OnWaiting) -> None:
         self._run_id = run_id
@@ -99,14 +105,14 @@ class RunLauncher:
     async def ensure_rollouts(self, wanted: RolloutSet, on_restart: OnRestart | None = None) -> list[str]:
         """Starts all replicas at once; returns the addresses of those that come up. InvalidArgument, UNKNOWN_ENGINE."""
         if not wanted.name and self._settings.rollout_addresses:
-            return await health.healthy_ones(self._settings.rollout_addresses, self._settings.start_seconds)
+            return await health.healthy_addresses(self._settings.rollout_addresses, self._settings.start_seconds)
         engine = wanted.engine or self._settings.engine
         progress = SetProgress()
         replicas = [
             Workload(self._run_id, "rollout", engine, templates.set_of(wanted.name), number, wanted.options)
             for number in range(1, wanted.replicas + 1)
         ]
-        return await health.those_up(self._bring_up(workload, on_restart, progress) for workload in replicas)
+        return await health.addresses_up(self._bring_up(workload, on_restart, progress) for workload in replicas)
 
     async def end_rollouts(self, ended: RolloutSet, *, keep: int = 0) -> None:
         """Deletes the workloads of a set with their pods."""

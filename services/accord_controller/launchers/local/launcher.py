@@ -37,6 +37,9 @@ STARTING_SECONDS = 5.0
 class LocalLauncher:
     """Starts `python -m accord_<service>`, unless the settings give an address of that service."""
 
+    starts_services = True
+    shares_plugins = True
+
     def __init__(self, settings: ControllerSettings) -> None:
         self._settings = settings
         self._state_dir: Path = settings.state_dir.absolute()
@@ -60,8 +63,8 @@ class LocalLauncher:
     async def ensure_rollouts(self, wanted: RolloutSet, on_restart: OnRestart | None = None) -> list[str]:
         """Starts all replicas at once; returns the addresses of those that come up."""
         if not wanted.name and self._settings.rollout_addresses:
-            return await health.healthy_ones(self._settings.rollout_addresses, self._settings.start_seconds)
-        return await health.those_up(self._ensure(instance, on_restart) for instance in self._instances(wanted))
+            return await health.healthy_addresses(self._settings.rollout_addresses, self._settings.start_seconds)
+        return await health.addresses_up(self._ensure(instance, on_restart) for instance in self._instances(wanted))
 
     async def end_rollouts(self, ended: RolloutSet, *, keep: int = 0) -> None:
         """Stops those that a controller of this state folder started."""

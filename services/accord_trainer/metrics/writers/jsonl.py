@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: one object a step, `version` and the figures by name."""
+"""`metrics.jsonl`: one object per step, with `version` and the metrics by name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from accord import atomic
 
 
 class JsonlWriter:
-    """A metrics writer that needs nothing."""
+    """A metrics writer without dependencies."""
 
     def __init__(self, folder: Path, first: int) -> None:
         path = folder / "metrics.jsonl"
@@ -28,7 +28,7 @@ class JsonlWriter:
 
 
 def _version(line: str) -> float:
-    """The version of a line; a line that a crash cut short is of no version and goes."""
+    """The version of a line; a line that a crash cut short has none and is dropped."""
     try:
         return float(json.loads(line)["version"])
     except (ValueError, KeyError, TypeError):

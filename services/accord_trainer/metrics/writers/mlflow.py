@@ -1,8 +1,8 @@
 """MLflow; needs the extra `mlflow`.
 
-Into the server that MLFLOW_TRACKING_URI names, else into `mlflow.db` (SQLite) in the training's folder. The experiment
-is `accord/<training>`. MLflow deletes no point of a run, so after a restart a new run takes over the points before it,
-and the old one is put into MLflow's bin.
+Writes to the server in MLFLOW_TRACKING_URI, or else to `mlflow.db` (SQLite) in the training's folder. The experiment is
+`accord/<training>`. MLflow cannot delete points of a run, so after a restart a new run copies the earlier points, and
+the old run is moved to MLflow's trash.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 
-# The most figures that MLflow takes in one request.
+# The most metrics that MLflow accepts in one request.
 MOST = 1000
 
 
 class MlflowWriter:
-    """A metrics writer over MLflow's client, which has timeouts of its own (MLFLOW_HTTP_REQUEST_TIMEOUT)."""
+    """A metrics writer over MLflow's client, which has its own timeouts (MLFLOW_HTTP_REQUEST_TIMEOUT)."""
 
     def __init__(self, folder: Path, first: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)

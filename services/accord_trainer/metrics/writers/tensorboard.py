@@ -9,10 +9,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 
 class TensorBoardWriter:
-    """A metrics writer over torch's own."""
+    """A metrics writer over torch's SummaryWriter."""
 
     def __init__(self, folder: Path, first: int) -> None:
-        # TensorBoard hides what older files of the folder say of steps from purge_step on.
+        # TensorBoard hides the points of older files in the folder from purge_step on.
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=first)
 
     def write(self, version: int, metrics: Mapping[str, float]) -> None:

@@ -1,8 +1,8 @@
 """Weights & Biases; needs the extra `wandb`.
 
-Offline below the training's folder unless WANDB_MODE says otherwise: nothing leaves the machine by itself, and `wandb
-sync` brings it up later. A point of a run cannot be taken back, so each restart begins a run of its own in the
-training's group, with `first_version` in its config: of a version that stands in two runs the later one counts.
+Writes offline, below the training's folder, unless WANDB_MODE is set: nothing leaves the machine by itself, and `wandb
+sync` uploads it later. Points of a run cannot be removed, so each restart begins a new run in the training's group,
+with `first_version` in its config: if a version is in two runs, the later run is right.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from pathlib import Path
 
 import wandb
 
-# How long a server may take to answer when a run begins, and to take the rest when it ends.
+# Timeouts of the server when a run begins, and for the remaining points when it ends.
 SECONDS = 30
 
 
 class WandbWriter:
-    """A metrics writer over the wandb SDK. Its own environment variables (WANDB_PROJECT, WANDB_ENTITY, ...) hold."""
+    """A metrics writer over the wandb SDK. Its environment variables (WANDB_PROJECT, WANDB_ENTITY, ...) apply."""
 
     def __init__(self, folder: Path, first: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -29,7 +29,7 @@ class WandbWriter:
             config={"training_id": folder.name, "first_version": first},
             dir=str(folder),
             mode=None if "WANDB_MODE" in os.environ else "offline",
-            # Several trainings are written at once; what the service prints is its own business.
+            # Several trainings are written at the same time, and the service's output is not captured.
             reinit="create_new",
             settings=wandb.Settings(
                 console="off", silent=True, init_timeout=SECONDS, finish_timeout=SECONDS, x_disable_stats=True

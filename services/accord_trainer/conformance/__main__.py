@@ -1,0 +1,61 @@
+"""`python -m accord_trainer.conformance NAME`: exit code 1 if the algorithm fails a check."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from importlib import import_module
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from accord import plugins
+from accord.conformance.verdict import Verdict
+from accord.errors import AccordError
+from accord_trainer.conformance.check import conformance
+from accord_trainer.trainings.training import GROUP
+
+
+def algorithm_named(name: str) -> Any:
+    """The class behind an entry point of group `accord.algorithms`, or behind MODULE:CLASS. InvalidArgument."""
+    module, _, kind = name.partition(":")
+    return getattr(import_module(module), kind) if kind else plugins.load(GROUP, name)
+
+
+def option(text: str) -> tuple[str, Any]:
+    """`k=v`; v is JSON, or else a string."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError:
+        return key, value
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prints a table. Exit code 0 if all checks that apply are met, 1 if one is not, 2 for wrong usage."""
+    parser = argparse.ArgumentParser("python -m accord_trainer.conformance", description=__doc__)
+    parser.add_argument("algorithm", metavar="NAME", help="an installed algorithm, or MODULE:CLASS")
+    parser.add_argument("--option", metavar="K=V", type=option, action="append", default=[], help="repeatable")
+    parser.add_argument("--only", metavar="PATTERN", action="append", default=[], help="only these checks; repeatable")
+    chosen = parser.parse_args(arguments)
+    table = Table("check", "verdict", "seconds", "detail")
+    unmet = 0
+    try:
+        for outcome in conformance(algorithm_named(chosen.algorithm), dict(chosen.option), chosen.only):
+            failed = outcome.verdict is Verdict.unmet
+            unmet += failed
+            detail = f"{outcome.detail}\nTo fix it: {outcome.check.fix}" if failed else outcome.detail
+            table.add_row(outcome.check.name, outcome.verdict, f"{outcome.seconds:.1f}", detail)
+    except (AccordError, ImportError, AttributeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    Console().print(table)
+    return 1 if unmet else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
