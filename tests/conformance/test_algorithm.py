@@ -17,7 +17,8 @@ from accord_trainer.algorithm import Experience, StepContext
 from accord_trainer.algorithms.sft import SFT, SftOptions
 from accord_trainer.conformance import checks as checks  # fills CHECKS
 from accord_trainer.conformance.__main__ import main
-from accord_trainer.conformance.check import CHECKS, conformance
+from accord_trainer.conformance.check import CHECKS
+from accord_trainer.conformance.suite import conformance
 from accord_trainer.trainings.training import GROUP
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from accord import plugins
 from accord.conformance.verdict import Verdict
 from accord.errors import AccordError
-from accord_trainer.conformance.check import conformance
+from accord_trainer.conformance.suite import conformance
 from accord_trainer.trainings.training import GROUP
 
 

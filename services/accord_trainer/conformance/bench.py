@@ -18,8 +18,7 @@ from accord.trainer import v1 as trainer_v1
 from accord.types import v1 as types_v1
 from accord_models.loading import load_causal_lm
 from accord_models.tokenizer import fingerprint, load_tokenizer
-from accord_trainer.algorithm import Algorithm, Experience, Kind, Start, StepContext
-from accord_trainer.options import parse_options
+from accord_trainer.algorithm import Algorithm, Experience, Kind, Start, StepContext, parse_options
 from accord_trainer.trainings.weights_digest import published_digest
 
 PROMPTS, SAMPLES, TOKENS = ((5, 6, 7), (8, 9)), 4, 6

@@ -13,10 +13,9 @@ from accord.digest import weights_digest
 from accord.errors import AccordError, InvalidArgument
 from accord_models.publishing import save_model
 from accord_models.tokenizer import fingerprint
-from accord_trainer.algorithm import Kind
+from accord_trainer.algorithm import PATH, Kind
 from accord_trainer.conformance.bench import Bench, context, digest, weights
 from accord_trainer.conformance.check import check
-from accord_trainer.options import PATH
 from accord_trainer.trainings.checkpoints import CheckpointStore
 
 
