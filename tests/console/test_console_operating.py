@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import httpx2
+import pytest
 from tests.support.console import Site, console_site
 from tests.support.controller import add_model, add_run, controller_client, open_store
 
