@@ -13,6 +13,8 @@ import pytest
 if TYPE_CHECKING:
     from tests.support.postgresql import Postgres
 
+    from accord.controller.v1 import Run
+
 # Before torch is imported: threads that spin while they wait starve the other services of a test.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
@@ -64,3 +66,11 @@ def postgres() -> Iterator[Postgres]:
 
     with running() as server:
         yield server
+
+
+@pytest.fixture
+def demo_run(tiny_folder: Path, tmp_path: Path) -> Run:
+    """A run named `demo` that the controller accepts: the tiny model, one prompt, simulated annotators."""
+    from tests.support.controller import make_run
+
+    return make_run(tiny_folder, tmp_path)

@@ -39,16 +39,6 @@ async def operated(tmp_path: Path) -> AsyncIterator[tuple[Site, httpx2.AsyncClie
         yield site, web, controller
 
 
-@pytest.fixture
-def run(tiny_folder: Path, tmp_path: Path) -> controller_v1.Run:
-    (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": "hello"}) + "\n")
-    made = controller_v1.Run(run_id="demo")
-    made.spec.model = str(tiny_folder)
-    made.spec.prompts.files.append(str(tmp_path / "prompts.jsonl"))
-    made.spec.feedback.simulated.scorers.add(name="length")
-    return made
-
-
 def form(html: str) -> dict[str, str]:
     """The hidden fields of a page's first form."""
     names = re.findall(r'type="hidden" name="(csrf|once|etag)" value="([^"]*)"', html)
@@ -56,10 +46,10 @@ def form(html: str) -> dict[str, str]:
 
 
 async def test_an_operator_swaps_the_engine_of_a_run_and_reads_how_far_it_is(
-    run: controller_v1.Run, tmp_path: Path
+    demo_run: controller_v1.Run, tmp_path: Path
 ) -> None:
     async with operated(tmp_path) as (_, web, controller):
-        await controller.runs.create(run)
+        await controller.runs.create(demo_run)
         async for _event in controller.runs.watch("demo", timeout=30):
             continue
         page = (await web.get("/runs/demo")).text
@@ -74,10 +64,10 @@ async def test_an_operator_swaps_the_engine_of_a_run_and_reads_how_far_it_is(
         assert len((await controller.runs.get("demo")).status.swaps) == 1
 
 
-async def test_a_run_is_shown_resumed_and_cancelled(run: controller_v1.Run, tmp_path: Path) -> None:
+async def test_a_run_is_shown_resumed_and_cancelled(demo_run: controller_v1.Run, tmp_path: Path) -> None:
     async with operated(tmp_path) as (_, web, controller):
         assert "No runs yet" in (await web.get("/runs")).text
-        await controller.runs.create(run)
+        await controller.runs.create(demo_run)
         async for _event in controller.runs.watch("demo", timeout=30):
             continue
         overview = (await web.get("/runs")).text
@@ -117,11 +107,13 @@ async def test_a_run_is_shown_resumed_and_cancelled(run: controller_v1.Run, tmp_
         assert "Resume" not in (await web.get("/runs/demo")).text
 
 
-async def test_what_does_not_exist_and_forms_without_proof_are_refused(run: controller_v1.Run, tmp_path: Path) -> None:
+async def test_what_does_not_exist_and_forms_without_proof_are_refused(
+    demo_run: controller_v1.Run, tmp_path: Path
+) -> None:
     async with operated(tmp_path) as (_, web, controller):
         assert (await web.get("/runs/nothing")).status_code == 404
         assert (await web.get("/models/nothing")).status_code == 404
-        await controller.runs.create(run)
+        await controller.runs.create(demo_run)
         for action in ("pause", "resume", "cancel"):
             assert (await web.post(f"/runs/demo/{action}", data={"once": "1"})).status_code == 403
         assert (await web.post("/runs/demo/explode", data=form((await web.get("/runs/demo")).text))).status_code == 404
@@ -156,9 +148,9 @@ async def test_models_are_promoted_and_rolled_back_and_the_history_is_shown(tmp_
         assert len([change async for change in controller.models.changes("demo")]) == 4
 
 
-async def test_a_stream_of_events_ends_when_the_console_does(run: controller_v1.Run, tmp_path: Path) -> None:
+async def test_a_stream_of_events_ends_when_the_console_does(demo_run: controller_v1.Run, tmp_path: Path) -> None:
     async with operated(tmp_path) as (site, web, controller):
-        await controller.runs.create(run)
+        await controller.runs.create(demo_run)
         async for _event in controller.runs.watch("demo", timeout=30):
             continue
         paused = asyncio.create_task(web.get("/runs/demo/events?after=0"))

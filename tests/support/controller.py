@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -34,6 +35,17 @@ async def open_store(state_dir: Path) -> AsyncIterator[Store]:
         yield store
     finally:
         await store.close()
+
+
+def make_run(model: Path, folder: Path) -> controller_v1.Run:
+    """The run `demo` of a model folder, with one prompt in a file in `folder`, as a user writes it."""
+    prompts = folder / "prompts.jsonl"
+    prompts.write_text(json.dumps({"prompt": "hello"}) + "\n")
+    run = controller_v1.Run(run_id="demo")
+    run.spec.model = str(model)
+    run.spec.prompts.files.append(str(prompts))
+    run.spec.feedback.simulated.scorers.add(name="length")
+    return run
 
 
 async def add_run(store: Store, run_id: str = "demo", *, deterministic: bool = True) -> controller_v1.Run:

@@ -1,4 +1,4 @@
-"""A controller process with services of its own, and runs of the whole loop that are small enough for a test."""
+"""A controller process with its own services, and runs of the whole loop that are small enough for a test."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def _after(flag: str, words: list[str]) -> str:
 
 @asynccontextmanager
 async def controller(state_dir: Path, *flags: str) -> AsyncIterator[tuple[Controller, accord.Client]]:
-    """A controller and its client; whatever is left of it is killed at the end."""
+    """A controller and its client; everything left of it is killed at the end."""
     process = Controller(state_dir, *flags)
     try:
         address = await process.start()
@@ -147,7 +147,7 @@ async def controller(state_dir: Path, *flags: str) -> AsyncIterator[tuple[Contro
 
 
 async def finish(client: accord.Client, run_id: str, seconds: float = 100.0) -> controller_v1.Run:
-    """Waits until a run is not at work any more, and returns it."""
+    """Waits until a run is no longer active, and returns it."""
     async for _ in client.runs.watch(run_id, timeout=seconds):
         continue
     return await client.runs.get(run_id)

@@ -1,4 +1,4 @@
-"""All five real services in this process, each on a port of its own: what a client of any version may call."""
+"""All five real services in this process, each on its own port, for clients of any version."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ async def services(folder: Path) -> AsyncIterator[Site]:
 
 @asynccontextmanager
 async def controller(folder: Path, addresses: Mapping[str, str]) -> AsyncIterator[str]:
-    """A controller of services that run already, at the address that it gives."""
-    told = {f"{name}_address": address for name, address in addresses.items()}
-    chosen = ControllerSettings(state_dir=folder, launcher="none", start_seconds=10, pause_seconds=5, **told)  # type: ignore[arg-type]
+    """A controller of running services; its address."""
+    given = {f"{name}_address": address for name, address in addresses.items()}
+    chosen = ControllerSettings(state_dir=folder, launcher="none", start_seconds=10, pause_seconds=5, **given)  # type: ignore[arg-type]
     async with serving(await accord_controller.service.build(chosen), chosen) as address:
         yield address
 

@@ -1,4 +1,4 @@
-"""The history of what is in force; it begins with what the gates have promoted so far, at times not known."""
+"""The history of what is active; it begins with what the gates have promoted so far, at times not known."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -16,23 +15,13 @@ from accord_controller.settings import ControllerSettings
 pytestmark = pytest.mark.process
 
 
-@pytest.fixture
-def run(tiny_folder: Path, tmp_path: Path) -> controller_v1.Run:
-    (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": "hello"}) + "\n")
-    made = controller_v1.Run(run_id="demo")
-    made.spec.model = str(tiny_folder)
-    made.spec.prompts.files.append(str(tmp_path / "prompts.jsonl"))
-    made.spec.feedback.simulated.scorers.add(name="length")
-    return made
-
-
 async def test_a_wrong_spec_is_refused_with_its_fields_and_nothing_is_stored(
-    run: controller_v1.Run, tmp_path: Path
+    demo_run: controller_v1.Run, tmp_path: Path
 ) -> None:
-    run.spec.model, run.spec.policy.steps = str(tmp_path / "nowhere"), -1
+    demo_run.spec.model, demo_run.spec.policy.steps = str(tmp_path / "nowhere"), -1
     async with controller_client(tmp_path / "state") as client:
         with pytest.raises(InvalidArgument) as caught:
-            await client.runs.create(run)
+            await client.runs.create(demo_run)
         assert {violation.field for violation in caught.value.violations} == {
             "run.spec.model",
             "run.spec.policy.steps",
@@ -42,9 +31,9 @@ async def test_a_wrong_spec_is_refused_with_its_fields_and_nothing_is_stored(
             await client.runs.get("demo")
 
 
-async def test_a_run_whose_services_cannot_be_had_fails_visibly(run: controller_v1.Run, tmp_path: Path) -> None:
+async def test_a_run_whose_services_cannot_be_had_fails_visibly(demo_run: controller_v1.Run, tmp_path: Path) -> None:
     async with controller_client(tmp_path / "state") as client:
-        created = await client.runs.create(run)
+        created = await client.runs.create(demo_run)
         assert created.status.resolved_spec.iterations == 1
         assert created.status.simulated_feedback
         events = [event async for event in client.runs.watch("demo", timeout=30)]
@@ -70,16 +59,16 @@ async def test_a_run_whose_services_cannot_be_had_fails_visibly(run: controller_
 
 
 async def test_the_same_run_again_is_the_same_run_and_another_of_its_name_is_refused(
-    run: controller_v1.Run, tmp_path: Path
+    demo_run: controller_v1.Run, tmp_path: Path
 ) -> None:
     async with controller_client(tmp_path / "state") as client:
-        first = await client.runs.create(run, request_id="once")
+        first = await client.runs.create(demo_run, request_id="once")
         async for _ in client.runs.watch("demo", timeout=30):
             continue
-        assert (await client.runs.create(run, request_id="twice")).create_time == first.create_time
-        run.spec.seed = 9
+        assert (await client.runs.create(demo_run, request_id="twice")).create_time == first.create_time
+        demo_run.spec.seed = 9
         with pytest.raises(AlreadyExists, match="different spec"):
-            await client.runs.create(run)
+            await client.runs.create(demo_run)
         assert [found.run_id async for found in client.runs.list()] == ["demo"]
 
 

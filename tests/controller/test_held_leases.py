@@ -1,4 +1,4 @@
-"""Tasks in somebody's hands: programs wait for people, and a judge takes up what it held when it was killed."""
+"""Leased tasks: programs wait for people, and a restarted judge continues with the task that it held."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def one_task(state_dir: Path) -> AsyncIterator[tuple[accord.Client, dict[s
         yield client, dict(zip(ids, (1.0, 0.0), strict=True))
 
 
-async def test_a_judge_that_was_killed_takes_up_the_task_that_it_held(tmp_path: Path) -> None:
+async def test_a_judge_that_was_killed_continues_with_the_task_that_it_held(tmp_path: Path) -> None:
     judge = preference_v1.Annotator(annotator_id="strict", kind=preference_v1.ANNOTATOR_KIND_MODEL)
     async with one_task(tmp_path) as (client, _):
         assert await client.preferences.lease_task(judge, ttl_seconds=600, queue=QUEUE) is not None

@@ -41,15 +41,15 @@ def test_where_the_most_is_not_above_the_least_the_number_is_fixed() -> None:
 
 
 @pytest.mark.timeout(900)  # two services start, maybe on busy cores
-async def test_replicas_come_with_the_weights_in_force_and_go_when_they_are_idle(
+async def test_replicas_come_with_the_active_weights_and_go_when_they_are_idle(
     tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With processes; every sample is drawn once meanwhile."""
+    """With processes; every sample is generated once."""
     monkeypatch.setattr(autoscaler, "LOOK_SECONDS", 0.02)
-    told: list[tuple[str, str]] = []
+    events: list[tuple[str, str]] = []
 
     async def tell(kind: str, message: str) -> None:
-        told.append((kind, message))
+        events.append((kind, message))
 
     launcher = LocalLauncher(ControllerSettings(state_dir=tmp_path / "state", rollout_threads=1, start_seconds=400))
     rollouts = ReplicaSet(launcher, "demo", 60)
@@ -57,7 +57,7 @@ async def test_replicas_come_with_the_weights_in_force_and_go_when_they_are_idle
     sampling = types_v1.SamplingParams(max_new_tokens=24)
     one = controller_v1.RolloutServices(engine="transformers", replicas=1)
 
-    async def draw(number: int) -> None:
+    async def generate(number: int) -> None:
         stream = rollouts.generate(["a", "b"], sampling=sampling, n=32, version=1, request_id=f"r{number}")
         found = [response async for response in stream]
         assert sorted(response.sample.index for response in found) == list(range(64))
@@ -71,18 +71,18 @@ async def test_replicas_come_with_the_weights_in_force_and_go_when_they_are_idle
         number = 0
         async with asyncio.timeout(800):
             while len(rollouts.addresses) < 2:
-                await draw(number := number + 1)
+                await generate(number := number + 1)
             # A stage that is entered again finds as many as there were.
             await rollouts.connect(lambda: one, tell)
             assert len(rollouts.addresses) == 2
-            await draw(number + 1)
+            await generate(number + 1)
             second = discovery.read(tmp_path / "state" / "rollouts" / "rollout-2", "rollout")
             assert second is not None
             while psutil.pid_exists(second.pid):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         assert len(rollouts.addresses) == 1
-        scaled = [message for kind, message in told if kind == "scaled"]
-        await draw(number + 2)
+        scaled = [message for kind, message in events if kind == "scaled"]
+        await generate(number + 2)
         assert scaled[0].startswith("2 rollout replicas instead of 1: ")
         assert scaled[-1].startswith("1 rollout replicas instead of 2: ")
     finally:

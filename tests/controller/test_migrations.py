@@ -22,6 +22,8 @@ from accord_controller.store.tables import metadata
 from accord_runtime.database.migrate import downgrade, migrate
 from accord_runtime.database.transactions import open_database
 
+pytestmark = pytest.mark.process
+
 PACKAGE = "accord_controller"
 
 

@@ -1,4 +1,4 @@
-"""When a run that waits for people goes on."""
+"""When a run that waits for people continues."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def enough(people: dict[str, Any], queue: dict[str, Any], waited: float = 0.0) -
         ({"threshold": 0.5, "min_agreement": 0.4}, {"done_tasks": 10}, 0, ""),
         ({"threshold": 0.5, "min_agreement": 0.4}, {"done_tasks": 10, "alpha": 0.3}, 0, ""),
         ({"threshold": 0.5, "min_agreement": 0.4}, {"done_tasks": 10, "alpha": 0.45}, 0, "with alpha 0.45"),
-        # Nobody can do more: it does not wait for an agreement that cannot come.
+        # No task is left: it does not wait for an agreement that cannot come.
         ({"min_agreement": 0.9}, {"open_tasks": 0, "done_tasks": 18, "alpha": 0.1}, 0, "no open task"),
         ({"max_wait_seconds": 60.0}, {"feedback": 1}, 59, ""),
         ({"max_wait_seconds": 60.0}, {"feedback": 1}, 61, "seconds have passed"),
@@ -37,7 +37,7 @@ def enough(people: dict[str, Any], queue: dict[str, Any], waited: float = 0.0) -
         ({"max_wait_seconds": 60.0, "min_agreement": 0.9}, {"feedback": 4, "alpha": 0.0}, 61, "seconds have passed"),
     ],
 )
-def test_it_goes_on_at_its_threshold(people: dict[str, Any], queue: dict[str, Any], waited: float, said: str) -> None:
+def test_it_continues_at_its_threshold(people: dict[str, Any], queue: dict[str, Any], waited: float, said: str) -> None:
     reason = enough(people, queue, waited)
     assert bool(reason) == bool(said)
     assert said in reason

@@ -70,7 +70,7 @@ def test_any_weights_are_found_by_the_start_of_their_digest(lineage: Lineage) ->
     with pytest.raises(InvalidArgument, match="at least 8"):
         lineage.of_digest("a-p")
     with pytest.raises(NotFound):
-        lineage.of_digest("nobody-knows-it")
+        lineage.of_digest("unknown-digest")
     with pytest.raises(NotFound):
         lineage.of_model("c-1")
 

@@ -90,7 +90,7 @@ async def test_what_is_unknown_gone_changed_or_too_long_is_refused_and_nothing_c
         assert len([change async for change in client.models.changes()]) == 3
 
 
-async def test_garbage_collection_keeps_what_is_in_force_and_what_may_be_again(tmp_path: Path) -> None:
+async def test_garbage_collection_keeps_active_models_and_those_to_roll_back_to(tmp_path: Path) -> None:
     await three_models(tmp_path)
     async with controller_client(tmp_path) as client:
         await client.runs.cancel("demo")
@@ -99,7 +99,7 @@ async def test_garbage_collection_keeps_what_is_in_force_and_what_may_be_again(t
         assert {"digest-0", "digest-1", "digest-2"} <= (await find_needed(store)).digests
 
 
-async def test_what_the_gate_promotes_later_is_in_force_and_can_be_rolled_back(tmp_path: Path) -> None:
+async def test_what_the_gate_promotes_later_is_active_and_can_be_rolled_back(tmp_path: Path) -> None:
     await three_models(tmp_path)
     async with open_store(tmp_path) as store:
         assert await store.active_model("demo") is not None
@@ -112,7 +112,7 @@ async def test_what_the_gate_promotes_later_is_in_force_and_can_be_rolled_back(t
         assert (await client.models.roll_back("demo")).name == "demo-1"
 
 
-async def test_a_new_run_starts_from_what_is_in_force_when_it_is_made(tmp_path: Path) -> None:
+async def test_a_new_run_starts_from_the_policy_that_is_active_when_it_is_created(tmp_path: Path) -> None:
     await three_models(tmp_path)
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "hello"}\n')
     run = controller_v1.Run(run_id="next")

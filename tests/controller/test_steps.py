@@ -2,47 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from tests.support.controller import add_run, open_recorder, open_store
-from tests.support.trainer import pairs, trainer, training
+from tests.support.stage import stage_context
+from tests.support.trainer import pairs, training
 
-import accord
 from accord.errors import DataLoss, FailedPrecondition
 from accord.trainer import v1 as trainer_v1
-from accord_controller.clients.service_clients import Services
-from accord_controller.clients.usage_meter import UsageMeter
-from accord_controller.launchers.static import StaticAddresses
 from accord_controller.ledger.keys import step_key
-from accord_controller.settings import ControllerSettings
 from accord_controller.stages.context import StageContext
 from accord_controller.stages.steps import Batch, Plan, catch_up, open_training, recorded_steps, run_steps
 
 STEPS = 3
-
-
-@asynccontextmanager
-async def at_work(
-    folder: Path, trainer_name: str = "trainer", *, deterministic: bool = True
-) -> AsyncIterator[tuple[StageContext, accord.Client]]:
-    """A run in the hands of a stage, with a real trainer. Another `trainer_name`: one that has lost everything."""
-    async with open_store(folder) as store, trainer(folder / trainer_name) as client:
-        await add_run(store, deterministic=deterministic)
-        settings = ControllerSettings(
-            state_dir=folder, launcher="none", trainer_address=client.addresses["trainer"], start_seconds=10
-        )
-        services = Services(StaticAddresses(settings), "demo", 60)
-        await services.connect(["trainer"])
-        yield (
-            StageContext(
-                await open_recorder(store, folder), services, store, folder, lambda: None, UsageMeter(services)
-            ),
-            client,
-        )
-        await services.close()
 
 
 def plan_of(steps: int = STEPS) -> Plan:
@@ -67,13 +39,13 @@ async def tamper(context: StageContext, step: int) -> None:
     await context.recorder.record_entries([context.ledger.message_entry(name, result)], forget=[name])
 
 
-async def test_a_trainer_that_lost_its_steps_is_taken_through_them_again(tiny_folder: Path, tmp_path: Path) -> None:
+async def test_a_trainer_that_lost_its_steps_repeats_them(tiny_folder: Path, tmp_path: Path) -> None:
     wanted = training(tiny_folder, "demo-1-reward-model", "reward_model", seed=3)
-    async with at_work(tmp_path) as (context, _):
+    async with stage_context(tmp_path) as (context, _):
         await run_steps(context, await open_training(context, wanted), plan_of())
         first = await digests(context)
         assert len(set(first)) == STEPS
-    async with at_work(tmp_path, "empty") as (context, client):
+    async with stage_context(tmp_path, "empty") as (context, client):
         opened = await open_training(context, wanted)
         assert opened.version == 0
         assert await catch_up(context, opened, plan_of()) == STEPS
@@ -84,9 +56,9 @@ async def test_a_trainer_that_lost_its_steps_is_taken_through_them_again(tiny_fo
         assert kinds == ["step"] * STEPS + ["replayed"]
 
 
-async def test_going_on_takes_only_the_steps_that_are_missing(tiny_folder: Path, tmp_path: Path) -> None:
+async def test_continuing_takes_only_the_steps_that_are_missing(tiny_folder: Path, tmp_path: Path) -> None:
     wanted = training(tiny_folder, "demo-1-reward-model", "reward_model", seed=3)
-    async with at_work(tmp_path) as (context, _):
+    async with stage_context(tmp_path) as (context, _):
         await run_steps(context, await open_training(context, wanted), plan_of(1))
         await run_steps(context, await open_training(context, wanted), plan_of())
         events = await context.store.events("demo", 0, 100)
@@ -96,7 +68,7 @@ async def test_going_on_takes_only_the_steps_that_are_missing(tiny_folder: Path,
 
 async def test_an_answer_that_never_reached_the_ledger_is_asked_for_again(tiny_folder: Path, tmp_path: Path) -> None:
     wanted = training(tiny_folder, "demo-1-reward-model", "reward_model", seed=3)
-    async with at_work(tmp_path) as (context, client):
+    async with stage_context(tmp_path) as (context, client):
         await run_steps(context, await open_training(context, wanted), plan_of(2))
         recorded = await digests(context, 2)
         await context.recorder.record_entries([], forget=[step_key(1, "reward_model", 2)])
@@ -107,23 +79,25 @@ async def test_an_answer_that_never_reached_the_ledger_is_asked_for_again(tiny_f
 
 async def test_a_replay_that_differs_fails_a_deterministic_run_loudly(tiny_folder: Path, tmp_path: Path) -> None:
     wanted = training(tiny_folder, "demo-1-reward-model", "reward_model", seed=3)
-    async with at_work(tmp_path) as (context, _):
+    async with stage_context(tmp_path) as (context, _):
         await run_steps(context, await open_training(context, wanted), plan_of())
         await tamper(context, 2)
-    async with at_work(tmp_path, "empty") as (context, _):
+    async with stage_context(tmp_path, "empty") as (context, _):
         with pytest.raises(FailedPrecondition, match="step 2 of reward_model in iteration 1") as caught:
             await catch_up(context, await open_training(context, wanted), plan_of())
         assert caught.value.reason == "REPLAY_DIVERGED"
         assert recorded_steps(context, plan_of()) == STEPS
 
 
-async def test_in_another_run_the_steps_after_it_are_forgotten_and_made_anew(tiny_folder: Path, tmp_path: Path) -> None:
+async def test_in_another_run_the_steps_after_it_are_forgotten_and_taken_anew(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
     wanted = training(tiny_folder, "demo-1-reward-model", "reward_model", seed=3)
-    async with at_work(tmp_path, deterministic=False) as (context, _):
+    async with stage_context(tmp_path, deterministic=False) as (context, _):
         await run_steps(context, await open_training(context, wanted), plan_of())
         first = await digests(context)
         await tamper(context, 2)
-    async with at_work(tmp_path, "empty", deterministic=False) as (context, client):
+    async with stage_context(tmp_path, "empty", deterministic=False) as (context, client):
         assert await catch_up(context, await open_training(context, wanted), plan_of()) == 2
         assert await digests(context, 2) == first[:2]
         assert recorded_steps(context, plan_of()) == 2
@@ -135,7 +109,7 @@ async def test_in_another_run_the_steps_after_it_are_forgotten_and_made_anew(tin
 
 async def test_a_trainer_ahead_of_the_ledger_is_an_error(tiny_folder: Path, tmp_path: Path) -> None:
     wanted = training(tiny_folder, "demo-1-reward-model", "reward_model", seed=3)
-    async with at_work(tmp_path) as (context, _):
+    async with stage_context(tmp_path) as (context, _):
         await run_steps(context, await open_training(context, wanted), plan_of())
         await context.recorder.record_entries([], forget=[step_key(1, "reward_model", step) for step in (1, 2, 3)])
         with pytest.raises(DataLoss, match="is at version 3, the ledger at 0"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,29 +18,19 @@ from accord_controller.spec.defaults import resolve
 
 
 @pytest.fixture
-def run(tiny_folder: Path, tmp_path: Path) -> controller_v1.Run:
-    (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": "hello"}) + "\n")
-    made = controller_v1.Run(run_id="demo")
-    made.spec.model = str(tiny_folder)
-    made.spec.prompts.files.append(str(tmp_path / "prompts.jsonl"))
-    made.spec.feedback.simulated.scorers.add(name="length")
-    return made
-
-
-@pytest.fixture
-async def client(run: controller_v1.Run, tmp_path: Path) -> AsyncIterator[accord.Client]:
-    async with paused(run, tmp_path / "state") as found:
+async def client(demo_run: controller_v1.Run, tmp_path: Path) -> AsyncIterator[accord.Client]:
+    async with paused(demo_run, tmp_path / "state") as found:
         yield found
 
 
 @asynccontextmanager
-async def paused(run: controller_v1.Run, state_dir: Path) -> AsyncIterator[accord.Client]:
-    """A controller with the run, on which another controller was at work."""
-    status = controller_v1.RunStatus(state=controller_v1.RUN_STATE_RUNNING, resolved_spec=resolve(run.spec))
+async def paused(demo_run: controller_v1.Run, state_dir: Path) -> AsyncIterator[accord.Client]:
+    """A controller with the run, which another controller was driving."""
+    status = controller_v1.RunStatus(state=controller_v1.RUN_STATE_RUNNING, resolved_spec=resolve(demo_run.spec))
     status.rollout.CopyFrom(initial_services(status.resolved_spec))
     state_dir.mkdir()
     async with open_store(state_dir) as store:
-        await store.create_run("first", controller_v1.Run(run_id="demo", spec=run.spec, status=status))
+        await store.create_run("first", controller_v1.Run(run_id="demo", spec=demo_run.spec, status=status))
     async with controller_client(state_dir, launcher="local") as found:
         yield found
 
@@ -50,17 +39,19 @@ async def edit(client: accord.Client, *assignments: str, request_id: str | None 
     return await client.runs.update(*load_edits("demo", assignments), request_id=request_id)
 
 
-async def test_named_fields_are_edited_and_ask_for_a_swap_once(client: accord.Client, run: controller_v1.Run) -> None:
+async def test_named_fields_are_edited_and_ask_for_a_swap_once(
+    client: accord.Client, demo_run: controller_v1.Run
+) -> None:
     edited = await edit(client, "rollout.engine=vllm", "rollout.engineOptions.kv_cache_gib=0.5", request_id="one")
     assert edited.spec.rollout.engine == "vllm"
-    assert edited.spec.model == run.spec.model, "only what was named is taken"
+    assert edited.spec.model == demo_run.spec.model, "only what was named is taken"
     assert edited.status.resolved_spec.rollout.engine == "vllm"
     assert edited.status.resolved_spec.rollout.max_new_tokens == 32
     (swap,) = edited.status.swaps
     assert (swap.state, swap.services.engine) == (controller_v1.SWAP_STATE_PENDING, "vllm")
     assert dict(swap.services.engine_options) == {"kv_cache_gib": 0.5}
     assert swap.replaces.engine == "transformers"
-    assert edited.status.rollout.engine == "transformers", "the newcomer has not passed yet"
+    assert edited.status.rollout.engine == "transformers", "the candidate has not passed yet"
     kinds = [event.kind async for event in client.runs.events("demo")]
     assert kinds[-2:] == ["swap_asked", "edited"]
     again = await edit(client, "rollout.engine=vllm", "rollout.engineOptions.kv_cache_gib=0.5")
@@ -72,31 +63,31 @@ async def test_named_fields_are_edited_and_ask_for_a_swap_once(client: accord.Cl
 
 
 async def test_the_whole_spec_is_compared_and_only_what_differs_is_edited(
-    client: accord.Client, run: controller_v1.Run
+    client: accord.Client, demo_run: controller_v1.Run
 ) -> None:
-    unchanged = await client.runs.update(run)
+    unchanged = await client.runs.update(demo_run)
     assert not unchanged.status.swaps
-    run.spec.rollout.max_new_tokens = 32  # the default
-    assert not (await client.runs.update(run)).status.swaps
-    run.spec.rollout.replicas = 2
-    edited = await client.runs.update(run)
-    assert edited.spec == run.spec
+    demo_run.spec.rollout.max_new_tokens = 32  # the default
+    assert not (await client.runs.update(demo_run)).status.swaps
+    demo_run.spec.rollout.replicas = 2
+    edited = await client.runs.update(demo_run)
+    assert edited.spec == demo_run.spec
     assert [(swap.services.engine, swap.services.replicas) for swap in edited.status.swaps] == [("transformers", 2)]
-    assert len((await client.runs.update(run)).status.swaps) == 1
+    assert len((await client.runs.update(demo_run)).status.swaps) == 1
     # The same run asked for again is the one as edited.
-    assert (await client.runs.create(run)).etag == edited.etag
-    run.spec.rollout.replicas = 3
+    assert (await client.runs.create(demo_run)).etag == edited.etag
+    demo_run.spec.rollout.replicas = 3
     with pytest.raises(AlreadyExists):
-        await client.runs.create(run)
+        await client.runs.create(demo_run)
 
 
 async def test_what_may_not_change_is_refused_by_name_and_nothing_is_edited(
-    client: accord.Client, run: controller_v1.Run
+    client: accord.Client, demo_run: controller_v1.Run
 ) -> None:
     before = await client.runs.get("demo")
-    run.spec.rollout.replicas, run.spec.policy.steps, run.spec.rollout.temperature = 2, 5, 0.5
+    demo_run.spec.rollout.replicas, demo_run.spec.policy.steps, demo_run.spec.rollout.temperature = 2, 5, 0.5
     with pytest.raises(InvalidArgument, match=r"policy\.steps, rollout\.temperature") as caught:
-        await client.runs.update(run)
+        await client.runs.update(demo_run)
     assert caught.value.reason == "NOT_EDITABLE"
     assert {violation.field for violation in caught.value.violations} == {
         "run.spec.policy.steps",
@@ -116,55 +107,55 @@ async def test_what_may_not_change_is_refused_by_name_and_nothing_is_edited(
     assert scaled.value.reason == "NOT_EDITABLE"
     assert await client.runs.get("demo") == before
     with pytest.raises(NotFound):
-        await client.runs.update(controller_v1.Run(run_id="other", spec=run.spec))
+        await client.runs.update(controller_v1.Run(run_id="other", spec=demo_run.spec))
     with pytest.raises(Aborted, match="has changed"):
-        await client.runs.update(run, etag="0")
+        await client.runs.update(demo_run, etag="0")
 
 
 async def test_where_pods_go_may_be_edited_and_swaps_nothing_but_how_many_train_may_not(
-    client: accord.Client, run: controller_v1.Run
+    client: accord.Client, demo_run: controller_v1.Run
 ) -> None:
-    run.spec.placement.trainer.node_selector["gpu"] = "h100"
-    edited = await client.runs.update(run)
-    assert edited.spec == run.spec
+    demo_run.spec.placement.trainer.node_selector["gpu"] = "h100"
+    edited = await client.runs.update(demo_run)
+    assert edited.spec == demo_run.spec
     assert edited.status.resolved_spec.placement.trainer.node_selector == {"gpu": "h100"}
     assert not edited.status.swaps
-    run.spec.placement.trainer.priority_class = "training"
-    assert (await client.runs.update(run)).spec == run.spec
-    run.spec.placement.trainer_ranks = 2
+    demo_run.spec.placement.trainer.priority_class = "training"
+    assert (await client.runs.update(demo_run)).spec == demo_run.spec
+    demo_run.spec.placement.trainer_ranks = 2
     with pytest.raises(InvalidArgument, match=r"placement\.trainer_ranks cannot be changed") as fixed:
-        await client.runs.update(run)
+        await client.runs.update(demo_run)
     assert fixed.value.reason == "NOT_EDITABLE"
-    run.spec.ClearField("placement")
-    assert not (await client.runs.update(run)).status.resolved_spec.HasField("placement")
+    demo_run.spec.ClearField("placement")
+    assert not (await client.runs.update(demo_run)).status.resolved_spec.HasField("placement")
 
 
 async def test_a_run_that_is_over_is_not_edited_but_the_same_spec_again_is_no_edit(
-    client: accord.Client, run: controller_v1.Run
+    client: accord.Client, demo_run: controller_v1.Run
 ) -> None:
     await client.runs.cancel("demo")
-    assert (await client.runs.update(run)).status.state == controller_v1.RUN_STATE_CANCELLED
-    run.spec.rollout.replicas = 2
+    assert (await client.runs.update(demo_run)).status.state == controller_v1.RUN_STATE_CANCELLED
+    demo_run.spec.rollout.replicas = 2
     with pytest.raises(FailedPrecondition) as over:
-        await client.runs.update(run)
+        await client.runs.update(demo_run)
     assert over.value.reason == "RUN_ENDED"
 
 
 async def test_where_nothing_starts_services_an_engine_cannot_be_edited_in(
-    run: controller_v1.Run, tmp_path: Path
+    demo_run: controller_v1.Run, tmp_path: Path
 ) -> None:
     async with controller_client(tmp_path / "state") as client:
-        await client.runs.create(run)
+        await client.runs.create(demo_run)
         with pytest.raises(FailedPrecondition) as nothing:
             await edit(client, "rollout.engine=vllm")
         assert nothing.value.reason == "NO_LAUNCHER"
 
 
 async def test_replicas_are_not_edited_past_the_most_that_the_run_scales_to(
-    run: controller_v1.Run, tmp_path: Path
+    demo_run: controller_v1.Run, tmp_path: Path
 ) -> None:
-    run.spec.rollout.autoscale.max_replicas = 3
-    async with paused(run, tmp_path / "state") as client:
+    demo_run.spec.rollout.autoscale.max_replicas = 3
+    async with paused(demo_run, tmp_path / "state") as client:
         with pytest.raises(InvalidArgument) as most:
             await edit(client, "rollout.replicas=4")
         assert [violation.field for violation in most.value.violations] == ["run.spec.rollout.autoscale.max_replicas"]

@@ -1,4 +1,4 @@
-"""Simulated annotators: noisy as promised, the same whoever asks, and real clients of the preference service."""
+"""Simulated annotators: noisy as promised, independent of who asks, and real clients of the preference service."""
 
 from __future__ import annotations
 

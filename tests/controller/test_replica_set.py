@@ -32,8 +32,8 @@ pytestmark = pytest.mark.process
 SAMPLING = types_v1.SamplingParams(max_new_tokens=6)
 
 
-class Elsewhere:
-    """Somebody who runs the services, and says where they are now."""
+class External:
+    """External services at known addresses."""
 
     def __init__(self, addresses: list[str]) -> None:
         self.addresses = addresses
@@ -47,7 +47,7 @@ class Elsewhere:
         return list(self.addresses)
 
     async def end_rollouts(self, ended: RolloutSet, *, keep: int = 0) -> None:
-        raise AssertionError("nobody asked for it")
+        raise AssertionError("must not be called")
 
     async def close(self) -> None:
         return None
@@ -70,19 +70,17 @@ def two() -> controller_v1.RolloutServices:
     return controller_v1.RolloutServices(engine="transformers", replicas=2)
 
 
-async def draw(rollouts: ReplicaSet, version: int, request_id: str = "r") -> dict[int, types_v1.Sample]:
+async def generate(rollouts: ReplicaSet, version: int, request_id: str = "r") -> dict[int, types_v1.Sample]:
     stream = rollouts.generate(["a", "b", "c", "d"], sampling=SAMPLING, n=2, version=version, request_id=request_id)
     return {response.sample.index: response.sample async for response in stream}
 
 
-async def test_a_lost_replica_comes_back_leased_and_with_the_version_in_force(
-    tmp_path: Path, tiny_folder: Path
-) -> None:
+async def test_a_lost_replica_comes_back_leased_and_with_the_active_version(tmp_path: Path, tiny_folder: Path) -> None:
     """With the local launcher and processes: two services in one process would load models over each other."""
-    told: list[str] = []
+    events: list[str] = []
 
     async def tell(kind: str, message: str) -> None:
-        told.append(message)
+        events.append(message)
 
     other = make_tiny_model(tmp_path / "other", seed=3)
     launcher = LocalLauncher(ControllerSettings(state_dir=tmp_path / "state", rollout_threads=1))
@@ -92,23 +90,23 @@ async def test_a_lost_replica_comes_back_leased_and_with_the_version_in_force(
         await rollouts.acquire()
         keeping = asyncio.create_task(keep_repaired(rollouts))
         await rollouts.update_weights(weights_ref(tiny_folder, 0))
-        first = await draw(rollouts, 0)
+        first = await generate(rollouts, 0)
         await rollouts.update_weights(weights_ref(other, 1))
         before = rollouts.addresses
         record = discovery.read(tmp_path / "state" / "rollouts" / "rollout-2", "rollout")
         assert record is not None
         psutil.Process(record.pid).kill()
-        found = await draw(rollouts, 1)
+        found = await generate(rollouts, 1)
         assert sorted(found) == sorted(first) == list(range(8))
         assert {sample.segments[0].version for sample in found.values()} == {1}
         async with asyncio.timeout(120):
-            while not any("serves version 1" in line for line in told):  # noqa: ASYNC110
+            while not any("serves version 1" in line for line in events):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         restarted = next(address for address in rollouts.addresses if address not in before)
         said = await status(restarted)
         assert (said.version, said.lease.holder) == (1, "runs/demo")
-        assert sorted(await draw(rollouts, 1, "again")) == list(range(8))
-        assert any("was lost" in line for line in told)
+        assert sorted(await generate(rollouts, 1, "again")) == list(range(8))
+        assert any("was lost" in line for line in events)
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
         await rollouts.release()
@@ -118,9 +116,9 @@ async def test_a_lost_replica_comes_back_leased_and_with_the_version_in_force(
         await launcher.close()
 
 
-async def test_a_replica_that_somebody_else_holds_is_waited_for_and_said(tmp_path: Path) -> None:
+async def test_a_replica_that_another_run_holds_is_reported_with_its_holder(tmp_path: Path) -> None:
     async with service(tmp_path / "one") as first, service(tmp_path / "two") as second:
-        mine, theirs = (ReplicaSet(Elsewhere([first, second]), name, 60) for name in ("mine", "theirs"))
+        mine, theirs = (ReplicaSet(External([first, second]), name, 60) for name in ("mine", "theirs"))
         for rollouts in (mine, theirs):
             await rollouts.connect(two)
         await theirs.acquire()
@@ -133,18 +131,18 @@ async def test_a_replica_that_somebody_else_holds_is_waited_for_and_said(tmp_pat
             await rollouts.close()
 
 
-async def test_where_none_serves_the_stage_is_told_soon_and_not_at_the_deadline(
+async def test_where_none_serves_the_stage_fails_soon_and_not_at_the_deadline(
     tmp_path: Path, tiny_folder: Path
 ) -> None:
     async with AsyncExitStack() as stack:
         address = await stack.enter_async_context(service(tmp_path / "one"))
-        rollouts = ReplicaSet(Elsewhere([address]), "demo", 60)
+        rollouts = ReplicaSet(External([address]), "demo", 60)
         await rollouts.connect(lambda: controller_v1.RolloutServices(replicas=1))
         await rollouts.update_weights(weights_ref(tiny_folder, 0))
         await stack.aclose()
         async with asyncio.timeout(30):
             with pytest.raises(Unavailable):
-                await draw(rollouts, 0)
+                await generate(rollouts, 0)
         await rollouts.close()
 
 
@@ -156,26 +154,26 @@ def test_what_all_runs_share_has_no_name_and_what_a_swap_brought_in_is_the_runs_
     assert rollout_set(services, "demo") == RolloutSet("vllm", 2, '{"kv_cache_gib": 1.0}', "rollout.demo.3")
 
 
-async def test_weights_that_came_by_another_way_than_the_first_are_told_with_the_reason(
+async def test_weights_that_came_by_another_way_than_the_first_are_reported_with_the_reason(
     tmp_path: Path, tiny_folder: Path
 ) -> None:
-    told: list[tuple[str, str]] = []
+    events: list[tuple[str, str]] = []
 
     async def tell(kind: str, message: str) -> None:
-        told.append((kind, message))
+        events.append((kind, message))
 
     weights = weights_ref(make_tiny_model(tmp_path / "other", seed=3), 1)
     weights.delta.uri, weights.delta.base_digest = "file:///nowhere", "1" * 64
     async with service(tmp_path / "one") as address:
-        rollouts = ReplicaSet(Elsewhere([address]), "demo", 60)
+        rollouts = ReplicaSet(External([address]), "demo", 60)
         try:
             await rollouts.connect(lambda: controller_v1.RolloutServices(engine="transformers", replicas=1), tell)
             await rollouts.update_weights(weights_ref(tiny_folder, 0))
-            assert told == []
+            assert events == []
             await rollouts.update_weights(weights)
             assert (await status(address)).digest == weights.digest
         finally:
             await rollouts.close()
-    ((kind, message),) = told
+    ((kind, message),) = events
     assert kind == "weights_fallback"
     assert "file:///nowhere: BASE_MISSING" in message

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.controller.test_controller_steps import at_work
+from tests.support.stage import stage_context
 from tests.support.trainer import weights_ref
 
 from accord.errors import InvalidArgument
@@ -19,7 +19,7 @@ from accord_controller.stages.prepare import _try_trainings
 async def test_an_algorithm_that_learns_from_something_else_is_refused(
     tiny_folder: Path, tmp_path: Path, stage: str, algorithm: str
 ) -> None:
-    async with at_work(tmp_path) as (context, client):
+    async with stage_context(tmp_path) as (context, client):
         base = weights_ref(tiny_folder)
         names = (keys.BASE, keys.REWARD_BASE)
         await context.recorder.record_entries([context.ledger.message_entry(name, base) for name in names])
