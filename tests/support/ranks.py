@@ -78,8 +78,8 @@ def _fork(rank: int, scenario: dict[str, Any], function: Any, port: int, answer:
         if rank == 0:
             answer.write_text(json.dumps(result))
         with contextlib.suppress(Unavailable):
-            world.max(0.0)  # nobody leaves while another still talks
-    except BaseException:  # noqa: BLE001  # a forked test process must not go on as its parent
+            world.max(0.0)  # no rank leaves while another still communicates
+    except BaseException:  # noqa: BLE001  # a forked test process must not continue as its parent
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)

@@ -76,7 +76,7 @@ async def test_a_killed_rank_fails_the_step_and_the_trainer_comes_back(tiny_fold
             with pytest.raises(Unavailable) as lost:
                 await step
             assert lost.value.reason == "RANK_LOST"
-            assert "Repeat the steps" in lost.value.message
+            assert "repeat the steps" in lost.value.message
             assert time.monotonic() - began < STEP_SECONDS / 2
         again = await address(process, tmp_path, other_than=served.pid)
         async with accord.Client(trainer=again.address) as client:
