@@ -7,9 +7,8 @@ import shlex
 import subprocess
 
 import pytest
-from tests.docs.test_readme import ROOT, check_accord
-
 from accord_trainer.algorithms.policy_gradient_options import PolicyGradientOptions
+from tests.docs.test_readme import ROOT, check_accord
 
 pytestmark = pytest.mark.process
 
