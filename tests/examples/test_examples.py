@@ -104,7 +104,7 @@ def test_ones_own_reward_drives_the_custom_loop(state: Path, tiny_folder: Path) 
 
 def test_a_training_that_exists_is_not_trained_over(state: Path, tiny_folder: Path) -> None:
     small_loop(state, tiny_folder, "taken")
-    with pytest.raises(AssertionError, match="give another --name"):
+    with pytest.raises(AssertionError, match="choose another --name"):
         small_loop(state, tiny_folder, "taken")
 
 
@@ -127,7 +127,7 @@ def test_a_judge_is_told_by_what_it_says_of_plain_pairs(state: Path, tiny_folder
     assert "  8 of 8  tie, or the order decided\n" in printed
     # Through the rollout service: this policy is too small to be asked at all, and says so.
     small_loop(state, tiny_folder, "judging")
-    with pytest.raises(AssertionError, match=r"the policy did not judge: .* above the model's 256"):
+    with pytest.raises(AssertionError, match=r"the policy did not judge: .* more than the model's 256"):
         run(state, "judge.py")
     with pytest.raises(AssertionError, match="was given no address of the rollout service"):
         run(tmp_path, "judge.py")

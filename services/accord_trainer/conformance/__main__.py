@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from accord import plugins
 from accord.conformance.verdict import Verdict
@@ -42,7 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--option", metavar="K=V", type=option, action="append", default=[], help="repeatable")
     parser.add_argument("--only", metavar="PATTERN", action="append", default=[], help="only these checks; repeatable")
     chosen = parser.parse_args(arguments)
-    table = Table("check", "verdict", "seconds", "detail")
+    table = Table(
+        Column("check", no_wrap=True), "verdict", "seconds", "detail", title=f"The algorithm {chosen.algorithm}"
+    )
     unmet = 0
     try:
         for outcome in conformance(algorithm_named(chosen.algorithm), dict(chosen.option), chosen.only):
