@@ -43,6 +43,7 @@ def gates() -> list[Gate]:
         Gate("mypy --strict", (str(BIN / "mypy"),)),
         Gate("ruff check", (str(BIN / "ruff"), "check", "--output-format", "concise", ".")),
         Gate("ruff format", (str(BIN / "ruff"), "format", "--check", ".")),
+        Gate("house words", (python, str(ROOT / "scripts/house_words.py"))),
         Gate("lint-imports", (str(BIN / "lint-imports"), "--no-cache")),
         *(Gate(f"{script.stem} is fresh", (python, str(script), "--check")) for script in GENERATORS),
         Gate("buf lint", (buf, "lint", "protos")),
