@@ -130,7 +130,7 @@ def test_runs_are_scaled_as_anything_else_is() -> None:
     shown = status.status_of(controller_v1.Run(run_id="tiny"))
     assert shown["selector"] == "accord.dev/run=tiny,app.kubernetes.io/component=rollout"
     # How many there are, also where autoscaling brought more than were asked for.
-    grown = controller_v1.RunStatus(rollout=controller_v1.RolloutServices(engine="e", replicas=1), drawing=3)
+    grown = controller_v1.RunStatus(rollout=controller_v1.RolloutServices(engine="e", replicas=1), serving_replicas=3)
     assert status.status_of(controller_v1.Run(run_id="tiny", status=grown))["replicas"] == 3
 
 

@@ -55,7 +55,7 @@ class ModelRegistry:
         await self._store.get_run(request.run_id)
         kind = controller_v1.MODEL_CHANGE_KIND_ROLLED_BACK
         change = ChangeRequest(kind, request.operator, request.reason, request.request_id)
-        expected = request.in_force.removeprefix(files.REGISTRY)
+        expected = (request.active_model or request.in_force).removeprefix(files.REGISTRY)
         return await self.get(await self._store.roll_back(request.run_id, expected, change))
 
 
