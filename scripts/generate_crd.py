@@ -25,8 +25,6 @@ from grpc_tools import protoc
 
 from accord.controller import v1 as controller_v1
 from accord_controller.spec.validation import LEAST
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 from generate import PROTOS, ROOT, proto_files, third_party
 
 TARGET = ROOT / "k8s" / "crds" / "runs.accord.dev.yaml"

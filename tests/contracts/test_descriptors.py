@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from accord.reward import v1 as reward_v1
 from accord.rollout import v1 as rollout_v1
 from accord.trainer import v1 as trainer_v1
 from accord.usage import v1 as usage_v1
+from generate import third_party
 
 pytestmark = pytest.mark.process
 
@@ -108,7 +108,7 @@ def test_each_call_has_a_request_and_a_response_of_its_own(method: MethodDescrip
 @cache
 def _commented() -> dict[str, bool]:
     """Whether each service, RPC, message and enum of the protos has a leading comment, by full name."""
-    runpy.run_path(str(ROOT / "scripts/generate.py"))["third_party"]()  # buf needs the Google protos
+    third_party()  # buf needs the Google protos
     built = subprocess.run(
         [str(Path(sys.executable).with_name("buf")), "build", "protos", "-o", "-#format=binpb"],
         cwd=ROOT, capture_output=True, check=True, timeout=60,
