@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from accord.report.table import report_table
 from rich.console import Console
 
 import accord
 import kube
+from accord.cli.render.report_table import report_table
 from accord.controller import v1 as controller_v1
 from accord.report.report import build_report
 
