@@ -116,7 +116,7 @@ CASES: list[tuple[str, str, Change]] = [
         "ACCORD_JUDGE_",
         lambda spec, at: spec.feedback.judges.judges.add(url="http://x/v1", model="m", key_variable="AWS_SECRET_KEY"),
     ),
-    ("feedback.selection", "must be one of random, ", lambda spec, at: setattr(spec.feedback, "selection", "best")),
+    ("feedback.selection", "must be `random`, ", lambda spec, at: setattr(spec.feedback, "selection", "best")),
     ("feedback.selection", "ensemble", lambda spec, at: setattr(spec.feedback, "selection", "disagreement")),
     ("feedback.selection_pool", "at least 128", lambda spec, at: setattr(spec.feedback, "selection_pool", 8)),
     ("reward_model.weighting", "reliability", lambda spec, at: setattr(spec.reward_model, "weighting", "some")),

@@ -15,7 +15,7 @@ from google.protobuf.duration_pb2 import Duration
 # What a value must be to match a pattern, in words.
 PATTERNS: Mapping[str, str] = {
     "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$": (
-        "must have lower-case letters, digits and `-` inside, at most 63 characters, for instance demo-2"
+        "must have up to 63 lower-case letters, digits and inner `-`, like demo-2"
     ),
     "^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$": (
         "must have letters, digits, `.`, `_` and `-`, at most 200 characters, and start with a letter or digit"
