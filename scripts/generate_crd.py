@@ -50,7 +50,7 @@ def message_schema(message: Descriptor, says: Mapping[str, str]) -> Schema:
     if names := [field.json_name for field in message.fields if required(field)]:
         schema["required"] = names
     for group in message.oneofs:
-        if len(group.fields) > 1:  # not `optional`, which is a oneof of its own
+        if len(group.fields) > 1:  # not `optional`, which is its own oneof
             schema["oneOf"] = [{"required": [field.json_name]} for field in group.fields]
     return schema
 

@@ -17,7 +17,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from tests.support.contracts import METHODS, messages
-from tests.support.preference_service import Desk
+from tests.support.preference_service import ServedPreferences
 from tests.support.rules import MATCHING, filled, limits
 
 from accord._status import from_rpc_error
@@ -36,7 +36,9 @@ from accord_preference.settings import PreferenceSettings
 from accord_runtime.observability.metrics import Metrics
 from accord_runtime.serving.interceptors import Edge
 from accord_runtime.serving.validation import HANDLED, check
-from accord_trainer.trainings.verification import Facts, verify_preference, verify_sample
+from accord_trainer.trainings.verification import TrainingIdentity, verify_preference, verify_sample
+
+pytestmark = pytest.mark.process
 
 LIMITED = [method for method in METHODS if [*limits(method.input_type, HANDLED)]]
 
@@ -141,7 +143,7 @@ def test_the_controller_names_what_is_outside_of_each_limit_of_a_spec() -> None:
 
 
 async def test_an_import_names_what_is_outside_of_each_limit_of_a_record(tmp_path: Path) -> None:
-    desk = await Desk(PreferenceSettings(state_dir=tmp_path)).start()
+    served = await ServedPreferences(PreferenceSettings(state_dir=tmp_path)).start()
     try:
         for number, limit in enumerate(limits(preference_v1.ImportRecord.DESCRIPTOR)):
             for values, expected in ((limit.outside(), True), (limit.inside(), False)):
@@ -151,10 +153,10 @@ async def test_an_import_names_what_is_outside_of_each_limit_of_a_record(tmp_pat
                         record.comparison.SetInParent()
                     request = preference_v1.ImportRecordsRequest(request_id=f"{number}-{expected}-{index}")
                     request.records.append(_complete(record))
-                    refused = await _imported(desk.stub, request)
+                    refused = await _imported(served.stub, request)
                     assert (f"records[0].{limit.path}" in refused) is expected, (limit.path, value, refused)
     finally:
-        await desk.stop()
+        await served.stop()
 
 
 def _complete(record: Any) -> preference_v1.ImportRecord:
@@ -188,7 +190,7 @@ async def _imported(stub: Any, request: preference_v1.ImportRecordsRequest) -> s
 
 
 def test_the_trainer_refuses_what_is_outside_of_each_limit_of_experience() -> None:
-    # How a sample was sampled is known by whoever sampled it: the trainer believes it.
+    # The trainer cannot check how a sample was sampled.
     for limit in limits(trainer_v1.ExperienceChunk.DESCRIPTOR, {"accord.types.v1.Sample"}):
         for values, expected in ((limit.outside(), True), (limit.inside(), False)):
             for value in values:
@@ -210,7 +212,7 @@ def _is_refused(chunk: Any, path: str) -> bool:
                     segments=[types_v1.Segment(digest="init")],
                 )
             )
-            verify_sample(scored, "samples[0]", Facts("samples", 10, "", {0: "init"}, init))
+            verify_sample(scored, "samples[0]", TrainingIdentity("samples", 10, "", {0: "init"}, init))
         for example in chunk.preferences:
             example.prompt.messages[0].role = "user"
             example.responses[:] = ["a", "b"]
@@ -219,7 +221,7 @@ def _is_refused(chunk: Any, path: str) -> bool:
             else:
                 example.ranks.values.append(1)
                 example.ranks.values.extend([0] * (2 - len(example.ranks.values)))
-            verify_preference(example, "preferences[0]", Facts("preferences", 10, "", {}, init))
+            verify_preference(example, "preferences[0]", TrainingIdentity("preferences", 10, "", {}, init))
     except InvalidArgument as error:
         (violation,) = error.violations
         assert path.startswith(violation.field), (path, violation.field)

@@ -15,6 +15,8 @@ from accord.rollout import v1 as rollout_v1
 from accord_controller.models.registry import ModelRegistry
 from accord_controller.operator import status as operator_status
 
+pytestmark = pytest.mark.process
+
 # The former name of each field that has another one since.
 RENAMED: dict[FieldDescriptor, str] = {
     message.DESCRIPTOR.fields_by_name[former]: name

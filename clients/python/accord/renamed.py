@@ -18,5 +18,5 @@ def resident_weights(
 
 
 def serving_replicas(status: controller_v1.RunStatus) -> int:
-    """The number of replicas that serve a run, formerly `drawing`."""
+    """The number of replicas that serve a run; older controllers set it under its former name."""
     return status.serving_replicas or status.drawing

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from accord import atomic
 from accord.digest import weights_digest
-from accord.errors import Internal, InvalidArgument
+from accord.errors import Internal
 from accord.types import v1 as types_v1
 from accord_models.delta import find_delta
 from accord_models.loading import torch_dtype
