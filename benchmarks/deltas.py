@@ -75,7 +75,7 @@ async def measure(state: Path, arguments: argparse.Namespace, rate: float) -> di
             if version == 2:
                 ref.ClearField("delta")
             answer = await client.rollout.update_weights(ref, timeout=LONG)
-            assert answer.held.digest in ("", result.digest)
+            assert answer.resident_weights.digest in ("", result.digest)
             results.append(result)
             answers.append(answer)
     second = results[1]

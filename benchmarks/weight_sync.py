@@ -165,7 +165,7 @@ async def measure(root: Path, gigabytes: float, counts: list[int]) -> list[dict[
                     await asyncio.gather(*(client.rollout.prepare_weights(ref) for client in clients))
                     fetch = time.perf_counter() - start
                     answers = await asyncio.gather(*(client.rollout.activate_weights(1) for client in clients))
-                    assert {answer.held.digest for answer in answers} == {digest}
+                    assert {answer.resident_weights.digest for answer in answers} == {digest}
                 rows.append(row(name, count, size, fetch, max(answer.activate_seconds for answer in answers), bound))
                 shutil.rmtree(root / f"{name}{count}", ignore_errors=True)
     return rows

@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from generate import third_party
+
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 RELEASED = sorted((ROOT / "tests/contracts/released").glob("*.binpb"))
@@ -75,11 +77,7 @@ def main() -> None:
     chosen = [gate for gate in gates() if not names or gate.name.startswith(names)]
     if not chosen:
         sys.exit(f"no gate starts with {names}; available: {', '.join(gate.name for gate in gates())}")
-    # The Google protos that buf reads are copied from the installed package.
-    sys.path.insert(0, str(ROOT / "scripts"))
-    from generate import third_party
-
-    third_party()
+    third_party()  # the Google protos that buf reads, from the installed package
     failed = 0
     with ThreadPoolExecutor(2) as pool:
         for outcome in pool.map(run, chosen):

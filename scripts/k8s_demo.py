@@ -17,15 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from accord.report.table import report_table
 from rich.console import Console
 
 import accord
+import kube
+from accord.cli.render.report_table import report_table
 from accord.controller import v1 as controller_v1
 from accord.report.report import build_report
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from scripts import kube
 
 DEMO = kube.ROOT / "examples/demo.yaml"
 MODELS = (".accord/models/smollm2-135m-instruct", ".accord/models/all-minilm-l6-v2")

@@ -50,4 +50,4 @@ def _metrics() -> Iterator[tuple[str, ...]]:
 def _strings(node: ast.expr) -> str:
     if not isinstance(node, ast.Tuple | ast.List):
         return ""
-    return ", ".join(f"`{each.value}`" for each in node.elts if isinstance(each, ast.Constant))
+    return ", ".join(f"`{each.value!s}`" for each in node.elts if isinstance(each, ast.Constant))

@@ -24,7 +24,7 @@ def type_of(annotation: Any) -> str:
         return " or ".join(type_of(each) for each in arguments)
     if origin is typing.Annotated:
         return type_of(arguments[0])
-    if origin in (tuple, list, frozenset, set) or (isinstance(origin, type) and issubclass(origin, typing.Sequence)):  # type: ignore[arg-type]
+    if origin in (tuple, list, frozenset, set) or (isinstance(origin, type) and issubclass(origin, typing.Sequence)):
         return f"list of {type_of(arguments[0])}"
     if origin is dict or (isinstance(origin, type) and hasattr(origin, "keys")):
         return f"map of {type_of(arguments[0])} to {type_of(arguments[1])}"

@@ -61,5 +61,4 @@ def _part(field: str, spec: reward_v1.ScorerSpec) -> MixturePart:
         shift=spec.shift if spec.HasField("shift") else 0.0,
         scale=spec.scale if spec.HasField("scale") else 1.0,
     )
-    part.check(field)
     return MixturePart(ScorerRequest(field, spec.name, MessageToDict(spec.options), spec.model_digest), part)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from accord.errors import InvalidArgument
 from accord_reward.scorer import ItemFailure, Outcome
 
 
@@ -18,14 +17,6 @@ class Part:
     weight: float = 1.0
     shift: float = 0.0
     scale: float = 1.0
-
-    def check(self, field: str) -> None:
-        """InvalidArgument names the number below `field` that is not finite, or a scale that is not above 0."""
-        for key in ("weight", "shift", "scale"):
-            if not math.isfinite(getattr(self, key)):
-                raise InvalidArgument.at(f"{field}.{key}", f"must be a finite number, not {getattr(self, key)}")
-        if self.scale <= 0:
-            raise InvalidArgument.at(f"{field}.scale", f"must be above 0 (a standard deviation), not {self.scale}")
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,8 @@ class RolloutHandler:
             response.digest = active.weights.digest
             response.tokenizer_fingerprint = active.model.tokenizer_fingerprint
             response.max_context_tokens = active.model.max_context_tokens
-            response.held.CopyFrom(resident_weights_message(self._weights.resident))
+            response.resident_weights.CopyFrom(resident_weights_message(self._weights.resident))
+            response.held.CopyFrom(response.resident_weights)
         return response
 
     def gpus(self) -> Sequence[str]:

@@ -122,8 +122,6 @@ class TrainerHandler:
         return await self._registry.use(training_id, lambda training: training.evaluate(batch))
 
     async def publish(self, request: trainer_v1.PublishRequest) -> types_v1.WeightsRef:
-        self._registry.publisher.check(request.format, request.scheme)
-
         async def work() -> types_v1.WeightsRef:
             return await self._registry.use(
                 request.training_id, lambda training: training.publish(request.format, request.scheme)

@@ -1,4 +1,4 @@
-"""Accord deployed from nothing in its own namespace of the cluster that KUBECONFIG names."""
+"""Accord deployed from nothing on the cluster that KUBECONFIG names, in a namespace of its own."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from scripts import kube
 from tests.support.deployed import NAMESPACE, Deployed
 from tests.support.engine_plugin import objects_for
 from tests.support.kustomize import documents
 from tests.support.loop import write_prompts
+
+import kube
 
 # Leave it deployed and use it again next time: for work on the tests.
 KEEP = bool(os.environ.get("ACCORD_KEEP"))
@@ -21,7 +22,7 @@ LOCAL = kube.ROOT / "k8s/overlays"
 
 
 def why_not() -> str:
-    """Why no cluster is available; empty where one is."""
+    """Why there is nothing to test on; empty where there is."""
     if not os.environ.get("KUBECONFIG"):
         return "KUBECONFIG names no cluster"
     if shutil.which("kubectl") is None:
@@ -35,9 +36,9 @@ def why_not() -> str:
 
 @pytest.fixture(scope="session")
 def deployed(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterator[Deployed]:
-    """Everything is deployed, with a tiny model on the data volume; afterwards the namespace is deleted."""
+    """Everything is deployed with a tiny model on the data volume; afterwards the namespace goes."""
     if reason := why_not():
-        pytest.skip(f"no cluster is available: {reason}")
+        pytest.skip(f"no cluster to test on: {reason}")
     folder = tmp_path_factory.mktemp("overlay")
     above = os.path.relpath(LOCAL / kube.overlay(), folder.resolve())
     (folder / "kustomization.yaml").write_text(OVERLAY.format(namespace=NAMESPACE, overlay=above))
@@ -57,7 +58,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Ite
             kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
 
 
-# Candidates that cannot start are refused while a test waits.
+# Newcomers that cannot start are to be refused while a test waits.
 OVERLAY = """\
 apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization

@@ -8,11 +8,11 @@ import os
 from pathlib import Path
 
 import pytest
-from scripts import kube
 from tests.support.deployed import NAMESPACE, Deployed, Object, condition, is_true, steady, tiny
 from tests.support.engine_plugin import NAME as OTHER
 
 import accord
+import kube
 from accord.controller import v1 as controller_v1
 from accord_controller.operator import resource
 

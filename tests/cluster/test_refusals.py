@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from scripts import kube
 from tests.support.deployed import Deployed, Object, condition, tiny
+
+import kube
 
 pytestmark = [pytest.mark.system, pytest.mark.cluster, pytest.mark.timeout(900)]
 

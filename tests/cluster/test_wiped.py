@@ -7,10 +7,10 @@ import json
 import os
 
 import pytest
-from scripts import kube
 from tests.support.deployed import NAMESPACE, Deployed, Object, tiny
 
 import accord
+import kube
 from accord.preference import v1 as preference_v1
 
 pytestmark = [pytest.mark.system, pytest.mark.cluster, pytest.mark.timeout(1200)]

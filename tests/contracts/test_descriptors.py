@@ -2,41 +2,16 @@
 
 from __future__ import annotations
 
-import runpy
-import subprocess
-import sys
 from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
 
 import pytest
 from google.api import field_behavior_pb2
-from google.protobuf import descriptor_pb2
-from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
+from tests.support.contracts import METHODS, SERVICES, messages
 
-from accord.artifact import v1 as artifact_v1
-from accord.controller import v1 as controller_v1
-from accord.preference import v1 as preference_v1
-from accord.reward import v1 as reward_v1
-from accord.rollout import v1 as rollout_v1
-from accord.trainer import v1 as trainer_v1
-from accord.usage import v1 as usage_v1
+from proto_comments import comments
 
 pytestmark = pytest.mark.process
-
-ROOT = Path(__file__).resolve().parents[2]
-FILES = (
-    artifact_v1.ARTIFACT_SERVICE,
-    controller_v1.RUN_SERVICE,
-    preference_v1.ANNOTATOR_SERVICE,
-    preference_v1.PREFERENCE_SERVICE,
-    reward_v1.REWARD_SERVICE,
-    rollout_v1.ROLLOUT_SERVICE,
-    trainer_v1.TRAINER_SERVICE,
-    usage_v1.USAGE_SERVICE,
-)
-SERVICES: list[ServiceDescriptor] = [service for file in FILES for service in file.services_by_name.values()]
-METHODS: list[MethodDescriptor] = [method for service in SERVICES for method in service.methods]
 
 READING = ("Get", "List", "Watch", "Export", "Read", "Score")
 # Calls that change something and are safe to repeat without a request_id, and why.
@@ -105,33 +80,33 @@ def test_each_call_has_a_request_and_a_response_of_its_own(method: MethodDescrip
     assert [m.full_name for m in METHODS if m.input_type is method.input_type] == [method.full_name]
 
 
-@cache
-def _commented() -> dict[str, bool]:
-    """Whether each service, RPC, message and enum of the protos has a leading comment, by full name."""
-    runpy.run_path(str(ROOT / "scripts/generate.py"))["third_party"]()  # buf needs the Google protos
-    built = subprocess.run(
-        [str(Path(sys.executable).with_name("buf")), "build", "protos", "-o", "-#format=binpb"],
-        cwd=ROOT, capture_output=True, check=True, timeout=60,
-    )  # fmt: skip
-    found: dict[str, bool] = {}
-    for file in descriptor_pb2.FileDescriptorSet.FromString(built.stdout).file:
-        if not file.package.startswith("accord."):
-            continue
-        comments = {tuple(where.path): bool(where.leading_comments.strip()) for where in file.source_code_info.location}
-        for index, message in enumerate(file.message_type):
-            found[f"{file.package}.{message.name}"] = comments.get((4, index), False)
-        for index, enum in enumerate(file.enum_type):
-            found[f"{file.package}.{enum.name}"] = comments.get((5, index), False)
-        for index, service in enumerate(file.service):
-            found[f"{file.package}.{service.name}"] = comments.get((6, index), False)
-            for number, rpc in enumerate(service.method):
-                found[f"{file.package}.{service.name}.{rpc.name}"] = comments.get((6, index, 2, number), False)
-    return found
+def _elements() -> Iterator[tuple[str, str]]:
+    """The full name of every message, field, enum and enum value of the contracts, and of the message it is in."""
+    seen: set[str] = set()
+    for top in (kind for method in METHODS for kind in (method.input_type, method.output_type)):
+        for found in messages(top, seen):
+            if found.GetOptions().map_entry:
+                continue
+            yield found.full_name, found.full_name
+            for field in found.fields:
+                yield field.full_name, found.full_name
+                if field.enum_type is not None and field.enum_type.full_name not in seen:
+                    seen.add(field.enum_type.full_name)
+                    yield field.enum_type.full_name, found.full_name
+                    yield from (
+                        (f"{field.enum_type.full_name}.{value.name}", found.full_name)
+                        for value in field.enum_type.values
+                    )
 
 
-def test_every_service_call_message_and_enum_is_described() -> None:
+def test_every_service_call_message_field_and_enum_is_described() -> None:
     """The request and the response of a call are described by the call's own comment."""
-    described_by_call = {t.full_name for method in METHODS for t in (method.input_type, method.output_type)}
-    commented = _commented()
-    assert {method.full_name for method in METHODS} <= commented.keys()
-    assert [name for name, said in commented.items() if not said and name not in described_by_call] == []
+    described_by_call = {kind.full_name for method in METHODS for kind in (method.input_type, method.output_type)}
+    names = {name for name, _ in _elements() if name not in described_by_call}
+    names |= {method.full_name for method in METHODS} | {service.full_name for service in SERVICES}
+    assert sorted(names - comments().keys()) == []
+
+
+def test_comments_are_sentences() -> None:
+    odd = [name for name, text in comments().items() if not (text[0].isupper() or text[0] == "`") or text[-1] != "."]
+    assert odd == []

@@ -75,7 +75,7 @@ CASES: list[tuple[str, str, Change]] = [
     ("model", "is not a folder", lambda spec, at: setattr(spec, "model", "s3://bucket/model")),
     ("reward_model.model", "does not exist", lambda spec, at: setattr(spec.reward_model, "model", str(at / "x"))),
     ("iterations", "at least 1, not -1", lambda spec, at: setattr(spec, "iterations", -1)),
-    ("prompts.files[1]", "no file at", lambda spec, at: spec.prompts.files.append(str(at / "x.jsonl"))),
+    ("prompts.files[1]", "no file ", lambda spec, at: spec.prompts.files.append(str(at / "x.jsonl"))),
     ("feedback", "exactly one", lambda spec, at: spec.feedback.ClearField("simulated")),
     ("feedback.simulated.scorers", "at least one", lambda spec, at: spec.feedback.simulated.ClearField("scorers")),
     (
@@ -116,7 +116,7 @@ CASES: list[tuple[str, str, Change]] = [
         "ACCORD_JUDGE_",
         lambda spec, at: spec.feedback.judges.judges.add(url="http://x/v1", model="m", key_variable="AWS_SECRET_KEY"),
     ),
-    ("feedback.selection", "must be one of random, ", lambda spec, at: setattr(spec.feedback, "selection", "best")),
+    ("feedback.selection", "must be `random`, ", lambda spec, at: setattr(spec.feedback, "selection", "best")),
     ("feedback.selection", "ensemble", lambda spec, at: setattr(spec.feedback, "selection", "disagreement")),
     ("feedback.selection_pool", "at least 128", lambda spec, at: setattr(spec.feedback, "selection_pool", 8)),
     ("reward_model.weighting", "reliability", lambda spec, at: setattr(spec.reward_model, "weighting", "some")),

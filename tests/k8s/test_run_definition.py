@@ -33,7 +33,8 @@ def run(**changes: Any) -> dict[str, Any]:
 
 def refused_at(body: dict[str, Any]) -> str:
     """The path of what the schema refuses; empty where it takes everything."""
-    errors = list(jsonschema.Draft202012Validator(SCHEMA).iter_errors(body))
+    # As Kubernetes reads it: `exclusiveMinimum` is a boolean, as in this draft and in OpenAPI 3.0.
+    errors = list(jsonschema.Draft4Validator(SCHEMA).iter_errors(body))
     return ".".join(str(part) for part in errors[0].absolute_path) if errors else ""
 
 
@@ -51,6 +52,9 @@ def test_the_run_file_of_the_demo_is_a_custom_resource_as_it_is() -> None:
         ({"feedback": {}}, "spec.feedback"),
         ({"feedback": {"people": {}, "simulated": {"scorers": [{"name": "length"}]}}}, "spec.feedback"),
         ({"rollout": {"maxNewTokens": 0}}, "spec.rollout.maxNewTokens"),
+        ({"rollout": {"temperature": 0}}, "spec.rollout.temperature"),
+        ({"feedback": {"people": {"threshold": 1.5}}}, "spec.feedback.people.threshold"),
+        ({"policy": {"reference": "latest"}}, "spec.policy.reference"),
         ({"suspend": "yes"}, "spec.suspend"),
     ],
 )
@@ -130,7 +134,7 @@ def test_runs_are_scaled_as_anything_else_is() -> None:
     shown = status.status_of(controller_v1.Run(run_id="tiny"))
     assert shown["selector"] == "accord.dev/run=tiny,app.kubernetes.io/component=rollout"
     # How many there are, also where autoscaling brought more than were asked for.
-    grown = controller_v1.RunStatus(rollout=controller_v1.RolloutServices(engine="e", replicas=1), drawing=3)
+    grown = controller_v1.RunStatus(rollout=controller_v1.RolloutServices(engine="e", replicas=1), serving_replicas=3)
     assert status.status_of(controller_v1.Run(run_id="tiny", status=grown))["replicas"] == 3
 
 

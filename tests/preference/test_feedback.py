@@ -157,7 +157,7 @@ def _wrong(one: str, two: str, foreign: str) -> dict[str, tuple[Wrong, str, type
         "ranked twice": (ranking([one], [two, one]), "feedback.ranking.ranks[1].completion_ids[1]", InvalidArgument),
         "ranks one": (ranking([one]), "feedback.ranking.ranks", InvalidArgument),
         "nan": (rating(math.nan), "feedback.rating.value", InvalidArgument),
-        "infinite": (rating(math.inf, max=math.inf), "feedback.rating.max", InvalidArgument),
+        "infinite": (rating(1, max=math.inf), "feedback.rating.max", InvalidArgument),
         "off the scale": (rating(6, min=1, max=5), "feedback.rating.value", InvalidArgument),
         "off the usual scale": (rating(1.5), "feedback.rating.value", InvalidArgument),
         "empty scale": (rating(1, min=1, max=1), "feedback.rating.max", InvalidArgument),

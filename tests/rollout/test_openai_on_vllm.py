@@ -97,6 +97,6 @@ async def test_a_vllm_server_behind_the_engine_openai_keeps_the_contract(
             answer = await stub.UpdateWeights(
                 rollout_v1.UpdateWeightsRequest(request_id="more", weights=ref), timeout=120
             )
-            assert answer.held.checksum
+            assert answer.resident_weights.checksum
             samples = await generate(stub, generate_request(["hello"], n=3, version=77))
             assert {one.sample.segments[0].digest for one in samples.values()} == {ref.digest}

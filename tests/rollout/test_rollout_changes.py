@@ -86,7 +86,7 @@ async def test_the_engine_serves_what_a_delta_makes_of_its_base(tmp_path: Path, 
     ref.base_version = 0
     async with rollout_service(tmp_path / "state", model=tiny_folder) as (stub, _):
         response = await stub.UpdateWeights(update(ref))
-        assert response.digest == response.held.digest == weights_digest(new)
+        assert response.digest == response.resident_weights.digest == weights_digest(new)
         (sample,) = (await samples(stub, generate_request(["hello"], version=1))).values()
         assert sample.segments[0].digest == ref.digest
         ref.base_digest, ref.version = "2" * 64, 2
@@ -118,7 +118,7 @@ async def test_an_adapter_is_merged_as_peft_merges_it(tmp_path: Path, tiny_folde
     ref.base_version = 0
     async with rollout_service(tmp_path / "state", model=tiny_folder) as (stub, _):
         response = await stub.UpdateWeights(update(ref))
-        assert response.digest == response.held.digest == merged_digest
+        assert response.digest == response.resident_weights.digest == merged_digest
         (sample,) = (await samples(stub, generate_request(["hello"], version=5))).values()
         assert sample.segments[0].digest == merged_digest
         ref.version, ref.merged_digest = 6, "3" * 64

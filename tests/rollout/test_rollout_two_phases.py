@@ -37,7 +37,7 @@ async def test_prepared_weights_wait_beside_the_serving_ones_until_they_are_acti
         assert [one.version for one in (await status(stub)).prepared] == [1]
         assert await samples(stub, generate_request(["hello"], version=0)) == before
         activated = await stub.ActivateWeights(activate(1))
-        assert (activated.version, activated.digest, activated.held.digest) == (1, ref.digest, ref.digest)
+        assert (activated.version, activated.digest, activated.resident_weights.digest) == (1, ref.digest, ref.digest)
         after = await status(stub)
         assert (after.version, after.digest, list(after.prepared)) == (1, ref.digest, [])
         found = await samples(stub, generate_request(["hello"], version=1))
@@ -77,7 +77,7 @@ async def test_a_file_that_changes_after_preparation_does_not_reach_the_engine(
         with (other / "model.safetensors").open("r+b") as file:
             file.seek(-4000, 2)
             file.write(bytes(4000))
-        assert (await stub.ActivateWeights(activate(1))).held.digest == ref.digest
+        assert (await stub.ActivateWeights(activate(1))).resident_weights.digest == ref.digest
 
 
 async def test_discarded_weights_are_gone_and_make_room(tmp_path: Path, tiny_folder: Path) -> None:

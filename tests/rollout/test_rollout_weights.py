@@ -44,7 +44,7 @@ async def test_new_weights_make_the_next_samples(tmp_path: Path, tiny_folder: Pa
         await stub.UpdateWeights(update(weights_ref(other, version=1)))
         after = await samples(stub, generate_request(["hello"], version=1))
         assert after[0].segments[0].digest == weights_ref(other).digest
-        held = (await stub.GetStatus(rollout_v1.GetStatusRequest())).held
+        held = (await stub.GetStatus(rollout_v1.GetStatusRequest())).resident_weights
         assert held.digest == weights_ref(other).digest, "the module holds something else than was published"
         assert after[0].response_token_ids != before[0].response_token_ids
         assert list(after[0].logprobs) == pytest.approx(

@@ -108,7 +108,7 @@ async def test_a_service_on_vllm_keeps_the_contract_and_killed_leaves_no_process
             assert [len(each) for each in found] == [8] * 4
             status = await stub.GetStatus(rollout_v1.GetStatusRequest())
             assert status.updates_in_flight
-            assert status.held.checksum
+            assert status.resident_weights.checksum
         reference = reference_named("transformers")
         async for outcome in conformance(
             line.decode().split()[-1], model=folder, other=other, reference=reference, tolerance=1e-3

@@ -29,12 +29,6 @@ def test_a_page_holds_what_was_asked_for_within_its_limits(asked: int, size: int
     assert read_page(request(size=asked), 0, "flags").size == size
 
 
-def test_a_negative_size_is_refused() -> None:
-    with pytest.raises(InvalidArgument) as refused:
-        read_page(request(size=-1), 0, "flags")
-    assert refused.value.violations[0].field == "page_size"
-
-
 def test_pages_follow_one_another_to_the_end() -> None:
     entries, seen, token = list(range(1, 8)), list[int](), ""
     for _ in range(3):

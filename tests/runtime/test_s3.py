@@ -122,7 +122,7 @@ async def test_a_rollout_service_serves_weights_from_s3_and_refuses_others(
 
         put(tiny_folder, "run/v1")
         response = await stub.UpdateWeights(update(ref, "whole"), timeout=60)
-        assert (response.uri, response.held.digest) == (ref.uri, ref.digest)
+        assert (response.uri, response.resident_weights.digest) == (ref.uri, ref.digest)
         (sample,) = (await samples(stub, generate_request(["hello"], version=1))).values()
         assert sample.segments[0].digest == ref.digest
         assert files(tmp_path / "cache" / ref.digest) == files(tiny_folder)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts import kube
+import kube
 
 NAMESPACE = "accord-test"
 Object = dict[str, Any]

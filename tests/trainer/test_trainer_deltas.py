@@ -66,7 +66,7 @@ async def test_a_rollout_service_follows_three_steps_by_what_they_changed(tiny_f
         for _ in range(3):
             last = await stepped(client, state, last, tiny_folder)
             response = await stub.UpdateWeights(update(last.weights))
-            assert response.digest == response.held.digest == last.digest
+            assert response.digest == response.resident_weights.digest == last.digest
             assert last.digest == weights_digest(artifact(state, last.weights.uri))
             assert not response.failed_sources
             came.append(response.uri)
@@ -81,7 +81,7 @@ async def test_a_rollout_service_follows_three_steps_by_what_they_changed(tiny_f
         # One that came in late has not the base.
         async with rollout_service(tmp_path / "b", model=tiny_folder) as (newcomer, _):
             response = await newcomer.UpdateWeights(update(last.weights))
-        assert (response.uri, response.held.digest) == (last.weights.uri, last.digest)
+        assert (response.uri, response.resident_weights.digest) == (last.weights.uri, last.digest)
         (failed,) = response.failed_sources
         assert (failed.uri, failed.failure.reason) == (last.weights.delta.uri, "BASE_MISSING")
 
@@ -107,13 +107,13 @@ async def test_a_delta_that_is_gone_or_damaged_costs_nothing_but_the_way_to_the_
         content[-1] ^= 1
         file.write_bytes(content)
         response = await stub.UpdateWeights(update(second.weights))
-        assert (response.uri, response.held.digest) == (second.weights.uri, second.digest)
+        assert (response.uri, response.resident_weights.digest) == (second.weights.uri, second.digest)
         assert [one.failure.reason for one in response.failed_sources] == ["DIGEST_MISMATCH"]
 
         third = await stepped(client, state, second, tiny_folder)
         shutil.rmtree(artifact(state, third.weights.delta.uri))
         response = await stub.UpdateWeights(update(third.weights))
-        assert (response.uri, response.held.digest) == (third.weights.uri, third.digest)
+        assert (response.uri, response.resident_weights.digest) == (third.weights.uri, third.digest)
         assert [one.failure.reason for one in response.failed_sources] == ["ARTIFACT_NOT_FOUND"]
 
 

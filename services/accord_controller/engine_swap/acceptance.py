@@ -11,6 +11,7 @@ from accord import Replicas
 from accord.conformance.suite import acceptance, conformance
 from accord.conformance.verdict import Verdict
 from accord.errors import AccordError, FailedPrecondition
+from accord.renamed import resident_weights
 from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 
@@ -118,7 +119,7 @@ def _check_like(
 
 def _check_probe(address: str, status: rollout_v1.GetStatusResponse, current: rollout_v1.GetStatusResponse) -> None:
     """Two engines with the same weights compute the same log-probabilities, up to rounding."""
-    mine, theirs = status.held.probe_logprobs, current.held.probe_logprobs
+    mine, theirs = resident_weights(status).probe_logprobs, resident_weights(current).probe_logprobs
     if (status.version, status.digest) != (current.version, current.digest) or not mine or len(mine) != len(theirs):
         return
     apart = statistics.fmean(abs(one - other) for one, other in zip(mine, theirs, strict=True))

@@ -134,7 +134,7 @@ class RunRecorder:
         model: controller_v1.Model | None = None,
         spec: controller_v1.RunSpec | None = None,
     ) -> None:
-        self.status.drawing = self._serving()
+        self.status.serving_replicas = self.status.drawing = self._serving()
         change = Commit(
             status=self.status,
             spec=spec,

@@ -14,8 +14,6 @@ from accord.errors import InvalidArgument, NotFound
 from accord.types import v1 as types_v1
 from accord_controller.spec import files
 
-LEAST_DIGEST = 8
-
 
 @dataclass(frozen=True)
 class Lineage:
@@ -35,8 +33,6 @@ class Lineage:
     def of_digest(self, digest: str) -> controller_v1.GetModelLineageResponse:
         """The steps that made the policy or reward model whose digest has this prefix. NotFound; InvalidArgument where
         several have it."""
-        if len(digest) < LEAST_DIGEST:
-            raise InvalidArgument.at("weights_digest", f"must have at least {LEAST_DIGEST} characters of the digest")
         found: dict[str, tuple[controller_v1.LineageStep | None, types_v1.WeightsRef]] = {
             ref.digest: (step, ref)
             # Reversed: of several steps with the same reward model the first one counts, which trained it.

@@ -5,13 +5,11 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from accord.controller import v1 as controller_v1
-from accord.errors import FailedPrecondition, InvalidArgument
+from accord.errors import FailedPrecondition
 from accord_controller.models.lineage import no_model
 from accord_controller.spec import files
 from accord_controller.store.changes import ChangeRequest
 from accord_controller.store.store import Store
-
-LONGEST = {"reason": 2000, "operator": 200, "request_id": 200}
 
 
 class ModelRegistry:
@@ -33,7 +31,6 @@ class ModelRegistry:
 
     async def promote(self, request: controller_v1.PromoteModelRequest) -> controller_v1.Model:
         """Makes a model its run's active policy. NotFound; FailedPrecondition, WEIGHTS_GONE, without its folder."""
-        _check_lengths(request)
         model = await self._store.get_model(request.name.removeprefix(files.REGISTRY))
         if model is None:
             raise no_model(request.name)
@@ -51,16 +48,8 @@ class ModelRegistry:
     async def roll_back(self, request: controller_v1.RollBackModelRequest) -> controller_v1.Model:
         """Returns to the previous active policy. NotFound, RUN_NOT_FOUND; FailedPrecondition, NOTHING_TO_ROLL_BACK;
         Aborted, MODEL_CHANGED."""
-        _check_lengths(request)
         await self._store.get_run(request.run_id)
         kind = controller_v1.MODEL_CHANGE_KIND_ROLLED_BACK
         change = ChangeRequest(kind, request.operator, request.reason, request.request_id)
-        expected = request.in_force.removeprefix(files.REGISTRY)
+        expected = (request.active_model or request.in_force).removeprefix(files.REGISTRY)
         return await self.get(await self._store.roll_back(request.run_id, expected, change))
-
-
-def _check_lengths(request: controller_v1.PromoteModelRequest | controller_v1.RollBackModelRequest) -> None:
-    for field, most in LONGEST.items():
-        length = len(getattr(request, field))
-        if length > most:
-            raise InvalidArgument.at(field, f"must have at most {most} characters, not {length}")

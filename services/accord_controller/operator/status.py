@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from accord import names
 from accord.controller import v1 as controller_v1
+from accord.renamed import serving_replicas
 from accord_controller.operator.resource import Object
 
 ACCEPTED = "Accepted"  # the controller has the spec of the object
@@ -96,7 +97,7 @@ def status_of(run: controller_v1.Run) -> Object:
         "message": current.message,
         "simulatedFeedback": current.simulated_feedback,
         "engine": ", ".join(current.rollout.addresses) or current.rollout.engine,
-        "replicas": current.drawing or len(current.rollout.addresses) or current.rollout.replicas,
+        "replicas": serving_replicas(current) or len(current.rollout.addresses) or current.rollout.replicas,
         "selector": f"accord.dev/run={run.run_id},app.kubernetes.io/component=rollout",
         "results": [_result(result) for result in current.iterations],
     }

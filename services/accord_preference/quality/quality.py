@@ -6,7 +6,6 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Mapping
 
-from accord.errors import InvalidArgument
 from accord.preference import v1 as preference_v1
 from accord_preference.context import Context
 from accord_preference.quality import krippendorff
@@ -15,7 +14,6 @@ from accord_preference.quality.tally import Tally
 from accord_preference.storage.store import Filter, Reader
 
 DAY_US = 86_400 * 1_000_000
-LEAST_WINDOW_US = 60 * 1_000_000
 
 
 class Quality:
@@ -29,8 +27,6 @@ class Quality:
         window_us = DAY_US
         if request.HasField("window"):
             window_us = request.window.seconds * 1_000_000 + request.window.nanos // 1000
-            if window_us < LEAST_WINDOW_US:
-                raise InvalidArgument.at("window", f"is {window_us / 1e6:g} s; must be at least a minute")
         filter_ = Filter(
             sources=tuple(request.sources),
             annotator_kinds=tuple(request.annotator_kinds),

@@ -88,11 +88,13 @@ class WeightManager:
                 metadata={"wanted": str(version), "prepared": ", ".join(map(str, self._prepared))},
             )
         seconds = await self._activate(ready)
+        resident = resident_weights_message(self.resident)
         return rollout_v1.ActivateWeightsResponse(
             version=version,
             digest=ready.message.digest,
             activate_seconds=seconds,
-            held=resident_weights_message(self.resident),
+            held=resident,
+            resident_weights=resident,
         )
 
     async def update(self, ref: types_v1.WeightsRef) -> rollout_v1.UpdateWeightsResponse:
@@ -100,6 +102,7 @@ class WeightManager:
         async with self._preparing:
             ready = await self._prepare(ref)
         seconds = await self._activate(ready)
+        resident = resident_weights_message(self.resident)
         return rollout_v1.UpdateWeightsResponse(
             version=ref.version,
             digest=ready.message.digest,
@@ -107,7 +110,8 @@ class WeightManager:
             activate_seconds=seconds,
             uri=ready.message.uri,
             failed_sources=ready.message.failed_sources,
-            held=resident_weights_message(self.resident),
+            held=resident,
+            resident_weights=resident,
         )
 
     async def install(self, folder: Path, version: int, digest: str) -> None:

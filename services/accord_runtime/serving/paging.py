@@ -57,9 +57,7 @@ def read_page(request: PageRequest, start: P, *query: Any, default: int = 100, m
 
 
 def page_size(asked: int, default: int, most: int) -> int:
-    """The size of a page: `asked`, at most `most`; 0 means `default`. InvalidArgument below 0."""
-    if asked < 0:
-        raise InvalidArgument.at("page_size", f"is {asked}; must be 0 (for {default}) or more")
+    """The size of a page: `asked`, at most `most`; 0 means `default`."""
     return min(asked, most) or default
 
 

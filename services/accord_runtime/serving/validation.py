@@ -1,115 +1,78 @@
-"""Field behaviour, read from the descriptors: REQUIRED fields must be set, OUTPUT_ONLY fields are cleared (AIP-203)."""
+"""Checks requests by the rules of the contracts: output-only fields are cleared (AIP-203), required fields must be set,
+and values must be within their limits."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable
 from functools import cache
-from typing import Any, NamedTuple
 
-from google.api import field_behavior_pb2
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
-from accord.errors import FieldViolation, InvalidArgument
+from accord.errors import InvalidArgument
+from accord.rules.check import MOST, MUST_BE_SET, below, output_only, violations
 
-_LIMIT = 20  # violations reported at once
-
-
-class _Rule(NamedTuple):
-    """A field with a behaviour to enforce, or with messages to check (`inside`). Read from the descriptor once, since
-    every message of a stream of millions is checked."""
-
-    name: str
-    required: bool
-    output_only: bool
-    repeated: bool
-    inside: bool
-    has_presence: bool
-    default: Any
+# Messages whose limits their handler checks: a run, together with what only the controller knows, and the records of
+# streams of millions, in the loop that reads them. Their required fields are checked here.
+HANDLED = frozenset(
+    {"accord.controller.v1.Run", "accord.preference.v1.ImportRecord", "accord.trainer.v1.ExperienceChunk"}
+)
 
 
 def check(request: Message) -> None:
-    """Clears the output-only fields of `request`. InvalidArgument, REQUIRED_FIELD_MISSING, names the required fields
-    that are unset. In a resource that comes with an `update_mask`, only the fields that it names must be set
-    (AIP-134)."""
+    """Clears output-only fields of `request` and raises InvalidArgument with the fields that are wrong, at most 20. If
+    the request has an `update_mask`, only the fields of the resource that it names are checked (AIP-134)."""
+    _clear(request)
     mask = getattr(request, "update_mask", None)
-    paths = mask.paths if isinstance(mask, FieldMask) else ()
-    violations = [found for found in _violations(request) if _taken(found.field, paths)][:_LIMIT]
-    if violations:
-        named = "; ".join(f"{violation.field}: {violation.description}" for violation in violations)
-        raise InvalidArgument(named, reason="REQUIRED_FIELD_MISSING", violations=violations)
+    if isinstance(mask, FieldMask) and mask.paths:
+        wrong = violations(request, unlimited=HANDLED, most=sys.maxsize)
+        wrong = [violation for violation in wrong if _taken(violation.field, mask.paths)][:MOST]
+    else:
+        wrong = violations(request, unlimited=HANDLED)
+    if wrong:
+        named = "; ".join(f"{violation.field}: {violation.description}" for violation in wrong)
+        missing = any(violation.description in MUST_BE_SET for violation in wrong)
+        raise InvalidArgument(named, reason="REQUIRED_FIELD_MISSING" if missing else None, violations=wrong)
 
 
 def _taken(field: str, paths: Iterable[str]) -> bool:
-    """Whether a mask names this field of a request (`run.spec.model`), or names no field of its message."""
-    below = field.partition(".")[2]
-    named = any(f"{below}.".startswith(f"{path}.") for path in paths)
-    return named or not any(below.startswith(f"{path.partition('.')[0]}.") for path in paths)
+    """Whether a field of a request (`run.spec.model`) is one that a mask names, or in no message that it picks from."""
+    path_in_resource = field.partition(".")[2]
+    named = any(f"{path_in_resource}.".startswith(f"{path}.") for path in paths)
+    return named or not any(path_in_resource.startswith(f"{path.partition('.')[0]}.") for path in paths)
+
+
+def _clear(message: Message) -> None:
+    """Clears the output-only fields of `message` and of the messages that it holds."""
+    cleared, inside, repeated = _output_only(message.DESCRIPTOR)
+    for name in cleared:
+        message.ClearField(name)
+    for name in inside:
+        if message.HasField(name):
+            _clear(getattr(message, name))
+    for name in repeated:
+        for item in getattr(message, name):
+            _clear(item)
 
 
 @cache
-def _rules(descriptor: Descriptor) -> tuple[_Rule, ...]:
-    return tuple(rule for rule in map(_rule, descriptor.fields) if rule.required or rule.output_only or rule.inside)
-
-
-def _rule(field: FieldDescriptor) -> _Rule:
-    behaviours = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
-    inside = field.message_type is not None and _matters(field.message_type)
-    return _Rule(
-        field.name,
-        field_behavior_pb2.REQUIRED in behaviours,
-        field_behavior_pb2.OUTPUT_ONLY in behaviours,
-        field.is_repeated,
-        inside,
-        field.has_presence,
-        None if field.is_repeated or field.has_presence else field.default_value,
+def _output_only(message: Descriptor) -> tuple[list[str], list[str], list[str]]:
+    """The fields to clear, and the fields, single and repeated, with messages that have such fields."""
+    cleared = [field.name for field in message.fields if output_only(field)]
+    inside = [
+        field
+        for field in message.fields
+        if field.message_type is not None and not output_only(field) and _has_output_only(field.message_type)
+    ]
+    return (
+        cleared,
+        [field.name for field in inside if not field.is_repeated],
+        [field.name for field in inside if field.is_repeated],
     )
 
 
 @cache
-def _matters(message: Descriptor) -> bool:
-    """Whether messages of this type, or those inside them, have a behaviour to enforce."""
-    return any(
-        {field_behavior_pb2.REQUIRED, field_behavior_pb2.OUTPUT_ONLY}
-        & {*field.GetOptions().Extensions[field_behavior_pb2.field_behavior]}
-        for below in _below(message, set())
-        for field in below.fields
-    )
-
-
-def _below(message: Descriptor, seen: set[str]) -> Iterator[Descriptor]:
-    """`message` and the types of all messages that it can contain, Accord's only, each once."""
-    if message.full_name in seen or not message.full_name.startswith("accord."):
-        return
-    seen.add(message.full_name)
-    yield message
-    for field in message.fields:
-        if field.message_type is not None:
-            yield from _below(field.message_type, seen)
-
-
-def _violations(message: Message) -> list[FieldViolation]:
-    found: list[FieldViolation] = []
-    for name, required, output_only, repeated, inside, has_presence, default in _rules(message.DESCRIPTOR):
-        if output_only:
-            message.ClearField(name)
-            continue
-        value = getattr(message, name)
-        if repeated:
-            if required and not value:
-                found.append(FieldViolation(name, "must not be empty"))
-            if inside:
-                for index, item in enumerate(value):
-                    if below := _violations(item):
-                        found += _behind(f"{name}[{index}]", below)
-        elif not (message.HasField(name) if has_presence else value != default):
-            if required:
-                found.append(FieldViolation(name, "must be set"))
-        elif inside and (below := _violations(value)):
-            found += _behind(name, below)
-    return found
-
-
-def _behind(field: str, violations: list[FieldViolation]) -> list[FieldViolation]:
-    return [FieldViolation(f"{field}.{violation.field}", violation.description) for violation in violations]
+def _has_output_only(message: Descriptor) -> bool:
+    return any(output_only(field) for found in below(message) for field in found.fields)

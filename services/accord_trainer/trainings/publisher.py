@@ -9,7 +9,7 @@ from pathlib import Path
 
 from accord import atomic
 from accord.digest import weights_digest
-from accord.errors import Internal, InvalidArgument
+from accord.errors import Internal
 from accord.types import v1 as types_v1
 from accord_models.delta import find_delta
 from accord_models.loading import torch_dtype
@@ -20,8 +20,6 @@ from accord_trainer.distributed.sharded_safetensors import is_sharded
 from accord_trainer.distributed.world import Alone, World, all_or_none, leads
 from accord_trainer.trainings.weights_digest import published_state, published_tensors
 
-SCHEMES = ("file", "grpc")
-FORMATS = ("merged", "adapter")
 # Suffix of a delta's folder, after the name of the weights that it leads to.
 DELTA = ".delta"
 
@@ -97,13 +95,6 @@ class Publisher:
         ref = self._ref(artifact_id, version, digest, scheme, "adapter")
         ref.base_version = 0
         return ref
-
-    def check(self, format: str, scheme: str) -> None:
-        """InvalidArgument for an unknown format or scheme; empty means the default."""
-        if format not in ("", *FORMATS):
-            raise InvalidArgument.at("format", f"is {format!r}; must be one of {', '.join(FORMATS)}")
-        if scheme not in ("", *SCHEMES):
-            raise InvalidArgument.at("scheme", f"is {scheme!r}; must be one of {', '.join(SCHEMES)}")
 
     def _write(self, folder: Path, digest: str, algorithm: Algorithm) -> None:
         """Rank 0 writes. Sharded weights are gathered by all ranks, one tensor at a time."""

@@ -87,15 +87,6 @@ class TrainingRegistry:
 
     async def create(self, training: trainer_v1.Training) -> None:
         """Creates and loads a training. Repeats are safe; AlreadyExists if it exists with a different definition."""
-        if not ID.fullmatch(training.training_id):
-            raise InvalidArgument.at(
-                "training.training_id",
-                f"is {training.training_id!r}; must consist of {ID_CHARACTERS} and start with a letter or digit",
-            )
-        if training.checkpoint_every < 0:
-            raise InvalidArgument.at("training.checkpoint_every", "must be at least 0")
-        if training.max_staleness < 0:
-            raise InvalidArgument.at("training.max_staleness", "must be at least 0")
         if training.training_id in self.ids():
             if self.manifest(training.training_id).training != training:
                 raise AlreadyExists(

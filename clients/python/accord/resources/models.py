@@ -90,7 +90,8 @@ class Models:
             run_id=run_id,
             reason=reason,
             operator=operator,
-            in_force=in_force,
+            in_force=in_force,  # for controllers that are older than `active_model`
+            active_model=in_force,
         )
         response = await self._caller.call(lambda seconds: self._stub.RollBackModel(request, timeout=seconds), timeout)
         return response.model

@@ -25,10 +25,10 @@ class GetArtifactRequest(_message.Message):
     ARTIFACT_ID_FIELD_NUMBER: _builtins.int
     OMIT_TENSOR_SHA256_FIELD_NUMBER: _builtins.int
     artifact_id: _builtins.str
-    """The path of the `grpc://host:port/artifact-id` URI."""
+    """The id of the artifact: the path of the `grpc://host:port/artifact-id` URI."""
     omit_tensor_sha256: _builtins.bool
-    """Leave out the SHA-256 of *.safetensors, which takes a pass over all bytes: for callers that verify the digest of the
-    weights.
+    """Omits the SHA-256 of *.safetensors files, whose computation reads every byte. For callers that verify the digest
+    of the weights instead. Default: false.
     """
     def __init__(
         self,
@@ -50,7 +50,9 @@ class GetArtifactResponse(_message.Message):
 
     FILES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArtifactFile]: ...
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArtifactFile]:
+        """The files."""
+
     def __init__(
         self,
         *,
@@ -66,7 +68,7 @@ Global___GetArtifactResponse: _TypeAlias = GetArtifactResponse  # noqa: Y015
 
 @_typing.final
 class ArtifactFile(_message.Message):
-    """One file of an artifact."""
+    """A file of an artifact."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -74,10 +76,11 @@ class ArtifactFile(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     path: _builtins.str
-    """Relative to the artifact's folder, `/` between parts."""
+    """The path relative to the folder of the artifact, with `/` as separator."""
     size_bytes: _builtins.int
+    """The size, in bytes."""
     sha256: _builtins.str
-    """Lower-case hex; empty where the caller wants none."""
+    """The SHA-256 digest, in lower-case hex. Empty: the caller omitted it."""
     def __init__(
         self,
         *,
@@ -101,10 +104,11 @@ class ReadFileRequest(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     artifact_id: _builtins.str
+    """The id of the artifact."""
     path: _builtins.str
-    """As listed by GetArtifact."""
+    """The path of the file, as listed by GetArtifact."""
     offset: _builtins.int
-    """Byte to start from."""
+    """The first byte to send. Default: 0."""
     def __init__(
         self,
         *,
@@ -126,6 +130,7 @@ class ReadFileResponse(_message.Message):
 
     DATA_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
+    """The next bytes of the file."""
     def __init__(
         self,
         *,

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ArtifactServiceStub:
-    """Serves published folders (weights) to whoever holds their id: the peer that a `grpc://` WeightsRef names.
+    """Serves published folders, such as weights, to clients that know their id. It is the peer that a `grpc://` WeightsRef
+    names.
     """
 
     def __init__(self, channel):
@@ -48,18 +49,24 @@ class ArtifactServiceStub:
 
 
 class ArtifactServiceServicer:
-    """Serves published folders (weights) to whoever holds their id: the peer that a `grpc://` WeightsRef names.
+    """Serves published folders, such as weights, to clients that know their id. It is the peer that a `grpc://` WeightsRef
+    names.
     """
 
     def GetArtifact(self, request, context):
-        """The files of an artifact with size and SHA-256. NOT_FOUND when it was never published here or was freed.
+        """Lists the files of an artifact, with size and SHA-256. An artifact that was never published here or was deleted is
+        not found.
+
+        Errors: NOT_FOUND (ARTIFACT_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReadFile(self, request, context):
-        """Streams one file from `offset`, in order, so that a broken transfer goes on where it stopped.
+        """Streams a file in order, starting at `offset`, so that a broken transfer can continue where it stopped.
+
+        Errors: NOT_FOUND (ARTIFACT_NOT_FOUND, FILE_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,7 +94,8 @@ def add_ArtifactServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ArtifactService:
-    """Serves published folders (weights) to whoever holds their id: the peer that a `grpc://` WeightsRef names.
+    """Serves published folders, such as weights, to clients that know their id. It is the peer that a `grpc://` WeightsRef
+    names.
     """
 
     @staticmethod

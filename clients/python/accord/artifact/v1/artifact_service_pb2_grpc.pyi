@@ -13,16 +13,27 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ArtifactServiceStub:
-    """Serves published folders (weights) to whoever holds their id: the peer that a `grpc://` WeightsRef names."""
+    """Serves published folders, such as weights, to clients that know their id. It is the peer that a `grpc://` WeightsRef
+    names.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetArtifact: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.GetArtifactRequest, _artifact_service_pb2.GetArtifactResponse]
-    """The files of an artifact with size and SHA-256. NOT_FOUND when it was never published here or was freed."""
+    """Lists the files of an artifact, with size and SHA-256. An artifact that was never published here or was deleted is
+    not found.
+
+    Errors: NOT_FOUND (ARTIFACT_NOT_FOUND).
+    """
     ReadFile: _aio.UnaryStreamMultiCallable[_artifact_service_pb2.ReadFileRequest, _artifact_service_pb2.ReadFileResponse]
-    """Streams one file from `offset`, in order, so that a broken transfer goes on where it stopped."""
+    """Streams a file in order, starting at `offset`, so that a broken transfer can continue where it stopped.
+
+    Errors: NOT_FOUND (ARTIFACT_NOT_FOUND, FILE_NOT_FOUND).
+    """
 
 class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Serves published folders (weights) to whoever holds their id: the peer that a `grpc://` WeightsRef names."""
+    """Serves published folders, such as weights, to clients that know their id. It is the peer that a `grpc://` WeightsRef
+    names.
+    """
 
     @_abc_1.abstractmethod
     def GetArtifact(
@@ -30,7 +41,11 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _artifact_service_pb2.GetArtifactRequest,
         context: _aio.ServicerContext[_artifact_service_pb2.GetArtifactRequest, _abc.Awaitable[_artifact_service_pb2.GetArtifactResponse]],
     ) -> _abc.Awaitable[_artifact_service_pb2.GetArtifactResponse]:
-        """The files of an artifact with size and SHA-256. NOT_FOUND when it was never published here or was freed."""
+        """Lists the files of an artifact, with size and SHA-256. An artifact that was never published here or was deleted is
+        not found.
+
+        Errors: NOT_FOUND (ARTIFACT_NOT_FOUND).
+        """
 
     @_abc_1.abstractmethod
     def ReadFile(
@@ -38,6 +53,9 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _artifact_service_pb2.ReadFileRequest,
         context: _aio.ServicerContext[_artifact_service_pb2.ReadFileRequest, _abc.AsyncIterator[_artifact_service_pb2.ReadFileResponse]],
     ) -> _abc.AsyncIterator[_artifact_service_pb2.ReadFileResponse]:
-        """Streams one file from `offset`, in order, so that a broken transfer goes on where it stopped."""
+        """Streams a file in order, starting at `offset`, so that a broken transfer can continue where it stopped.
+
+        Errors: NOT_FOUND (ARTIFACT_NOT_FOUND, FILE_NOT_FOUND).
+        """
 
 def add_ArtifactServiceServicer_to_server(servicer: ArtifactServiceServicer, server: _aio.Server) -> None: ...

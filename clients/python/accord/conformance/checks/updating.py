@@ -8,6 +8,7 @@ from accord.conformance.check import check
 from accord.conformance.target import PROMPTS, Target, refused, running
 from accord.conformance.verdict import demand
 from accord.errors import AccordError, FailedPrecondition
+from accord.renamed import resident_weights
 from accord.types import v1 as types_v1
 
 
@@ -26,7 +27,8 @@ async def an_update_is_told(target: Target) -> None:
         demand((answer.version, answer.digest) == (ref.version, ref.digest), f"it answered {answer.digest[:12]}")
         status = await target.status()
         demand((status.version, status.digest) == (ref.version, ref.digest), f"status reports version {status.version}")
-        demand(status.held.digest in ("", ref.digest), "the reported resident weights are not the published ones")
+        resident = resident_weights(status)
+        demand(resident.digest in ("", ref.digest), "the reported resident weights are not the published ones")
         for sample in (await target.samples(target.request(version=ref.version))).values():
             segments = [(one.start, one.version, one.digest) for one in sample.segments]
             demand(segments == [(0, ref.version, ref.digest)], f"segments of sample {sample.index} are {segments}")

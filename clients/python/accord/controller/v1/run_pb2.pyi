@@ -22,6 +22,11 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
+
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class _SwapState:
@@ -31,27 +36,29 @@ class _SwapState:
 class _SwapStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SwapState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SWAP_STATE_UNSPECIFIED: _SwapState.ValueType  # 0
+    """Not set."""
     SWAP_STATE_PENDING: _SwapState.ValueType  # 1
-    """The newcomers are being brought up and put to the test; the old ones draw."""
+    """The candidates are starting or in acceptance. The previous replicas serve."""
     SWAP_STATE_SHIFTED: _SwapState.ValueType  # 2
-    """The newcomers draw whatever is asked from now on; the old ones finish what they had begun."""
+    """The candidates serve all new requests. The previous replicas finish the requests that they have started."""
     SWAP_STATE_DONE: _SwapState.ValueType  # 3
-    """The old ones have nothing left to do: whoever runs them may stop them."""
+    """The previous replicas are idle and can be stopped."""
     SWAP_STATE_REFUSED: _SwapState.ValueType  # 4
-    """The old ones stay; `message` says why."""
+    """The candidates were refused and the previous replicas stay. `message` gives the cause."""
 
 class SwapState(_SwapState, metaclass=_SwapStateEnumTypeWrapper):
-    """How far a swap of the rollout engine is."""
+    """The progress of an engine swap."""
 
 SWAP_STATE_UNSPECIFIED: SwapState.ValueType  # 0
+"""Not set."""
 SWAP_STATE_PENDING: SwapState.ValueType  # 1
-"""The newcomers are being brought up and put to the test; the old ones draw."""
+"""The candidates are starting or in acceptance. The previous replicas serve."""
 SWAP_STATE_SHIFTED: SwapState.ValueType  # 2
-"""The newcomers draw whatever is asked from now on; the old ones finish what they had begun."""
+"""The candidates serve all new requests. The previous replicas finish the requests that they have started."""
 SWAP_STATE_DONE: SwapState.ValueType  # 3
-"""The old ones have nothing left to do: whoever runs them may stop them."""
+"""The previous replicas are idle and can be stopped."""
 SWAP_STATE_REFUSED: SwapState.ValueType  # 4
-"""The old ones stay; `message` says why."""
+"""The candidates were refused and the previous replicas stay. `message` gives the cause."""
 Global___SwapState: _TypeAlias = SwapState  # noqa: Y015
 
 class _RunState:
@@ -61,27 +68,37 @@ class _RunState:
 class _RunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     RUN_STATE_UNSPECIFIED: _RunState.ValueType  # 0
+    """Not set."""
     RUN_STATE_PENDING: _RunState.ValueType  # 1
+    """Created, not started yet."""
     RUN_STATE_RUNNING: _RunState.ValueType  # 2
+    """Active."""
     RUN_STATE_PAUSED: _RunState.ValueType  # 3
-    """Stopped on request or by an interruption; ResumeRun goes on."""
+    """Stopped on request or by an interruption. ResumeRun continues it."""
     RUN_STATE_SUCCEEDED: _RunState.ValueType  # 4
+    """All iterations are complete."""
     RUN_STATE_FAILED: _RunState.ValueType  # 5
-    """ResumeRun tries again from the last durable point."""
+    """Stopped by an error. ResumeRun retries from the last durable point."""
     RUN_STATE_CANCELLED: _RunState.ValueType  # 6
+    """Ended by CancelRun, for good."""
 
 class RunState(_RunState, metaclass=_RunStateEnumTypeWrapper):
-    """Where a run is."""
+    """The state of a run."""
 
 RUN_STATE_UNSPECIFIED: RunState.ValueType  # 0
+"""Not set."""
 RUN_STATE_PENDING: RunState.ValueType  # 1
+"""Created, not started yet."""
 RUN_STATE_RUNNING: RunState.ValueType  # 2
+"""Active."""
 RUN_STATE_PAUSED: RunState.ValueType  # 3
-"""Stopped on request or by an interruption; ResumeRun goes on."""
+"""Stopped on request or by an interruption. ResumeRun continues it."""
 RUN_STATE_SUCCEEDED: RunState.ValueType  # 4
+"""All iterations are complete."""
 RUN_STATE_FAILED: RunState.ValueType  # 5
-"""ResumeRun tries again from the last durable point."""
+"""Stopped by an error. ResumeRun retries from the last durable point."""
 RUN_STATE_CANCELLED: RunState.ValueType  # 6
+"""Ended by CancelRun, for good."""
 Global___RunState: _TypeAlias = RunState  # noqa: Y015
 
 class _Stage:
@@ -91,23 +108,33 @@ class _Stage:
 class _StageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Stage.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     STAGE_UNSPECIFIED: _Stage.ValueType  # 0
+    """Not set."""
     STAGE_PREPARE: _Stage.ValueType  # 1
-    """Base model loaded and measured (iteration 0)."""
+    """Loads and measures the base model (iteration 0)."""
     STAGE_COLLECT: _Stage.ValueType  # 2
+    """Generates completions and gathers feedback on them."""
     STAGE_REWARD_MODEL: _Stage.ValueType  # 3
+    """Trains the reward model."""
     STAGE_POLICY: _Stage.ValueType  # 4
+    """Trains the policy."""
     STAGE_EVALUATE: _Stage.ValueType  # 5
+    """Measures the candidate policy and promotes it or not."""
 
 class Stage(_Stage, metaclass=_StageEnumTypeWrapper):
-    """The stages of an iteration."""
+    """The stage of an iteration."""
 
 STAGE_UNSPECIFIED: Stage.ValueType  # 0
+"""Not set."""
 STAGE_PREPARE: Stage.ValueType  # 1
-"""Base model loaded and measured (iteration 0)."""
+"""Loads and measures the base model (iteration 0)."""
 STAGE_COLLECT: Stage.ValueType  # 2
+"""Generates completions and gathers feedback on them."""
 STAGE_REWARD_MODEL: Stage.ValueType  # 3
+"""Trains the reward model."""
 STAGE_POLICY: Stage.ValueType  # 4
+"""Trains the policy."""
 STAGE_EVALUATE: Stage.ValueType  # 5
+"""Measures the candidate policy and promotes it or not."""
 Global___Stage: _TypeAlias = Stage  # noqa: Y015
 
 class _ModelChangeKind:
@@ -117,19 +144,21 @@ class _ModelChangeKind:
 class _ModelChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelChangeKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     MODEL_CHANGE_KIND_UNSPECIFIED: _ModelChangeKind.ValueType  # 0
+    """Not set."""
     MODEL_CHANGE_KIND_GATE: _ModelChangeKind.ValueType  # 1
-    """The gate of the run's evaluate stage."""
+    """The gate of the evaluate stage."""
     MODEL_CHANGE_KIND_PROMOTED: _ModelChangeKind.ValueType  # 2
     """A person, with PromoteModel."""
     MODEL_CHANGE_KIND_ROLLED_BACK: _ModelChangeKind.ValueType  # 3
     """A person, with RollBackModel."""
 
 class ModelChangeKind(_ModelChangeKind, metaclass=_ModelChangeKindEnumTypeWrapper):
-    """Who puts a policy in force."""
+    """What changed the active policy of a run."""
 
 MODEL_CHANGE_KIND_UNSPECIFIED: ModelChangeKind.ValueType  # 0
+"""Not set."""
 MODEL_CHANGE_KIND_GATE: ModelChangeKind.ValueType  # 1
-"""The gate of the run's evaluate stage."""
+"""The gate of the evaluate stage."""
 MODEL_CHANGE_KIND_PROMOTED: ModelChangeKind.ValueType  # 2
 """A person, with PromoteModel."""
 MODEL_CHANGE_KIND_ROLLED_BACK: ModelChangeKind.ValueType  # 3
@@ -138,7 +167,9 @@ Global___ModelChangeKind: _TypeAlias = ModelChangeKind  # noqa: Y015
 
 @_typing.final
 class Run(_message.Message):
-    """The loop as a resource: the same in a YAML file, through the SDK and, later, as a Kubernetes object."""
+    """One execution of the RLHF loop. A YAML run file, the SDK and the Kubernetes resource `Run` all describe it in the
+    same way.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -148,15 +179,23 @@ class Run(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
-    """The user's name for it: lower-case letters, digits and `-`, at most 63. The YAML file's metadata.name."""
+    """The name of the run, chosen by the user: lower-case letters, digits and `-`, at most 63 characters. In a run file
+    it is metadata.name.
+    """
     etag: _builtins.str
-    """Changes whenever the run does."""
+    """Changes with every change of the run. CancelRun and UpdateRun accept it to detect concurrent changes."""
     @_builtins.property
-    def spec(self) -> Global___RunSpec: ...
+    def spec(self) -> Global___RunSpec:
+        """What the run should do."""
+
     @_builtins.property
-    def status(self) -> Global___RunStatus: ...
+    def status(self) -> Global___RunStatus:
+        """How the run is doing. Set by the controller."""
+
     @_builtins.property
-    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When the run was created."""
+
     def __init__(
         self,
         *,
@@ -176,7 +215,9 @@ Global___Run: _TypeAlias = Run  # noqa: Y015
 
 @_typing.final
 class RunSpec(_message.Message):
-    """What is wanted. Where a field is unset the default named here holds; the resolved spec is shown in the status."""
+    """What a run should do. A field that is unset takes the default stated in its comment. RunStatus.resolved_spec shows
+    the spec with all defaults filled in.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -192,28 +233,44 @@ class RunSpec(_message.Message):
     ROLLOUT_FIELD_NUMBER: _builtins.int
     PLACEMENT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """A model folder (path or `file://` URI) or `models/<name>` of the registry: the base that everything starts from."""
+    """The base model: a model folder (a path or a `file://` URI), or `models/<name>` from the model registry. The
+    policy, and by default the reward model, start from it.
+    """
     iterations: _builtins.int
-    """How often the loop goes round; at least 1. Unset: 1."""
+    """The number of iterations of the loop, at least 1. Default: 1."""
     seed: _builtins.int
-    """Every seed of the run is derived from it."""
+    """The seed from which all other seeds of the run are derived. Default: 0."""
     deterministic: _builtins.bool
-    """One request, one batch; recorded threads: the same weights bit for bit, also through kills."""
+    """Makes the run reproducible: the same spec gives the same weights, bit for bit, even across crashes. Requests are
+    computed in their own batches, with a recorded number of threads, which is slower. Default: false.
+    """
     @_builtins.property
-    def prompts(self) -> Global___PromptSource: ...
+    def prompts(self) -> Global___PromptSource:
+        """The prompts that the policy is trained on."""
+
     @_builtins.property
-    def feedback(self) -> Global___FeedbackSpec: ...
+    def feedback(self) -> Global___FeedbackSpec:
+        """Who compares the policy's completions."""
+
     @_builtins.property
-    def reward_model(self) -> Global___RewardModelSpec: ...
+    def reward_model(self) -> Global___RewardModelSpec:
+        """How the reward model is trained."""
+
     @_builtins.property
-    def policy(self) -> Global___PolicySpec: ...
+    def policy(self) -> Global___PolicySpec:
+        """How the policy is trained."""
+
     @_builtins.property
-    def evaluate(self) -> Global___EvaluateSpec: ...
+    def evaluate(self) -> Global___EvaluateSpec:
+        """When a candidate policy is promoted."""
+
     @_builtins.property
-    def rollout(self) -> Global___RolloutSpec: ...
+    def rollout(self) -> Global___RolloutSpec:
+        """How completions are generated."""
+
     @_builtins.property
     def placement(self) -> Global___PlacementSpec:
-        """Where a cluster puts the run's own pods and what they may have. Means nothing without Kubernetes."""
+        """Resources and scheduling of the run's pods. Has no effect outside Kubernetes."""
 
     def __init__(
         self,
@@ -240,7 +297,7 @@ Global___RunSpec: _TypeAlias = RunSpec  # noqa: Y015
 
 @_typing.final
 class PromptSource(_message.Message):
-    """Where prompts come from."""
+    """The prompts of a run: from files, from the preference service, or both."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -248,14 +305,14 @@ class PromptSource(_message.Message):
     SOURCES_FIELD_NUMBER: _builtins.int
     MAX_CHARACTERS_FIELD_NUMBER: _builtins.int
     max_characters: _builtins.int
-    """Prompts longer than this many characters are left out; 0: none."""
+    """The maximum length of a prompt, in characters; longer prompts are left out. Default: 0, which means no limit."""
     @_builtins.property
     def files(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """JSONL files of `{"prompt": ...}`, relative to the run file; imported once."""
+        """JSONL files with one `{"prompt": ...}` per line. Paths are relative to the run file. Each file is imported once."""
 
     @_builtins.property
     def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Prompts already in the preference service, by source; with `files` both empty: all."""
+        """Sources of prompts that are already in the preference service. Default, when `files` is empty too: all prompts."""
 
     def __init__(
         self,
@@ -274,7 +331,7 @@ Global___PromptSource: _TypeAlias = PromptSource  # noqa: Y015
 
 @_typing.final
 class FeedbackSpec(_message.Message):
-    """Where preferences come from: exactly one."""
+    """The source of a run's preferences. Exactly one source must be set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -287,31 +344,34 @@ class FeedbackSpec(_message.Message):
     SELECTION_FIELD_NUMBER: _builtins.int
     SELECTION_POOL_FIELD_NUMBER: _builtins.int
     prompts_per_iteration: _builtins.int
-    """Prompts asked in each collect stage. Unset: 128."""
+    """The number of prompts that each collect stage gathers feedback on, at least 2. Default: 128."""
     completions_per_prompt: _builtins.int
-    """Answers to each, at least 2. Unset: 2; more make rankings."""
+    """The number of completions for each prompt, at least 2. With more than 2, annotators rank them. Default: 2."""
     selection: _builtins.str
-    """What is asked about, of what could be: `random`; `disagreement`, where the reward models of the ensemble differ most;
-    `information`, where the answer is expected to tell most about them. Both need the reward model of an iteration
-    before, with `ensemble` of at least 2: the first iteration is random. Unset: `random`.
+    """How prompts are selected for feedback. `random` takes a random sample. `disagreement` takes the prompts on which
+    the members of the reward-model ensemble differ most. `information` takes those whose answer is expected to tell
+    the ensemble most. The last two need a reward model with `ensemble` of at least 2; since there is none yet in the
+    first iteration, that one is random. Default: `random`.
     """
     selection_pool: _builtins.int
-    """Prompts that a selection chooses `prompts_per_iteration` from. Unset: 4 times as many."""
+    """The number of prompts from which `selection` chooses, at least `prompts_per_iteration`. Default: 4 times
+    `prompts_per_iteration`.
+    """
     @_builtins.property
     def simulated(self) -> Global___SimulatedAnnotators:
-        """Programs that play people; for demonstrations and tests. Said so in every report."""
+        """Programs that simulate people, for demonstrations and tests. Every report states that the feedback is simulated."""
 
     @_builtins.property
     def people(self) -> Global___HumanAnnotators:
-        """Opens tasks and waits for people (`accord annotate`, the console)."""
+        """People, who answer tasks in the console or with `accord annotate`. The run waits for them."""
 
     @_builtins.property
     def preferences(self) -> Global___ImportedPreferences:
-        """Existing preferences; nothing is collected."""
+        """Existing preferences. The run collects none."""
 
     @_builtins.property
     def judges(self) -> Global___ModelJudges:
-        """Language models judge. Said so in every report."""
+        """Language models as judges. Every report states that models gave the feedback."""
 
     def __init__(
         self,
@@ -337,7 +397,7 @@ Global___FeedbackSpec: _TypeAlias = FeedbackSpec  # noqa: Y015
 
 @_typing.final
 class SimulatedAnnotators(_message.Message):
-    """Noisy choice by a known scorer: P(a over b) = sigmoid((score(a) - score(b)) / noise)."""
+    """Annotators that choose by a known score, with noise: P(a over b) = sigmoid((score(a) - score(b)) / noise)."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -346,14 +406,14 @@ class SimulatedAnnotators(_message.Message):
     NOISE_FIELD_NUMBER: _builtins.int
     REDUNDANCY_FIELD_NUMBER: _builtins.int
     annotators: _builtins.int
-    """How many annotators. Unset: 3."""
+    """The number of annotators, at least 1. Default: 3."""
     noise: _builtins.float
-    """Unset: 0.1."""
+    """The noise of a choice, in units of the score, above 0. Default: 0.1."""
     redundancy: _builtins.int
-    """How many answer each task. Unset: 1."""
+    """The number of annotators that answer each task, at least 1 and at most `annotators`. Default: 1."""
     @_builtins.property
     def scorers(self) -> _containers.RepeatedCompositeFieldContainer[_reward_service_pb2.ScorerSpec]:
-        """The scorers that they know, mixed."""
+        """The scorers whose mixture is the annotators' score."""
 
     def __init__(
         self,
@@ -375,9 +435,9 @@ Global___SimulatedAnnotators: _TypeAlias = SimulatedAnnotators  # noqa: Y015
 
 @_typing.final
 class HumanAnnotators(_message.Message):
-    """Tasks for people. The run goes on when `threshold` is reached, or `min_judgements`, or, with `max_wait_seconds`, when
-    that time is over; with `min_agreement` only where people agree as well. What is answered after that is learnt from in
-    later iterations.
+    """Tasks for people. The collect stage ends when `threshold` or `min_judgements` is reached, or, if `max_wait_seconds`
+    is set, when that time is over. With `min_agreement` it also waits until people agree. Later iterations learn from
+    answers that arrive afterwards.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -391,22 +451,28 @@ class HumanAnnotators(_message.Message):
     CRITERIA_FIELD_NUMBER: _builtins.int
     INSTRUCTIONS_FIELD_NUMBER: _builtins.int
     threshold: _builtins.float
-    """The run goes on when this part of the tasks is answered. Unset: 1."""
+    """The fraction of the tasks that must be answered before the run continues, above 0 and at most 1. Default: 1."""
     redundancy: _builtins.int
-    """How many answer each task. Unset: 1."""
+    """The number of people that answer each task, at least 1. Default: 1."""
     min_judgements: _builtins.int
-    """Go on when so many judgements have come, whatever part of the tasks that is. Unset: only `threshold` counts."""
+    """The number of judgements after which the run continues, whatever fraction of the tasks that is. Default: 0, which
+    means that only `threshold` counts.
+    """
     min_agreement: _builtins.float
-    """Wait on until Krippendorff's alpha over the iteration's choices is at least this; needs a redundancy of at least 2."""
+    """The minimum of Krippendorff's alpha over the choices of the iteration, above -1 and at most 1. The run waits until
+    it is reached. Needs a redundancy of at least 2. Default: no minimum.
+    """
     max_wait_seconds: _builtins.float
-    """Go on after this time with what there is, which must be something to train on. Unset: no limit."""
+    """The time after which the run continues with the judgements available, in seconds, above 0. There must be enough of
+    them to train on. Default: no limit.
+    """
     cancel_rest: _builtins.bool
-    """Withdraw the unanswered tasks when the run goes on. Unset: they stay open until the run ends."""
+    """Cancels the unanswered tasks when the run continues. Default: false, which keeps them open until the run ends."""
     instructions: _builtins.str
-    """Shown with every task."""
+    """The instructions that people see with every task. Default: none."""
     @_builtins.property
     def criteria(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.Criterion]:
-        """What people rate every answer by, beside their choice."""
+        """The criteria by which people rate each completion, in addition to their choice. Default: none."""
 
     def __init__(
         self,
@@ -441,16 +507,18 @@ Global___HumanAnnotators: _TypeAlias = HumanAnnotators  # noqa: Y015
 
 @_typing.final
 class ModelJudges(_message.Message):
-    """Language models that judge: of kind MODEL, never mixed up with people."""
+    """Language models that judge. Their annotator kind is MODEL, and their feedback is never mixed with that of people."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     JUDGES_FIELD_NUMBER: _builtins.int
     REDUNDANCY_FIELD_NUMBER: _builtins.int
     redundancy: _builtins.int
-    """How many of them answer each task. Unset: all."""
+    """The number of judges that answer each task, at least 1 and at most the number of judges. Default: all of them."""
     @_builtins.property
-    def judges(self) -> _containers.RepeatedCompositeFieldContainer[Global___Judge]: ...
+    def judges(self) -> _containers.RepeatedCompositeFieldContainer[Global___Judge]:
+        """The judges, each with a different name."""
+
     def __init__(
         self,
         *,
@@ -467,8 +535,8 @@ Global___ModelJudges: _TypeAlias = ModelJudges  # noqa: Y015
 
 @_typing.final
 class Judge(_message.Message):
-    """A language model that compares answers. Each pair is asked about in both orders; verdicts that contradict one another
-    are ties, and those that cannot be read are no data.
+    """A language model that compares completions. It sees each pair in both orders: contradictory verdicts count as a tie,
+    and unreadable ones are dropped.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -480,18 +548,18 @@ class Judge(_message.Message):
     INSTRUCTIONS_FIELD_NUMBER: _builtins.int
     KEY_VARIABLE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The annotator's id."""
+    """The annotator id of the judge."""
     url: _builtins.str
-    """An OpenAI-compatible endpoint: its base, for instance `http://localhost:8000/v1`."""
+    """The base URL of an OpenAI-compatible endpoint, for example `http://localhost:8000/v1`."""
     policy: _builtins.str
-    """A promoted policy, `models/<name>`, asked through the rollout service."""
+    """A promoted policy, `models/<name>`, which the rollout service loads to judge."""
     model: _builtins.str
-    """The model's name at the endpoint."""
+    """The name of the model at the endpoint. Needed with `url`."""
     instructions: _builtins.str
-    """What makes an answer good; unset: helpful, harmless, honest."""
+    """What makes a completion good. Default: helpful, harmless and honest."""
     key_variable: _builtins.str
-    """The environment variable of the controller that holds the endpoint's key, ACCORD_JUDGE_...; the key itself is never
-    kept.
+    """The name of the controller's environment variable that holds the endpoint's API key. Must start with
+    `ACCORD_JUDGE_`. The key itself is never stored. Default: none.
     """
     def __init__(
         self,
@@ -515,7 +583,7 @@ Global___Judge: _TypeAlias = Judge  # noqa: Y015
 
 @_typing.final
 class ImportedPreferences(_message.Message):
-    """Preferences that exist."""
+    """Preferences that exist already: from files, from the preference service, or both."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -523,11 +591,11 @@ class ImportedPreferences(_message.Message):
     SOURCES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def files(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """JSONL files, relative to the run file; imported once."""
+        """JSONL files of preferences. Paths are relative to the run file. Each file is imported once."""
 
     @_builtins.property
     def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Feedback already in the preference service, by source."""
+        """Sources of feedback that is already in the preference service."""
 
     def __init__(
         self,
@@ -545,7 +613,7 @@ Global___ImportedPreferences: _TypeAlias = ImportedPreferences  # noqa: Y015
 
 @_typing.final
 class RewardModelSpec(_message.Message):
-    """How the reward model is trained, from base on all feedback so far."""
+    """How the reward model is trained. Each iteration trains it anew from `model`, on all feedback so far."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -557,24 +625,24 @@ class RewardModelSpec(_message.Message):
     EXTRA_SCORERS_FIELD_NUMBER: _builtins.int
     WEIGHTING_FIELD_NUMBER: _builtins.int
     algorithm: _builtins.str
-    """Unset: `reward_model`."""
+    """The training algorithm. Default: `reward_model`."""
     model: _builtins.str
-    """The model it starts from. Unset: the run's."""
+    """The model that training starts from, in the form of RunSpec.model. Default: the model of the run."""
     epochs: _builtins.int
-    """Passes over the training split. Unset: 1."""
+    """The number of passes over the training split, at least 1. Default: 1."""
     batch_size: _builtins.int
-    """Examples a step. Unset: 16."""
+    """The number of examples in each step, at least 1. Default: 16."""
     weighting: _builtins.str
-    """How examples are weighed: `none`, or `reliability`, by how likely each judgement is right (docs/feedback.md).
-    Unset: `none`.
+    """How examples are weighted. `none` weights them equally. `reliability` weights each by the probability that its
+    judgement is right (docs/feedback.md). Default: `none`.
     """
     @_builtins.property
     def options(self) -> _struct_pb2.Struct:
-        """Of the algorithm."""
+        """The options of the algorithm (docs/algorithms.md). Default: its defaults."""
 
     @_builtins.property
     def extra_scorers(self) -> _containers.RepeatedCompositeFieldContainer[_reward_service_pb2.ScorerSpec]:
-        """Scorers used beside the reward model, mixed into the reward of the policy stage."""
+        """Scorers that are added to the reward model's score in the policy stage. Default: none."""
 
     def __init__(
         self,
@@ -611,26 +679,29 @@ class PolicySpec(_message.Message):
     CHECKPOINT_EVERY_FIELD_NUMBER: _builtins.int
     MAX_STALENESS_FIELD_NUMBER: _builtins.int
     algorithm: _builtins.str
-    """Unset: `ppo`."""
+    """The training algorithm. Default: `ppo`."""
     steps: _builtins.int
-    """Steps in each iteration. Unset: 20."""
+    """The number of training steps in each iteration, at least 1. Default: 20."""
     prompts_per_step: _builtins.int
-    """Prompts a step. Unset: 8."""
+    """The number of prompts in each step, at least 1. Default: 8."""
     samples_per_prompt: _builtins.int
-    """Samples for each prompt. Unset: 4."""
+    """The number of samples for each prompt, at least 1. Default: 4."""
     reference: _builtins.str
-    """`base` or `promoted`: what KL is measured to. Unset: base."""
+    """The reference model of the KL penalty: `base` or `promoted`. Default: `base`."""
     critic_from_reward_model: _builtins.bool
-    """Start the critic from the reward model (same tokenizer). Unset: a head on the policy's trunk."""
+    """Initialises the critic from the reward model, which must have the same tokenizer. Default: false, which adds a
+    value head to the policy's trunk.
+    """
     checkpoint_every: _builtins.int
-    """Unset: 5."""
+    """The number of steps between checkpoints, at least 1. Default: 5."""
     max_staleness: _builtins.int
-    """Steps are taken on samples of up to this many versions before the one trained, so that the next ones are generated
-    meanwhile. 0, the default, is synchronous, and what `deterministic` needs.
+    """The maximum staleness of samples, in policy versions: how much older than the version under training the weights
+    that made them may be. Above 0, the next samples are generated while a step is computed. Must be 0 in a
+    deterministic run. Default: 0, which makes generation and training take turns.
     """
     @_builtins.property
     def options(self) -> _struct_pb2.Struct:
-        """Of the algorithm."""
+        """The options of the algorithm (docs/algorithms.md). Default: its defaults."""
 
     def __init__(
         self,
@@ -655,7 +726,7 @@ Global___PolicySpec: _TypeAlias = PolicySpec  # noqa: Y015
 
 @_typing.final
 class EvaluateSpec(_message.Message):
-    """When a candidate takes the old policy's place."""
+    """When a candidate policy is promoted: it is measured on held-out prompts against the promoted policy."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -665,16 +736,20 @@ class EvaluateSpec(_message.Message):
     MAX_KL_FIELD_NUMBER: _builtins.int
     SAMPLES_PER_PROMPT_FIELD_NUMBER: _builtins.int
     prompts: _builtins.int
-    """Held-out prompts asked. Unset: 64."""
+    """The number of held-out prompts, at least 1. Default: 64."""
     min_gain: _builtins.float
-    """The candidate's held-out score must be at least the promoted one's plus this. Unset: 0."""
+    """The minimum gain: a candidate must score at least this much more than the promoted policy, in units of the score.
+    Default: 0.
+    """
     max_kl: _builtins.float
-    """Nats a response to the reference. Unset: 10."""
+    """The maximum KL divergence from the reference, in nats per response, above 0. Default: 10."""
     samples_per_prompt: _builtins.int
-    """Answers to each prompt; more make the score less noisy. Unset: 1."""
+    """The number of samples for each held-out prompt, at least 1. More samples make the score less noisy. Default: 1."""
     @_builtins.property
     def scorers(self) -> _containers.RepeatedCompositeFieldContainer[_reward_service_pb2.ScorerSpec]:
-        """The known score; unset: that of the simulated annotators, else the reward model's."""
+        """The scorers whose mixture is the held-out score. Default: those of the simulated annotators, otherwise the reward
+        model.
+        """
 
     def __init__(
         self,
@@ -702,7 +777,7 @@ Global___EvaluateSpec: _TypeAlias = EvaluateSpec  # noqa: Y015
 
 @_typing.final
 class RolloutSpec(_message.Message):
-    """How answers are generated."""
+    """How completions are generated."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -714,22 +789,24 @@ class RolloutSpec(_message.Message):
     ENGINE_OPTIONS_FIELD_NUMBER: _builtins.int
     AUTOSCALE_FIELD_NUMBER: _builtins.int
     engine: _builtins.str
-    """The engine's entry-point name. Unset: `transformers`."""
+    """The rollout engine, by its entry-point name. Default: `transformers`."""
     max_new_tokens: _builtins.int
-    """Unset: 32."""
+    """The maximum length of a response, in tokens, at least 1. Default: 32."""
     temperature: _builtins.float
-    """Unset: 1."""
+    """The sampling temperature, above 0. Default: 1."""
     system_prompt: _builtins.str
-    """A system turn put before every prompt that has none. Unset: none."""
+    """A system message that is put before every prompt that has none. Default: none."""
     replicas: _builtins.int
-    """Rollout services that the controller's launcher starts for it. Unset: 1; a deterministic run has one."""
+    """The number of rollout replicas that the controller's launcher starts, at least 1. Must be 1 in a deterministic
+    run. Default: 1.
+    """
     @_builtins.property
     def engine_options(self) -> _struct_pb2.Struct:
-        """What the engine alone can be told (docs/engines.md). Unset: its own defaults."""
+        """The options of the engine (docs/engines.md). Default: its defaults."""
 
     @_builtins.property
     def autoscale(self) -> Global___RolloutAutoscale:
-        """More replicas while much is waiting to be drawn. Unset: always `replicas`."""
+        """Adds replicas while many samples are waiting. Default: always `replicas`."""
 
     def __init__(
         self,
@@ -754,8 +831,8 @@ Global___RolloutSpec: _TypeAlias = RolloutSpec  # noqa: Y015
 
 @_typing.final
 class RolloutAutoscale(_message.Message):
-    """How the number of rollout services follows what is waiting, from `replicas` up. The controller knows what it asked for
-    and has not got yet: nothing else measures.
+    """How the number of rollout replicas follows the load, from `replicas` to `max_replicas`. The load is the number of
+    tokens that the controller has requested and not yet received.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -764,11 +841,13 @@ class RolloutAutoscale(_message.Message):
     TOKENS_PER_REPLICA_FIELD_NUMBER: _builtins.int
     IDLE_SECONDS_FIELD_NUMBER: _builtins.int
     max_replicas: _builtins.int
-    """At most so many; not above `replicas`, the number is fixed."""
+    """The maximum number of replicas, at least `replicas`. If they are equal, the number is fixed."""
     tokens_per_replica: _builtins.int
-    """Tokens that one replica is meant to owe; where they owe more there will be more of them. Unset: 16384."""
+    """The target load of a replica, in tokens, at least 1. A higher load adds replicas. Default: 16384."""
     idle_seconds: _builtins.float
-    """Fewer only when fewer would have done for so long. Unset: 60."""
+    """How long a smaller number of replicas must have been enough before replicas are removed, in seconds, at least 0.
+    Default: 60.
+    """
     def __init__(
         self,
         *,
@@ -788,7 +867,7 @@ Global___RolloutAutoscale: _TypeAlias = RolloutAutoscale  # noqa: Y015
 
 @_typing.final
 class PlacementSpec(_message.Message):
-    """What the run's own pods have beside what the deployment's templates say."""
+    """Resources and scheduling of the run's pods, on top of the pod templates of the deployment."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -798,19 +877,25 @@ class PlacementSpec(_message.Message):
     TRAINER_RANKS_FIELD_NUMBER: _builtins.int
     QUEUE_FIELD_NUMBER: _builtins.int
     trainer_ranks: _builtins.int
-    """Pods that compute the trainer together (docs/scaling.md), each with what `trainer` says. Unset: 1. More need a volume
-    that several nodes can write.
+    """The number of pods that train together (docs/scaling.md), at least 1. Each has the placement of `trainer`. More
+    than one need a volume that several nodes can write. Default: 1.
     """
     queue: _builtins.str
-    """The queue of Kueue that the pods wait in, where the cluster has Kueue: those of one trainer start together or not at
-    all. Unset: none.
+    """The Kueue queue that the pods wait in, where the cluster has Kueue. The pods of one trainer then start together or
+    not at all. Default: none.
     """
     @_builtins.property
-    def rollout(self) -> Global___ServicePlacement: ...
+    def rollout(self) -> Global___ServicePlacement:
+        """The rollout pods."""
+
     @_builtins.property
-    def reward(self) -> Global___ServicePlacement: ...
+    def reward(self) -> Global___ServicePlacement:
+        """The reward pod."""
+
     @_builtins.property
-    def trainer(self) -> Global___ServicePlacement: ...
+    def trainer(self) -> Global___ServicePlacement:
+        """The trainer pods."""
+
     def __init__(
         self,
         *,
@@ -830,7 +915,7 @@ Global___PlacementSpec: _TypeAlias = PlacementSpec  # noqa: Y015
 
 @_typing.final
 class ServicePlacement(_message.Message):
-    """What Kubernetes calls each of it."""
+    """Resources and scheduling of the pods of one service, with the names that Kubernetes uses."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -879,17 +964,20 @@ class ServicePlacement(_message.Message):
     TOLERATIONS_FIELD_NUMBER: _builtins.int
     PRIORITY_CLASS_FIELD_NUMBER: _builtins.int
     priority_class: _builtins.str
+    """The name of the pods' PriorityClass. Default: that of the template."""
     @_builtins.property
     def resources(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Requested and at most had: `nvidia.com/gpu: "1"`, `memory: 16Gi`. In the place of the template's."""
+        """Resource requests and limits, for example `nvidia.com/gpu: "1"` or `memory: 16Gi`. They replace those of the
+        template.
+        """
 
     @_builtins.property
     def node_selector(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Labels that a node must have. Beside the template's."""
+        """Labels that a node must have, in addition to those of the template."""
 
     @_builtins.property
     def tolerations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Toleration]:
-        """Taints that are borne. Beside the template's."""
+        """Taints that the pods tolerate, in addition to those of the template."""
 
     def __init__(
         self,
@@ -909,7 +997,7 @@ Global___ServicePlacement: _TypeAlias = ServicePlacement  # noqa: Y015
 
 @_typing.final
 class Toleration(_message.Message):
-    """A taint of nodes that a pod bears, as Kubernetes has it in a pod's `tolerations`."""
+    """A taint that a pod tolerates, as in a Kubernetes pod spec."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -918,12 +1006,13 @@ class Toleration(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     EFFECT_FIELD_NUMBER: _builtins.int
     key: _builtins.str
-    """Unset: every key, with `operator: Exists`."""
+    """The key of the taint. Default: every key, which needs `operator: Exists`."""
     operator: _builtins.str
-    """`Equal` or `Exists`. Unset: `Equal`."""
+    """`Equal` or `Exists`. Default: `Equal`."""
     value: _builtins.str
+    """The value of the taint. Used with `Equal`."""
     effect: _builtins.str
-    """`NoSchedule`, `PreferNoSchedule` or `NoExecute`. Unset: all."""
+    """`NoSchedule`, `PreferNoSchedule` or `NoExecute`. Default: all effects."""
     def __init__(
         self,
         *,
@@ -942,7 +1031,7 @@ Global___Toleration: _TypeAlias = Toleration  # noqa: Y015
 
 @_typing.final
 class RolloutServices(_message.Message):
-    """Rollout services that draw a run's samples, as one."""
+    """The rollout services that serve a run: an engine that the launcher starts, or services at given addresses."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -952,18 +1041,20 @@ class RolloutServices(_message.Message):
     ADDRESSES_FIELD_NUMBER: _builtins.int
     SWAP_FIELD_NUMBER: _builtins.int
     engine: _builtins.str
-    """The engine's entry-point name; of services at `addresses` as they say it themselves."""
+    """The engine, by its entry-point name. For services at `addresses`, the name that they report."""
     replicas: _builtins.int
-    """How many the launcher starts. Unset: as many as the run has."""
+    """The number of replicas that the launcher starts. Default: as many as the run has."""
     swap: _builtins.int
-    """The swap that brought them in; 0: the run began with them."""
+    """The number of the swap that introduced them. 0: the run started with them."""
     @_builtins.property
     def engine_options(self) -> _struct_pb2.Struct:
-        """What the engine alone can be told (docs/engines.md)."""
+        """The options of the engine (docs/engines.md). Default: its defaults."""
 
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """`host:port` of services that somebody else runs; empty: the launcher starts them."""
+        """Addresses, `host:port`, of services that run independently of the controller. Empty: the launcher starts the
+        services.
+        """
 
     def __init__(
         self,
@@ -984,7 +1075,7 @@ Global___RolloutServices: _TypeAlias = RolloutServices  # noqa: Y015
 
 @_typing.final
 class EngineSwap(_message.Message):
-    """A change of the services that draw a run's samples, while the run goes on."""
+    """A replacement of the rollout services of an active run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -999,29 +1090,36 @@ class EngineSwap(_message.Message):
     CHECKS_FIELD_NUMBER: _builtins.int
     REPLACES_FIELD_NUMBER: _builtins.int
     number: _builtins.int
-    """From 1."""
+    """The number of the swap within the run, from 1."""
     request_id: _builtins.str
+    """The request_id of the call that requested it."""
     state: Global___SwapState.ValueType
+    """The progress of the swap."""
     reason: _builtins.str
-    """Why it was refused: for programs (`NOT_CONFORMING`, `OTHER_TOKENIZER`, `SERVICE_FAILED`, ...) and for people."""
+    """Why it was refused, for programs: `NOT_CONFORMING`, `OTHER_TOKENIZER`, `SERVICE_FAILED`, ... Empty: it was not
+    refused.
+    """
     message: _builtins.str
+    """Why it was refused, for people."""
     @_builtins.property
     def services(self) -> Global___RolloutServices:
-        """What was asked for; once they are up with the engine as they say it."""
+        """The requested services. Once they are up, `engine` is the name that they report."""
 
     @_builtins.property
-    def ask_time(self) -> _timestamp_pb2.Timestamp: ...
+    def ask_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was requested."""
+
     @_builtins.property
     def decide_time(self) -> _timestamp_pb2.Timestamp:
-        """When the newcomers took over, or were refused."""
+        """When the candidates were accepted or refused."""
 
     @_builtins.property
     def checks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The demands of the contract that the newcomers were held to, by name (`accord conformance`)."""
+        """The names of the conformance checks that the candidates had to pass (`accord conformance`)."""
 
     @_builtins.property
     def replaces(self) -> Global___RolloutServices:
-        """What drew when it was asked for."""
+        """The services that served when it was requested."""
 
     def __init__(
         self,
@@ -1065,40 +1163,58 @@ class RunStatus(_message.Message):
     SWAPS_FIELD_NUMBER: _builtins.int
     INTERRUPTED_FIELD_NUMBER: _builtins.int
     DRAWING_FIELD_NUMBER: _builtins.int
+    SERVING_REPLICAS_FIELD_NUMBER: _builtins.int
     state: Global___RunState.ValueType
+    """The state of the run."""
     iteration: _builtins.int
-    """From 1; 0 while the base model is measured."""
+    """The current iteration, from 1. 0: the base model is being measured."""
     stage: Global___Stage.ValueType
+    """The current stage."""
     step: _builtins.int
-    """Steps done and to do in the stage."""
+    """The number of steps done in the stage."""
     total_steps: _builtins.int
+    """The number of steps in the stage."""
     message: _builtins.str
-    """Why it failed or what it waits for."""
+    """Why the run failed, or what it is waiting for."""
     simulated_feedback: _builtins.bool
-    """Preferences were given by simulated annotators."""
+    """Whether simulated annotators gave the preferences."""
     interrupted: _builtins.bool
-    """It is paused because the controller ended, and nobody asked for that."""
-    drawing: _builtins.int
-    """Rollout services that drew when this was written, those that autoscaling brought among them; 0 where none is up."""
+    """Whether the run is paused because the controller stopped, not on request."""
+    @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def drawing(self) -> _builtins.int:
+        """The former name of `serving_replicas`. Set to the same value; read `serving_replicas` instead."""
+
+    @drawing.setter
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def drawing(self, value: _builtins.int) -> None:
+        """The former name of `serving_replicas`. Set to the same value; read `serving_replicas` instead."""
+
+    serving_replicas: _builtins.int
+    """The number of rollout replicas that served when the status was written, including those that autoscaling added. 0:
+    none was up, or the controller is older than this field; it then sets the former field only.
+    """
     @_builtins.property
     def iterations(self) -> _containers.RepeatedCompositeFieldContainer[Global___IterationResult]:
-        """One for each iteration that ended; the first, 0, is the base model."""
+        """The results of the iterations that are complete. The first, iteration 0, is the base model."""
 
     @_builtins.property
     def resolved_spec(self) -> Global___RunSpec:
-        """The spec with every default filled in."""
+        """The spec with all defaults filled in."""
 
     @_builtins.property
     def promoted(self) -> _weights_pb2.WeightsRef:
-        """The last policy that the gate promoted: what the run's next iteration starts from, whatever people put in force."""
+        """The policy that the gate promoted last. The next iteration starts from it, even if a person has promoted another
+        model.
+        """
 
     @_builtins.property
     def rollout(self) -> Global___RolloutServices:
-        """What draws the samples now."""
+        """The rollout services that serve the run now."""
 
     @_builtins.property
     def swaps(self) -> _containers.RepeatedCompositeFieldContainer[Global___EngineSwap]:
-        """Every change of that, in order."""
+        """The engine swaps of the run, oldest first."""
 
     def __init__(
         self,
@@ -1117,10 +1233,11 @@ class RunStatus(_message.Message):
         swaps: _abc.Iterable[Global___EngineSwap] | None = ...,
         interrupted: _builtins.bool = ...,
         drawing: _builtins.int = ...,
+        serving_replicas: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["promoted", b"promoted", "resolved_spec", b"resolved_spec", "rollout", b"rollout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["drawing", b"drawing", "interrupted", b"interrupted", "iteration", b"iteration", "iterations", b"iterations", "message", b"message", "promoted", b"promoted", "resolved_spec", b"resolved_spec", "rollout", b"rollout", "simulated_feedback", b"simulated_feedback", "stage", b"stage", "state", b"state", "step", b"step", "swaps", b"swaps", "total_steps", b"total_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drawing", b"drawing", "interrupted", b"interrupted", "iteration", b"iteration", "iterations", b"iterations", "message", b"message", "promoted", b"promoted", "resolved_spec", b"resolved_spec", "rollout", b"rollout", "serving_replicas", b"serving_replicas", "simulated_feedback", b"simulated_feedback", "stage", b"stage", "state", b"state", "step", b"step", "swaps", b"swaps", "total_steps", b"total_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1128,7 +1245,7 @@ Global___RunStatus: _TypeAlias = RunStatus  # noqa: Y015
 
 @_typing.final
 class IterationResult(_message.Message):
-    """What an iteration came to."""
+    """The result of an iteration."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1191,47 +1308,55 @@ class IterationResult(_message.Message):
     STAGE_USAGE_FIELD_NUMBER: _builtins.int
     ALSO_LEARNT_FROM_FIELD_NUMBER: _builtins.int
     iteration: _builtins.int
+    """The number of the iteration. 0 is the base model."""
     heldout_score: _builtins.float
-    """Mean known score of the candidate on held-out prompts."""
+    """The mean score of the candidate on held-out prompts."""
     kl_nats: _builtins.float
-    """KL to the reference by the k3 estimator, nats a response, mean over held-out answers."""
+    """The KL divergence of the candidate from the reference, in nats per response: the k3 estimator, averaged over
+    held-out prompts.
+    """
     rm_accuracy: _builtins.float
-    """Of this iteration's reward model on held-out preferences; unset for the base model."""
+    """The accuracy of the iteration's reward model on held-out preferences, from 0 to 1. Unset for the base model."""
     promoted: _builtins.bool
+    """Whether the candidate was promoted."""
     seconds: _builtins.float
-    """Wall-clock of the iteration."""
+    """The wall-clock time of the iteration, in seconds."""
     prompt_snapshot: _builtins.str
+    """The digest of the prompt snapshot."""
     preference_snapshot: _builtins.str
+    """The digest of the preference snapshot."""
     gate_reason: _builtins.str
-    """Why it was or was not promoted."""
+    """Why the candidate was promoted or not."""
     response_tokens: _builtins.float
-    """Mean response length, tokens."""
+    """The mean length of a response, in tokens."""
     @_builtins.property
     def stage_seconds(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """By stage: `collect`, `reward_model`, `policy`, `evaluate`."""
+        """The wall-clock time of each stage, in seconds, by name: `collect`, `reward_model`, `policy`, `evaluate`."""
 
     @_builtins.property
     def policy(self) -> _weights_pb2.WeightsRef:
-        """The candidate."""
+        """The weights of the candidate."""
 
     @_builtins.property
-    def reward_model(self) -> _weights_pb2.WeightsRef: ...
+    def reward_model(self) -> _weights_pb2.WeightsRef:
+        """The weights of the reward model."""
+
     @_builtins.property
     def samples(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvaluationSample]:
-        """Answers to the first held-out prompts, the same prompts and seeds in every iteration."""
+        """The candidate's responses to the first held-out prompts. Prompts and seeds are the same in every iteration."""
 
     @_builtins.property
     def started_from(self) -> _weights_pb2.WeightsRef:
-        """The policy that answered in the collect stage and that the candidate was trained from."""
+        """The policy that generated the completions of the collect stage, and that the candidate was trained from."""
 
     @_builtins.property
     def stage_usage(self) -> _containers.MessageMap[_builtins.str, Global___StageUsage]:
-        """What the services used, by stage as `stage_seconds`."""
+        """The resources used by each stage, by name as in `stage_seconds`."""
 
     @_builtins.property
     def also_learnt_from(self) -> _containers.RepeatedCompositeFieldContainer[_weights_pb2.WeightsRef]:
-        """What its models came from beside `started_from`: the weights that the reward model was trained from, and the reward
-        models that were mixed into the reward, those by digest alone.
+        """Other weights that the iteration's models learnt from: those that the reward model was trained from, and the
+        reward models that were mixed into the reward. The latter have a digest only.
         """
 
     def __init__(
@@ -1280,7 +1405,7 @@ Global___IterationResult: _TypeAlias = IterationResult  # noqa: Y015
 
 @_typing.final
 class StageUsage(_message.Message):
-    """What was used while a stage was at work. A service that several runs use counts for each of them as a whole."""
+    """The resources used during a stage. A service that several runs share is counted in full for each of them."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1308,16 +1433,16 @@ class StageUsage(_message.Message):
     GPU_SECONDS_FIELD_NUMBER: _builtins.int
     UNKNOWN_FIELD_NUMBER: _builtins.int
     gpu_seconds: _builtins.float
-    """GPUs held by the services times the time that they were held, s; a GPU that several of them hold counts once. Unset:
-    none was held.
+    """The GPU time: the number of GPUs that the services held, multiplied by how long, in seconds. A GPU that several
+    services share is counted once. Unset: no GPU was held.
     """
     @_builtins.property
     def cpu_seconds(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Processor time by service, s; `controller` is one of them."""
+        """The processor time of each service, in seconds. `controller` is one of them."""
 
     @_builtins.property
     def unknown(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Services that did not say what they use."""
+        """The services that did not report their usage."""
 
     def __init__(
         self,
@@ -1338,7 +1463,7 @@ Global___StageUsage: _TypeAlias = StageUsage  # noqa: Y015
 
 @_typing.final
 class EvaluationSample(_message.Message):
-    """One held-out prompt and what the candidate answered."""
+    """A held-out prompt and the candidate's response."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1348,12 +1473,15 @@ class EvaluationSample(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
     prompt_id: _builtins.str
+    """The id of the prompt."""
     prompt: _builtins.str
-    """The prompt's last user turn."""
+    """The last user message of the prompt."""
     response: _builtins.str
+    """The response."""
     score: _builtins.float
+    """The score of the response. Unset: it could not be scored."""
     engine: _builtins.str
-    """The rollout engine that drew it; empty: it did not say."""
+    """The engine that generated the response. Empty: the service did not report it."""
     def __init__(
         self,
         *,
@@ -1375,7 +1503,7 @@ Global___EvaluationSample: _TypeAlias = EvaluationSample  # noqa: Y015
 
 @_typing.final
 class RunEvent(_message.Message):
-    """Something that happened in a run, in order."""
+    """An event of a run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1410,25 +1538,32 @@ class RunEvent(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
+    """The run."""
     sequence: _builtins.int
-    """Counts up from 1 within the run."""
+    """The number of the event within the run, from 1."""
     iteration: _builtins.int
+    """The iteration in which it happened."""
     stage: Global___Stage.ValueType
+    """The stage in which it happened."""
     step: _builtins.int
-    """Of the stage; 0 where it does not apply."""
+    """The step of the stage. 0: it does not belong to a step."""
     total_steps: _builtins.int
+    """The number of steps in the stage."""
     kind: _builtins.str
-    """`stage_started`, `step`, `stage_finished`, `iteration_finished`, `replayed`, `service_restarted`, `retry`, `waiting`,
-    `left_out` (what the run goes on without), `scaled`, `failed`, `paused`, `resumed`, `cancelled`, `succeeded`, `edited`; of a swap
-    `swap_asked`, `swap_shifted`, `swap_done`, `swap_refused`.
+    """What happened. Of the run: `resumed`, `paused`, `edited`, `failed`, `cancelled`, `succeeded`. Of a stage:
+    `stage_started`, `step`, `waiting`, `retry`, `replayed` (the result was read from the ledger), `left_out` (an item
+    was dropped), `stage_finished`, `iteration_finished`. Of services: `service_restarted`, `scaled`. Of an engine
+    swap: `swap_asked`, `swap_shifted`, `swap_done`, `swap_refused`.
     """
     message: _builtins.str
-    """For people."""
+    """What happened, for people."""
     @_builtins.property
-    def time(self) -> _timestamp_pb2.Timestamp: ...
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it happened."""
+
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Such as `reward`, `kl_k1`, `loss`, `samples_per_second`, `eta_seconds`."""
+        """Numbers that belong to the event, such as `reward`, `kl_k1`, `loss`, `samples_per_second` or `eta_seconds`."""
 
     def __init__(
         self,
@@ -1454,7 +1589,7 @@ Global___RunEvent: _TypeAlias = RunEvent  # noqa: Y015
 
 @_typing.final
 class Model(_message.Message):
-    """A policy in the registry. `<run>-<iteration>` is its name; `base` models are listed too."""
+    """A model of the registry: a policy that a run promoted, or the base model of a run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1466,15 +1601,25 @@ class Model(_message.Message):
     HELDOUT_SCORE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """The name of the model: `<run>-<iteration>`."""
     run_id: _builtins.str
+    """The run that made it."""
     iteration: _builtins.int
+    """The iteration that made it."""
     current: _builtins.bool
-    """Whether it is the run's policy in force: the one promoted last, by the gate or by a person, and not rolled back."""
+    """Whether it is the active policy of its run: the last one promoted, by the gate or by a person, and not rolled
+    back.
+    """
     heldout_score: _builtins.float
+    """The mean score on held-out prompts."""
     @_builtins.property
-    def weights(self) -> _weights_pb2.WeightsRef: ...
+    def weights(self) -> _weights_pb2.WeightsRef:
+        """The weights of the model."""
+
     @_builtins.property
-    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was promoted."""
+
     def __init__(
         self,
         *,
@@ -1498,7 +1643,7 @@ Global___Model: _TypeAlias = Model  # noqa: Y015
 
 @_typing.final
 class ModelChange(_message.Message):
-    """A run's policy in force has changed."""
+    """A change of the active policy of a run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1510,17 +1655,20 @@ class ModelChange(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
+    """The run."""
     model: _builtins.str
-    """What is in force from then on."""
+    """The name of the model that became active."""
     previous: _builtins.str
-    """What was before; empty: nothing."""
+    """The name of the model that was active before. Empty: none was."""
     kind: Global___ModelChangeKind.ValueType
+    """What changed it."""
     operator: _builtins.str
-    """As the caller gave it, not proved; empty for the gate."""
+    """The person who changed it, as stated by the caller and not verified. Empty for the gate."""
     reason: _builtins.str
+    """Why it was changed."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """Unset: before the registry kept its history."""
+        """When it was changed. Unset: before the registry recorded changes."""
 
     def __init__(
         self,

@@ -19,6 +19,11 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
+
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
@@ -28,8 +33,11 @@ class CreateRunRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     @_builtins.property
-    def run(self) -> _run_pb2.Run: ...
+    def run(self) -> _run_pb2.Run:
+        """The run to create: its name and its spec."""
+
     def __init__(
         self,
         *,
@@ -50,7 +58,9 @@ class CreateRunResponse(_message.Message):
 
     RUN_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def run(self) -> _run_pb2.Run: ...
+    def run(self) -> _run_pb2.Run:
+        """The run as created."""
+
     def __init__(
         self,
         *,
@@ -70,6 +80,7 @@ class GetRunRequest(_message.Message):
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
+    """The run."""
     def __init__(
         self,
         *,
@@ -89,7 +100,9 @@ class GetRunResponse(_message.Message):
 
     RUN_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def run(self) -> _run_pb2.Run: ...
+    def run(self) -> _run_pb2.Run:
+        """The run."""
+
     def __init__(
         self,
         *,
@@ -110,8 +123,9 @@ class ListRunsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0: 100; at most 1,000."""
+    """The maximum number of runs to return, at most 1,000. Default: 100."""
     page_token: _builtins.str
+    """The next_page_token of the previous page. Empty: the first page."""
     def __init__(
         self,
         *,
@@ -133,8 +147,11 @@ class ListRunsResponse(_message.Message):
     RUNS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
+    """The page_token of the next page. Empty: this is the last page."""
     @_builtins.property
-    def runs(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.Run]: ...
+    def runs(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.Run]:
+        """The runs of this page."""
+
     def __init__(
         self,
         *,
@@ -156,7 +173,9 @@ class WatchRunRequest(_message.Message):
     RUN_ID_FIELD_NUMBER: _builtins.int
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
+    """The run."""
     after_sequence: _builtins.int
+    """Only events with a higher sequence are sent. Default: 0, which means all events."""
     def __init__(
         self,
         *,
@@ -177,7 +196,9 @@ class WatchRunResponse(_message.Message):
 
     EVENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def event(self) -> _run_pb2.RunEvent: ...
+    def event(self) -> _run_pb2.RunEvent:
+        """The next event."""
+
     def __init__(
         self,
         *,
@@ -199,9 +220,11 @@ class ListEventsRequest(_message.Message):
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
+    """The run."""
     after_sequence: _builtins.int
+    """Only events with a higher sequence are returned. Default: 0, which means all events."""
     page_size: _builtins.int
-    """At most this many; 0: 1,000, which is also the most."""
+    """The maximum number of events to return, at most 1,000. Default: 1,000."""
     def __init__(
         self,
         *,
@@ -223,7 +246,9 @@ class ListEventsResponse(_message.Message):
 
     EVENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def events(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.RunEvent]: ...
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.RunEvent]:
+        """The events, oldest first."""
+
     def __init__(
         self,
         *,
@@ -245,9 +270,13 @@ class CancelRunRequest(_message.Message):
     RUN_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     run_id: _builtins.str
+    """The run."""
     etag: _builtins.str
-    """Where given and not the run's: ABORTED/ETAG_MISMATCH."""
+    """The etag of the run as the caller read it. If the run has changed since, the call fails with ETAG_MISMATCH. Empty:
+    no check.
+    """
     def __init__(
         self,
         *,
@@ -269,7 +298,9 @@ class CancelRunResponse(_message.Message):
 
     RUN_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def run(self) -> _run_pb2.Run: ...
+    def run(self) -> _run_pb2.Run:
+        """The cancelled run."""
+
     def __init__(
         self,
         *,
@@ -290,7 +321,9 @@ class PauseRunRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     RUN_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     run_id: _builtins.str
+    """The run."""
     def __init__(
         self,
         *,
@@ -311,7 +344,9 @@ class PauseRunResponse(_message.Message):
 
     RUN_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def run(self) -> _run_pb2.Run: ...
+    def run(self) -> _run_pb2.Run:
+        """The run, which may not have stopped yet."""
+
     def __init__(
         self,
         *,
@@ -332,7 +367,9 @@ class ResumeRunRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     RUN_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     run_id: _builtins.str
+    """The run."""
     def __init__(
         self,
         *,
@@ -353,7 +390,9 @@ class ResumeRunResponse(_message.Message):
 
     RUN_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def run(self) -> _run_pb2.Run: ...
+    def run(self) -> _run_pb2.Run:
+        """The resumed run."""
+
     def __init__(
         self,
         *,
@@ -374,8 +413,9 @@ class CollectGarbageRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     dry_run: _builtins.bool
-    """Only say what would be freed."""
+    """Returns what would be deleted, without deleting it. Default: false."""
     def __init__(
         self,
         *,
@@ -397,8 +437,11 @@ class CollectGarbageResponse(_message.Message):
     FREED_BYTES_FIELD_NUMBER: _builtins.int
     FREED_FIELD_NUMBER: _builtins.int
     freed_bytes: _builtins.int
+    """The size of the deleted data, in bytes."""
     @_builtins.property
-    def freed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def freed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The deleted data, one path or id each."""
+
     def __init__(
         self,
         *,
@@ -420,7 +463,7 @@ class EnsureServicesRequest(_message.Message):
     SERVICES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def services(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """`rollout`, `reward`, `preference`, `trainer`; empty: all."""
+        """The services: `rollout`, `reward`, `preference`, `trainer`. Default: all of them."""
 
     def __init__(
         self,
@@ -462,7 +505,7 @@ class EnsureServicesResponse(_message.Message):
     ADDRESSES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def addresses(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """By service name: `host:port`."""
+        """The address of each service, `host:port`, by name."""
 
     def __init__(
         self,
@@ -485,10 +528,12 @@ class SwapEngineRequest(_message.Message):
     RUN_ID_FIELD_NUMBER: _builtins.int
     SERVICES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     run_id: _builtins.str
+    """The run."""
     @_builtins.property
     def services(self) -> _run_pb2.RolloutServices:
-        """Either an engine that the launcher starts, or the addresses of services that run already."""
+        """The services that should serve: an engine that the launcher starts, or addresses of running services."""
 
     def __init__(
         self,
@@ -511,7 +556,9 @@ class SwapEngineResponse(_message.Message):
 
     SWAP_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def swap(self) -> _run_pb2.EngineSwap: ...
+    def swap(self) -> _run_pb2.EngineSwap:
+        """The swap as recorded."""
+
     def __init__(
         self,
         *,
@@ -534,16 +581,20 @@ class UpdateRunRequest(_message.Message):
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     etag: _builtins.str
-    """Where given and not the run's: ABORTED/ETAG_MISMATCH."""
+    """The etag of the run as the caller read it. If the run has changed since, the call fails with ETAG_MISMATCH. Empty:
+    no check.
+    """
     @_builtins.property
     def run(self) -> _run_pb2.Run:
-        """Its name and its spec as it is to be."""
+        """The name of the run and its new spec."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """What to take from it, for instance `spec.rollout.engine`: the other fields of the spec need not be given, and options
-        of an engine that goes are left out with it. Unset: the whole spec is given, and whatever differs is taken.
+        """The fields to take from `run`, for example `spec.rollout.engine`. Other fields of the spec need not be set. When
+        `spec.rollout.engine` changes, the options of the previous engine are dropped. Unset: the whole spec is set, and
+        every difference is an edit.
         """
 
     def __init__(
@@ -569,7 +620,7 @@ class UpdateRunResponse(_message.Message):
     RUN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def run(self) -> _run_pb2.Run:
-        """With the swap that the edit asks for, if any, as the last of its status."""
+        """The edited run. If the edit started an engine swap, it is the last of the swaps in the status."""
 
     def __init__(
         self,
@@ -591,8 +642,9 @@ class ListModelsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0: 100; at most 1,000."""
+    """The maximum number of models to return, at most 1,000. Default: 100."""
     page_token: _builtins.str
+    """The next_page_token of the previous page. Empty: the first page."""
     def __init__(
         self,
         *,
@@ -614,8 +666,11 @@ class ListModelsResponse(_message.Message):
     MODELS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
+    """The page_token of the next page. Empty: this is the last page."""
     @_builtins.property
-    def models(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.Model]: ...
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.Model]:
+        """The models of this page."""
+
     def __init__(
         self,
         *,
@@ -636,7 +691,7 @@ class GetModelRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """As listed, `models/<name>`, or a run's name: its policy in force."""
+    """The name of a model, with or without `models/`, or the name of a run, which stands for its active policy."""
     def __init__(
         self,
         *,
@@ -656,7 +711,9 @@ class GetModelResponse(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def model(self) -> _run_pb2.Model: ...
+    def model(self) -> _run_pb2.Model:
+        """The model."""
+
     def __init__(
         self,
         *,
@@ -677,9 +734,9 @@ class GetModelLineageRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     WEIGHTS_DIGEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """As listed, or `models/<name>`."""
+    """The name of a model, with or without `models/`."""
     weights_digest: _builtins.str
-    """Of any policy or reward model that a run made, promoted or not; at least 8 characters of its start."""
+    """The digest of any policy or reward model that a run made, promoted or not, or its first characters, at least 8."""
     def __init__(
         self,
         *,
@@ -704,13 +761,14 @@ class GetModelLineageResponse(_message.Message):
     BASE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineageStep]:
-        """The iteration that made it first, then the one that made what that started from, and so on to the base model; then in
-        the same way those that made what else these learnt from.
+        """The iterations that led to the model: the one that made it first, then the one that made the policy that it
+        started from, and so on to the base model; then, likewise, those that made the other weights that these learnt
+        from.
         """
 
     @_builtins.property
     def base(self) -> _weights_pb2.WeightsRef:
-        """What everything started from."""
+        """The base model."""
 
     def __init__(
         self,
@@ -728,7 +786,7 @@ Global___GetModelLineageResponse: _TypeAlias = GetModelLineageResponse  # noqa: 
 
 @_typing.final
 class LineageStep(_message.Message):
-    """What one iteration of a run made, and from what."""
+    """What an iteration of a run made, and from what."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -744,24 +802,34 @@ class LineageStep(_message.Message):
     PROMOTED_FIELD_NUMBER: _builtins.int
     ALSO_LEARNT_FROM_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
+    """The run."""
     iteration: _builtins.int
+    """The iteration."""
     model: _builtins.str
-    """Its name in the registry; empty: it was not promoted."""
+    """The name of the policy in the registry. Empty: it was not promoted."""
     started_from_model: _builtins.str
-    """The name of that in the registry; empty: it is the run's base model, or unknown."""
+    """The name of `started_from` in the registry. Empty: it is the base model of the run, or unknown."""
     prompt_snapshot: _builtins.str
+    """The digest of the prompt snapshot."""
     preference_snapshot: _builtins.str
+    """The digest of the preference snapshot."""
     promoted: _builtins.bool
-    """Whether the gate let it take the old policy's place."""
+    """Whether the gate promoted the policy."""
     @_builtins.property
-    def policy(self) -> _weights_pb2.WeightsRef: ...
+    def policy(self) -> _weights_pb2.WeightsRef:
+        """The weights of the policy."""
+
     @_builtins.property
-    def started_from(self) -> _weights_pb2.WeightsRef: ...
+    def started_from(self) -> _weights_pb2.WeightsRef:
+        """The weights that the policy was trained from."""
+
     @_builtins.property
-    def reward_model(self) -> _weights_pb2.WeightsRef: ...
+    def reward_model(self) -> _weights_pb2.WeightsRef:
+        """The weights of the reward model."""
+
     @_builtins.property
     def also_learnt_from(self) -> _containers.RepeatedCompositeFieldContainer[_weights_pb2.WeightsRef]:
-        """As in IterationResult."""
+        """Other weights that the models learnt from, as in IterationResult."""
 
     def __init__(
         self,
@@ -793,7 +861,7 @@ class ListTrainedModelsRequest(_message.Message):
     SNAPSHOTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def snapshots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Digests of snapshots of prompts or preferences."""
+        """The digests of prompt or preference snapshots."""
 
     def __init__(
         self,
@@ -815,7 +883,7 @@ class ListTrainedModelsResponse(_message.Message):
     MODELS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrainedModel]:
-        """Oldest first."""
+        """The models, oldest first."""
 
     def __init__(
         self,
@@ -832,7 +900,7 @@ Global___ListTrainedModelsResponse: _TypeAlias = ListTrainedModelsResponse  # no
 
 @_typing.final
 class TrainedModel(_message.Message):
-    """An iteration whose models learnt from a snapshot."""
+    """An iteration whose models learnt from given snapshots."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -840,14 +908,18 @@ class TrainedModel(_message.Message):
     SNAPSHOTS_FIELD_NUMBER: _builtins.int
     THROUGH_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def step(self) -> Global___LineageStep: ...
+    def step(self) -> Global___LineageStep:
+        """The iteration."""
+
     @_builtins.property
     def snapshots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Those of the snapshots asked about that it was trained on itself; empty: only what it came from was."""
+        """Those of the given snapshots that the iteration was trained on itself. Empty: it learnt from them only through the
+        weights in `through`.
+        """
 
     @_builtins.property
     def through(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Digests of weights that it came from and that had learnt from the snapshots."""
+        """The digests of weights that the iteration was made from, and that had learnt from the snapshots."""
 
     def __init__(
         self,
@@ -873,12 +945,13 @@ class PromoteModelRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     OPERATOR_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call, at most 200 characters. Repeating a call with the same request_id is safe."""
     name: _builtins.str
-    """As listed, or `models/<name>`."""
+    """The name of a model, with or without `models/`."""
     reason: _builtins.str
-    """Kept in the history."""
+    """Why, at most 2,000 characters. Recorded in the history."""
     operator: _builtins.str
-    """Who asks; kept in the history."""
+    """Who requests it, at most 200 characters. Recorded in the history."""
     def __init__(
         self,
         *,
@@ -901,7 +974,9 @@ class PromoteModelResponse(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def model(self) -> _run_pb2.Model: ...
+    def model(self) -> _run_pb2.Model:
+        """The active policy."""
+
     def __init__(
         self,
         *,
@@ -924,14 +999,29 @@ class RollBackModelRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     OPERATOR_FIELD_NUMBER: _builtins.int
     IN_FORCE_FIELD_NUMBER: _builtins.int
+    ACTIVE_MODEL_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call, at most 200 characters. Repeating a call with the same request_id is safe."""
     run_id: _builtins.str
+    """The run."""
     reason: _builtins.str
-    """Kept in the history."""
+    """Why, at most 2,000 characters. Recorded in the history."""
     operator: _builtins.str
-    """Who asks; kept in the history."""
-    in_force: _builtins.str
-    """What the caller takes to be in force. Where given and something else is: ABORTED/MODEL_CHANGED."""
+    """Who requests it, at most 200 characters. Recorded in the history."""
+    @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def in_force(self) -> _builtins.str:
+        """The former name of `active_model`, which is used if both are set."""
+
+    @in_force.setter
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def in_force(self, value: _builtins.str) -> None:
+        """The former name of `active_model`, which is used if both are set."""
+
+    active_model: _builtins.str
+    """The name of the model that the caller believes is active. If another one is, the call fails with MODEL_CHANGED.
+    Empty: no check.
+    """
     def __init__(
         self,
         *,
@@ -940,10 +1030,11 @@ class RollBackModelRequest(_message.Message):
         reason: _builtins.str = ...,
         operator: _builtins.str = ...,
         in_force: _builtins.str = ...,
+        active_model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_force", b"in_force", "operator", b"operator", "reason", b"reason", "request_id", b"request_id", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_model", b"active_model", "in_force", b"in_force", "operator", b"operator", "reason", b"reason", "request_id", b"request_id", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -956,7 +1047,7 @@ class RollBackModelResponse(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def model(self) -> _run_pb2.Model:
-        """What is in force now."""
+        """The active policy."""
 
     def __init__(
         self,
@@ -979,10 +1070,11 @@ class ListModelChangesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
-    """Of one run; empty: of all."""
+    """The run. Empty: all runs."""
     page_size: _builtins.int
-    """At most this many; 0: 100; at most 1,000."""
+    """The maximum number of changes to return, at most 1,000. Default: 100."""
     page_token: _builtins.str
+    """The next_page_token of the previous page. Empty: the first page."""
     def __init__(
         self,
         *,
@@ -1005,8 +1097,11 @@ class ListModelChangesResponse(_message.Message):
     CHANGES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
+    """The page_token of the next page. Empty: this is the last page."""
     @_builtins.property
-    def changes(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.ModelChange]: ...
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.ModelChange]:
+        """The changes of this page."""
+
     def __init__(
         self,
         *,

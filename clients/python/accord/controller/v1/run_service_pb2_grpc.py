@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class RunServiceStub:
-    """Runs the loop over the other services, durably: any process may be killed at any moment and the run goes on.
+    """Executes runs of the RLHF loop over the other services. Runs are durable: any process may be killed at any moment,
+    and the run continues.
     """
 
     def __init__(self, channel):
@@ -98,95 +99,125 @@ class RunServiceStub:
 
 
 class RunServiceServicer:
-    """Runs the loop over the other services, durably: any process may be killed at any moment and the run goes on.
+    """Executes runs of the RLHF loop over the other services. Runs are durable: any process may be killed at any moment,
+    and the run continues.
     """
 
     def CreateRun(self, request, context):
-        """Starts a run. ALREADY_EXISTS unless repeated with the same request_id or the same content.
+        """Creates a run and starts it. Repeating the call with the same request_id, or with the same content, returns the
+        existing run.
+
+        Errors: INVALID_ARGUMENT (INVALID_SPEC), ALREADY_EXISTS (RUN_EXISTS, REQUEST_ID_REUSED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetRun(self, request, context):
-        """One run.
+        """Returns a run.
+
+        Errors: NOT_FOUND (RUN_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListRuns(self, request, context):
-        """Pages through runs, newest first.
+        """Lists runs in pages, newest first.
+
+        Errors: common errors only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchRun(self, request, context):
-        """Streams a run's events after `after_sequence`, then new ones, until it ends or is paused; broken streams go on where
-        they were.
+        """Streams the events of a run after `after_sequence`, then new events as they happen. The stream ends when the run
+        ends or is paused. After a broken stream, call again with the last sequence received.
+
+        Errors: NOT_FOUND (RUN_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListEvents(self, request, context):
-        """One page of a run's events, past ones only.
+        """Lists past events of a run, one page per call.
+
+        Errors: NOT_FOUND (RUN_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelRun(self, request, context):
-        """Ends a run for good; its promoted policies stay.
+        """Ends a run for good. Its promoted policies stay in the registry.
+
+        Errors: NOT_FOUND (RUN_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (RUN_ENDED), ABORTED
+        (ETAG_MISMATCH).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PauseRun(self, request, context):
-        """Stops a run at the next durable point; ResumeRun goes on.
+        """Pauses a run at its next durable point. Returns at once. ResumeRun continues the run.
+
+        Errors: NOT_FOUND (RUN_NOT_FOUND), FAILED_PRECONDITION (RUN_ENDED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeRun(self, request, context):
-        """Goes on with a paused, failed or interrupted run.
+        """Continues a run that is paused, failed or was interrupted.
+
+        Errors: NOT_FOUND (RUN_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (RUN_ENDED, CLOSING).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CollectGarbage(self, request, context):
-        """Frees what no run, snapshot or promoted model references.
+        """Deletes data that no run, snapshot or promoted model refers to.
+
+        Errors: ALREADY_EXISTS (REQUEST_ID_REUSED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def EnsureServices(self, request, context):
-        """Addresses of the services that this controller works with, started when they are not up.
+        """Returns the addresses of the services that this controller uses, and starts those that are not running.
+
+        Errors: FAILED_PRECONDITION (NO_ADDRESS, NO_LAUNCHER), UNAVAILABLE (SERVICE_DOWN, SERVICE_FAILED,
+        SERVICE_KEEPS_DYING, NO_SUCH_NAME).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SwapEngine(self, request, context):
-        """Changes the services that draw a run's samples, while it goes on: the new ones are brought up, given the weights in
-        force and held to the contract; then they draw, and the old ones finish. Answers at once; the run's status says how
-        far it is. A run that is paused or has failed swaps first when it is resumed. FAILED_PRECONDITION/RUN_ENDED,
-        SWAP_UNDER_WAY, NO_LAUNCHER.
+        """Replaces the rollout services of an active run without stopping it. The candidates start, receive the active
+        weights and must pass acceptance; then they serve, and the previous replicas finish their requests. Returns at
+        once; the status of the run shows the progress. A run that is paused or failed performs the swap when it is
+        resumed.
+
+        Errors: INVALID_ARGUMENT (INVALID_SWAP), NOT_FOUND (RUN_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED),
+        FAILED_PRECONDITION (RUN_ENDED, SWAP_UNDER_WAY, NO_LAUNCHER).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateRun(self, request, context):
-        """Edits what may change in a run's spec while it goes on: `rollout.engine`, `rollout.replicas`,
-        `rollout.engine_options` and `placement`; other fields are refused by name. Where something else is to draw from then
-        on, it is swapped in as by SwapEngine. The same edit again changes nothing. FAILED_PRECONDITION/RUN_ENDED,
-        SWAP_UNDER_WAY, NO_LAUNCHER; ABORTED/ETAG_MISMATCH.
+        """Edits the spec of a run while it is active. `rollout.engine`, `rollout.replicas`, `rollout.engine_options` and
+        `placement` can be edited; a change of any other field is refused by name. If the edit changes the rollout
+        services, it starts an engine swap as SwapEngine does. Repeating an edit changes nothing.
+
+        Errors: INVALID_ARGUMENT (INVALID_SPEC, INVALID_SWAP, NOT_EDITABLE), NOT_FOUND (RUN_NOT_FOUND), ALREADY_EXISTS
+        (REQUEST_ID_REUSED), FAILED_PRECONDITION (RUN_ENDED, SWAP_UNDER_WAY, NO_LAUNCHER, GIVEN_ADDRESSES), ABORTED
+        (ETAG_MISMATCH).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -264,7 +295,8 @@ def add_RunServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RunService:
-    """Runs the loop over the other services, durably: any process may be killed at any moment and the run goes on.
+    """Executes runs of the RLHF loop over the other services. Runs are durable: any process may be killed at any moment,
+    and the run continues.
     """
 
     @staticmethod
@@ -644,50 +676,67 @@ class ModelServiceServicer:
     """
 
     def ListModels(self, request, context):
-        """Pages through models, newest first.
+        """Lists models in pages, newest first.
+
+        Errors: common errors only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """One model by name.
+        """Returns a model.
+
+        Errors: NOT_FOUND (MODEL_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModelLineage(self, request, context):
-        """What made a model: the iterations that led to it, with their weights, reward models and snapshots.
+        """Returns what a model was made from: the iterations that led to it, with their weights, reward models and
+        snapshots.
+
+        Errors: NOT_FOUND (MODEL_NOT_FOUND, WEIGHTS_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListTrainedModels(self, request, context):
-        """What learnt from snapshots: policies and reward models of every run, also through the policies and reward models that
-        they came from.
+        """Lists the models that learnt from given snapshots: policies and reward models of all runs, including those that
+        learnt from them through other policies and reward models.
+
+        Errors: common errors only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PromoteModel(self, request, context):
-        """Puts a model of the registry in force for its run. The run itself, if at work, goes on from its own policies.
+        """Makes a model of the registry the active policy of its run. An active run is not affected: it continues from its
+        own policies.
+
+        Errors: NOT_FOUND (MODEL_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (WEIGHTS_GONE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RollBackModel(self, request, context):
-        """Puts in force what was before the run's policy in force. FAILED_PRECONDITION/NOTHING_TO_ROLL_BACK.
+        """Makes the previous active policy of a run active again.
+
+        Errors: NOT_FOUND (RUN_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (NOTHING_TO_ROLL_BACK),
+        ABORTED (MODEL_CHANGED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListModelChanges(self, request, context):
-        """Pages through the changes of what is in force, newest first.
+        """Lists the changes of active policies in pages, newest first.
+
+        Errors: common errors only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -13,46 +13,88 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RunServiceStub:
-    """Runs the loop over the other services, durably: any process may be killed at any moment and the run goes on."""
+    """Executes runs of the RLHF loop over the other services. Runs are durable: any process may be killed at any moment,
+    and the run continues.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CreateRunRequest, _run_service_pb2.CreateRunResponse]
-    """Starts a run. ALREADY_EXISTS unless repeated with the same request_id or the same content."""
+    """Creates a run and starts it. Repeating the call with the same request_id, or with the same content, returns the
+    existing run.
+
+    Errors: INVALID_ARGUMENT (INVALID_SPEC), ALREADY_EXISTS (RUN_EXISTS, REQUEST_ID_REUSED).
+    """
     GetRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_service_pb2.GetRunResponse]
-    """One run."""
+    """Returns a run.
+
+    Errors: NOT_FOUND (RUN_NOT_FOUND).
+    """
     ListRuns: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListRunsRequest, _run_service_pb2.ListRunsResponse]
-    """Pages through runs, newest first."""
+    """Lists runs in pages, newest first.
+
+    Errors: common errors only.
+    """
     WatchRun: _aio.UnaryStreamMultiCallable[_run_service_pb2.WatchRunRequest, _run_service_pb2.WatchRunResponse]
-    """Streams a run's events after `after_sequence`, then new ones, until it ends or is paused; broken streams go on where
-    they were.
+    """Streams the events of a run after `after_sequence`, then new events as they happen. The stream ends when the run
+    ends or is paused. After a broken stream, call again with the last sequence received.
+
+    Errors: NOT_FOUND (RUN_NOT_FOUND).
     """
     ListEvents: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListEventsRequest, _run_service_pb2.ListEventsResponse]
-    """One page of a run's events, past ones only."""
+    """Lists past events of a run, one page per call.
+
+    Errors: NOT_FOUND (RUN_NOT_FOUND).
+    """
     CancelRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_service_pb2.CancelRunResponse]
-    """Ends a run for good; its promoted policies stay."""
+    """Ends a run for good. Its promoted policies stay in the registry.
+
+    Errors: NOT_FOUND (RUN_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (RUN_ENDED), ABORTED
+    (ETAG_MISMATCH).
+    """
     PauseRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.PauseRunRequest, _run_service_pb2.PauseRunResponse]
-    """Stops a run at the next durable point; ResumeRun goes on."""
+    """Pauses a run at its next durable point. Returns at once. ResumeRun continues the run.
+
+    Errors: NOT_FOUND (RUN_NOT_FOUND), FAILED_PRECONDITION (RUN_ENDED).
+    """
     ResumeRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ResumeRunRequest, _run_service_pb2.ResumeRunResponse]
-    """Goes on with a paused, failed or interrupted run."""
+    """Continues a run that is paused, failed or was interrupted.
+
+    Errors: NOT_FOUND (RUN_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (RUN_ENDED, CLOSING).
+    """
     CollectGarbage: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CollectGarbageRequest, _run_service_pb2.CollectGarbageResponse]
-    """Frees what no run, snapshot or promoted model references."""
+    """Deletes data that no run, snapshot or promoted model refers to.
+
+    Errors: ALREADY_EXISTS (REQUEST_ID_REUSED).
+    """
     EnsureServices: _aio.UnaryUnaryMultiCallable[_run_service_pb2.EnsureServicesRequest, _run_service_pb2.EnsureServicesResponse]
-    """Addresses of the services that this controller works with, started when they are not up."""
+    """Returns the addresses of the services that this controller uses, and starts those that are not running.
+
+    Errors: FAILED_PRECONDITION (NO_ADDRESS, NO_LAUNCHER), UNAVAILABLE (SERVICE_DOWN, SERVICE_FAILED,
+    SERVICE_KEEPS_DYING, NO_SUCH_NAME).
+    """
     SwapEngine: _aio.UnaryUnaryMultiCallable[_run_service_pb2.SwapEngineRequest, _run_service_pb2.SwapEngineResponse]
-    """Changes the services that draw a run's samples, while it goes on: the new ones are brought up, given the weights in
-    force and held to the contract; then they draw, and the old ones finish. Answers at once; the run's status says how
-    far it is. A run that is paused or has failed swaps first when it is resumed. FAILED_PRECONDITION/RUN_ENDED,
-    SWAP_UNDER_WAY, NO_LAUNCHER.
+    """Replaces the rollout services of an active run without stopping it. The candidates start, receive the active
+    weights and must pass acceptance; then they serve, and the previous replicas finish their requests. Returns at
+    once; the status of the run shows the progress. A run that is paused or failed performs the swap when it is
+    resumed.
+
+    Errors: INVALID_ARGUMENT (INVALID_SWAP), NOT_FOUND (RUN_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED),
+    FAILED_PRECONDITION (RUN_ENDED, SWAP_UNDER_WAY, NO_LAUNCHER).
     """
     UpdateRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.UpdateRunRequest, _run_service_pb2.UpdateRunResponse]
-    """Edits what may change in a run's spec while it goes on: `rollout.engine`, `rollout.replicas`,
-    `rollout.engine_options` and `placement`; other fields are refused by name. Where something else is to draw from then
-    on, it is swapped in as by SwapEngine. The same edit again changes nothing. FAILED_PRECONDITION/RUN_ENDED,
-    SWAP_UNDER_WAY, NO_LAUNCHER; ABORTED/ETAG_MISMATCH.
+    """Edits the spec of a run while it is active. `rollout.engine`, `rollout.replicas`, `rollout.engine_options` and
+    `placement` can be edited; a change of any other field is refused by name. If the edit changes the rollout
+    services, it starts an engine swap as SwapEngine does. Repeating an edit changes nothing.
+
+    Errors: INVALID_ARGUMENT (INVALID_SPEC, INVALID_SWAP, NOT_EDITABLE), NOT_FOUND (RUN_NOT_FOUND), ALREADY_EXISTS
+    (REQUEST_ID_REUSED), FAILED_PRECONDITION (RUN_ENDED, SWAP_UNDER_WAY, NO_LAUNCHER, GIVEN_ADDRESSES), ABORTED
+    (ETAG_MISMATCH).
     """
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Runs the loop over the other services, durably: any process may be killed at any moment and the run goes on."""
+    """Executes runs of the RLHF loop over the other services. Runs are durable: any process may be killed at any moment,
+    and the run continues.
+    """
 
     @_abc_1.abstractmethod
     def CreateRun(
@@ -60,7 +102,11 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.CreateRunRequest,
         context: _aio.ServicerContext[_run_service_pb2.CreateRunRequest, _abc.Awaitable[_run_service_pb2.CreateRunResponse]],
     ) -> _abc.Awaitable[_run_service_pb2.CreateRunResponse]:
-        """Starts a run. ALREADY_EXISTS unless repeated with the same request_id or the same content."""
+        """Creates a run and starts it. Repeating the call with the same request_id, or with the same content, returns the
+        existing run.
+
+        Errors: INVALID_ARGUMENT (INVALID_SPEC), ALREADY_EXISTS (RUN_EXISTS, REQUEST_ID_REUSED).
+        """
 
     @_abc_1.abstractmethod
     def GetRun(
@@ -68,7 +114,10 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.GetRunRequest,
         context: _aio.ServicerContext[_run_service_pb2.GetRunRequest, _abc.Awaitable[_run_service_pb2.GetRunResponse]],
     ) -> _abc.Awaitable[_run_service_pb2.GetRunResponse]:
-        """One run."""
+        """Returns a run.
+
+        Errors: NOT_FOUND (RUN_NOT_FOUND).
+        """
 
     @_abc_1.abstractmethod
     def ListRuns(
@@ -76,7 +125,10 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.ListRunsRequest,
         context: _aio.ServicerContext[_run_service_pb2.ListRunsRequest, _abc.Awaitable[_run_service_pb2.ListRunsResponse]],
     ) -> _abc.Awaitable[_run_service_pb2.ListRunsResponse]:
-        """Pages through runs, newest first."""
+        """Lists runs in pages, newest first.
+
+        Errors: common errors only.
+        """
 
     @_abc_1.abstractmethod
     def WatchRun(
@@ -84,8 +136,10 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.WatchRunRequest,
         context: _aio.ServicerContext[_run_service_pb2.WatchRunRequest, _abc.AsyncIterator[_run_service_pb2.WatchRunResponse]],
     ) -> _abc.AsyncIterator[_run_service_pb2.WatchRunResponse]:
-        """Streams a run's events after `after_sequence`, then new ones, until it ends or is paused; broken streams go on where
-        they were.
+        """Streams the events of a run after `after_sequence`, then new events as they happen. The stream ends when the run
+        ends or is paused. After a broken stream, call again with the last sequence received.
+
+        Errors: NOT_FOUND (RUN_NOT_FOUND).
         """
 
     @_abc_1.abstractmethod
@@ -94,7 +148,10 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.ListEventsRequest,
         context: _aio.ServicerContext[_run_service_pb2.ListEventsRequest, _abc.Awaitable[_run_service_pb2.ListEventsResponse]],
     ) -> _abc.Awaitable[_run_service_pb2.ListEventsResponse]:
-        """One page of a run's events, past ones only."""
+        """Lists past events of a run, one page per call.
+
+        Errors: NOT_FOUND (RUN_NOT_FOUND).
+        """
 
     @_abc_1.abstractmethod
     def CancelRun(
@@ -102,7 +159,11 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.CancelRunRequest,
         context: _aio.ServicerContext[_run_service_pb2.CancelRunRequest, _abc.Awaitable[_run_service_pb2.CancelRunResponse]],
     ) -> _abc.Awaitable[_run_service_pb2.CancelRunResponse]:
-        """Ends a run for good; its promoted policies stay."""
+        """Ends a run for good. Its promoted policies stay in the registry.
+
+        Errors: NOT_FOUND (RUN_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (RUN_ENDED), ABORTED
+        (ETAG_MISMATCH).
+        """
 
     @_abc_1.abstractmethod
     def PauseRun(
@@ -110,7 +171,10 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.PauseRunRequest,
         context: _aio.ServicerContext[_run_service_pb2.PauseRunRequest, _abc.Awaitable[_run_service_pb2.PauseRunResponse]],
     ) -> _abc.Awaitable[_run_service_pb2.PauseRunResponse]:
-        """Stops a run at the next durable point; ResumeRun goes on."""
+        """Pauses a run at its next durable point. Returns at once. ResumeRun continues the run.
+
+        Errors: NOT_FOUND (RUN_NOT_FOUND), FAILED_PRECONDITION (RUN_ENDED).
+        """
 
     @_abc_1.abstractmethod
     def ResumeRun(
@@ -118,7 +182,10 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.ResumeRunRequest,
         context: _aio.ServicerContext[_run_service_pb2.ResumeRunRequest, _abc.Awaitable[_run_service_pb2.ResumeRunResponse]],
     ) -> _abc.Awaitable[_run_service_pb2.ResumeRunResponse]:
-        """Goes on with a paused, failed or interrupted run."""
+        """Continues a run that is paused, failed or was interrupted.
+
+        Errors: NOT_FOUND (RUN_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (RUN_ENDED, CLOSING).
+        """
 
     @_abc_1.abstractmethod
     def CollectGarbage(
@@ -126,7 +193,10 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.CollectGarbageRequest,
         context: _aio.ServicerContext[_run_service_pb2.CollectGarbageRequest, _abc.Awaitable[_run_service_pb2.CollectGarbageResponse]],
     ) -> _abc.Awaitable[_run_service_pb2.CollectGarbageResponse]:
-        """Frees what no run, snapshot or promoted model references."""
+        """Deletes data that no run, snapshot or promoted model refers to.
+
+        Errors: ALREADY_EXISTS (REQUEST_ID_REUSED).
+        """
 
     @_abc_1.abstractmethod
     def EnsureServices(
@@ -134,7 +204,11 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.EnsureServicesRequest,
         context: _aio.ServicerContext[_run_service_pb2.EnsureServicesRequest, _abc.Awaitable[_run_service_pb2.EnsureServicesResponse]],
     ) -> _abc.Awaitable[_run_service_pb2.EnsureServicesResponse]:
-        """Addresses of the services that this controller works with, started when they are not up."""
+        """Returns the addresses of the services that this controller uses, and starts those that are not running.
+
+        Errors: FAILED_PRECONDITION (NO_ADDRESS, NO_LAUNCHER), UNAVAILABLE (SERVICE_DOWN, SERVICE_FAILED,
+        SERVICE_KEEPS_DYING, NO_SUCH_NAME).
+        """
 
     @_abc_1.abstractmethod
     def SwapEngine(
@@ -142,10 +216,13 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.SwapEngineRequest,
         context: _aio.ServicerContext[_run_service_pb2.SwapEngineRequest, _abc.Awaitable[_run_service_pb2.SwapEngineResponse]],
     ) -> _abc.Awaitable[_run_service_pb2.SwapEngineResponse]:
-        """Changes the services that draw a run's samples, while it goes on: the new ones are brought up, given the weights in
-        force and held to the contract; then they draw, and the old ones finish. Answers at once; the run's status says how
-        far it is. A run that is paused or has failed swaps first when it is resumed. FAILED_PRECONDITION/RUN_ENDED,
-        SWAP_UNDER_WAY, NO_LAUNCHER.
+        """Replaces the rollout services of an active run without stopping it. The candidates start, receive the active
+        weights and must pass acceptance; then they serve, and the previous replicas finish their requests. Returns at
+        once; the status of the run shows the progress. A run that is paused or failed performs the swap when it is
+        resumed.
+
+        Errors: INVALID_ARGUMENT (INVALID_SWAP), NOT_FOUND (RUN_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED),
+        FAILED_PRECONDITION (RUN_ENDED, SWAP_UNDER_WAY, NO_LAUNCHER).
         """
 
     @_abc_1.abstractmethod
@@ -154,10 +231,13 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.UpdateRunRequest,
         context: _aio.ServicerContext[_run_service_pb2.UpdateRunRequest, _abc.Awaitable[_run_service_pb2.UpdateRunResponse]],
     ) -> _abc.Awaitable[_run_service_pb2.UpdateRunResponse]:
-        """Edits what may change in a run's spec while it goes on: `rollout.engine`, `rollout.replicas`,
-        `rollout.engine_options` and `placement`; other fields are refused by name. Where something else is to draw from then
-        on, it is swapped in as by SwapEngine. The same edit again changes nothing. FAILED_PRECONDITION/RUN_ENDED,
-        SWAP_UNDER_WAY, NO_LAUNCHER; ABORTED/ETAG_MISMATCH.
+        """Edits the spec of a run while it is active. `rollout.engine`, `rollout.replicas`, `rollout.engine_options` and
+        `placement` can be edited; a change of any other field is refused by name. If the edit changes the rollout
+        services, it starts an engine swap as SwapEngine does. Repeating an edit changes nothing.
+
+        Errors: INVALID_ARGUMENT (INVALID_SPEC, INVALID_SWAP, NOT_EDITABLE), NOT_FOUND (RUN_NOT_FOUND), ALREADY_EXISTS
+        (REQUEST_ID_REUSED), FAILED_PRECONDITION (RUN_ENDED, SWAP_UNDER_WAY, NO_LAUNCHER, GIVEN_ADDRESSES), ABORTED
+        (ETAG_MISMATCH).
         """
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _aio.Server) -> None: ...
@@ -167,21 +247,44 @@ class ModelServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListModels: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListModelsRequest, _run_service_pb2.ListModelsResponse]
-    """Pages through models, newest first."""
+    """Lists models in pages, newest first.
+
+    Errors: common errors only.
+    """
     GetModel: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetModelRequest, _run_service_pb2.GetModelResponse]
-    """One model by name."""
+    """Returns a model.
+
+    Errors: NOT_FOUND (MODEL_NOT_FOUND).
+    """
     GetModelLineage: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetModelLineageRequest, _run_service_pb2.GetModelLineageResponse]
-    """What made a model: the iterations that led to it, with their weights, reward models and snapshots."""
+    """Returns what a model was made from: the iterations that led to it, with their weights, reward models and
+    snapshots.
+
+    Errors: NOT_FOUND (MODEL_NOT_FOUND, WEIGHTS_NOT_FOUND).
+    """
     ListTrainedModels: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListTrainedModelsRequest, _run_service_pb2.ListTrainedModelsResponse]
-    """What learnt from snapshots: policies and reward models of every run, also through the policies and reward models that
-    they came from.
+    """Lists the models that learnt from given snapshots: policies and reward models of all runs, including those that
+    learnt from them through other policies and reward models.
+
+    Errors: common errors only.
     """
     PromoteModel: _aio.UnaryUnaryMultiCallable[_run_service_pb2.PromoteModelRequest, _run_service_pb2.PromoteModelResponse]
-    """Puts a model of the registry in force for its run. The run itself, if at work, goes on from its own policies."""
+    """Makes a model of the registry the active policy of its run. An active run is not affected: it continues from its
+    own policies.
+
+    Errors: NOT_FOUND (MODEL_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (WEIGHTS_GONE).
+    """
     RollBackModel: _aio.UnaryUnaryMultiCallable[_run_service_pb2.RollBackModelRequest, _run_service_pb2.RollBackModelResponse]
-    """Puts in force what was before the run's policy in force. FAILED_PRECONDITION/NOTHING_TO_ROLL_BACK."""
+    """Makes the previous active policy of a run active again.
+
+    Errors: NOT_FOUND (RUN_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (NOTHING_TO_ROLL_BACK),
+    ABORTED (MODEL_CHANGED).
+    """
     ListModelChanges: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListModelChangesRequest, _run_service_pb2.ListModelChangesResponse]
-    """Pages through the changes of what is in force, newest first."""
+    """Lists the changes of active policies in pages, newest first.
+
+    Errors: common errors only.
+    """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     """The registry of promoted policies."""
@@ -192,7 +295,10 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.ListModelsRequest,
         context: _aio.ServicerContext[_run_service_pb2.ListModelsRequest, _abc.Awaitable[_run_service_pb2.ListModelsResponse]],
     ) -> _abc.Awaitable[_run_service_pb2.ListModelsResponse]:
-        """Pages through models, newest first."""
+        """Lists models in pages, newest first.
+
+        Errors: common errors only.
+        """
 
     @_abc_1.abstractmethod
     def GetModel(
@@ -200,7 +306,10 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.GetModelRequest,
         context: _aio.ServicerContext[_run_service_pb2.GetModelRequest, _abc.Awaitable[_run_service_pb2.GetModelResponse]],
     ) -> _abc.Awaitable[_run_service_pb2.GetModelResponse]:
-        """One model by name."""
+        """Returns a model.
+
+        Errors: NOT_FOUND (MODEL_NOT_FOUND).
+        """
 
     @_abc_1.abstractmethod
     def GetModelLineage(
@@ -208,7 +317,11 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.GetModelLineageRequest,
         context: _aio.ServicerContext[_run_service_pb2.GetModelLineageRequest, _abc.Awaitable[_run_service_pb2.GetModelLineageResponse]],
     ) -> _abc.Awaitable[_run_service_pb2.GetModelLineageResponse]:
-        """What made a model: the iterations that led to it, with their weights, reward models and snapshots."""
+        """Returns what a model was made from: the iterations that led to it, with their weights, reward models and
+        snapshots.
+
+        Errors: NOT_FOUND (MODEL_NOT_FOUND, WEIGHTS_NOT_FOUND).
+        """
 
     @_abc_1.abstractmethod
     def ListTrainedModels(
@@ -216,8 +329,10 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.ListTrainedModelsRequest,
         context: _aio.ServicerContext[_run_service_pb2.ListTrainedModelsRequest, _abc.Awaitable[_run_service_pb2.ListTrainedModelsResponse]],
     ) -> _abc.Awaitable[_run_service_pb2.ListTrainedModelsResponse]:
-        """What learnt from snapshots: policies and reward models of every run, also through the policies and reward models that
-        they came from.
+        """Lists the models that learnt from given snapshots: policies and reward models of all runs, including those that
+        learnt from them through other policies and reward models.
+
+        Errors: common errors only.
         """
 
     @_abc_1.abstractmethod
@@ -226,7 +341,11 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.PromoteModelRequest,
         context: _aio.ServicerContext[_run_service_pb2.PromoteModelRequest, _abc.Awaitable[_run_service_pb2.PromoteModelResponse]],
     ) -> _abc.Awaitable[_run_service_pb2.PromoteModelResponse]:
-        """Puts a model of the registry in force for its run. The run itself, if at work, goes on from its own policies."""
+        """Makes a model of the registry the active policy of its run. An active run is not affected: it continues from its
+        own policies.
+
+        Errors: NOT_FOUND (MODEL_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (WEIGHTS_GONE).
+        """
 
     @_abc_1.abstractmethod
     def RollBackModel(
@@ -234,7 +353,11 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.RollBackModelRequest,
         context: _aio.ServicerContext[_run_service_pb2.RollBackModelRequest, _abc.Awaitable[_run_service_pb2.RollBackModelResponse]],
     ) -> _abc.Awaitable[_run_service_pb2.RollBackModelResponse]:
-        """Puts in force what was before the run's policy in force. FAILED_PRECONDITION/NOTHING_TO_ROLL_BACK."""
+        """Makes the previous active policy of a run active again.
+
+        Errors: NOT_FOUND (RUN_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (NOTHING_TO_ROLL_BACK),
+        ABORTED (MODEL_CHANGED).
+        """
 
     @_abc_1.abstractmethod
     def ListModelChanges(
@@ -242,6 +365,9 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.ListModelChangesRequest,
         context: _aio.ServicerContext[_run_service_pb2.ListModelChangesRequest, _abc.Awaitable[_run_service_pb2.ListModelChangesResponse]],
     ) -> _abc.Awaitable[_run_service_pb2.ListModelChangesResponse]:
-        """Pages through the changes of what is in force, newest first."""
+        """Lists the changes of active policies in pages, newest first.
+
+        Errors: common errors only.
+        """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _aio.Server) -> None: ...

@@ -30,26 +30,30 @@ class _AnnotatorState:
 class _AnnotatorStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AnnotatorState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ANNOTATOR_STATE_UNSPECIFIED: _AnnotatorState.ValueType  # 0
+    """Not set."""
     ANNOTATOR_STATE_ACTIVE: _AnnotatorState.ValueType  # 1
+    """Their feedback counts."""
     ANNOTATOR_STATE_EXCLUDED: _AnnotatorState.ValueType  # 2
-    """Left out by whoever runs the project; can be undone."""
+    """Excluded by the operators of the project. Can be undone."""
     ANNOTATOR_STATE_WITHDRAWN: _AnnotatorState.ValueType  # 3
-    """Left for good."""
+    """Withdrawn for good."""
 
 class AnnotatorState(_AnnotatorState, metaclass=_AnnotatorStateEnumTypeWrapper):
     """Whether an annotator's feedback counts."""
 
 ANNOTATOR_STATE_UNSPECIFIED: AnnotatorState.ValueType  # 0
+"""Not set."""
 ANNOTATOR_STATE_ACTIVE: AnnotatorState.ValueType  # 1
+"""Their feedback counts."""
 ANNOTATOR_STATE_EXCLUDED: AnnotatorState.ValueType  # 2
-"""Left out by whoever runs the project; can be undone."""
+"""Excluded by the operators of the project. Can be undone."""
 ANNOTATOR_STATE_WITHDRAWN: AnnotatorState.ValueType  # 3
-"""Left for good."""
+"""Withdrawn for good."""
 Global___AnnotatorState: _TypeAlias = AnnotatorState  # noqa: Y015
 
 @_typing.final
 class AnnotatorProfile(_message.Message):
-    """An annotator as the service knows them."""
+    """An annotator with their state."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -61,16 +65,21 @@ class AnnotatorProfile(_message.Message):
     STATE_TIME_FIELD_NUMBER: _builtins.int
     FEEDBACK_FIELD_NUMBER: _builtins.int
     display_name: _builtins.str
-    """For people; empty: the id."""
+    """The name shown to people. Default: the id."""
     state: Global___AnnotatorState.ValueType
+    """Whether their feedback counts."""
     reason: _builtins.str
     """Why they were excluded or withdrawn."""
     feedback: _builtins.int
-    """Judgements in force, gold included."""
+    """The number of their judgements, including those on gold tasks, without corrected and retracted ones."""
     @_builtins.property
-    def annotator(self) -> _preference_pb2.Annotator: ...
+    def annotator(self) -> _preference_pb2.Annotator:
+        """Id and kind."""
+
     @_builtins.property
-    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When they were registered."""
+
     @_builtins.property
     def state_time(self) -> _timestamp_pb2.Timestamp:
         """When the state last changed."""
@@ -101,8 +110,11 @@ class RegisterAnnotatorRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     PROFILE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     @_builtins.property
-    def profile(self) -> Global___AnnotatorProfile: ...
+    def profile(self) -> Global___AnnotatorProfile:
+        """The annotator and their display name."""
+
     def __init__(
         self,
         *,
@@ -123,7 +135,9 @@ class RegisterAnnotatorResponse(_message.Message):
 
     PROFILE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def profile(self) -> Global___AnnotatorProfile: ...
+    def profile(self) -> Global___AnnotatorProfile:
+        """The annotator."""
+
     def __init__(
         self,
         *,
@@ -143,7 +157,9 @@ class GetAnnotatorRequest(_message.Message):
 
     ANNOTATOR_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def annotator(self) -> _preference_pb2.Annotator: ...
+    def annotator(self) -> _preference_pb2.Annotator:
+        """The annotator."""
+
     def __init__(
         self,
         *,
@@ -163,7 +179,9 @@ class GetAnnotatorResponse(_message.Message):
 
     PROFILE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def profile(self) -> Global___AnnotatorProfile: ...
+    def profile(self) -> Global___AnnotatorProfile:
+        """The annotator."""
+
     def __init__(
         self,
         *,
@@ -186,12 +204,13 @@ class ListAnnotatorsRequest(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0: 100; at most 1,000."""
+    """The maximum number of annotators to return, at most 1,000. Default: 100."""
     page_token: _builtins.str
+    """The next_page_token of the previous page. Empty: the first page."""
     kind: _preference_pb2.AnnotatorKind.ValueType
-    """Unset: every kind."""
+    """The kind of annotators. Unset: every kind."""
     state: Global___AnnotatorState.ValueType
-    """Unset: any state."""
+    """The state of annotators. Unset: every state."""
     def __init__(
         self,
         *,
@@ -215,9 +234,11 @@ class ListAnnotatorsResponse(_message.Message):
     PROFILES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty on the last page."""
+    """The page_token of the next page. Empty: this is the last page."""
     @_builtins.property
-    def profiles(self) -> _containers.RepeatedCompositeFieldContainer[Global___AnnotatorProfile]: ...
+    def profiles(self) -> _containers.RepeatedCompositeFieldContainer[Global___AnnotatorProfile]:
+        """The annotators of this page."""
+
     def __init__(
         self,
         *,
@@ -240,9 +261,13 @@ class ExcludeAnnotatorRequest(_message.Message):
     ANNOTATOR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     reason: _builtins.str
+    """Why. Default: empty."""
     @_builtins.property
-    def annotator(self) -> _preference_pb2.Annotator: ...
+    def annotator(self) -> _preference_pb2.Annotator:
+        """The annotator."""
+
     def __init__(
         self,
         *,
@@ -264,7 +289,9 @@ class ExcludeAnnotatorResponse(_message.Message):
 
     PROFILE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def profile(self) -> Global___AnnotatorProfile: ...
+    def profile(self) -> Global___AnnotatorProfile:
+        """The annotator."""
+
     def __init__(
         self,
         *,
@@ -285,8 +312,11 @@ class ReinstateAnnotatorRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ANNOTATOR_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     @_builtins.property
-    def annotator(self) -> _preference_pb2.Annotator: ...
+    def annotator(self) -> _preference_pb2.Annotator:
+        """The annotator."""
+
     def __init__(
         self,
         *,
@@ -307,7 +337,9 @@ class ReinstateAnnotatorResponse(_message.Message):
 
     PROFILE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def profile(self) -> Global___AnnotatorProfile: ...
+    def profile(self) -> Global___AnnotatorProfile:
+        """The annotator."""
+
     def __init__(
         self,
         *,
@@ -329,9 +361,13 @@ class WithdrawAnnotatorRequest(_message.Message):
     ANNOTATOR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     reason: _builtins.str
+    """Why. Default: empty."""
     @_builtins.property
-    def annotator(self) -> _preference_pb2.Annotator: ...
+    def annotator(self) -> _preference_pb2.Annotator:
+        """The annotator."""
+
     def __init__(
         self,
         *,
@@ -354,10 +390,12 @@ class WithdrawAnnotatorResponse(_message.Message):
     PROFILE_FIELD_NUMBER: _builtins.int
     SNAPSHOTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def profile(self) -> Global___AnnotatorProfile: ...
+    def profile(self) -> Global___AnnotatorProfile:
+        """The annotator."""
+
     @_builtins.property
     def snapshots(self) -> _containers.RepeatedCompositeFieldContainer[_preference_service_pb2.SnapshotUse]:
-        """Newest first."""
+        """The snapshots that hold their feedback, newest first."""
 
     def __init__(
         self,
@@ -383,19 +421,21 @@ class GetQualityRequest(_message.Message):
     WINDOW_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Empty: every queue and feedback without one. A name that ends in `/`: every queue whose name starts so."""
+        """The queues. A name that ends in `/` stands for every queue that starts with it. Default: every queue, and feedback
+        without one.
+        """
 
     @_builtins.property
     def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Empty: every source."""
+        """The sources. Default: every source."""
 
     @_builtins.property
     def annotator_kinds(self) -> _containers.RepeatedScalarFieldContainer[_preference_pb2.AnnotatorKind.ValueType]:
-        """Empty: every kind."""
+        """The kinds of annotators. Default: every kind."""
 
     @_builtins.property
     def window(self) -> _duration_pb2.Duration:
-        """How long a window of `windows` is, at least a minute; unset: a day."""
+        """The length of each of the `windows`, at least 1 minute. Default: 1 day."""
 
     def __init__(
         self,
@@ -420,7 +460,7 @@ class GetQualityResponse(_message.Message):
     KINDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def kinds(self) -> _containers.RepeatedCompositeFieldContainer[Global___KindQuality]:
-        """One for each kind of annotator that has judged."""
+        """The quality of each kind of annotator that has given feedback."""
 
     def __init__(
         self,
@@ -437,8 +477,8 @@ Global___GetQualityResponse: _TypeAlias = GetQualityResponse  # noqa: Y015
 
 @_typing.final
 class KindQuality(_message.Message):
-    """How well the annotators of one kind judge. Rankings count as the choices between two answers that they imply; a pair of
-    answers is one unit, whichever task asked about it. Corrected and retracted feedback is left out.
+    """The quality of the feedback of one kind of annotator. A ranking counts as the pairwise choices that it implies. A
+    pair of completions is one unit, even if several tasks compared it. Corrected and retracted feedback is left out.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -452,24 +492,28 @@ class KindQuality(_message.Message):
     ANNOTATORS_FIELD_NUMBER: _builtins.int
     WINDOWS_FIELD_NUMBER: _builtins.int
     kind: _preference_pb2.AnnotatorKind.ValueType
+    """The kind of annotator."""
     judgements: _builtins.int
+    """The number of judgements."""
     shared_pairs: _builtins.int
-    """Pairs of answers that two annotators or more chose between."""
+    """The number of pairs of completions that at least two annotators compared."""
     alpha: _builtins.float
-    """Krippendorff's alpha over choices, nominal (first better, second better, tie): 1 perfect, 0 as by chance. Absent
-    without shared pairs, or where everybody always chose the same.
+    """Krippendorff's alpha over choices, nominal (first better, second better, tie): 1 is perfect agreement, 0 is
+    chance. Unset: there are no shared pairs, or all choices are the same.
     """
     rating_alpha: _builtins.float
-    """Krippendorff's alpha over ratings on 0..1, interval, criteria apart; absent without shared ratings."""
+    """Krippendorff's alpha over ratings scaled to 0..1, interval, with criteria kept separate. Unset: there are no
+    shared ratings.
+    """
     median_seconds: _builtins.float
-    """From lease to answer, seconds; absent without leased tasks."""
+    """The median time from lease to answer, in seconds. Unset: no task was leased."""
     @_builtins.property
     def annotators(self) -> _containers.RepeatedCompositeFieldContainer[Global___AnnotatorQuality]:
-        """Most judgements first."""
+        """The quality of each annotator, most judgements first."""
 
     @_builtins.property
     def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___QualityWindow]:
-        """Oldest first; windows in which nobody judged are left out."""
+        """The quality over time, oldest first. Windows without judgements are left out."""
 
     def __init__(
         self,
@@ -504,7 +548,7 @@ Global___KindQuality: _TypeAlias = KindQuality  # noqa: Y015
 
 @_typing.final
 class AnnotatorQuality(_message.Message):
-    """How well one annotator judges, compared with others of their kind."""
+    """The quality of one annotator's feedback, compared with others of the same kind."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -526,38 +570,47 @@ class AnnotatorQuality(_message.Message):
     TIE_RATE_FIELD_NUMBER: _builtins.int
     DRIFT_FIELD_NUMBER: _builtins.int
     state: Global___AnnotatorState.ValueType
+    """Whether their feedback counts."""
     judgements: _builtins.int
+    """The number of their judgements."""
     shared_pairs: _builtins.int
-    """Pairs that somebody else chose between too, and on how many of them the annotator chose as the others' majority.
-    Pairs on which the others are divided evenly are not counted.
-    """
+    """The number of pairs that other annotators compared too. Pairs on which the others are evenly divided are left out."""
     consensus_agreement: _builtins.float
+    """The fraction of the shared pairs on which they chose as the majority of the others. Unset: there are no shared
+    pairs.
+    """
     gold_answers: _builtins.int
+    """The number of gold tasks that they answered."""
     gold_accuracy: _builtins.float
-    """Of them, the part that is right; absent without gold."""
+    """The fraction of the gold tasks that they answered correctly. Unset: they answered none."""
     reliability: _builtins.float
-    """Estimated probability that a choice is right (Dawid and Skene, 1979, one parameter an annotator), gold counted as
-    known; absent without choices.
+    """The estimated probability that a choice of theirs is right (Dawid and Skene, 1979, with one parameter per
+    annotator and gold answers as known). Unset: they made no choices.
     """
     median_seconds: _builtins.float
-    """From lease to answer, seconds; absent without leased tasks."""
+    """The median time from lease to answer, in seconds. Unset: they leased no task."""
     hasty_answers: _builtins.int
-    """Answers in less than a quarter of the kind's median time, and whether the annotator's own median is below a third."""
+    """The number of answers in less than a quarter of the kind's median time."""
     speed_outlier: _builtins.bool
+    """Whether their median time is below a third of the kind's."""
     skipped: _builtins.int
-    """Tasks given back, flagged, and answered late."""
+    """The number of tasks that they skipped."""
     flagged: _builtins.int
+    """The number of tasks that they flagged."""
     late: _builtins.int
+    """The number of answers that arrived after their lease had expired."""
     corrected: _builtins.int
-    """Answers that they corrected or took back."""
+    """The number of answers that they corrected or retracted."""
     tie_rate: _builtins.float
-    """Part of their choices that are ties."""
+    """The fraction of their choices that are ties."""
     drift: _builtins.float
-    """Agreement with the consensus in the later half of their shared pairs minus that in the earlier half; absent with fewer
-    than 10 in each.
+    """The change of their agreement with the consensus: that of the later half of their shared pairs minus that of the
+    earlier half. Unset: a half has fewer than 10 pairs.
     """
     @_builtins.property
-    def annotator(self) -> _preference_pb2.Annotator: ...
+    def annotator(self) -> _preference_pb2.Annotator:
+        """The annotator."""
+
     def __init__(
         self,
         *,
@@ -612,7 +665,7 @@ Global___AnnotatorQuality: _TypeAlias = AnnotatorQuality  # noqa: Y015
 
 @_typing.final
 class QualityWindow(_message.Message):
-    """What was judged in a stretch of time: whether labels drift."""
+    """The quality of feedback within a period of time, which shows whether labels drift."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -624,16 +677,23 @@ class QualityWindow(_message.Message):
     LONGER_RATE_FIELD_NUMBER: _builtins.int
     MEDIAN_SECONDS_FIELD_NUMBER: _builtins.int
     judgements: _builtins.int
+    """The number of judgements."""
     annotators: _builtins.int
+    """The number of annotators."""
     alpha: _builtins.float
-    """As in KindQuality, over pairs judged in this window."""
+    """Krippendorff's alpha as in KindQuality, over the pairs judged in this window."""
     tie_rate: _builtins.float
-    """Part of the choices that are ties."""
+    """The fraction of the choices that are ties."""
     longer_rate: _builtins.float
-    """Of the choices that are no tie and between answers of different length, the part that went to the longer one."""
+    """The fraction of the choices that prefer the longer completion, among those that are not ties and whose completions
+    differ in length.
+    """
     median_seconds: _builtins.float
+    """The median time from lease to answer, in seconds."""
     @_builtins.property
-    def start_time(self) -> _timestamp_pb2.Timestamp: ...
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When the window starts."""
+
     def __init__(
         self,
         *,

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class AnnotatorServiceStub:
-    """Who judges, and how well. Kinds of annotators are never mixed: an annotator is an id and a kind.
+    """Manages annotators and measures the quality of their feedback. An annotator is identified by id and kind together;
+    different kinds are never mixed.
     """
 
     def __init__(self, channel):
@@ -73,54 +74,74 @@ class AnnotatorServiceStub:
 
 
 class AnnotatorServiceServicer:
-    """Who judges, and how well. Kinds of annotators are never mixed: an annotator is an id and a kind.
+    """Manages annotators and measures the quality of their feedback. An annotator is identified by id and kind together;
+    different kinds are never mixed.
     """
 
     def RegisterAnnotator(self, request, context):
-        """Makes an annotator known, or updates their name. Whoever leases a task or gives feedback is registered by that.
+        """Registers an annotator, or updates their display name. Leasing a task or giving feedback registers an annotator
+        too.
+
+        Errors: ALREADY_EXISTS (REQUEST_ID_REUSED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetAnnotator(self, request, context):
-        """One annotator.
+        """Returns an annotator.
+
+        Errors: NOT_FOUND (ANNOTATOR_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAnnotators(self, request, context):
-        """Pages through annotators, by id.
+        """Lists annotators in pages, ordered by id.
+
+        Errors: common errors only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExcludeAnnotator(self, request, context):
-        """They get no more tasks and their feedback is in no new snapshot; nothing is erased, ReinstateAnnotator undoes it.
+        """Excludes an annotator: they receive no more tasks, and new snapshots leave out their feedback. Nothing is deleted,
+        and ReinstateAnnotator undoes it.
+
+        Errors: NOT_FOUND (ANNOTATOR_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION
+        (ANNOTATOR_WITHDRAWN).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReinstateAnnotator(self, request, context):
-        """Undoes ExcludeAnnotator. FAILED_PRECONDITION, ANNOTATOR_WITHDRAWN, where they withdrew.
+        """Undoes ExcludeAnnotator. An annotator who has withdrawn cannot be reinstated.
+
+        Errors: NOT_FOUND (ANNOTATOR_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION
+        (ANNOTATOR_WITHDRAWN).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WithdrawAnnotator(self, request, context):
-        """They take back their consent, for good: as excluded, and the answer names the snapshots that hold their feedback.
-        Those never change; models that were trained on them are the controller's to name (ListTrainedModels).
+        """Withdraws an annotator, who takes back their consent, for good: like an exclusion that cannot be undone. Returns
+        the snapshots that hold their feedback, which never change. ListTrainedModels of the controller lists the models
+        that were trained on those snapshots.
+
+        Errors: NOT_FOUND (ANNOTATOR_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetQuality(self, request, context):
-        """Agreement, gold, speed, drift and reliability, for each kind of annotator by itself.
+        """Returns agreement, gold accuracy, speed, drift and reliability, separately for each kind of annotator.
+
+        Errors: common errors only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -173,7 +194,8 @@ def add_AnnotatorServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AnnotatorService:
-    """Who judges, and how well. Kinds of annotators are never mixed: an annotator is an id and a kind.
+    """Manages annotators and measures the quality of their feedback. An annotator is identified by id and kind together;
+    different kinds are never mixed.
     """
 
     @staticmethod

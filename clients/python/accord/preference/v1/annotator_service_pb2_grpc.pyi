@@ -13,28 +13,57 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AnnotatorServiceStub:
-    """Who judges, and how well. Kinds of annotators are never mixed: an annotator is an id and a kind."""
+    """Manages annotators and measures the quality of their feedback. An annotator is identified by id and kind together;
+    different kinds are never mixed.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RegisterAnnotator: _aio.UnaryUnaryMultiCallable[_annotator_service_pb2.RegisterAnnotatorRequest, _annotator_service_pb2.RegisterAnnotatorResponse]
-    """Makes an annotator known, or updates their name. Whoever leases a task or gives feedback is registered by that."""
+    """Registers an annotator, or updates their display name. Leasing a task or giving feedback registers an annotator
+    too.
+
+    Errors: ALREADY_EXISTS (REQUEST_ID_REUSED).
+    """
     GetAnnotator: _aio.UnaryUnaryMultiCallable[_annotator_service_pb2.GetAnnotatorRequest, _annotator_service_pb2.GetAnnotatorResponse]
-    """One annotator."""
+    """Returns an annotator.
+
+    Errors: NOT_FOUND (ANNOTATOR_NOT_FOUND).
+    """
     ListAnnotators: _aio.UnaryUnaryMultiCallable[_annotator_service_pb2.ListAnnotatorsRequest, _annotator_service_pb2.ListAnnotatorsResponse]
-    """Pages through annotators, by id."""
+    """Lists annotators in pages, ordered by id.
+
+    Errors: common errors only.
+    """
     ExcludeAnnotator: _aio.UnaryUnaryMultiCallable[_annotator_service_pb2.ExcludeAnnotatorRequest, _annotator_service_pb2.ExcludeAnnotatorResponse]
-    """They get no more tasks and their feedback is in no new snapshot; nothing is erased, ReinstateAnnotator undoes it."""
+    """Excludes an annotator: they receive no more tasks, and new snapshots leave out their feedback. Nothing is deleted,
+    and ReinstateAnnotator undoes it.
+
+    Errors: NOT_FOUND (ANNOTATOR_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION
+    (ANNOTATOR_WITHDRAWN).
+    """
     ReinstateAnnotator: _aio.UnaryUnaryMultiCallable[_annotator_service_pb2.ReinstateAnnotatorRequest, _annotator_service_pb2.ReinstateAnnotatorResponse]
-    """Undoes ExcludeAnnotator. FAILED_PRECONDITION, ANNOTATOR_WITHDRAWN, where they withdrew."""
+    """Undoes ExcludeAnnotator. An annotator who has withdrawn cannot be reinstated.
+
+    Errors: NOT_FOUND (ANNOTATOR_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION
+    (ANNOTATOR_WITHDRAWN).
+    """
     WithdrawAnnotator: _aio.UnaryUnaryMultiCallable[_annotator_service_pb2.WithdrawAnnotatorRequest, _annotator_service_pb2.WithdrawAnnotatorResponse]
-    """They take back their consent, for good: as excluded, and the answer names the snapshots that hold their feedback.
-    Those never change; models that were trained on them are the controller's to name (ListTrainedModels).
+    """Withdraws an annotator, who takes back their consent, for good: like an exclusion that cannot be undone. Returns
+    the snapshots that hold their feedback, which never change. ListTrainedModels of the controller lists the models
+    that were trained on those snapshots.
+
+    Errors: NOT_FOUND (ANNOTATOR_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED).
     """
     GetQuality: _aio.UnaryUnaryMultiCallable[_annotator_service_pb2.GetQualityRequest, _annotator_service_pb2.GetQualityResponse]
-    """Agreement, gold, speed, drift and reliability, for each kind of annotator by itself."""
+    """Returns agreement, gold accuracy, speed, drift and reliability, separately for each kind of annotator.
+
+    Errors: common errors only.
+    """
 
 class AnnotatorServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Who judges, and how well. Kinds of annotators are never mixed: an annotator is an id and a kind."""
+    """Manages annotators and measures the quality of their feedback. An annotator is identified by id and kind together;
+    different kinds are never mixed.
+    """
 
     @_abc_1.abstractmethod
     def RegisterAnnotator(
@@ -42,7 +71,11 @@ class AnnotatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _annotator_service_pb2.RegisterAnnotatorRequest,
         context: _aio.ServicerContext[_annotator_service_pb2.RegisterAnnotatorRequest, _abc.Awaitable[_annotator_service_pb2.RegisterAnnotatorResponse]],
     ) -> _abc.Awaitable[_annotator_service_pb2.RegisterAnnotatorResponse]:
-        """Makes an annotator known, or updates their name. Whoever leases a task or gives feedback is registered by that."""
+        """Registers an annotator, or updates their display name. Leasing a task or giving feedback registers an annotator
+        too.
+
+        Errors: ALREADY_EXISTS (REQUEST_ID_REUSED).
+        """
 
     @_abc_1.abstractmethod
     def GetAnnotator(
@@ -50,7 +83,10 @@ class AnnotatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _annotator_service_pb2.GetAnnotatorRequest,
         context: _aio.ServicerContext[_annotator_service_pb2.GetAnnotatorRequest, _abc.Awaitable[_annotator_service_pb2.GetAnnotatorResponse]],
     ) -> _abc.Awaitable[_annotator_service_pb2.GetAnnotatorResponse]:
-        """One annotator."""
+        """Returns an annotator.
+
+        Errors: NOT_FOUND (ANNOTATOR_NOT_FOUND).
+        """
 
     @_abc_1.abstractmethod
     def ListAnnotators(
@@ -58,7 +94,10 @@ class AnnotatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _annotator_service_pb2.ListAnnotatorsRequest,
         context: _aio.ServicerContext[_annotator_service_pb2.ListAnnotatorsRequest, _abc.Awaitable[_annotator_service_pb2.ListAnnotatorsResponse]],
     ) -> _abc.Awaitable[_annotator_service_pb2.ListAnnotatorsResponse]:
-        """Pages through annotators, by id."""
+        """Lists annotators in pages, ordered by id.
+
+        Errors: common errors only.
+        """
 
     @_abc_1.abstractmethod
     def ExcludeAnnotator(
@@ -66,7 +105,12 @@ class AnnotatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _annotator_service_pb2.ExcludeAnnotatorRequest,
         context: _aio.ServicerContext[_annotator_service_pb2.ExcludeAnnotatorRequest, _abc.Awaitable[_annotator_service_pb2.ExcludeAnnotatorResponse]],
     ) -> _abc.Awaitable[_annotator_service_pb2.ExcludeAnnotatorResponse]:
-        """They get no more tasks and their feedback is in no new snapshot; nothing is erased, ReinstateAnnotator undoes it."""
+        """Excludes an annotator: they receive no more tasks, and new snapshots leave out their feedback. Nothing is deleted,
+        and ReinstateAnnotator undoes it.
+
+        Errors: NOT_FOUND (ANNOTATOR_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION
+        (ANNOTATOR_WITHDRAWN).
+        """
 
     @_abc_1.abstractmethod
     def ReinstateAnnotator(
@@ -74,7 +118,11 @@ class AnnotatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _annotator_service_pb2.ReinstateAnnotatorRequest,
         context: _aio.ServicerContext[_annotator_service_pb2.ReinstateAnnotatorRequest, _abc.Awaitable[_annotator_service_pb2.ReinstateAnnotatorResponse]],
     ) -> _abc.Awaitable[_annotator_service_pb2.ReinstateAnnotatorResponse]:
-        """Undoes ExcludeAnnotator. FAILED_PRECONDITION, ANNOTATOR_WITHDRAWN, where they withdrew."""
+        """Undoes ExcludeAnnotator. An annotator who has withdrawn cannot be reinstated.
+
+        Errors: NOT_FOUND (ANNOTATOR_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION
+        (ANNOTATOR_WITHDRAWN).
+        """
 
     @_abc_1.abstractmethod
     def WithdrawAnnotator(
@@ -82,8 +130,11 @@ class AnnotatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _annotator_service_pb2.WithdrawAnnotatorRequest,
         context: _aio.ServicerContext[_annotator_service_pb2.WithdrawAnnotatorRequest, _abc.Awaitable[_annotator_service_pb2.WithdrawAnnotatorResponse]],
     ) -> _abc.Awaitable[_annotator_service_pb2.WithdrawAnnotatorResponse]:
-        """They take back their consent, for good: as excluded, and the answer names the snapshots that hold their feedback.
-        Those never change; models that were trained on them are the controller's to name (ListTrainedModels).
+        """Withdraws an annotator, who takes back their consent, for good: like an exclusion that cannot be undone. Returns
+        the snapshots that hold their feedback, which never change. ListTrainedModels of the controller lists the models
+        that were trained on those snapshots.
+
+        Errors: NOT_FOUND (ANNOTATOR_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED).
         """
 
     @_abc_1.abstractmethod
@@ -92,6 +143,9 @@ class AnnotatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _annotator_service_pb2.GetQualityRequest,
         context: _aio.ServicerContext[_annotator_service_pb2.GetQualityRequest, _abc.Awaitable[_annotator_service_pb2.GetQualityResponse]],
     ) -> _abc.Awaitable[_annotator_service_pb2.GetQualityResponse]:
-        """Agreement, gold, speed, drift and reliability, for each kind of annotator by itself."""
+        """Returns agreement, gold accuracy, speed, drift and reliability, separately for each kind of annotator.
+
+        Errors: common errors only.
+        """
 
 def add_AnnotatorServiceServicer_to_server(servicer: AnnotatorServiceServicer, server: _aio.Server) -> None: ...

@@ -30,15 +30,23 @@ class _Split:
 class _SplitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Split.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SPLIT_UNSPECIFIED: _Split.ValueType  # 0
+    """Not set."""
     SPLIT_TRAIN: _Split.ValueType  # 1
+    """Prompts to train on."""
     SPLIT_HELDOUT: _Split.ValueType  # 2
+    """Held-out prompts, which are never trained on."""
 
 class Split(_Split, metaclass=_SplitEnumTypeWrapper):
-    """Which side of the split a prompt is on: decided by a hash of its conversation alone, so that one prompt is never on both."""
+    """The split that a prompt belongs to. It is decided by a hash of the conversation alone, so that a prompt is never in
+    both.
+    """
 
 SPLIT_UNSPECIFIED: Split.ValueType  # 0
+"""Not set."""
 SPLIT_TRAIN: Split.ValueType  # 1
+"""Prompts to train on."""
 SPLIT_HELDOUT: Split.ValueType  # 2
+"""Held-out prompts, which are never trained on."""
 Global___Split: _TypeAlias = Split  # noqa: Y015
 
 class _AnnotatorKind:
@@ -48,23 +56,25 @@ class _AnnotatorKind:
 class _AnnotatorKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AnnotatorKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ANNOTATOR_KIND_UNSPECIFIED: _AnnotatorKind.ValueType  # 0
+    """Not set."""
     ANNOTATOR_KIND_HUMAN: _AnnotatorKind.ValueType  # 1
     """A person."""
     ANNOTATOR_KIND_SIMULATED: _AnnotatorKind.ValueType  # 2
-    """A program that plays a person: noisy choice by a known scorer."""
+    """A program that simulates a person by noisy choices according to a known score."""
     ANNOTATOR_KIND_MODEL: _AnnotatorKind.ValueType  # 3
-    """A language model as judge."""
+    """A language model that judges."""
 
 class AnnotatorKind(_AnnotatorKind, metaclass=_AnnotatorKindEnumTypeWrapper):
-    """Who gave a piece of feedback. Kinds are never mixed up: simulated feedback is always called so."""
+    """The kind of an annotator. Kinds are never mixed: simulated feedback is always marked as such."""
 
 ANNOTATOR_KIND_UNSPECIFIED: AnnotatorKind.ValueType  # 0
+"""Not set."""
 ANNOTATOR_KIND_HUMAN: AnnotatorKind.ValueType  # 1
 """A person."""
 ANNOTATOR_KIND_SIMULATED: AnnotatorKind.ValueType  # 2
-"""A program that plays a person: noisy choice by a known scorer."""
+"""A program that simulates a person by noisy choices according to a known score."""
 ANNOTATOR_KIND_MODEL: AnnotatorKind.ValueType  # 3
-"""A language model as judge."""
+"""A language model that judges."""
 Global___AnnotatorKind: _TypeAlias = AnnotatorKind  # noqa: Y015
 
 class _TaskKind:
@@ -74,17 +84,25 @@ class _TaskKind:
 class _TaskKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     TASK_KIND_UNSPECIFIED: _TaskKind.ValueType  # 0
+    """Not set."""
     TASK_KIND_COMPARISON: _TaskKind.ValueType  # 1
+    """A comparison of two completions."""
     TASK_KIND_RANKING: _TaskKind.ValueType  # 2
+    """A ranking of two or more completions."""
     TASK_KIND_RATING: _TaskKind.ValueType  # 3
+    """A rating of one completion."""
 
 class TaskKind(_TaskKind, metaclass=_TaskKindEnumTypeWrapper):
-    """What a task asks for."""
+    """The kind of judgement that a task asks for."""
 
 TASK_KIND_UNSPECIFIED: TaskKind.ValueType  # 0
+"""Not set."""
 TASK_KIND_COMPARISON: TaskKind.ValueType  # 1
+"""A comparison of two completions."""
 TASK_KIND_RANKING: TaskKind.ValueType  # 2
+"""A ranking of two or more completions."""
 TASK_KIND_RATING: TaskKind.ValueType  # 3
+"""A rating of one completion."""
 Global___TaskKind: _TypeAlias = TaskKind  # noqa: Y015
 
 class _TaskState:
@@ -94,27 +112,29 @@ class _TaskState:
 class _TaskStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     TASK_STATE_UNSPECIFIED: _TaskState.ValueType  # 0
+    """Not set."""
     TASK_STATE_OPEN: _TaskState.ValueType  # 1
-    """Wants more annotators."""
+    """Waiting for more answers."""
     TASK_STATE_DONE: _TaskState.ValueType  # 2
-    """As many have answered as were asked for."""
+    """Answered by as many annotators as requested."""
     TASK_STATE_CANCELLED: _TaskState.ValueType  # 3
-    """Withdrawn."""
+    """Cancelled."""
     TASK_STATE_FLAGGED: _TaskState.ValueType  # 4
-    """Flagged by as many annotators as the service's settings say: given out no more until ResolveTask."""
+    """Flagged by as many annotators as the settings of the service require. It is not leased again until ResolveTask."""
 
 class TaskState(_TaskState, metaclass=_TaskStateEnumTypeWrapper):
-    """What has become of a task."""
+    """The state of a task."""
 
 TASK_STATE_UNSPECIFIED: TaskState.ValueType  # 0
+"""Not set."""
 TASK_STATE_OPEN: TaskState.ValueType  # 1
-"""Wants more annotators."""
+"""Waiting for more answers."""
 TASK_STATE_DONE: TaskState.ValueType  # 2
-"""As many have answered as were asked for."""
+"""Answered by as many annotators as requested."""
 TASK_STATE_CANCELLED: TaskState.ValueType  # 3
-"""Withdrawn."""
+"""Cancelled."""
 TASK_STATE_FLAGGED: TaskState.ValueType  # 4
-"""Flagged by as many annotators as the service's settings say: given out no more until ResolveTask."""
+"""Flagged by as many annotators as the settings of the service require. It is not leased again until ResolveTask."""
 Global___TaskState: _TypeAlias = TaskState  # noqa: Y015
 
 class _FlagReason:
@@ -124,35 +144,37 @@ class _FlagReason:
 class _FlagReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FlagReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     FLAG_REASON_UNSPECIFIED: _FlagReason.ValueType  # 0
+    """Not set."""
     FLAG_REASON_UNSAFE: _FlagReason.ValueType  # 1
-    """Prompt or answer is harmful beyond what annotators should read."""
+    """The prompt or a completion is too harmful to be read by annotators."""
     FLAG_REASON_PERSONAL_DATA: _FlagReason.ValueType  # 2
-    """Holds data about a real person."""
+    """The prompt or a completion contains data about a real person."""
     FLAG_REASON_BROKEN: _FlagReason.ValueType  # 3
-    """Empty, cut off, or in a language that the annotator does not read."""
+    """The prompt or a completion is empty, cut off, or in a language that the annotator does not read."""
     FLAG_REASON_UNCLEAR: _FlagReason.ValueType  # 4
-    """What is asked for cannot be told."""
+    """The request of the prompt cannot be understood."""
     FLAG_REASON_ALL_BAD: _FlagReason.ValueType  # 5
-    """Every answer is too bad to compare."""
+    """All completions are too bad to be compared."""
     FLAG_REASON_OTHER: _FlagReason.ValueType  # 6
-    """The comment says what."""
+    """Another reason, which the comment states."""
 
 class FlagReason(_FlagReason, metaclass=_FlagReasonEnumTypeWrapper):
     """Why an annotator flags a task."""
 
 FLAG_REASON_UNSPECIFIED: FlagReason.ValueType  # 0
+"""Not set."""
 FLAG_REASON_UNSAFE: FlagReason.ValueType  # 1
-"""Prompt or answer is harmful beyond what annotators should read."""
+"""The prompt or a completion is too harmful to be read by annotators."""
 FLAG_REASON_PERSONAL_DATA: FlagReason.ValueType  # 2
-"""Holds data about a real person."""
+"""The prompt or a completion contains data about a real person."""
 FLAG_REASON_BROKEN: FlagReason.ValueType  # 3
-"""Empty, cut off, or in a language that the annotator does not read."""
+"""The prompt or a completion is empty, cut off, or in a language that the annotator does not read."""
 FLAG_REASON_UNCLEAR: FlagReason.ValueType  # 4
-"""What is asked for cannot be told."""
+"""The request of the prompt cannot be understood."""
 FLAG_REASON_ALL_BAD: FlagReason.ValueType  # 5
-"""Every answer is too bad to compare."""
+"""All completions are too bad to be compared."""
 FLAG_REASON_OTHER: FlagReason.ValueType  # 6
-"""The comment says what."""
+"""Another reason, which the comment states."""
 Global___FlagReason: _TypeAlias = FlagReason  # noqa: Y015
 
 class _SnapshotKind:
@@ -162,15 +184,21 @@ class _SnapshotKind:
 class _SnapshotKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SnapshotKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SNAPSHOT_KIND_UNSPECIFIED: _SnapshotKind.ValueType  # 0
+    """Not set."""
     SNAPSHOT_KIND_PROMPTS: _SnapshotKind.ValueType  # 1
+    """Prompts."""
     SNAPSHOT_KIND_PREFERENCES: _SnapshotKind.ValueType  # 2
+    """Feedback, with its prompts and completions."""
 
 class SnapshotKind(_SnapshotKind, metaclass=_SnapshotKindEnumTypeWrapper):
     """What a snapshot holds."""
 
 SNAPSHOT_KIND_UNSPECIFIED: SnapshotKind.ValueType  # 0
+"""Not set."""
 SNAPSHOT_KIND_PROMPTS: SnapshotKind.ValueType  # 1
+"""Prompts."""
 SNAPSHOT_KIND_PREFERENCES: SnapshotKind.ValueType  # 2
+"""Feedback, with its prompts and completions."""
 Global___SnapshotKind: _TypeAlias = SnapshotKind  # noqa: Y015
 
 class _Weighting:
@@ -180,26 +208,26 @@ class _Weighting:
 class _WeightingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Weighting.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     WEIGHTING_UNSPECIFIED: _Weighting.ValueType  # 0
-    """Not at all: no weights."""
+    """No weights."""
     WEIGHTING_RELIABILITY: _Weighting.ValueType  # 1
-    """By how likely each judgement is right, from all of them: an estimate of every annotator's reliability
-    (Dawid and Skene, 1979). The same snapshot has the same weights, always. Mean 1.
+    """By the probability that the judgement is right, given all judgements: each annotator's reliability is estimated
+    (Dawid and Skene, 1979). A snapshot always has the same weights. Their mean is 1.
     """
 
 class Weighting(_Weighting, metaclass=_WeightingEnumTypeWrapper):
-    """How the records of an export are weighed."""
+    """How the records of an export are weighted."""
 
 WEIGHTING_UNSPECIFIED: Weighting.ValueType  # 0
-"""Not at all: no weights."""
+"""No weights."""
 WEIGHTING_RELIABILITY: Weighting.ValueType  # 1
-"""By how likely each judgement is right, from all of them: an estimate of every annotator's reliability
-(Dawid and Skene, 1979). The same snapshot has the same weights, always. Mean 1.
+"""By the probability that the judgement is right, given all judgements: each annotator's reliability is estimated
+(Dawid and Skene, 1979). A snapshot always has the same weights. Their mean is 1.
 """
 Global___Weighting: _TypeAlias = Weighting  # noqa: Y015
 
 @_typing.final
 class Prompt(_message.Message):
-    """Something that a model can be asked. Its id is derived from its content: the same conversation is the same prompt."""
+    """A prompt for a model. Its id is derived from its content: the same conversation is the same prompt."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -208,11 +236,15 @@ class Prompt(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     SPLIT_FIELD_NUMBER: _builtins.int
     prompt_id: _builtins.str
+    """The id of the prompt."""
     source: _builtins.str
-    """Where it comes from, for statistics by source."""
+    """Where the prompt comes from. Filters and statistics use it. Default: empty."""
     split: Global___Split.ValueType
+    """The split that the prompt belongs to."""
     @_builtins.property
-    def conversation(self) -> _chat_pb2.Conversation: ...
+    def conversation(self) -> _chat_pb2.Conversation:
+        """The conversation."""
+
     def __init__(
         self,
         *,
@@ -231,7 +263,7 @@ Global___Prompt: _TypeAlias = Prompt  # noqa: Y015
 
 @_typing.final
 class Completion(_message.Message):
-    """One answer to a prompt. Its id is derived from prompt, text, origin and, where it is known, why it ended."""
+    """A completion of a prompt. Its id is derived from the prompt, the text, the origin and, if known, the finish reason."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -241,14 +273,18 @@ class Completion(_message.Message):
     ORIGIN_FIELD_NUMBER: _builtins.int
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     completion_id: _builtins.str
+    """The id of the completion."""
     prompt_id: _builtins.str
+    """The prompt."""
     text: _builtins.str
-    """May be empty: models do answer nothing."""
+    """The text. May be empty, because models do return empty responses."""
     finish_reason: _sample_pb2.FinishReason.ValueType
-    """Why it ended; LENGTH: it was cut off, and nothing should learn that it ends where its text ends. Unset: not known."""
+    """Why it ended. LENGTH means that it was cut off, so that nothing should learn that it ends where its text ends.
+    Unset: not known.
+    """
     @_builtins.property
     def origin(self) -> Global___CompletionOrigin:
-        """Empty for imported answers."""
+        """Which weights made it. Unset for imported completions."""
 
     def __init__(
         self,
@@ -269,7 +305,7 @@ Global___Completion: _TypeAlias = Completion  # noqa: Y015
 
 @_typing.final
 class CompletionOrigin(_message.Message):
-    """Which weights made a completion, on which engine, and in which run."""
+    """The run, weights and engine that made a completion."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -280,12 +316,17 @@ class CompletionOrigin(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
+    """The run."""
     iteration: _builtins.int
+    """The iteration of the run."""
     weights_version: _builtins.int
+    """The version of the weights."""
     weights_digest: _builtins.str
+    """The digest of the weights."""
     seed: _builtins.int
+    """The seed of the sample."""
     engine: _builtins.str
-    """The rollout engine that drew it, such as `vllm`; empty: it did not say."""
+    """The rollout engine, such as `vllm`. Empty: the service did not report it."""
     def __init__(
         self,
         *,
@@ -306,15 +347,16 @@ Global___CompletionOrigin: _TypeAlias = CompletionOrigin  # noqa: Y015
 
 @_typing.final
 class Annotator(_message.Message):
-    """Who judged."""
+    """An annotator: who gives feedback."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ANNOTATOR_ID_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     annotator_id: _builtins.str
-    """Stable; for instance `alice` or `simulated-0`."""
+    """The stable id of the annotator, for example `alice` or `simulated-0`."""
     kind: Global___AnnotatorKind.ValueType
+    """The kind of the annotator."""
     def __init__(
         self,
         *,
@@ -331,7 +373,7 @@ Global___Annotator: _TypeAlias = Annotator  # noqa: Y015
 
 @_typing.final
 class Feedback(_message.Message):
-    """One judgement of completions of one prompt."""
+    """A judgement of completions of one prompt, with who gave it and when."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -352,40 +394,54 @@ class Feedback(_message.Message):
     SUPERSEDED_BY_FIELD_NUMBER: _builtins.int
     RETRACTED_FIELD_NUMBER: _builtins.int
     feedback_id: _builtins.str
+    """The id of the feedback."""
     prompt_id: _builtins.str
+    """The prompt."""
     task_id: _builtins.str
-    """The task that it answers; empty for imported feedback."""
+    """The task that it answers. Empty: it answers no task, such as imported feedback."""
     source: _builtins.str
-    """Where imported feedback comes from."""
+    """Where imported feedback comes from. Default: empty."""
     late: _builtins.bool
-    """True where it came after its lease had ended. Kept all the same."""
+    """Whether it arrived after its lease had expired. It is stored in either case."""
     comment: _builtins.str
-    """What the annotator wants to say about it; at most 10,000 characters."""
+    """A comment by the annotator, at most 10,000 characters. Default: empty."""
     supersedes: _builtins.str
-    """The annotator's earlier feedback that this one corrects. History keeps both; new snapshots take this one."""
+    """The annotator's earlier feedback that this one corrects. The history keeps both; new snapshots take this one.
+    Default: none.
+    """
     superseded_by: _builtins.str
-    """The feedback that corrects this one; empty: none does."""
+    """The feedback that corrects this one. Empty: none does."""
     retracted: _builtins.bool
-    """Taken back by its annotator: kept for history and in the snapshots that have it, in no new one."""
+    """Whether the annotator retracted it. It stays in the history and in existing snapshots; new snapshots leave it out."""
     @_builtins.property
-    def annotator(self) -> Global___Annotator: ...
+    def annotator(self) -> Global___Annotator:
+        """Who judged."""
+
     @_builtins.property
-    def comparison(self) -> Global___Comparison: ...
+    def comparison(self) -> Global___Comparison:
+        """One completion is better than another."""
+
     @_builtins.property
-    def ranking(self) -> Global___Ranking: ...
+    def ranking(self) -> Global___Ranking:
+        """An order of two or more completions."""
+
     @_builtins.property
-    def rating(self) -> Global___Rating: ...
+    def rating(self) -> Global___Rating:
+        """A rating of one completion."""
+
     @_builtins.property
-    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was given."""
+
     @_builtins.property
     def criteria(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rating]:
-        """Ratings of single answers by criterion, beside the judgement as a whole. Each names its criterion, each criterion and
-        answer once.
+        """Ratings of single completions by criterion, in addition to the judgement as a whole. Each names its criterion, and
+        each criterion and completion appear together once.
         """
 
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
-        """From lease to answer by the service's own clock; absent without a lease."""
+        """The time from lease to answer, by the clock of the service. Unset: there was no lease."""
 
     def __init__(
         self,
@@ -419,7 +475,7 @@ Global___Feedback: _TypeAlias = Feedback  # noqa: Y015
 
 @_typing.final
 class Comparison(_message.Message):
-    """One answer is better than another, or both are as good."""
+    """One completion is better than another, or both are equally good."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -428,11 +484,13 @@ class Comparison(_message.Message):
     TIE_FIELD_NUMBER: _builtins.int
     MARGIN_FIELD_NUMBER: _builtins.int
     chosen_id: _builtins.str
-    """With `tie` the two are interchangeable."""
+    """The better completion. With `tie`, the two can be swapped."""
     rejected_id: _builtins.str
+    """The worse completion."""
     tie: _builtins.bool
+    """Whether both are equally good. Default: false."""
     margin: _builtins.float
-    """How much better, in the annotator's own unit, at least 0; unset: not said."""
+    """How much better the chosen completion is, in a unit of the annotator's choice, at least 0. Unset: not stated."""
     def __init__(
         self,
         *,
@@ -453,14 +511,16 @@ Global___Comparison: _TypeAlias = Comparison  # noqa: Y015
 
 @_typing.final
 class Ranking(_message.Message):
-    """K answers in order, best first."""
+    """An order of completions."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RANKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ranks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rank]:
-        """Each rank holds the completions that are as good as each other. At least two completions in all, none twice."""
+        """The ranks, best first. Completions of the same rank are equally good. There must be at least two completions in
+        all, each once.
+        """
 
     def __init__(
         self,
@@ -477,13 +537,15 @@ Global___Ranking: _TypeAlias = Ranking  # noqa: Y015
 
 @_typing.final
 class Rank(_message.Message):
-    """Completions that share a rank."""
+    """The completions of one rank."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     COMPLETION_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def completion_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def completion_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The completions, which are equally good."""
+
     def __init__(
         self,
         *,
@@ -499,7 +561,7 @@ Global___Rank: _TypeAlias = Rank  # noqa: Y015
 
 @_typing.final
 class Rating(_message.Message):
-    """One answer on a scale."""
+    """A rating of one completion on a scale."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -509,13 +571,15 @@ class Rating(_message.Message):
     MAX_FIELD_NUMBER: _builtins.int
     CRITERION_FIELD_NUMBER: _builtins.int
     completion_id: _builtins.str
+    """The completion."""
     value: _builtins.float
-    """A finite number."""
+    """The rating, a finite number from `min` to `max`."""
     min: _builtins.float
-    """The scale; unset: 0 to 1."""
+    """The lower end of the scale. Default: 0."""
     max: _builtins.float
+    """The upper end of the scale, above `min`. Default: 1."""
     criterion: _builtins.str
-    """What was rated, for instance `helpful`; empty: overall."""
+    """What was rated, for example `helpful`. Default: empty, which means the completion as a whole."""
     def __init__(
         self,
         *,
@@ -546,7 +610,7 @@ Global___Rating: _TypeAlias = Rating  # noqa: Y015
 
 @_typing.final
 class Criterion(_message.Message):
-    """Something that annotators rate each answer by."""
+    """A criterion by which annotators rate each completion."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -555,12 +619,13 @@ class Criterion(_message.Message):
     MIN_FIELD_NUMBER: _builtins.int
     MAX_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """For instance `helpful` or `harmless`; ratings name it."""
+    """The name of the criterion, for example `helpful` or `harmless`. Ratings refer to it."""
     description: _builtins.str
-    """For people: what it means."""
+    """What the criterion means, for annotators, at most 10,000 characters. Default: empty."""
     min: _builtins.float
-    """The scale; unset: 1 to 5."""
+    """The lower end of the scale, a finite number. Default: 1."""
     max: _builtins.float
+    """The upper end of the scale, a finite number above `min`. Default: 5."""
     def __init__(
         self,
         *,
@@ -586,7 +651,7 @@ Global___Criterion: _TypeAlias = Criterion  # noqa: Y015
 
 @_typing.final
 class KnownAnswer(_message.Message):
-    """The right answer to a gold task: a judgement of the task's own completions."""
+    """The known answer of a gold task: a judgement of the task's completions."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -595,13 +660,21 @@ class KnownAnswer(_message.Message):
     RATING_FIELD_NUMBER: _builtins.int
     TOLERANCE_FIELD_NUMBER: _builtins.int
     tolerance: _builtins.float
-    """Of a rating: how far off still counts as right, in the scale's own unit; unset: a tenth of the scale."""
+    """For a rating: how far an answer may differ and still be right, in units of the scale, at least 0. Default: a tenth
+    of the scale.
+    """
     @_builtins.property
-    def comparison(self) -> Global___Comparison: ...
+    def comparison(self) -> Global___Comparison:
+        """One completion is better than another."""
+
     @_builtins.property
-    def ranking(self) -> Global___Ranking: ...
+    def ranking(self) -> Global___Ranking:
+        """An order of two or more completions."""
+
     @_builtins.property
-    def rating(self) -> Global___Rating: ...
+    def rating(self) -> Global___Rating:
+        """A rating of one completion."""
+
     def __init__(
         self,
         *,
@@ -627,7 +700,7 @@ Global___KnownAnswer: _TypeAlias = KnownAnswer  # noqa: Y015
 
 @_typing.final
 class Task(_message.Message):
-    """A piece of work for annotators."""
+    """A request for annotators to judge completions."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -645,34 +718,39 @@ class Task(_message.Message):
     INSTRUCTIONS_FIELD_NUMBER: _builtins.int
     FLAGS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
+    """The id of the task."""
     kind: Global___TaskKind.ValueType
+    """The kind of judgement."""
     prompt_id: _builtins.str
+    """The prompt."""
     redundancy: _builtins.int
-    """How many different annotators should answer it; 0 or unset: 1."""
+    """The number of different annotators that should answer it, at least 1. Default: 1."""
     queue: _builtins.str
-    """Groups the tasks of one purpose, for instance `demo/iteration-1`."""
+    """The queue, which groups tasks of one purpose, for example `demo/iteration-1`. Default: empty."""
     state: Global___TaskState.ValueType
+    """The state of the task."""
     answers: _builtins.int
-    """How many have answered."""
+    """The number of annotators that have answered it."""
     priority: _builtins.int
-    """Higher ones are given out first; equal ones in the order in which they were opened."""
+    """The priority. Tasks of higher priority are leased first; among equals, older tasks are. Default: 0."""
     instructions: _builtins.str
-    """For annotators; at most 10,000 characters."""
+    """The instructions for annotators, at most 10,000 characters. Default: empty."""
     flags: _builtins.int
-    """How many have flagged it."""
+    """The number of annotators that have flagged it."""
     @_builtins.property
     def completion_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What to judge: two for a comparison, two or more for a ranking, one for a rating."""
+        """The completions to judge, each once: two for a comparison, two or more for a ranking, one for a rating."""
 
     @_builtins.property
     def gold(self) -> Global___KnownAnswer:
-        """Makes it a gold task: it measures annotators. Any number of them answer it, mixed among other tasks; it counts as
-        nobody's work, no snapshot takes its feedback unless asked, and a lease does not show that it is one.
+        """The known answer, which makes the task a gold task: it measures annotators. It is mixed among other tasks, may be
+        answered by any number of annotators, and is not counted in the queue. Snapshots leave out its feedback unless
+        `include_gold` is set. A lease does not reveal that a task is gold. Default: none.
         """
 
     @_builtins.property
     def criteria(self) -> _containers.RepeatedCompositeFieldContainer[Global___Criterion]:
-        """What to rate every answer by, beside the judgement as a whole."""
+        """The criteria by which annotators rate each completion, in addition to the judgement as a whole. Default: none."""
 
     def __init__(
         self,
@@ -701,7 +779,7 @@ Global___Task: _TypeAlias = Task  # noqa: Y015
 
 @_typing.final
 class Flag(_message.Message):
-    """One annotator's flag on a task."""
+    """A report by an annotator that something is wrong with a task."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -712,15 +790,22 @@ class Flag(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
+    """The id of the task."""
     reason: Global___FlagReason.ValueType
+    """What is wrong."""
     comment: _builtins.str
+    """The annotator's comment."""
     @_builtins.property
-    def annotator(self) -> Global___Annotator: ...
+    def annotator(self) -> Global___Annotator:
+        """Who flagged it."""
+
     @_builtins.property
-    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was flagged."""
+
     @_builtins.property
     def task(self) -> Global___Task:
-        """As it is now."""
+        """The task in its current state."""
 
     def __init__(
         self,
@@ -742,7 +827,7 @@ Global___Flag: _TypeAlias = Flag  # noqa: Y015
 
 @_typing.final
 class TaskLease(_message.Message):
-    """A task handed to one annotator for a while."""
+    """A task that one annotator works on until the lease expires."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -753,19 +838,28 @@ class TaskLease(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     REMAINING_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.str
+    """The id of the lease."""
     @_builtins.property
-    def task(self) -> Global___Task: ...
-    @_builtins.property
-    def prompt(self) -> Global___Prompt: ...
-    @_builtins.property
-    def completions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Completion]:
-        """In the task's order; show them blind and shuffled."""
+    def task(self) -> Global___Task:
+        """The task."""
 
     @_builtins.property
-    def expire_time(self) -> _timestamp_pb2.Timestamp: ...
+    def prompt(self) -> Global___Prompt:
+        """The prompt of the task."""
+
+    @_builtins.property
+    def completions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Completion]:
+        """The completions in the order of the task. Show them shuffled and without their origin."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the lease expires."""
+
     @_builtins.property
     def remaining(self) -> _duration_pb2.Duration:
-        """Time left by the service's own clock when this was answered: what a caller whose clock is wrong can count down."""
+        """The time until the lease expires, by the clock of the service when it answered. Callers can count it down even if
+        their clock is wrong.
+        """
 
     def __init__(
         self,
@@ -787,8 +881,8 @@ Global___TaskLease: _TypeAlias = TaskLease  # noqa: Y015
 
 @_typing.final
 class Snapshot(_message.Message):
-    """An immutable selection of prompts or feedback. Its digest is SHA-256 over its canonical records: equal digests, equal
-    content, wherever it was made.
+    """An immutable list of prompts or feedback. Its digest is the SHA-256 of its canonical records: equal digests mean
+    equal content, in whichever service it was made.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -800,14 +894,20 @@ class Snapshot(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
+    """The digest."""
     kind: Global___SnapshotKind.ValueType
+    """What it holds."""
     train_records: _builtins.int
+    """The number of records in the train split."""
     heldout_records: _builtins.int
+    """The number of records in the held-out split."""
     @_builtins.property
-    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was created."""
+
     @_builtins.property
     def filter(self) -> Global___SnapshotFilter:
-        """As asked for."""
+        """The filter that it was created with."""
 
     def __init__(
         self,
@@ -829,7 +929,7 @@ Global___Snapshot: _TypeAlias = Snapshot  # noqa: Y015
 
 @_typing.final
 class SnapshotFilter(_message.Message):
-    """Which records a snapshot takes; empty fields do not filter."""
+    """Which records a snapshot takes. Empty fields do not filter."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -839,20 +939,20 @@ class SnapshotFilter(_message.Message):
     INCLUDE_GOLD_FIELD_NUMBER: _builtins.int
     EXCLUDE_LATE_FIELD_NUMBER: _builtins.int
     include_gold: _builtins.bool
-    """Also feedback on gold tasks (preferences only)."""
+    """Includes feedback on gold tasks. Preferences only. Default: false."""
     exclude_late: _builtins.bool
-    """Leave out what came after its lease had ended (preferences only)."""
+    """Leaves out feedback that arrived after its lease had expired. Preferences only. Default: false."""
     @_builtins.property
     def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Any of these sources."""
+        """The sources."""
 
     @_builtins.property
     def annotator_kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___AnnotatorKind.ValueType]:
-        """Any of these annotator kinds (preferences only)."""
+        """The kinds of annotators. Preferences only."""
 
     @_builtins.property
     def queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Any of these task queues (preferences only)."""
+        """The task queues. Preferences only."""
 
     def __init__(
         self,
@@ -873,7 +973,7 @@ Global___SnapshotFilter: _TypeAlias = SnapshotFilter  # noqa: Y015
 
 @_typing.final
 class Record(_message.Message):
-    """One record of a snapshot, complete in itself."""
+    """A record of a snapshot, complete in itself."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -882,16 +982,18 @@ class Record(_message.Message):
     FEEDBACK_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     weight: _builtins.float
-    """How much it should count, at least 0; absent where no weighting was asked for."""
+    """The weight of the record, at least 0. Unset: no weighting was requested."""
     @_builtins.property
-    def prompt(self) -> Global___Prompt: ...
+    def prompt(self) -> Global___Prompt:
+        """The prompt."""
+
     @_builtins.property
     def completions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Completion]:
-        """What the feedback is about; empty in a snapshot of prompts."""
+        """The completions that the feedback judges. Empty in a snapshot of prompts."""
 
     @_builtins.property
     def feedback(self) -> Global___Feedback:
-        """Absent in a snapshot of prompts."""
+        """The feedback. Unset in a snapshot of prompts."""
 
     def __init__(
         self,

@@ -30,19 +30,21 @@ class _TaskResolution:
 class _TaskResolutionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskResolution.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     TASK_RESOLUTION_UNSPECIFIED: _TaskResolution.ValueType  # 0
+    """Not set."""
     TASK_RESOLUTION_REOPEN: _TaskResolution.ValueType  # 1
-    """It is given out again; those who flagged it do not get it."""
+    """The task is open again, but not for those who flagged it."""
     TASK_RESOLUTION_CANCEL: _TaskResolution.ValueType  # 2
-    """It is withdrawn."""
+    """The task is cancelled."""
 
 class TaskResolution(_TaskResolution, metaclass=_TaskResolutionEnumTypeWrapper):
-    """What becomes of a flagged task."""
+    """What happens to a flagged task."""
 
 TASK_RESOLUTION_UNSPECIFIED: TaskResolution.ValueType  # 0
+"""Not set."""
 TASK_RESOLUTION_REOPEN: TaskResolution.ValueType  # 1
-"""It is given out again; those who flagged it do not get it."""
+"""The task is open again, but not for those who flagged it."""
 TASK_RESOLUTION_CANCEL: TaskResolution.ValueType  # 2
-"""It is withdrawn."""
+"""The task is cancelled."""
 Global___TaskResolution: _TypeAlias = TaskResolution  # noqa: Y015
 
 @_typing.final
@@ -52,8 +54,11 @@ class CreatePromptsRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     PROMPTS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     @_builtins.property
-    def prompts(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.Prompt]: ...
+    def prompts(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.Prompt]:
+        """The prompts to add."""
+
     def __init__(
         self,
         *,
@@ -75,7 +80,7 @@ class CreatePromptsResponse(_message.Message):
     PROMPTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def prompts(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.Prompt]:
-        """In the order of the request."""
+        """The prompts, in the order of the request."""
 
     def __init__(
         self,
@@ -99,12 +104,13 @@ class ListPromptsRequest(_message.Message):
     SPLIT_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0: 1,000, which is also the most."""
+    """The maximum number of prompts to return, at most 1,000. Default: 1,000."""
     page_token: _builtins.str
+    """The next_page_token of the previous page. Empty: the first page."""
     split: _preference_pb2.Split.ValueType
-    """Unset: both sides."""
+    """The split. Unset: both splits."""
     source: _builtins.str
-    """Empty: any."""
+    """The source. Empty: every source."""
     def __init__(
         self,
         *,
@@ -128,9 +134,11 @@ class ListPromptsResponse(_message.Message):
     PROMPTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty on the last page."""
+    """The page_token of the next page. Empty: this is the last page."""
     @_builtins.property
-    def prompts(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.Prompt]: ...
+    def prompts(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.Prompt]:
+        """The prompts of this page."""
+
     def __init__(
         self,
         *,
@@ -152,8 +160,11 @@ class CreateCompletionsRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     COMPLETIONS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     @_builtins.property
-    def completions(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.Completion]: ...
+    def completions(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.Completion]:
+        """The completions to add."""
+
     def __init__(
         self,
         *,
@@ -175,7 +186,7 @@ class CreateCompletionsResponse(_message.Message):
     COMPLETIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def completions(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.Completion]:
-        """In the order of the request."""
+        """The completions, in the order of the request."""
 
     def __init__(
         self,
@@ -197,8 +208,11 @@ class CreateTasksRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     @_builtins.property
-    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.Task]: ...
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.Task]:
+        """The tasks to create."""
+
     def __init__(
         self,
         *,
@@ -219,7 +233,9 @@ class CreateTasksResponse(_message.Message):
 
     TASKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.Task]: ...
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.Task]:
+        """The tasks, in the order of the request."""
+
     def __init__(
         self,
         *,
@@ -243,15 +259,22 @@ class LeaseTaskRequest(_message.Message):
     QUEUE_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     queue: _builtins.str
-    """Empty: any queue. Ending in `/`: every queue whose name starts so, for instance `demo/`."""
+    """The queue. A name that ends in `/` stands for every queue that starts with it, for example `demo/`. Empty: every
+    queue.
+    """
     resume: _builtins.bool
-    """Give the task again that this annotator holds already, with the time it has left, if there is one."""
+    """Returns the task that the annotator has leased already, with the time it has left, if there is one. Default:
+    false.
+    """
     @_builtins.property
-    def annotator(self) -> _preference_pb2.Annotator: ...
+    def annotator(self) -> _preference_pb2.Annotator:
+        """Who will answer the task."""
+
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """Unset: 10 minutes."""
+        """The duration of the lease, above 0 and at most the maximum that the service is set to. Default: 10 minutes."""
 
     def __init__(
         self,
@@ -277,7 +300,7 @@ class LeaseTaskResponse(_message.Message):
     LEASE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def lease(self) -> _preference_pb2.TaskLease:
-        """Absent when nothing is open for this annotator."""
+        """The leased task. Unset: no task is open for this annotator."""
 
     def __init__(
         self,
@@ -299,7 +322,9 @@ class ReleaseTaskRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     LEASE_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     lease_id: _builtins.str
+    """The lease to end."""
     def __init__(
         self,
         *,
@@ -337,10 +362,14 @@ class RenewLeaseRequest(_message.Message):
     LEASE_ID_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     lease_id: _builtins.str
+    """The lease to extend."""
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """Unset: 10 minutes."""
+        """The new duration of the lease from now, above 0 and at most the maximum that the service is set to. Default: 10
+        minutes.
+        """
 
     def __init__(
         self,
@@ -363,7 +392,9 @@ class RenewLeaseResponse(_message.Message):
 
     LEASE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def lease(self) -> _preference_pb2.TaskLease: ...
+    def lease(self) -> _preference_pb2.TaskLease:
+        """The extended lease."""
+
     def __init__(
         self,
         *,
@@ -386,10 +417,13 @@ class FlagTaskRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     COMMENT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     lease_id: _builtins.str
+    """The lease of the task to flag."""
     reason: _preference_pb2.FlagReason.ValueType
+    """What is wrong."""
     comment: _builtins.str
-    """Needed with FLAG_REASON_OTHER; at most 10,000 characters."""
+    """A comment by the annotator, at most 10,000 characters. Needed with FLAG_REASON_OTHER. Default: empty."""
     def __init__(
         self,
         *,
@@ -412,7 +446,9 @@ class FlagTaskResponse(_message.Message):
 
     TASK_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def task(self) -> _preference_pb2.Task: ...
+    def task(self) -> _preference_pb2.Task:
+        """The flagged task."""
+
     def __init__(
         self,
         *,
@@ -434,10 +470,11 @@ class ListFlagsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     QUEUE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0: 100; at most 1,000."""
+    """The maximum number of flags to return, at most 1,000. Default: 100."""
     page_token: _builtins.str
+    """The next_page_token of the previous page. Empty: the first page."""
     queue: _builtins.str
-    """Empty: any queue. Ending in `/`: every queue whose name starts so."""
+    """The queue. A name that ends in `/` stands for every queue that starts with it. Empty: every queue."""
     def __init__(
         self,
         *,
@@ -460,9 +497,11 @@ class ListFlagsResponse(_message.Message):
     FLAGS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty on the last page."""
+    """The page_token of the next page. Empty: this is the last page."""
     @_builtins.property
-    def flags(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.Flag]: ...
+    def flags(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.Flag]:
+        """The flags of this page."""
+
     def __init__(
         self,
         *,
@@ -485,8 +524,11 @@ class ResolveTaskRequest(_message.Message):
     TASK_ID_FIELD_NUMBER: _builtins.int
     RESOLUTION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     task_id: _builtins.str
+    """The flagged task."""
     resolution: Global___TaskResolution.ValueType
+    """What happens to it."""
     def __init__(
         self,
         *,
@@ -508,7 +550,9 @@ class ResolveTaskResponse(_message.Message):
 
     TASK_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def task(self) -> _preference_pb2.Task: ...
+    def task(self) -> _preference_pb2.Task:
+        """The resolved task."""
+
     def __init__(
         self,
         *,
@@ -529,7 +573,9 @@ class CancelTasksRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     QUEUE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     queue: _builtins.str
+    """The queue."""
     def __init__(
         self,
         *,
@@ -550,6 +596,7 @@ class CancelTasksResponse(_message.Message):
 
     CANCELLED_FIELD_NUMBER: _builtins.int
     cancelled: _builtins.int
+    """The number of cancelled tasks."""
     def __init__(
         self,
         *,
@@ -570,9 +617,9 @@ class GetQueueRequest(_message.Message):
     QUEUE_FIELD_NUMBER: _builtins.int
     WITH_AGREEMENT_FIELD_NUMBER: _builtins.int
     queue: _builtins.str
-    """Ending in `/`: every queue whose name starts so, together."""
+    """The queue. A name that ends in `/` stands for every queue that starts with it, counted together."""
     with_agreement: _builtins.bool
-    """Also compute `alpha`, which reads all feedback of the queue."""
+    """Computes `alpha`, which reads all feedback of the queue. Default: false."""
     def __init__(
         self,
         *,
@@ -602,22 +649,26 @@ class GetQueueResponse(_message.Message):
     RECENT_FEEDBACK_FIELD_NUMBER: _builtins.int
     ALPHA_FIELD_NUMBER: _builtins.int
     open_tasks: _builtins.int
+    """The number of open tasks."""
     done_tasks: _builtins.int
+    """The number of done tasks."""
     cancelled_tasks: _builtins.int
+    """The number of cancelled tasks."""
     leased_tasks: _builtins.int
+    """The number of leased tasks."""
     feedback: _builtins.int
-    """Judgements in force: without corrected and retracted ones, without gold."""
+    """The number of judgements, without corrected and retracted ones and without those on gold tasks."""
     flagged_tasks: _builtins.int
-    """Tasks that nobody gets until somebody has looked at them."""
+    """The number of flagged tasks, which are not leased until they are resolved."""
     gold_tasks: _builtins.int
-    """Gold tasks; in no other count here."""
+    """The number of gold tasks, which no other count includes."""
     wanted_feedback: _builtins.int
-    """How many judgements the open and done tasks ask for in all."""
+    """The number of judgements that the open and done tasks ask for in total."""
     recent_feedback: _builtins.int
-    """Judgements that came in the last 10 minutes, by the service's clock."""
+    """The number of judgements given in the last 10 minutes, by the clock of the service."""
     alpha: _builtins.float
-    """Krippendorff's alpha, nominal, over the choices of people between two answers; absent where it was not asked for, or
-    where no pair was judged twice.
+    """Krippendorff's alpha, nominal, over people's choices between two completions. Unset: it was not requested, or no
+    pair was judged twice.
     """
     def __init__(
         self,
@@ -651,10 +702,13 @@ class SubmitFeedbackRequest(_message.Message):
     FEEDBACK_FIELD_NUMBER: _builtins.int
     LEASE_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     lease_id: _builtins.str
-    """The lease under which a task was answered; needed when feedback.task_id is set."""
+    """The lease under which the task was answered. Needed when feedback.task_id is set."""
     @_builtins.property
-    def feedback(self) -> _preference_pb2.Feedback: ...
+    def feedback(self) -> _preference_pb2.Feedback:
+        """The feedback."""
+
     def __init__(
         self,
         *,
@@ -676,7 +730,9 @@ class SubmitFeedbackResponse(_message.Message):
 
     FEEDBACK_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def feedback(self) -> _preference_pb2.Feedback: ...
+    def feedback(self) -> _preference_pb2.Feedback:
+        """The feedback as stored."""
+
     def __init__(
         self,
         *,
@@ -700,16 +756,20 @@ class RetractFeedbackRequest(_message.Message):
     LEASE_AGAIN_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     feedback_id: _builtins.str
+    """The feedback to retract."""
     lease_again: _builtins.bool
-    """Lease the task to them again. No lease comes back where the task was cancelled meanwhile, or has none."""
+    """Leases the task to the annotator again. No lease is returned if the feedback has no task, or the task was
+    cancelled meanwhile. Default: false.
+    """
     @_builtins.property
     def annotator(self) -> _preference_pb2.Annotator:
-        """Who gave it; PERMISSION_DENIED, NOT_YOUR_FEEDBACK, for anybody else."""
+        """The annotator who gave it. With any other, the call fails with NOT_YOUR_FEEDBACK."""
 
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """Of that lease; unset: 10 minutes."""
+        """The duration of that lease, above 0 and at most the maximum that the service is set to. Default: 10 minutes."""
 
     def __init__(
         self,
@@ -736,10 +796,12 @@ class RetractFeedbackResponse(_message.Message):
     LEASE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def feedback(self) -> _preference_pb2.Feedback:
-        """As it is kept."""
+        """The retracted feedback."""
 
     @_builtins.property
-    def lease(self) -> _preference_pb2.TaskLease: ...
+    def lease(self) -> _preference_pb2.TaskLease:
+        """The new lease, if one was requested."""
+
     def __init__(
         self,
         *,
@@ -765,15 +827,18 @@ class ListFeedbackRequest(_message.Message):
     TASK_ID_FIELD_NUMBER: _builtins.int
     QUEUE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0: 100; at most 1,000."""
+    """The maximum number of judgements to return, at most 1,000. Default: 100."""
     page_token: _builtins.str
+    """The next_page_token of the previous page. Empty: the first page."""
     prompt_id: _builtins.str
+    """The prompt. Empty: every prompt."""
     task_id: _builtins.str
+    """The task. Empty: every task, and feedback without one."""
     queue: _builtins.str
-    """Ending in `/`: every queue whose name starts so."""
+    """The queue. A name that ends in `/` stands for every queue that starts with it. Empty: every queue."""
     @_builtins.property
     def annotator(self) -> _preference_pb2.Annotator:
-        """Unset: anybody's."""
+        """The annotator. Unset: every annotator."""
 
     def __init__(
         self,
@@ -800,9 +865,11 @@ class ListFeedbackResponse(_message.Message):
     FEEDBACK_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty on the last page."""
+    """The page_token of the next page. Empty: this is the last page."""
     @_builtins.property
-    def feedback(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.Feedback]: ...
+    def feedback(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.Feedback]:
+        """The feedback of this page."""
+
     def __init__(
         self,
         *,
@@ -823,6 +890,7 @@ class GetCompletionRequest(_message.Message):
 
     COMPLETION_ID_FIELD_NUMBER: _builtins.int
     completion_id: _builtins.str
+    """The completion."""
     def __init__(
         self,
         *,
@@ -843,9 +911,13 @@ class GetCompletionResponse(_message.Message):
     COMPLETION_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def completion(self) -> _preference_pb2.Completion: ...
+    def completion(self) -> _preference_pb2.Completion:
+        """The completion."""
+
     @_builtins.property
-    def prompt(self) -> _preference_pb2.Prompt: ...
+    def prompt(self) -> _preference_pb2.Prompt:
+        """The prompt that it answers."""
+
     def __init__(
         self,
         *,
@@ -867,9 +939,10 @@ class DeletePromptsRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     PROMPT_IDS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     @_builtins.property
     def prompt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """All or none; NOT_FOUND names an unknown one."""
+        """The prompts to delete. If one of them is unknown, none is deleted."""
 
     def __init__(
         self,
@@ -892,8 +965,9 @@ class DeletePromptsResponse(_message.Message):
     DELETED_FIELD_NUMBER: _builtins.int
     CANCELLED_TASKS_FIELD_NUMBER: _builtins.int
     deleted: _builtins.int
-    """How many were not deleted before."""
+    """The number of prompts that were not deleted before."""
     cancelled_tasks: _builtins.int
+    """The number of cancelled tasks."""
     def __init__(
         self,
         *,
@@ -915,11 +989,11 @@ class ImportRecordsRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     RECORDS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Needed in the first message of the stream."""
+    """Identifies the call. Needed in the first message of the stream. Repeating a call with the same request_id is safe."""
     @_builtins.property
     def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportRecord]:
-        """Within a record ids are local: feedback names completions by `completion_id`, any strings unique in the record;
-        the service assigns the lasting ids.
+        """The next records. The ids within a record are local to it: the judgement names completions by their `local_id`.
+        The service assigns permanent ids.
         """
 
     def __init__(
@@ -938,7 +1012,7 @@ Global___ImportRecordsRequest: _TypeAlias = ImportRecordsRequest  # noqa: Y015
 
 @_typing.final
 class ImportRecord(_message.Message):
-    """A prompt, or a prompt with answers and a judgement of them, with ids that hold within the record only."""
+    """A prompt, or a prompt with completions and a judgement of them. Its ids are valid within the record only."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -952,24 +1026,36 @@ class ImportRecord(_message.Message):
     CRITERIA_FIELD_NUMBER: _builtins.int
     COMMENT_FIELD_NUMBER: _builtins.int
     source: _builtins.str
+    """Where the record comes from. Default: empty."""
     comment: _builtins.str
+    """A comment by the annotator, at most 10,000 characters. Default: empty."""
     @_builtins.property
-    def prompt(self) -> _chat_pb2.Conversation: ...
+    def prompt(self) -> _chat_pb2.Conversation:
+        """The prompt."""
+
     @_builtins.property
-    def completions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportCompletion]: ...
+    def completions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportCompletion]:
+        """The completions of the prompt. Default: none."""
+
     @_builtins.property
-    def comparison(self) -> _preference_pb2.Comparison: ...
+    def comparison(self) -> _preference_pb2.Comparison:
+        """One completion is better than another."""
+
     @_builtins.property
-    def ranking(self) -> _preference_pb2.Ranking: ...
+    def ranking(self) -> _preference_pb2.Ranking:
+        """An order of two or more completions."""
+
     @_builtins.property
-    def rating(self) -> _preference_pb2.Rating: ...
+    def rating(self) -> _preference_pb2.Rating:
+        """A rating of one completion."""
+
     @_builtins.property
     def annotator(self) -> _preference_pb2.Annotator:
-        """Needed with a judgement."""
+        """Who judged. Needed with a judgement."""
 
     @_builtins.property
     def criteria(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.Rating]:
-        """As in Feedback, by local ids; only with a judgement."""
+        """Ratings by criterion, as in Feedback, by local ids. Only with a judgement."""
 
     def __init__(
         self,
@@ -996,7 +1082,7 @@ Global___ImportRecord: _TypeAlias = ImportRecord  # noqa: Y015
 
 @_typing.final
 class ImportCompletion(_message.Message):
-    """An answer with an id that holds within its record."""
+    """A completion whose id is valid within its record only."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1004,9 +1090,11 @@ class ImportCompletion(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     local_id: _builtins.str
+    """The id within the record, unique there."""
     text: _builtins.str
+    """The text. May be empty."""
     finish_reason: _sample_pb2.FinishReason.ValueType
-    """As in Completion."""
+    """Why it ended, as in Completion. Unset: not known."""
     def __init__(
         self,
         *,
@@ -1031,11 +1119,13 @@ class ImportRecordsResponse(_message.Message):
     FEEDBACK_FIELD_NUMBER: _builtins.int
     DUPLICATES_FIELD_NUMBER: _builtins.int
     prompts: _builtins.int
-    """New ones; what existed already is not counted."""
+    """The number of new prompts."""
     completions: _builtins.int
+    """The number of new completions."""
     feedback: _builtins.int
+    """The number of new judgements."""
     duplicates: _builtins.int
-    """Records whose judgement (same annotator, completions and verdict) was there already."""
+    """The number of records whose judgement (same annotator, completions and verdict) existed already."""
     def __init__(
         self,
         *,
@@ -1060,9 +1150,13 @@ class CreateSnapshotRequest(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     kind: _preference_pb2.SnapshotKind.ValueType
+    """What the snapshot holds."""
     @_builtins.property
-    def filter(self) -> _preference_pb2.SnapshotFilter: ...
+    def filter(self) -> _preference_pb2.SnapshotFilter:
+        """Which records it takes. Default: all."""
+
     def __init__(
         self,
         *,
@@ -1084,7 +1178,9 @@ class CreateSnapshotResponse(_message.Message):
 
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def snapshot(self) -> _preference_pb2.Snapshot: ...
+    def snapshot(self) -> _preference_pb2.Snapshot:
+        """The snapshot."""
+
     def __init__(
         self,
         *,
@@ -1104,6 +1200,7 @@ class GetSnapshotRequest(_message.Message):
 
     DIGEST_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
+    """The digest of the snapshot."""
     def __init__(
         self,
         *,
@@ -1123,7 +1220,9 @@ class GetSnapshotResponse(_message.Message):
 
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def snapshot(self) -> _preference_pb2.Snapshot: ...
+    def snapshot(self) -> _preference_pb2.Snapshot:
+        """The snapshot."""
+
     def __init__(
         self,
         *,
@@ -1144,8 +1243,9 @@ class ListSnapshotsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0: 100; at most 1,000."""
+    """The maximum number of snapshots to return, at most 1,000. Default: 100."""
     page_token: _builtins.str
+    """The next_page_token of the previous page. Empty: the first page."""
     def __init__(
         self,
         *,
@@ -1167,8 +1267,11 @@ class ListSnapshotsResponse(_message.Message):
     SNAPSHOTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
+    """The page_token of the next page. Empty: this is the last page."""
     @_builtins.property
-    def snapshots(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.Snapshot]: ...
+    def snapshots(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.Snapshot]:
+        """The snapshots of this page."""
+
     def __init__(
         self,
         *,
@@ -1189,6 +1292,7 @@ class GetSnapshotOriginsRequest(_message.Message):
 
     DIGEST_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
+    """The digest of the snapshot."""
     def __init__(
         self,
         *,
@@ -1212,17 +1316,23 @@ class GetSnapshotOriginsResponse(_message.Message):
     COMPLETIONS_FIELD_NUMBER: _builtins.int
     PROMPTS_FIELD_NUMBER: _builtins.int
     prompts: _builtins.int
-    """Different prompts."""
+    """The number of different prompts."""
     @_builtins.property
-    def snapshot(self) -> _preference_pb2.Snapshot: ...
-    @_builtins.property
-    def annotators(self) -> _containers.RepeatedCompositeFieldContainer[Global___AnnotatorRecords]:
-        """Most records first."""
+    def snapshot(self) -> _preference_pb2.Snapshot:
+        """The snapshot."""
 
     @_builtins.property
-    def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___SourceRecords]: ...
+    def annotators(self) -> _containers.RepeatedCompositeFieldContainer[Global___AnnotatorRecords]:
+        """The annotators, most records first."""
+
     @_builtins.property
-    def completions(self) -> _containers.RepeatedCompositeFieldContainer[Global___CompletionSource]: ...
+    def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___SourceRecords]:
+        """The sources, most records first."""
+
+    @_builtins.property
+    def completions(self) -> _containers.RepeatedCompositeFieldContainer[Global___CompletionSource]:
+        """The weights that made the completions."""
+
     def __init__(
         self,
         *,
@@ -1249,8 +1359,11 @@ class AnnotatorRecords(_message.Message):
     ANNOTATOR_FIELD_NUMBER: _builtins.int
     RECORDS_FIELD_NUMBER: _builtins.int
     records: _builtins.int
+    """The number of records."""
     @_builtins.property
-    def annotator(self) -> _preference_pb2.Annotator: ...
+    def annotator(self) -> _preference_pb2.Annotator:
+        """The annotator."""
+
     def __init__(
         self,
         *,
@@ -1274,8 +1387,9 @@ class SourceRecords(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     RECORDS_FIELD_NUMBER: _builtins.int
     source: _builtins.str
-    """Empty: none was named."""
+    """The source. Empty: none was named."""
     records: _builtins.int
+    """The number of records."""
     def __init__(
         self,
         *,
@@ -1292,17 +1406,17 @@ Global___SourceRecords: _TypeAlias = SourceRecords  # noqa: Y015
 
 @_typing.final
 class CompletionSource(_message.Message):
-    """Which weights wrote answers of a snapshot."""
+    """How many completions of a snapshot were made by the same weights."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ORIGIN_FIELD_NUMBER: _builtins.int
     COMPLETIONS_FIELD_NUMBER: _builtins.int
     completions: _builtins.int
-    """Different answers."""
+    """The number of different completions."""
     @_builtins.property
     def origin(self) -> _preference_pb2.CompletionOrigin:
-        """Empty for imported answers. The seed is left out."""
+        """The run, weights and engine, without a seed. Unset for imported completions."""
 
     def __init__(
         self,
@@ -1326,9 +1440,13 @@ class ListSnapshotUsesRequest(_message.Message):
     PROMPT_ID_FIELD_NUMBER: _builtins.int
     COMPLETION_ID_FIELD_NUMBER: _builtins.int
     prompt_id: _builtins.str
+    """Feedback on this prompt, or the prompt itself."""
     completion_id: _builtins.str
+    """Feedback on this completion."""
     @_builtins.property
-    def annotator(self) -> _preference_pb2.Annotator: ...
+    def annotator(self) -> _preference_pb2.Annotator:
+        """Feedback by this annotator."""
+
     def __init__(
         self,
         *,
@@ -1352,7 +1470,9 @@ class ListSnapshotUsesResponse(_message.Message):
 
     USES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def uses(self) -> _containers.RepeatedCompositeFieldContainer[Global___SnapshotUse]: ...
+    def uses(self) -> _containers.RepeatedCompositeFieldContainer[Global___SnapshotUse]:
+        """The snapshots."""
+
     def __init__(
         self,
         *,
@@ -1368,15 +1488,18 @@ Global___ListSnapshotUsesResponse: _TypeAlias = ListSnapshotUsesResponse  # noqa
 
 @_typing.final
 class SnapshotUse(_message.Message):
-    """A snapshot, and how many of its records something is in."""
+    """A snapshot, with the number of its records that concern a subject."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     RECORDS_FIELD_NUMBER: _builtins.int
     records: _builtins.int
+    """The number of records."""
     @_builtins.property
-    def snapshot(self) -> _preference_pb2.Snapshot: ...
+    def snapshot(self) -> _preference_pb2.Snapshot:
+        """The snapshot."""
+
     def __init__(
         self,
         *,
@@ -1399,10 +1522,11 @@ class ExportSnapshotRequest(_message.Message):
     SPLIT_FIELD_NUMBER: _builtins.int
     WEIGHTING_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
+    """The digest of the snapshot."""
     split: _preference_pb2.Split.ValueType
-    """Unset: both sides."""
+    """The split. Unset: both splits."""
     weighting: _preference_pb2.Weighting.ValueType
-    """Snapshots of preferences only."""
+    """How the records are weighted. Snapshots of preferences only. Unset: no weights."""
     def __init__(
         self,
         *,
@@ -1424,7 +1548,9 @@ class ExportSnapshotResponse(_message.Message):
 
     RECORDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def records(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.Record]: ...
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.Record]:
+        """The next records."""
+
     def __init__(
         self,
         *,
@@ -1446,10 +1572,13 @@ class ExportRecordsRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     SPLIT_FIELD_NUMBER: _builtins.int
     kind: _preference_pb2.SnapshotKind.ValueType
+    """What to export."""
     split: _preference_pb2.Split.ValueType
-    """Unset: both sides."""
+    """The split. Unset: both splits."""
     @_builtins.property
-    def filter(self) -> _preference_pb2.SnapshotFilter: ...
+    def filter(self) -> _preference_pb2.SnapshotFilter:
+        """Which records to export. Default: all."""
+
     def __init__(
         self,
         *,
@@ -1471,7 +1600,9 @@ class ExportRecordsResponse(_message.Message):
 
     RECORDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def records(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.Record]: ...
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[_preference_pb2.Record]:
+        """The next records."""
+
     def __init__(
         self,
         *,
@@ -1513,15 +1644,22 @@ class GetStatsResponse(_message.Message):
     SNAPSHOTS_FIELD_NUMBER: _builtins.int
     FEEDBACK_FIELD_NUMBER: _builtins.int
     prompts: _builtins.int
+    """The number of prompts."""
     completions: _builtins.int
+    """The number of completions."""
     comparisons: _builtins.int
+    """The number of comparisons."""
     rankings: _builtins.int
+    """The number of rankings."""
     ratings: _builtins.int
+    """The number of ratings."""
     open_tasks: _builtins.int
+    """The number of open tasks."""
     snapshots: _builtins.int
+    """The number of snapshots."""
     @_builtins.property
     def feedback(self) -> _containers.RepeatedCompositeFieldContainer[Global___FeedbackCount]:
-        """One row for each source, split and annotator kind that occur."""
+        """The number of judgements for each source, split and annotator kind that occur."""
 
     def __init__(
         self,
@@ -1545,7 +1683,7 @@ Global___GetStatsResponse: _TypeAlias = GetStatsResponse  # noqa: Y015
 
 @_typing.final
 class FeedbackCount(_message.Message):
-    """How much feedback there is of one sort."""
+    """The number of judgements of one source, split and annotator kind."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1554,9 +1692,13 @@ class FeedbackCount(_message.Message):
     ANNOTATOR_KIND_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
     source: _builtins.str
+    """The source."""
     split: _preference_pb2.Split.ValueType
+    """The split."""
     annotator_kind: _preference_pb2.AnnotatorKind.ValueType
+    """The kind of annotator."""
     count: _builtins.int
+    """The number of judgements."""
     def __init__(
         self,
         *,

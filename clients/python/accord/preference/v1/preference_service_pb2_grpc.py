@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class PreferenceServiceStub:
-    """Owns prompts, completions, annotation tasks, feedback and immutable snapshots of them. Knows nothing of training.
+    """Stores prompts, completions, annotation tasks, feedback and immutable snapshots of them. It does not depend on
+    training.
     """
 
     def __init__(self, channel):
@@ -168,193 +169,251 @@ class PreferenceServiceStub:
 
 
 class PreferenceServiceServicer:
-    """Owns prompts, completions, annotation tasks, feedback and immutable snapshots of them. Knows nothing of training.
+    """Stores prompts, completions, annotation tasks, feedback and immutable snapshots of them. It does not depend on
+    training.
     """
 
     def CreatePrompts(self, request, context):
-        """Adds prompts, all or none; ones that exist are returned as they are.
+        """Adds prompts, all or none. Prompts that exist already are returned unchanged.
+
+        Errors: INVALID_ARGUMENT (TEXT_TOO_LONG), ALREADY_EXISTS (REQUEST_ID_REUSED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListPrompts(self, request, context):
-        """Pages through prompts, ordered by id.
+        """Lists prompts in pages, ordered by id.
+
+        Errors: common errors only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateCompletions(self, request, context):
-        """Adds answers to prompts, all or none. NOT_FOUND names an unknown prompt.
+        """Adds completions to prompts, all or none.
+
+        Errors: INVALID_ARGUMENT (TEXT_TOO_LONG), NOT_FOUND (PROMPT_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateTasks(self, request, context):
-        """Opens tasks for annotators, all or none.
+        """Creates tasks for annotators, all or none.
+
+        Errors: NOT_FOUND (PROMPT_NOT_FOUND, COMPLETION_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED),
+        FAILED_PRECONDITION (PROMPT_DELETED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def LeaseTask(self, request, context):
-        """Hands the oldest open task that this annotator has not answered to them, or nothing when there is none. A lease that
-        expires goes to the next who asks.
+        """Leases the next open task that the annotator has not answered, or returns nothing if there is none. When a lease
+        expires, another annotator can lease the task.
+
+        Errors: ALREADY_EXISTS (REQUEST_ID_REUSED), PERMISSION_DENIED (ANNOTATOR_EXCLUDED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseTask(self, request, context):
-        """Gives a leased task back unanswered (skip).
+        """Returns a leased task unanswered (skip).
+
+        Errors: NOT_FOUND (LEASE_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RenewLease(self, request, context):
-        """Gives a lease more time, from now. FAILED_PRECONDITION, LEASE_ENDED, where it has ended.
+        """Extends a lease from now.
+
+        Errors: NOT_FOUND (LEASE_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (LEASE_ENDED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FlagTask(self, request, context):
-        """Gives a leased task back and says what is wrong with it. The annotator does not get it again; a task that several
-        flag is given to nobody until ResolveTask.
+        """Returns a leased task and reports what is wrong with it. The annotator does not receive it again. A task that
+        several annotators flag is not leased to anyone until ResolveTask.
+
+        Errors: NOT_FOUND (LEASE_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListFlags(self, request, context):
-        """Pages through flags, newest first.
+        """Lists flags in pages, newest first.
+
+        Errors: common errors only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResolveTask(self, request, context):
-        """Opens a flagged task again, or withdraws it.
+        """Reopens or cancels a flagged task.
+
+        Errors: NOT_FOUND (TASK_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (TASK_NOT_FLAGGED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelTasks(self, request, context):
-        """Takes tasks back; answers that came are kept.
+        """Cancels the open tasks of a queue. Their answers are kept.
+
+        Errors: ALREADY_EXISTS (REQUEST_ID_REUSED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetQueue(self, request, context):
-        """How far a queue is.
+        """Returns the progress of a queue.
+
+        Errors: common errors only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SubmitFeedback(self, request, context):
-        """Stores a judgement, of a leased task or on its own. After the lease's end it is kept and marked late.
-        PERMISSION_DENIED, ANNOTATOR_EXCLUDED, from annotators who are not to judge; FAILED_PRECONDITION, PROMPT_DELETED,
-        about prompts that were deleted.
+        """Stores a judgement, as the answer to a leased task or without a task. An answer that arrives after its lease has
+        expired is stored and marked as late.
+
+        Errors: NOT_FOUND (PROMPT_NOT_FOUND, COMPLETION_NOT_FOUND, TASK_NOT_FOUND, LEASE_NOT_FOUND, FEEDBACK_NOT_FOUND),
+        ALREADY_EXISTS (TASK_ANSWERED, REQUEST_ID_REUSED), PERMISSION_DENIED (ANNOTATOR_EXCLUDED, NOT_YOUR_FEEDBACK),
+        FAILED_PRECONDITION (PROMPT_DELETED, LEASE_MISMATCH, LEASE_USED, FEEDBACK_SUPERSEDED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RetractFeedback(self, request, context):
-        """Takes feedback back (undo): it stays in history and in the snapshots that have it, and is in no new one. Its task is
-        wanted again, and can be leased to the same annotator at once.
+        """Retracts feedback (undo). It stays in the history and in existing snapshots; new snapshots leave it out. Its task
+        is open again and can be leased to the same annotator at once.
+
+        Errors: NOT_FOUND (FEEDBACK_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), PERMISSION_DENIED (NOT_YOUR_FEEDBACK,
+        ANNOTATOR_EXCLUDED), FAILED_PRECONDITION (FEEDBACK_SUPERSEDED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListFeedback(self, request, context):
-        """Pages through feedback, newest first, corrected and retracted ones too.
+        """Lists feedback in pages, newest first, including corrected and retracted feedback.
+
+        Errors: common errors only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetCompletion(self, request, context):
-        """One answer with its prompt.
+        """Returns a completion with its prompt.
+
+        Errors: NOT_FOUND (COMPLETION_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeletePrompts(self, request, context):
-        """Withdraws prompts: their open tasks are cancelled, no list and no new snapshot shows them. Snapshots that exist keep
-        them.
+        """Deletes prompts: their open tasks are cancelled, and lists and new snapshots leave them out. Existing snapshots
+        keep them.
+
+        Errors: NOT_FOUND (PROMPT_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ImportRecords(self, request_iterator, context):
-        """Stores complete records from elsewhere, all or none: nothing is kept when the stream breaks or a record is wrong.
-        The first message carries the request_id. INVALID_ARGUMENT names the record (counted from 0) and the field.
+        """Stores complete records from elsewhere, all or none: nothing is stored if the stream breaks or a record is
+        invalid. The first message has the request_id. An invalid record is INVALID_ARGUMENT with the record (counted from
+        0) and the field named.
+
+        Errors: INVALID_ARGUMENT (TEXT_TOO_LONG), ALREADY_EXISTS (REQUEST_ID_REUSED), CANCELLED (STREAM_BROKEN).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateSnapshot(self, request, context):
-        """Freezes what matches a filter now. Same content: same digest, and nothing new is stored.
+        """Creates a snapshot of the records that match a filter now. The same content has the same digest and is stored
+        once.
+
+        Errors: ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (EMPTY_SNAPSHOT).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetSnapshot(self, request, context):
-        """One snapshot by digest.
+        """Returns a snapshot.
+
+        Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSnapshots(self, request, context):
-        """Pages through snapshots, newest first.
+        """Lists snapshots in pages, newest first.
+
+        Errors: common errors only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetSnapshotOrigins(self, request, context):
-        """Who and what a snapshot's records come from: annotators, sources, runs and the weights that wrote the answers.
+        """Returns the origins of a snapshot's records: annotators, sources, runs, and the weights that made the completions.
+
+        Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSnapshotUses(self, request, context):
-        """The snapshots that hold feedback of an annotator, on a prompt or on a completion, newest first.
+        """Lists the snapshots that hold feedback by an annotator, on a prompt, or on a completion, newest first.
+
+        Errors: common errors only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExportSnapshot(self, request, context):
-        """Streams a snapshot's records in their canonical order.
+        """Streams the records of a snapshot in their canonical order.
+
+        Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExportRecords(self, request, context):
-        """Streams what matches a filter now, without freezing it.
+        """Streams the records that match a filter now, without creating a snapshot.
+
+        Errors: common errors only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetStats(self, request, context):
-        """Counts by kind, source, split and annotator kind.
+        """Returns counts by source, split and annotator kind.
+
+        Errors: common errors only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -502,7 +561,8 @@ def add_PreferenceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PreferenceService:
-    """Owns prompts, completions, annotation tasks, feedback and immutable snapshots of them. Knows nothing of training.
+    """Stores prompts, completions, annotation tasks, feedback and immutable snapshots of them. It does not depend on
+    training.
     """
 
     @staticmethod

@@ -13,77 +13,158 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class PreferenceServiceStub:
-    """Owns prompts, completions, annotation tasks, feedback and immutable snapshots of them. Knows nothing of training."""
+    """Stores prompts, completions, annotation tasks, feedback and immutable snapshots of them. It does not depend on
+    training.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreatePrompts: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.CreatePromptsRequest, _preference_service_pb2.CreatePromptsResponse]
-    """Adds prompts, all or none; ones that exist are returned as they are."""
+    """Adds prompts, all or none. Prompts that exist already are returned unchanged.
+
+    Errors: INVALID_ARGUMENT (TEXT_TOO_LONG), ALREADY_EXISTS (REQUEST_ID_REUSED).
+    """
     ListPrompts: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.ListPromptsRequest, _preference_service_pb2.ListPromptsResponse]
-    """Pages through prompts, ordered by id."""
+    """Lists prompts in pages, ordered by id.
+
+    Errors: common errors only.
+    """
     CreateCompletions: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.CreateCompletionsRequest, _preference_service_pb2.CreateCompletionsResponse]
-    """Adds answers to prompts, all or none. NOT_FOUND names an unknown prompt."""
+    """Adds completions to prompts, all or none.
+
+    Errors: INVALID_ARGUMENT (TEXT_TOO_LONG), NOT_FOUND (PROMPT_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED).
+    """
     CreateTasks: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.CreateTasksRequest, _preference_service_pb2.CreateTasksResponse]
-    """Opens tasks for annotators, all or none."""
+    """Creates tasks for annotators, all or none.
+
+    Errors: NOT_FOUND (PROMPT_NOT_FOUND, COMPLETION_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED),
+    FAILED_PRECONDITION (PROMPT_DELETED).
+    """
     LeaseTask: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.LeaseTaskRequest, _preference_service_pb2.LeaseTaskResponse]
-    """Hands the oldest open task that this annotator has not answered to them, or nothing when there is none. A lease that
-    expires goes to the next who asks.
+    """Leases the next open task that the annotator has not answered, or returns nothing if there is none. When a lease
+    expires, another annotator can lease the task.
+
+    Errors: ALREADY_EXISTS (REQUEST_ID_REUSED), PERMISSION_DENIED (ANNOTATOR_EXCLUDED).
     """
     ReleaseTask: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.ReleaseTaskRequest, _preference_service_pb2.ReleaseTaskResponse]
-    """Gives a leased task back unanswered (skip)."""
+    """Returns a leased task unanswered (skip).
+
+    Errors: NOT_FOUND (LEASE_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED).
+    """
     RenewLease: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.RenewLeaseRequest, _preference_service_pb2.RenewLeaseResponse]
-    """Gives a lease more time, from now. FAILED_PRECONDITION, LEASE_ENDED, where it has ended."""
+    """Extends a lease from now.
+
+    Errors: NOT_FOUND (LEASE_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (LEASE_ENDED).
+    """
     FlagTask: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.FlagTaskRequest, _preference_service_pb2.FlagTaskResponse]
-    """Gives a leased task back and says what is wrong with it. The annotator does not get it again; a task that several
-    flag is given to nobody until ResolveTask.
+    """Returns a leased task and reports what is wrong with it. The annotator does not receive it again. A task that
+    several annotators flag is not leased to anyone until ResolveTask.
+
+    Errors: NOT_FOUND (LEASE_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED).
     """
     ListFlags: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.ListFlagsRequest, _preference_service_pb2.ListFlagsResponse]
-    """Pages through flags, newest first."""
+    """Lists flags in pages, newest first.
+
+    Errors: common errors only.
+    """
     ResolveTask: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.ResolveTaskRequest, _preference_service_pb2.ResolveTaskResponse]
-    """Opens a flagged task again, or withdraws it."""
+    """Reopens or cancels a flagged task.
+
+    Errors: NOT_FOUND (TASK_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (TASK_NOT_FLAGGED).
+    """
     CancelTasks: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.CancelTasksRequest, _preference_service_pb2.CancelTasksResponse]
-    """Takes tasks back; answers that came are kept."""
+    """Cancels the open tasks of a queue. Their answers are kept.
+
+    Errors: ALREADY_EXISTS (REQUEST_ID_REUSED).
+    """
     GetQueue: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.GetQueueRequest, _preference_service_pb2.GetQueueResponse]
-    """How far a queue is."""
+    """Returns the progress of a queue.
+
+    Errors: common errors only.
+    """
     SubmitFeedback: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.SubmitFeedbackRequest, _preference_service_pb2.SubmitFeedbackResponse]
-    """Stores a judgement, of a leased task or on its own. After the lease's end it is kept and marked late.
-    PERMISSION_DENIED, ANNOTATOR_EXCLUDED, from annotators who are not to judge; FAILED_PRECONDITION, PROMPT_DELETED,
-    about prompts that were deleted.
+    """Stores a judgement, as the answer to a leased task or without a task. An answer that arrives after its lease has
+    expired is stored and marked as late.
+
+    Errors: NOT_FOUND (PROMPT_NOT_FOUND, COMPLETION_NOT_FOUND, TASK_NOT_FOUND, LEASE_NOT_FOUND, FEEDBACK_NOT_FOUND),
+    ALREADY_EXISTS (TASK_ANSWERED, REQUEST_ID_REUSED), PERMISSION_DENIED (ANNOTATOR_EXCLUDED, NOT_YOUR_FEEDBACK),
+    FAILED_PRECONDITION (PROMPT_DELETED, LEASE_MISMATCH, LEASE_USED, FEEDBACK_SUPERSEDED).
     """
     RetractFeedback: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.RetractFeedbackRequest, _preference_service_pb2.RetractFeedbackResponse]
-    """Takes feedback back (undo): it stays in history and in the snapshots that have it, and is in no new one. Its task is
-    wanted again, and can be leased to the same annotator at once.
+    """Retracts feedback (undo). It stays in the history and in existing snapshots; new snapshots leave it out. Its task
+    is open again and can be leased to the same annotator at once.
+
+    Errors: NOT_FOUND (FEEDBACK_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), PERMISSION_DENIED (NOT_YOUR_FEEDBACK,
+    ANNOTATOR_EXCLUDED), FAILED_PRECONDITION (FEEDBACK_SUPERSEDED).
     """
     ListFeedback: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.ListFeedbackRequest, _preference_service_pb2.ListFeedbackResponse]
-    """Pages through feedback, newest first, corrected and retracted ones too."""
+    """Lists feedback in pages, newest first, including corrected and retracted feedback.
+
+    Errors: common errors only.
+    """
     GetCompletion: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.GetCompletionRequest, _preference_service_pb2.GetCompletionResponse]
-    """One answer with its prompt."""
+    """Returns a completion with its prompt.
+
+    Errors: NOT_FOUND (COMPLETION_NOT_FOUND).
+    """
     DeletePrompts: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.DeletePromptsRequest, _preference_service_pb2.DeletePromptsResponse]
-    """Withdraws prompts: their open tasks are cancelled, no list and no new snapshot shows them. Snapshots that exist keep
-    them.
+    """Deletes prompts: their open tasks are cancelled, and lists and new snapshots leave them out. Existing snapshots
+    keep them.
+
+    Errors: NOT_FOUND (PROMPT_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED).
     """
     ImportRecords: _aio.StreamUnaryMultiCallable[_preference_service_pb2.ImportRecordsRequest, _preference_service_pb2.ImportRecordsResponse]
-    """Stores complete records from elsewhere, all or none: nothing is kept when the stream breaks or a record is wrong.
-    The first message carries the request_id. INVALID_ARGUMENT names the record (counted from 0) and the field.
+    """Stores complete records from elsewhere, all or none: nothing is stored if the stream breaks or a record is
+    invalid. The first message has the request_id. An invalid record is INVALID_ARGUMENT with the record (counted from
+    0) and the field named.
+
+    Errors: INVALID_ARGUMENT (TEXT_TOO_LONG), ALREADY_EXISTS (REQUEST_ID_REUSED), CANCELLED (STREAM_BROKEN).
     """
     CreateSnapshot: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.CreateSnapshotRequest, _preference_service_pb2.CreateSnapshotResponse]
-    """Freezes what matches a filter now. Same content: same digest, and nothing new is stored."""
+    """Creates a snapshot of the records that match a filter now. The same content has the same digest and is stored
+    once.
+
+    Errors: ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (EMPTY_SNAPSHOT).
+    """
     GetSnapshot: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.GetSnapshotRequest, _preference_service_pb2.GetSnapshotResponse]
-    """One snapshot by digest."""
+    """Returns a snapshot.
+
+    Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND).
+    """
     ListSnapshots: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.ListSnapshotsRequest, _preference_service_pb2.ListSnapshotsResponse]
-    """Pages through snapshots, newest first."""
+    """Lists snapshots in pages, newest first.
+
+    Errors: common errors only.
+    """
     GetSnapshotOrigins: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.GetSnapshotOriginsRequest, _preference_service_pb2.GetSnapshotOriginsResponse]
-    """Who and what a snapshot's records come from: annotators, sources, runs and the weights that wrote the answers."""
+    """Returns the origins of a snapshot's records: annotators, sources, runs, and the weights that made the completions.
+
+    Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND).
+    """
     ListSnapshotUses: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.ListSnapshotUsesRequest, _preference_service_pb2.ListSnapshotUsesResponse]
-    """The snapshots that hold feedback of an annotator, on a prompt or on a completion, newest first."""
+    """Lists the snapshots that hold feedback by an annotator, on a prompt, or on a completion, newest first.
+
+    Errors: common errors only.
+    """
     ExportSnapshot: _aio.UnaryStreamMultiCallable[_preference_service_pb2.ExportSnapshotRequest, _preference_service_pb2.ExportSnapshotResponse]
-    """Streams a snapshot's records in their canonical order."""
+    """Streams the records of a snapshot in their canonical order.
+
+    Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND).
+    """
     ExportRecords: _aio.UnaryStreamMultiCallable[_preference_service_pb2.ExportRecordsRequest, _preference_service_pb2.ExportRecordsResponse]
-    """Streams what matches a filter now, without freezing it."""
+    """Streams the records that match a filter now, without creating a snapshot.
+
+    Errors: common errors only.
+    """
     GetStats: _aio.UnaryUnaryMultiCallable[_preference_service_pb2.GetStatsRequest, _preference_service_pb2.GetStatsResponse]
-    """Counts by kind, source, split and annotator kind."""
+    """Returns counts by source, split and annotator kind.
+
+    Errors: common errors only.
+    """
 
 class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Owns prompts, completions, annotation tasks, feedback and immutable snapshots of them. Knows nothing of training."""
+    """Stores prompts, completions, annotation tasks, feedback and immutable snapshots of them. It does not depend on
+    training.
+    """
 
     @_abc_1.abstractmethod
     def CreatePrompts(
@@ -91,7 +172,10 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _preference_service_pb2.CreatePromptsRequest,
         context: _aio.ServicerContext[_preference_service_pb2.CreatePromptsRequest, _abc.Awaitable[_preference_service_pb2.CreatePromptsResponse]],
     ) -> _abc.Awaitable[_preference_service_pb2.CreatePromptsResponse]:
-        """Adds prompts, all or none; ones that exist are returned as they are."""
+        """Adds prompts, all or none. Prompts that exist already are returned unchanged.
+
+        Errors: INVALID_ARGUMENT (TEXT_TOO_LONG), ALREADY_EXISTS (REQUEST_ID_REUSED).
+        """
 
     @_abc_1.abstractmethod
     def ListPrompts(
@@ -99,7 +183,10 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _preference_service_pb2.ListPromptsRequest,
         context: _aio.ServicerContext[_preference_service_pb2.ListPromptsRequest, _abc.Awaitable[_preference_service_pb2.ListPromptsResponse]],
     ) -> _abc.Awaitable[_preference_service_pb2.ListPromptsResponse]:
-        """Pages through prompts, ordered by id."""
+        """Lists prompts in pages, ordered by id.
+
+        Errors: common errors only.
+        """
 
     @_abc_1.abstractmethod
     def CreateCompletions(
@@ -107,7 +194,10 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _preference_service_pb2.CreateCompletionsRequest,
         context: _aio.ServicerContext[_preference_service_pb2.CreateCompletionsRequest, _abc.Awaitable[_preference_service_pb2.CreateCompletionsResponse]],
     ) -> _abc.Awaitable[_preference_service_pb2.CreateCompletionsResponse]:
-        """Adds answers to prompts, all or none. NOT_FOUND names an unknown prompt."""
+        """Adds completions to prompts, all or none.
+
+        Errors: INVALID_ARGUMENT (TEXT_TOO_LONG), NOT_FOUND (PROMPT_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED).
+        """
 
     @_abc_1.abstractmethod
     def CreateTasks(
@@ -115,7 +205,11 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _preference_service_pb2.CreateTasksRequest,
         context: _aio.ServicerContext[_preference_service_pb2.CreateTasksRequest, _abc.Awaitable[_preference_service_pb2.CreateTasksResponse]],
     ) -> _abc.Awaitable[_preference_service_pb2.CreateTasksResponse]:
-        """Opens tasks for annotators, all or none."""
+        """Creates tasks for annotators, all or none.
+
+        Errors: NOT_FOUND (PROMPT_NOT_FOUND, COMPLETION_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED),
+        FAILED_PRECONDITION (PROMPT_DELETED).
+        """
 
     @_abc_1.abstractmethod
     def LeaseTask(
@@ -123,8 +217,10 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _preference_service_pb2.LeaseTaskRequest,
         context: _aio.ServicerContext[_preference_service_pb2.LeaseTaskRequest, _abc.Awaitable[_preference_service_pb2.LeaseTaskResponse]],
     ) -> _abc.Awaitable[_preference_service_pb2.LeaseTaskResponse]:
-        """Hands the oldest open task that this annotator has not answered to them, or nothing when there is none. A lease that
-        expires goes to the next who asks.
+        """Leases the next open task that the annotator has not answered, or returns nothing if there is none. When a lease
+        expires, another annotator can lease the task.
+
+        Errors: ALREADY_EXISTS (REQUEST_ID_REUSED), PERMISSION_DENIED (ANNOTATOR_EXCLUDED).
         """
 
     @_abc_1.abstractmethod
@@ -133,7 +229,10 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _preference_service_pb2.ReleaseTaskRequest,
         context: _aio.ServicerContext[_preference_service_pb2.ReleaseTaskRequest, _abc.Awaitable[_preference_service_pb2.ReleaseTaskResponse]],
     ) -> _abc.Awaitable[_preference_service_pb2.ReleaseTaskResponse]:
-        """Gives a leased task back unanswered (skip)."""
+        """Returns a leased task unanswered (skip).
+
+        Errors: NOT_FOUND (LEASE_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED).
+        """
 
     @_abc_1.abstractmethod
     def RenewLease(
@@ -141,7 +240,10 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _preference_service_pb2.RenewLeaseRequest,
         context: _aio.ServicerContext[_preference_service_pb2.RenewLeaseRequest, _abc.Awaitable[_preference_service_pb2.RenewLeaseResponse]],
     ) -> _abc.Awaitable[_preference_service_pb2.RenewLeaseResponse]:
-        """Gives a lease more time, from now. FAILED_PRECONDITION, LEASE_ENDED, where it has ended."""
+        """Extends a lease from now.
+
+        Errors: NOT_FOUND (LEASE_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (LEASE_ENDED).
+        """
 
     @_abc_1.abstractmethod
     def FlagTask(
@@ -149,8 +251,10 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _preference_service_pb2.FlagTaskRequest,
         context: _aio.ServicerContext[_preference_service_pb2.FlagTaskRequest, _abc.Awaitable[_preference_service_pb2.FlagTaskResponse]],
     ) -> _abc.Awaitable[_preference_service_pb2.FlagTaskResponse]:
-        """Gives a leased task back and says what is wrong with it. The annotator does not get it again; a task that several
-        flag is given to nobody until ResolveTask.
+        """Returns a leased task and reports what is wrong with it. The annotator does not receive it again. A task that
+        several annotators flag is not leased to anyone until ResolveTask.
+
+        Errors: NOT_FOUND (LEASE_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED).
         """
 
     @_abc_1.abstractmethod
@@ -159,7 +263,10 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _preference_service_pb2.ListFlagsRequest,
         context: _aio.ServicerContext[_preference_service_pb2.ListFlagsRequest, _abc.Awaitable[_preference_service_pb2.ListFlagsResponse]],
     ) -> _abc.Awaitable[_preference_service_pb2.ListFlagsResponse]:
-        """Pages through flags, newest first."""
+        """Lists flags in pages, newest first.
+
+        Errors: common errors only.
+        """
 
     @_abc_1.abstractmethod
     def ResolveTask(
@@ -167,7 +274,10 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _preference_service_pb2.ResolveTaskRequest,
         context: _aio.ServicerContext[_preference_service_pb2.ResolveTaskRequest, _abc.Awaitable[_preference_service_pb2.ResolveTaskResponse]],
     ) -> _abc.Awaitable[_preference_service_pb2.ResolveTaskResponse]:
-        """Opens a flagged task again, or withdraws it."""
+        """Reopens or cancels a flagged task.
+
+        Errors: NOT_FOUND (TASK_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (TASK_NOT_FLAGGED).
+        """
 
     @_abc_1.abstractmethod
     def CancelTasks(
@@ -175,7 +285,10 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _preference_service_pb2.CancelTasksRequest,
         context: _aio.ServicerContext[_preference_service_pb2.CancelTasksRequest, _abc.Awaitable[_preference_service_pb2.CancelTasksResponse]],
     ) -> _abc.Awaitable[_preference_service_pb2.CancelTasksResponse]:
-        """Takes tasks back; answers that came are kept."""
+        """Cancels the open tasks of a queue. Their answers are kept.
+
+        Errors: ALREADY_EXISTS (REQUEST_ID_REUSED).
+        """
 
     @_abc_1.abstractmethod
     def GetQueue(
@@ -183,7 +296,10 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _preference_service_pb2.GetQueueRequest,
         context: _aio.ServicerContext[_preference_service_pb2.GetQueueRequest, _abc.Awaitable[_preference_service_pb2.GetQueueResponse]],
     ) -> _abc.Awaitable[_preference_service_pb2.GetQueueResponse]:
-        """How far a queue is."""
+        """Returns the progress of a queue.
+
+        Errors: common errors only.
+        """
 
     @_abc_1.abstractmethod
     def SubmitFeedback(
@@ -191,9 +307,12 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _preference_service_pb2.SubmitFeedbackRequest,
         context: _aio.ServicerContext[_preference_service_pb2.SubmitFeedbackRequest, _abc.Awaitable[_preference_service_pb2.SubmitFeedbackResponse]],
     ) -> _abc.Awaitable[_preference_service_pb2.SubmitFeedbackResponse]:
-        """Stores a judgement, of a leased task or on its own. After the lease's end it is kept and marked late.
-        PERMISSION_DENIED, ANNOTATOR_EXCLUDED, from annotators who are not to judge; FAILED_PRECONDITION, PROMPT_DELETED,
-        about prompts that were deleted.
+        """Stores a judgement, as the answer to a leased task or without a task. An answer that arrives after its lease has
+        expired is stored and marked as late.
+
+        Errors: NOT_FOUND (PROMPT_NOT_FOUND, COMPLETION_NOT_FOUND, TASK_NOT_FOUND, LEASE_NOT_FOUND, FEEDBACK_NOT_FOUND),
+        ALREADY_EXISTS (TASK_ANSWERED, REQUEST_ID_REUSED), PERMISSION_DENIED (ANNOTATOR_EXCLUDED, NOT_YOUR_FEEDBACK),
+        FAILED_PRECONDITION (PROMPT_DELETED, LEASE_MISMATCH, LEASE_USED, FEEDBACK_SUPERSEDED).
         """
 
     @_abc_1.abstractmethod
@@ -202,8 +321,11 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _preference_service_pb2.RetractFeedbackRequest,
         context: _aio.ServicerContext[_preference_service_pb2.RetractFeedbackRequest, _abc.Awaitable[_preference_service_pb2.RetractFeedbackResponse]],
     ) -> _abc.Awaitable[_preference_service_pb2.RetractFeedbackResponse]:
-        """Takes feedback back (undo): it stays in history and in the snapshots that have it, and is in no new one. Its task is
-        wanted again, and can be leased to the same annotator at once.
+        """Retracts feedback (undo). It stays in the history and in existing snapshots; new snapshots leave it out. Its task
+        is open again and can be leased to the same annotator at once.
+
+        Errors: NOT_FOUND (FEEDBACK_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), PERMISSION_DENIED (NOT_YOUR_FEEDBACK,
+        ANNOTATOR_EXCLUDED), FAILED_PRECONDITION (FEEDBACK_SUPERSEDED).
         """
 
     @_abc_1.abstractmethod
@@ -212,7 +334,10 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _preference_service_pb2.ListFeedbackRequest,
         context: _aio.ServicerContext[_preference_service_pb2.ListFeedbackRequest, _abc.Awaitable[_preference_service_pb2.ListFeedbackResponse]],
     ) -> _abc.Awaitable[_preference_service_pb2.ListFeedbackResponse]:
-        """Pages through feedback, newest first, corrected and retracted ones too."""
+        """Lists feedback in pages, newest first, including corrected and retracted feedback.
+
+        Errors: common errors only.
+        """
 
     @_abc_1.abstractmethod
     def GetCompletion(
@@ -220,7 +345,10 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _preference_service_pb2.GetCompletionRequest,
         context: _aio.ServicerContext[_preference_service_pb2.GetCompletionRequest, _abc.Awaitable[_preference_service_pb2.GetCompletionResponse]],
     ) -> _abc.Awaitable[_preference_service_pb2.GetCompletionResponse]:
-        """One answer with its prompt."""
+        """Returns a completion with its prompt.
+
+        Errors: NOT_FOUND (COMPLETION_NOT_FOUND).
+        """
 
     @_abc_1.abstractmethod
     def DeletePrompts(
@@ -228,8 +356,10 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _preference_service_pb2.DeletePromptsRequest,
         context: _aio.ServicerContext[_preference_service_pb2.DeletePromptsRequest, _abc.Awaitable[_preference_service_pb2.DeletePromptsResponse]],
     ) -> _abc.Awaitable[_preference_service_pb2.DeletePromptsResponse]:
-        """Withdraws prompts: their open tasks are cancelled, no list and no new snapshot shows them. Snapshots that exist keep
-        them.
+        """Deletes prompts: their open tasks are cancelled, and lists and new snapshots leave them out. Existing snapshots
+        keep them.
+
+        Errors: NOT_FOUND (PROMPT_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED).
         """
 
     @_abc_1.abstractmethod
@@ -238,8 +368,11 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _abc.AsyncIterator[_preference_service_pb2.ImportRecordsRequest],
         context: _aio.ServicerContext[_abc.AsyncIterator[_preference_service_pb2.ImportRecordsRequest], _abc.Awaitable[_preference_service_pb2.ImportRecordsResponse]],
     ) -> _abc.Awaitable[_preference_service_pb2.ImportRecordsResponse]:
-        """Stores complete records from elsewhere, all or none: nothing is kept when the stream breaks or a record is wrong.
-        The first message carries the request_id. INVALID_ARGUMENT names the record (counted from 0) and the field.
+        """Stores complete records from elsewhere, all or none: nothing is stored if the stream breaks or a record is
+        invalid. The first message has the request_id. An invalid record is INVALID_ARGUMENT with the record (counted from
+        0) and the field named.
+
+        Errors: INVALID_ARGUMENT (TEXT_TOO_LONG), ALREADY_EXISTS (REQUEST_ID_REUSED), CANCELLED (STREAM_BROKEN).
         """
 
     @_abc_1.abstractmethod
@@ -248,7 +381,11 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _preference_service_pb2.CreateSnapshotRequest,
         context: _aio.ServicerContext[_preference_service_pb2.CreateSnapshotRequest, _abc.Awaitable[_preference_service_pb2.CreateSnapshotResponse]],
     ) -> _abc.Awaitable[_preference_service_pb2.CreateSnapshotResponse]:
-        """Freezes what matches a filter now. Same content: same digest, and nothing new is stored."""
+        """Creates a snapshot of the records that match a filter now. The same content has the same digest and is stored
+        once.
+
+        Errors: ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (EMPTY_SNAPSHOT).
+        """
 
     @_abc_1.abstractmethod
     def GetSnapshot(
@@ -256,7 +393,10 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _preference_service_pb2.GetSnapshotRequest,
         context: _aio.ServicerContext[_preference_service_pb2.GetSnapshotRequest, _abc.Awaitable[_preference_service_pb2.GetSnapshotResponse]],
     ) -> _abc.Awaitable[_preference_service_pb2.GetSnapshotResponse]:
-        """One snapshot by digest."""
+        """Returns a snapshot.
+
+        Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND).
+        """
 
     @_abc_1.abstractmethod
     def ListSnapshots(
@@ -264,7 +404,10 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _preference_service_pb2.ListSnapshotsRequest,
         context: _aio.ServicerContext[_preference_service_pb2.ListSnapshotsRequest, _abc.Awaitable[_preference_service_pb2.ListSnapshotsResponse]],
     ) -> _abc.Awaitable[_preference_service_pb2.ListSnapshotsResponse]:
-        """Pages through snapshots, newest first."""
+        """Lists snapshots in pages, newest first.
+
+        Errors: common errors only.
+        """
 
     @_abc_1.abstractmethod
     def GetSnapshotOrigins(
@@ -272,7 +415,10 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _preference_service_pb2.GetSnapshotOriginsRequest,
         context: _aio.ServicerContext[_preference_service_pb2.GetSnapshotOriginsRequest, _abc.Awaitable[_preference_service_pb2.GetSnapshotOriginsResponse]],
     ) -> _abc.Awaitable[_preference_service_pb2.GetSnapshotOriginsResponse]:
-        """Who and what a snapshot's records come from: annotators, sources, runs and the weights that wrote the answers."""
+        """Returns the origins of a snapshot's records: annotators, sources, runs, and the weights that made the completions.
+
+        Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND).
+        """
 
     @_abc_1.abstractmethod
     def ListSnapshotUses(
@@ -280,7 +426,10 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _preference_service_pb2.ListSnapshotUsesRequest,
         context: _aio.ServicerContext[_preference_service_pb2.ListSnapshotUsesRequest, _abc.Awaitable[_preference_service_pb2.ListSnapshotUsesResponse]],
     ) -> _abc.Awaitable[_preference_service_pb2.ListSnapshotUsesResponse]:
-        """The snapshots that hold feedback of an annotator, on a prompt or on a completion, newest first."""
+        """Lists the snapshots that hold feedback by an annotator, on a prompt, or on a completion, newest first.
+
+        Errors: common errors only.
+        """
 
     @_abc_1.abstractmethod
     def ExportSnapshot(
@@ -288,7 +437,10 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _preference_service_pb2.ExportSnapshotRequest,
         context: _aio.ServicerContext[_preference_service_pb2.ExportSnapshotRequest, _abc.AsyncIterator[_preference_service_pb2.ExportSnapshotResponse]],
     ) -> _abc.AsyncIterator[_preference_service_pb2.ExportSnapshotResponse]:
-        """Streams a snapshot's records in their canonical order."""
+        """Streams the records of a snapshot in their canonical order.
+
+        Errors: NOT_FOUND (SNAPSHOT_NOT_FOUND).
+        """
 
     @_abc_1.abstractmethod
     def ExportRecords(
@@ -296,7 +448,10 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _preference_service_pb2.ExportRecordsRequest,
         context: _aio.ServicerContext[_preference_service_pb2.ExportRecordsRequest, _abc.AsyncIterator[_preference_service_pb2.ExportRecordsResponse]],
     ) -> _abc.AsyncIterator[_preference_service_pb2.ExportRecordsResponse]:
-        """Streams what matches a filter now, without freezing it."""
+        """Streams the records that match a filter now, without creating a snapshot.
+
+        Errors: common errors only.
+        """
 
     @_abc_1.abstractmethod
     def GetStats(
@@ -304,6 +459,9 @@ class PreferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _preference_service_pb2.GetStatsRequest,
         context: _aio.ServicerContext[_preference_service_pb2.GetStatsRequest, _abc.Awaitable[_preference_service_pb2.GetStatsResponse]],
     ) -> _abc.Awaitable[_preference_service_pb2.GetStatsResponse]:
-        """Counts by kind, source, split and annotator kind."""
+        """Returns counts by source, split and annotator kind.
+
+        Errors: common errors only.
+        """
 
 def add_PreferenceServiceServicer_to_server(servicer: PreferenceServiceServicer, server: _aio.Server) -> None: ...

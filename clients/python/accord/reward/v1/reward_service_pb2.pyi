@@ -35,18 +35,20 @@ class ScorerSpec(_message.Message):
     SHIFT_FIELD_NUMBER: _builtins.int
     SCALE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """An entry-point name (`model`, `sentiment`, `length`, `regex`, ...) or `python:./reward.py:score`."""
+    """The scorer: an entry-point name (`model`, `sentiment`, `length`, `regex`, ...) or a Python function,
+    `python:./reward.py:score`.
+    """
     weight: _builtins.float
-    """Unset: 1."""
+    """The weight of the part, a finite number. Default: 1."""
     model_digest: _builtins.str
-    """With `model`: which one."""
+    """The digest of the reward model. Needed with `model`."""
     shift: _builtins.float
-    """Mean of the raw score on reference samples; unset: 0."""
+    """The mean of the raw score on reference samples, a finite number. Default: 0."""
     scale: _builtins.float
-    """Standard deviation of the raw score on reference samples, above 0; unset: 1."""
+    """The standard deviation of the raw score on reference samples, above 0. Default: 1."""
     @_builtins.property
     def options(self) -> _struct_pb2.Struct:
-        """The scorer's own options, checked by it."""
+        """The options of the scorer, which it checks. Default: its defaults."""
 
     def __init__(
         self,
@@ -79,7 +81,7 @@ Global___ScorerSpec: _TypeAlias = ScorerSpec  # noqa: Y015
 
 @_typing.final
 class ScoreItem(_message.Message):
-    """One response to score."""
+    """A response to score."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -88,13 +90,15 @@ class ScoreItem(_message.Message):
     RESPONSE_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
-    """The caller's name for it; comes back with its result."""
+    """The caller's id of the item, which is returned with its result. Default: empty."""
     response: _builtins.str
-    """May be empty."""
+    """The response. May be empty."""
     truncated: _builtins.bool
-    """Whether the response ended by itself."""
+    """Whether the response was cut off at its maximum length. Default: false."""
     @_builtins.property
-    def prompt(self) -> _chat_pb2.Conversation: ...
+    def prompt(self) -> _chat_pb2.Conversation:
+        """The prompt."""
+
     def __init__(
         self,
         *,
@@ -119,11 +123,17 @@ class ScoreRequest(_message.Message):
     ITEMS_FIELD_NUMBER: _builtins.int
     ISOLATED_FIELD_NUMBER: _builtins.int
     isolated: _builtins.bool
-    """Score this request in a batch of its own, never together with other callers', for bit-equal repeats."""
+    """Scores this request in its own batches, apart from other callers' requests, so that a repeat gives exactly the
+    same scores. Default: false.
+    """
     @_builtins.property
-    def scorers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScorerSpec]: ...
+    def scorers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScorerSpec]:
+        """The parts of the mixture."""
+
     @_builtins.property
-    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoreItem]: ...
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoreItem]:
+        """The responses to score."""
+
     def __init__(
         self,
         *,
@@ -146,7 +156,7 @@ class ScoreResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoreResult]:
-        """One per item, in order."""
+        """The result of each item, in the order of the request."""
 
     def __init__(
         self,
@@ -163,7 +173,7 @@ Global___ScoreResponse: _TypeAlias = ScoreResponse  # noqa: Y015
 
 @_typing.final
 class ScoreResult(_message.Message):
-    """What became of one item."""
+    """The result of one item."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -171,10 +181,15 @@ class ScoreResult(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
+    """The id of the item, as in the request."""
     @_builtins.property
-    def score(self) -> Global___Score: ...
+    def score(self) -> Global___Score:
+        """The score."""
+
     @_builtins.property
-    def failure(self) -> _failure_pb2.Failure: ...
+    def failure(self) -> _failure_pb2.Failure:
+        """Why the item has no score."""
+
     def __init__(
         self,
         *,
@@ -194,16 +209,17 @@ Global___ScoreResult: _TypeAlias = ScoreResult  # noqa: Y015
 
 @_typing.final
 class Score(_message.Message):
-    """A finite number and how it came about."""
+    """A score and its parts."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     VALUE_FIELD_NUMBER: _builtins.int
     PARTS_FIELD_NUMBER: _builtins.int
     value: _builtins.float
+    """The total, a finite number."""
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScorePart]:
-        """One per ScorerSpec, in order."""
+        """The contribution of each ScorerSpec, in the order of the request."""
 
     def __init__(
         self,
@@ -221,7 +237,7 @@ Global___Score: _TypeAlias = Score  # noqa: Y015
 
 @_typing.final
 class ScorePart(_message.Message):
-    """What one scorer contributed."""
+    """The contribution of one scorer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -229,10 +245,11 @@ class ScorePart(_message.Message):
     RAW_FIELD_NUMBER: _builtins.int
     WEIGHTED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """The name of the scorer."""
     raw: _builtins.float
-    """As the scorer gave it."""
+    """The score as the scorer returned it."""
     weighted: _builtins.float
-    """weight * (raw - shift) / scale."""
+    """The contribution to the total: weight * (raw - shift) / scale."""
     def __init__(
         self,
         *,
@@ -255,8 +272,11 @@ class LoadModelRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     WEIGHTS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     @_builtins.property
-    def weights(self) -> _weights_pb2.WeightsRef: ...
+    def weights(self) -> _weights_pb2.WeightsRef:
+        """The weights of the reward model. The format must be `merged`."""
+
     def __init__(
         self,
         *,
@@ -277,6 +297,7 @@ class LoadModelResponse(_message.Message):
 
     DIGEST_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
+    """The digest of the loaded model."""
     def __init__(
         self,
         *,
@@ -297,7 +318,9 @@ class UnloadModelRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     digest: _builtins.str
+    """The digest of the model."""
     def __init__(
         self,
         *,
@@ -349,9 +372,13 @@ class ListScorersResponse(_message.Message):
     SCORERS_FIELD_NUMBER: _builtins.int
     LOADED_MODEL_DIGESTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def scorers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScorerInfo]: ...
+    def scorers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScorerInfo]:
+        """The available scorers."""
+
     @_builtins.property
-    def loaded_model_digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def loaded_model_digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The digests of the loaded models."""
+
     def __init__(
         self,
         *,
@@ -368,7 +395,7 @@ Global___ListScorersResponse: _TypeAlias = ListScorersResponse  # noqa: Y015
 
 @_typing.final
 class ScorerInfo(_message.Message):
-    """A scorer that can be named in a ScorerSpec."""
+    """A scorer that a ScorerSpec can name."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -376,11 +403,12 @@ class ScorerInfo(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     OPTIONS_SCHEMA_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """The name of the scorer."""
     description: _builtins.str
-    """One sentence."""
+    """What it does, in one sentence."""
     @_builtins.property
     def options_schema(self) -> _struct_pb2.Struct:
-        """JSON schema of its options."""
+        """The JSON schema of its options."""
 
     def __init__(
         self,

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class RewardServiceStub:
-    """Scores (prompt, response) pairs with reward models, rules and mixtures of them. Takes text and tokenises itself, so
-    any reward model scores any policy. Shared by all runs: models are addressed by digest.
+    """Scores (prompt, response) pairs with reward models, rules and mixtures of them. It receives text and tokenises it
+    itself, so that any reward model can score any policy. Runs share it: models are addressed by digest.
     """
 
     def __init__(self, channel):
@@ -59,35 +59,45 @@ class RewardServiceStub:
 
 
 class RewardServiceServicer:
-    """Scores (prompt, response) pairs with reward models, rules and mixtures of them. Takes text and tokenises itself, so
-    any reward model scores any policy. Shared by all runs: models are addressed by digest.
+    """Scores (prompt, response) pairs with reward models, rules and mixtures of them. It receives text and tokenises it
+    itself, so that any reward model can score any policy. Runs share it: models are addressed by digest.
     """
 
     def Score(self, request, context):
-        """Scores every item, each with a score or a failure of its own. INVALID_ARGUMENT/UNKNOWN_SCORER;
-        FAILED_PRECONDITION/MODEL_NOT_LOADED; RESOURCE_EXHAUSTED/OVERLOADED.
+        """Scores every item. Each item has its own score or failure.
+
+        Errors: INVALID_ARGUMENT (UNKNOWN_SCORER, BAD_OPTIONS, BAD_CONVERSATION, SCORER_BROKEN), FAILED_PRECONDITION
+        (MODEL_NOT_LOADED, PLUGIN_BROKEN), PERMISSION_DENIED (PYTHON_NOT_ALLOWED), RESOURCE_EXHAUSTED (OVERLOADED),
+        UNAVAILABLE (CLOSING).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def LoadModel(self, request, context):
-        """Puts a trained reward model (AutoModelForSequenceClassification, num_labels 1) into service under its digest.
-        Loading a digest that is loaded does nothing. FAILED_PRECONDITION/DIGEST_MISMATCH.
+        """Loads a trained reward model (AutoModelForSequenceClassification with num_labels 1) under its digest. Loading a
+        digest that is loaded already has no effect.
+
+        Errors: ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (DIGEST_MISMATCH), RESOURCE_EXHAUSTED
+        (TOO_MANY_MODELS), DEADLINE_EXCEEDED (FETCH_TIMEOUT), UNAVAILABLE (TRANSFER_STALLED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnloadModel(self, request, context):
-        """Frees a model's memory. Unloading a digest that is not loaded does nothing.
+        """Frees the memory of a model. Unloading a digest that is not loaded has no effect.
+
+        Errors: ALREADY_EXISTS (REQUEST_ID_REUSED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListScorers(self, request, context):
-        """The scorers that can be named here, with their options, and the loaded models.
+        """Lists the available scorers with their options, and the loaded models.
+
+        Errors: common errors only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,8 +135,8 @@ def add_RewardServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RewardService:
-    """Scores (prompt, response) pairs with reward models, rules and mixtures of them. Takes text and tokenises itself, so
-    any reward model scores any policy. Shared by all runs: models are addressed by digest.
+    """Scores (prompt, response) pairs with reward models, rules and mixtures of them. It receives text and tokenises it
+    itself, so that any reward model can score any policy. Runs share it: models are addressed by digest.
     """
 
     @staticmethod

@@ -13,27 +13,39 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RewardServiceStub:
-    """Scores (prompt, response) pairs with reward models, rules and mixtures of them. Takes text and tokenises itself, so
-    any reward model scores any policy. Shared by all runs: models are addressed by digest.
+    """Scores (prompt, response) pairs with reward models, rules and mixtures of them. It receives text and tokenises it
+    itself, so that any reward model can score any policy. Runs share it: models are addressed by digest.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Score: _aio.UnaryUnaryMultiCallable[_reward_service_pb2.ScoreRequest, _reward_service_pb2.ScoreResponse]
-    """Scores every item, each with a score or a failure of its own. INVALID_ARGUMENT/UNKNOWN_SCORER;
-    FAILED_PRECONDITION/MODEL_NOT_LOADED; RESOURCE_EXHAUSTED/OVERLOADED.
+    """Scores every item. Each item has its own score or failure.
+
+    Errors: INVALID_ARGUMENT (UNKNOWN_SCORER, BAD_OPTIONS, BAD_CONVERSATION, SCORER_BROKEN), FAILED_PRECONDITION
+    (MODEL_NOT_LOADED, PLUGIN_BROKEN), PERMISSION_DENIED (PYTHON_NOT_ALLOWED), RESOURCE_EXHAUSTED (OVERLOADED),
+    UNAVAILABLE (CLOSING).
     """
     LoadModel: _aio.UnaryUnaryMultiCallable[_reward_service_pb2.LoadModelRequest, _reward_service_pb2.LoadModelResponse]
-    """Puts a trained reward model (AutoModelForSequenceClassification, num_labels 1) into service under its digest.
-    Loading a digest that is loaded does nothing. FAILED_PRECONDITION/DIGEST_MISMATCH.
+    """Loads a trained reward model (AutoModelForSequenceClassification with num_labels 1) under its digest. Loading a
+    digest that is loaded already has no effect.
+
+    Errors: ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (DIGEST_MISMATCH), RESOURCE_EXHAUSTED
+    (TOO_MANY_MODELS), DEADLINE_EXCEEDED (FETCH_TIMEOUT), UNAVAILABLE (TRANSFER_STALLED).
     """
     UnloadModel: _aio.UnaryUnaryMultiCallable[_reward_service_pb2.UnloadModelRequest, _reward_service_pb2.UnloadModelResponse]
-    """Frees a model's memory. Unloading a digest that is not loaded does nothing."""
+    """Frees the memory of a model. Unloading a digest that is not loaded has no effect.
+
+    Errors: ALREADY_EXISTS (REQUEST_ID_REUSED).
+    """
     ListScorers: _aio.UnaryUnaryMultiCallable[_reward_service_pb2.ListScorersRequest, _reward_service_pb2.ListScorersResponse]
-    """The scorers that can be named here, with their options, and the loaded models."""
+    """Lists the available scorers with their options, and the loaded models.
+
+    Errors: common errors only.
+    """
 
 class RewardServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Scores (prompt, response) pairs with reward models, rules and mixtures of them. Takes text and tokenises itself, so
-    any reward model scores any policy. Shared by all runs: models are addressed by digest.
+    """Scores (prompt, response) pairs with reward models, rules and mixtures of them. It receives text and tokenises it
+    itself, so that any reward model can score any policy. Runs share it: models are addressed by digest.
     """
 
     @_abc_1.abstractmethod
@@ -42,8 +54,11 @@ class RewardServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _reward_service_pb2.ScoreRequest,
         context: _aio.ServicerContext[_reward_service_pb2.ScoreRequest, _abc.Awaitable[_reward_service_pb2.ScoreResponse]],
     ) -> _abc.Awaitable[_reward_service_pb2.ScoreResponse]:
-        """Scores every item, each with a score or a failure of its own. INVALID_ARGUMENT/UNKNOWN_SCORER;
-        FAILED_PRECONDITION/MODEL_NOT_LOADED; RESOURCE_EXHAUSTED/OVERLOADED.
+        """Scores every item. Each item has its own score or failure.
+
+        Errors: INVALID_ARGUMENT (UNKNOWN_SCORER, BAD_OPTIONS, BAD_CONVERSATION, SCORER_BROKEN), FAILED_PRECONDITION
+        (MODEL_NOT_LOADED, PLUGIN_BROKEN), PERMISSION_DENIED (PYTHON_NOT_ALLOWED), RESOURCE_EXHAUSTED (OVERLOADED),
+        UNAVAILABLE (CLOSING).
         """
 
     @_abc_1.abstractmethod
@@ -52,8 +67,11 @@ class RewardServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _reward_service_pb2.LoadModelRequest,
         context: _aio.ServicerContext[_reward_service_pb2.LoadModelRequest, _abc.Awaitable[_reward_service_pb2.LoadModelResponse]],
     ) -> _abc.Awaitable[_reward_service_pb2.LoadModelResponse]:
-        """Puts a trained reward model (AutoModelForSequenceClassification, num_labels 1) into service under its digest.
-        Loading a digest that is loaded does nothing. FAILED_PRECONDITION/DIGEST_MISMATCH.
+        """Loads a trained reward model (AutoModelForSequenceClassification with num_labels 1) under its digest. Loading a
+        digest that is loaded already has no effect.
+
+        Errors: ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (DIGEST_MISMATCH), RESOURCE_EXHAUSTED
+        (TOO_MANY_MODELS), DEADLINE_EXCEEDED (FETCH_TIMEOUT), UNAVAILABLE (TRANSFER_STALLED).
         """
 
     @_abc_1.abstractmethod
@@ -62,7 +80,10 @@ class RewardServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _reward_service_pb2.UnloadModelRequest,
         context: _aio.ServicerContext[_reward_service_pb2.UnloadModelRequest, _abc.Awaitable[_reward_service_pb2.UnloadModelResponse]],
     ) -> _abc.Awaitable[_reward_service_pb2.UnloadModelResponse]:
-        """Frees a model's memory. Unloading a digest that is not loaded does nothing."""
+        """Frees the memory of a model. Unloading a digest that is not loaded has no effect.
+
+        Errors: ALREADY_EXISTS (REQUEST_ID_REUSED).
+        """
 
     @_abc_1.abstractmethod
     def ListScorers(
@@ -70,6 +91,9 @@ class RewardServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _reward_service_pb2.ListScorersRequest,
         context: _aio.ServicerContext[_reward_service_pb2.ListScorersRequest, _abc.Awaitable[_reward_service_pb2.ListScorersResponse]],
     ) -> _abc.Awaitable[_reward_service_pb2.ListScorersResponse]:
-        """The scorers that can be named here, with their options, and the loaded models."""
+        """Lists the available scorers with their options, and the loaded models.
+
+        Errors: common errors only.
+        """
 
 def add_RewardServiceServicer_to_server(servicer: RewardServiceServicer, server: _aio.Server) -> None: ...

@@ -32,7 +32,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'accord/rollout/v1/rollout_service.proto\x12\x11\x61\x63\x63ord.rollout.v1\x1a\x1a\x61\x63\x63ord/types/v1/chat.proto\x1a\x1d\x61\x63\x63ord/types/v1/failure.proto\x1a\x1b\x61\x63\x63ord/types/v1/lease.proto\x1a\x1c\x61\x63\x63ord/types/v1/sample.proto\x1a\x1d\x61\x63\x63ord/types/v1/weights.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\x01\n\x06Prompt\x12\x17\n\tprompt_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12;\n\x0c\x63onversation\x18\x02 \x01(\x0b\x32\x1d.accord.types.v1.ConversationB\x04\xe2\x41\x01\x01H\x00\x12\x36\n\ttoken_ids\x18\x03 \x01(\x0b\x32\x1b.accord.rollout.v1.TokenIdsB\x04\xe2\x41\x01\x01H\x00\x12\x17\n\x04seed\x18\x04 \x01(\x04\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x42\x07\n\x05inputB\x07\n\x05_seed\"\x1d\n\x08TokenIds\x12\x11\n\x03ids\x18\x01 \x03(\x05\x42\x04\xe2\x41\x01\x02\"\xd6\x02\n\x0fGenerateRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x30\n\x07prompts\x18\x02 \x03(\x0b\x32\x19.accord.rollout.v1.PromptB\x04\xe2\x41\x01\x02\x12\x0f\n\x01n\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x37\n\x08sampling\x18\x04 \x01(\x0b\x32\x1f.accord.types.v1.SamplingParamsB\x04\xe2\x41\x01\x02\x12\x15\n\x07indices\x18\x05 \x03(\x05\x42\x04\xe2\x41\x01\x01\x12\x1a\n\x07version\x18\x06 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12#\n\x15tokenizer_fingerprint\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0blease_token\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1e\n\x0bmin_version\x18\t \x01(\x03\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x42\n\n\x08_versionB\x0e\n\x0c_min_version\"|\n\x10GenerateResponse\x12)\n\x06sample\x18\x01 \x01(\x0b\x32\x17.accord.types.v1.SampleH\x00\x12\x33\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32 .accord.rollout.v1.SampleFailureH\x00\x42\x08\n\x06result\"]\n\rSampleFailure\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x05\x12)\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x18.accord.types.v1.Failure\"\x7f\n\x14UpdateWeightsRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x32\n\x07weights\x18\x02 \x01(\x0b\x32\x1b.accord.types.v1.WeightsRefB\x04\xe2\x41\x01\x02\x12\x19\n\x0blease_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"\xdf\x01\n\x15UpdateWeightsResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x17\n\x0fprepare_seconds\x18\x03 \x01(\x01\x12\x18\n\x10\x61\x63tivate_seconds\x18\x04 \x01(\x01\x12,\n\x04held\x18\x05 \x01(\x0b\x32\x1e.accord.rollout.v1.HeldWeights\x12\x0b\n\x03uri\x18\x06 \x01(\t\x12\x37\n\x0e\x66\x61iled_sources\x18\x07 \x03(\x0b\x32\x1f.accord.rollout.v1.FailedSource\"G\n\x0bHeldWeights\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x10\n\x08\x63hecksum\x18\x02 \x01(\t\x12\x16\n\x0eprobe_logprobs\x18\x03 \x03(\x02\"F\n\x0c\x46\x61iledSource\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12)\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x18.accord.types.v1.Failure\"\x80\x01\n\x15PrepareWeightsRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x32\n\x07weights\x18\x02 \x01(\x0b\x32\x1b.accord.types.v1.WeightsRefB\x04\xe2\x41\x01\x02\x12\x19\n\x0blease_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"N\n\x16PrepareWeightsResponse\x12\x34\n\x08prepared\x18\x01 \x01(\x0b\x32\".accord.rollout.v1.PreparedWeights\"\xc3\x01\n\x0fPreparedWeights\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0b\n\x03uri\x18\x03 \x01(\t\x12\x37\n\x0e\x66\x61iled_sources\x18\x04 \x03(\x0b\x32\x1f.accord.rollout.v1.FailedSource\x12\x17\n\x0fprepare_seconds\x18\x05 \x01(\x01\x12\x30\n\x0cprepare_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"u\n\x16\x41\x63tivateWeightsRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x07version\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x02H\x00\x88\x01\x01\x12\x19\n\x0blease_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x42\n\n\x08_version\"\x82\x01\n\x17\x41\x63tivateWeightsResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x18\n\x10\x61\x63tivate_seconds\x18\x03 \x01(\x01\x12,\n\x04held\x18\x04 \x01(\x0b\x32\x1e.accord.rollout.v1.HeldWeights\"t\n\x15\x44iscardWeightsRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x07version\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x02H\x00\x88\x01\x01\x12\x19\n\x0blease_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x42\n\n\x08_version\"\x18\n\x16\x44iscardWeightsResponse\"\x12\n\x10GetStatusRequest\"\xc7\x03\n\x11GetStatusResponse\x12\x0e\n\x06\x65ngine\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12\x1d\n\x15tokenizer_fingerprint\x18\x05 \x01(\t\x12\x15\n\rcompute_dtype\x18\x06 \x01(\t\x12\x1a\n\x12max_context_tokens\x18\x07 \x01(\x05\x12\x17\n\x0fpending_samples\x18\x08 \x01(\x05\x12%\n\x05lease\x18\t \x01(\x0b\x32\x16.accord.types.v1.Lease\x12\x17\n\x0f\x63ompute_threads\x18\n \x01(\x05\x12,\n\x04held\x18\x0b \x01(\x0b\x32\x1e.accord.rollout.v1.HeldWeights\x12\x19\n\x11updates_in_flight\x18\x0c \x01(\x08\x12\x34\n\x08prepared\x18\r \x03(\x0b\x32\".accord.rollout.v1.PreparedWeights\x12\x1b\n\x13max_pending_samples\x18\x0e \x01(\x05\x12\x16\n\x0eweight_formats\x18\x0f \x03(\t\x12\x13\n\x0buri_schemes\x18\x10 \x03(\t\"n\n\x13\x41\x63quireLeaseRequest\x12\x14\n\x06holder\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12,\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x02\x12\x13\n\x05token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"=\n\x14\x41\x63quireLeaseResponse\x12%\n\x05lease\x18\x01 \x01(\x0b\x32\x16.accord.types.v1.Lease\"*\n\x13ReleaseLeaseRequest\x12\x13\n\x05token\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x16\n\x14ReleaseLeaseResponse2\x9d\x06\n\x0eRolloutService\x12U\n\x08Generate\x12\".accord.rollout.v1.GenerateRequest\x1a#.accord.rollout.v1.GenerateResponse0\x01\x12\x62\n\rUpdateWeights\x12\'.accord.rollout.v1.UpdateWeightsRequest\x1a(.accord.rollout.v1.UpdateWeightsResponse\x12\x65\n\x0ePrepareWeights\x12(.accord.rollout.v1.PrepareWeightsRequest\x1a).accord.rollout.v1.PrepareWeightsResponse\x12h\n\x0f\x41\x63tivateWeights\x12).accord.rollout.v1.ActivateWeightsRequest\x1a*.accord.rollout.v1.ActivateWeightsResponse\x12\x65\n\x0e\x44iscardWeights\x12(.accord.rollout.v1.DiscardWeightsRequest\x1a).accord.rollout.v1.DiscardWeightsResponse\x12V\n\tGetStatus\x12#.accord.rollout.v1.GetStatusRequest\x1a$.accord.rollout.v1.GetStatusResponse\x12_\n\x0c\x41\x63quireLease\x12&.accord.rollout.v1.AcquireLeaseRequest\x1a\'.accord.rollout.v1.AcquireLeaseResponse\x12_\n\x0cReleaseLease\x12&.accord.rollout.v1.ReleaseLeaseRequest\x1a\'.accord.rollout.v1.ReleaseLeaseResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'accord/rollout/v1/rollout_service.proto\x12\x11\x61\x63\x63ord.rollout.v1\x1a\x1a\x61\x63\x63ord/types/v1/chat.proto\x1a\x1d\x61\x63\x63ord/types/v1/failure.proto\x1a\x1b\x61\x63\x63ord/types/v1/lease.proto\x1a\x1c\x61\x63\x63ord/types/v1/sample.proto\x1a\x1d\x61\x63\x63ord/types/v1/weights.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\x01\n\x06Prompt\x12\x17\n\tprompt_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12;\n\x0c\x63onversation\x18\x02 \x01(\x0b\x32\x1d.accord.types.v1.ConversationB\x04\xe2\x41\x01\x01H\x00\x12\x36\n\ttoken_ids\x18\x03 \x01(\x0b\x32\x1b.accord.rollout.v1.TokenIdsB\x04\xe2\x41\x01\x01H\x00\x12\x17\n\x04seed\x18\x04 \x01(\x04\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x42\x07\n\x05inputB\x07\n\x05_seed\"\x1d\n\x08TokenIds\x12\x11\n\x03ids\x18\x01 \x03(\x05\x42\x04\xe2\x41\x01\x02\"\xd6\x02\n\x0fGenerateRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x30\n\x07prompts\x18\x02 \x03(\x0b\x32\x19.accord.rollout.v1.PromptB\x04\xe2\x41\x01\x02\x12\x0f\n\x01n\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x37\n\x08sampling\x18\x04 \x01(\x0b\x32\x1f.accord.types.v1.SamplingParamsB\x04\xe2\x41\x01\x02\x12\x15\n\x07indices\x18\x05 \x03(\x05\x42\x04\xe2\x41\x01\x01\x12\x1a\n\x07version\x18\x06 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12#\n\x15tokenizer_fingerprint\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0blease_token\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1e\n\x0bmin_version\x18\t \x01(\x03\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x42\n\n\x08_versionB\x0e\n\x0c_min_version\"|\n\x10GenerateResponse\x12)\n\x06sample\x18\x01 \x01(\x0b\x32\x17.accord.types.v1.SampleH\x00\x12\x33\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32 .accord.rollout.v1.SampleFailureH\x00\x42\x08\n\x06result\"]\n\rSampleFailure\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x05\x12)\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x18.accord.types.v1.Failure\"\x7f\n\x14UpdateWeightsRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x32\n\x07weights\x18\x02 \x01(\x0b\x32\x1b.accord.types.v1.WeightsRefB\x04\xe2\x41\x01\x02\x12\x19\n\x0blease_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"\x9d\x02\n\x15UpdateWeightsResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x17\n\x0fprepare_seconds\x18\x03 \x01(\x01\x12\x18\n\x10\x61\x63tivate_seconds\x18\x04 \x01(\x01\x12\x30\n\x04held\x18\x05 \x01(\x0b\x32\x1e.accord.rollout.v1.HeldWeightsB\x02\x18\x01\x12\x0b\n\x03uri\x18\x06 \x01(\t\x12\x37\n\x0e\x66\x61iled_sources\x18\x07 \x03(\x0b\x32\x1f.accord.rollout.v1.FailedSource\x12\x38\n\x10resident_weights\x18\x08 \x01(\x0b\x32\x1e.accord.rollout.v1.HeldWeights\"G\n\x0bHeldWeights\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x10\n\x08\x63hecksum\x18\x02 \x01(\t\x12\x16\n\x0eprobe_logprobs\x18\x03 \x03(\x02\"F\n\x0c\x46\x61iledSource\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12)\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x18.accord.types.v1.Failure\"\x80\x01\n\x15PrepareWeightsRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x32\n\x07weights\x18\x02 \x01(\x0b\x32\x1b.accord.types.v1.WeightsRefB\x04\xe2\x41\x01\x02\x12\x19\n\x0blease_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"N\n\x16PrepareWeightsResponse\x12\x34\n\x08prepared\x18\x01 \x01(\x0b\x32\".accord.rollout.v1.PreparedWeights\"\xc3\x01\n\x0fPreparedWeights\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0b\n\x03uri\x18\x03 \x01(\t\x12\x37\n\x0e\x66\x61iled_sources\x18\x04 \x03(\x0b\x32\x1f.accord.rollout.v1.FailedSource\x12\x17\n\x0fprepare_seconds\x18\x05 \x01(\x01\x12\x30\n\x0cprepare_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"u\n\x16\x41\x63tivateWeightsRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x07version\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x02H\x00\x88\x01\x01\x12\x19\n\x0blease_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x42\n\n\x08_version\"\xc0\x01\n\x17\x41\x63tivateWeightsResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x18\n\x10\x61\x63tivate_seconds\x18\x03 \x01(\x01\x12\x30\n\x04held\x18\x04 \x01(\x0b\x32\x1e.accord.rollout.v1.HeldWeightsB\x02\x18\x01\x12\x38\n\x10resident_weights\x18\x05 \x01(\x0b\x32\x1e.accord.rollout.v1.HeldWeights\"t\n\x15\x44iscardWeightsRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x07version\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x02H\x00\x88\x01\x01\x12\x19\n\x0blease_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x42\n\n\x08_version\"\x18\n\x16\x44iscardWeightsResponse\"\x12\n\x10GetStatusRequest\"\x85\x04\n\x11GetStatusResponse\x12\x0e\n\x06\x65ngine\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12\x1d\n\x15tokenizer_fingerprint\x18\x05 \x01(\t\x12\x15\n\rcompute_dtype\x18\x06 \x01(\t\x12\x1a\n\x12max_context_tokens\x18\x07 \x01(\x05\x12\x17\n\x0fpending_samples\x18\x08 \x01(\x05\x12%\n\x05lease\x18\t \x01(\x0b\x32\x16.accord.types.v1.Lease\x12\x17\n\x0f\x63ompute_threads\x18\n \x01(\x05\x12\x30\n\x04held\x18\x0b \x01(\x0b\x32\x1e.accord.rollout.v1.HeldWeightsB\x02\x18\x01\x12\x19\n\x11updates_in_flight\x18\x0c \x01(\x08\x12\x34\n\x08prepared\x18\r \x03(\x0b\x32\".accord.rollout.v1.PreparedWeights\x12\x1b\n\x13max_pending_samples\x18\x0e \x01(\x05\x12\x16\n\x0eweight_formats\x18\x0f \x03(\t\x12\x13\n\x0buri_schemes\x18\x10 \x03(\t\x12\x38\n\x10resident_weights\x18\x11 \x01(\x0b\x32\x1e.accord.rollout.v1.HeldWeights\"n\n\x13\x41\x63quireLeaseRequest\x12\x14\n\x06holder\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12,\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x02\x12\x13\n\x05token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"=\n\x14\x41\x63quireLeaseResponse\x12%\n\x05lease\x18\x01 \x01(\x0b\x32\x16.accord.types.v1.Lease\"*\n\x13ReleaseLeaseRequest\x12\x13\n\x05token\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x16\n\x14ReleaseLeaseResponse2\x9d\x06\n\x0eRolloutService\x12U\n\x08Generate\x12\".accord.rollout.v1.GenerateRequest\x1a#.accord.rollout.v1.GenerateResponse0\x01\x12\x62\n\rUpdateWeights\x12\'.accord.rollout.v1.UpdateWeightsRequest\x1a(.accord.rollout.v1.UpdateWeightsResponse\x12\x65\n\x0ePrepareWeights\x12(.accord.rollout.v1.PrepareWeightsRequest\x1a).accord.rollout.v1.PrepareWeightsResponse\x12h\n\x0f\x41\x63tivateWeights\x12).accord.rollout.v1.ActivateWeightsRequest\x1a*.accord.rollout.v1.ActivateWeightsResponse\x12\x65\n\x0e\x44iscardWeights\x12(.accord.rollout.v1.DiscardWeightsRequest\x1a).accord.rollout.v1.DiscardWeightsResponse\x12V\n\tGetStatus\x12#.accord.rollout.v1.GetStatusRequest\x1a$.accord.rollout.v1.GetStatusResponse\x12_\n\x0c\x41\x63quireLease\x12&.accord.rollout.v1.AcquireLeaseRequest\x1a\'.accord.rollout.v1.AcquireLeaseResponse\x12_\n\x0cReleaseLease\x12&.accord.rollout.v1.ReleaseLeaseRequest\x1a\'.accord.rollout.v1.ReleaseLeaseResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -73,6 +73,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEWEIGHTSREQUEST'].fields_by_name['weights']._serialized_options = b'\342A\001\002'
   _globals['_UPDATEWEIGHTSREQUEST'].fields_by_name['lease_token']._loaded_options = None
   _globals['_UPDATEWEIGHTSREQUEST'].fields_by_name['lease_token']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATEWEIGHTSRESPONSE'].fields_by_name['held']._loaded_options = None
+  _globals['_UPDATEWEIGHTSRESPONSE'].fields_by_name['held']._serialized_options = b'\030\001'
   _globals['_PREPAREWEIGHTSREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_PREPAREWEIGHTSREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002'
   _globals['_PREPAREWEIGHTSREQUEST'].fields_by_name['weights']._loaded_options = None
@@ -85,12 +87,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ACTIVATEWEIGHTSREQUEST'].fields_by_name['version']._serialized_options = b'\342A\001\002'
   _globals['_ACTIVATEWEIGHTSREQUEST'].fields_by_name['lease_token']._loaded_options = None
   _globals['_ACTIVATEWEIGHTSREQUEST'].fields_by_name['lease_token']._serialized_options = b'\342A\001\001'
+  _globals['_ACTIVATEWEIGHTSRESPONSE'].fields_by_name['held']._loaded_options = None
+  _globals['_ACTIVATEWEIGHTSRESPONSE'].fields_by_name['held']._serialized_options = b'\030\001'
   _globals['_DISCARDWEIGHTSREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_DISCARDWEIGHTSREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002'
   _globals['_DISCARDWEIGHTSREQUEST'].fields_by_name['version']._loaded_options = None
   _globals['_DISCARDWEIGHTSREQUEST'].fields_by_name['version']._serialized_options = b'\342A\001\002'
   _globals['_DISCARDWEIGHTSREQUEST'].fields_by_name['lease_token']._loaded_options = None
   _globals['_DISCARDWEIGHTSREQUEST'].fields_by_name['lease_token']._serialized_options = b'\342A\001\001'
+  _globals['_GETSTATUSRESPONSE'].fields_by_name['held']._loaded_options = None
+  _globals['_GETSTATUSRESPONSE'].fields_by_name['held']._serialized_options = b'\030\001'
   _globals['_ACQUIRELEASEREQUEST'].fields_by_name['holder']._loaded_options = None
   _globals['_ACQUIRELEASEREQUEST'].fields_by_name['holder']._serialized_options = b'\342A\001\002'
   _globals['_ACQUIRELEASEREQUEST'].fields_by_name['ttl']._loaded_options = None
@@ -112,37 +118,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEWEIGHTSREQUEST']._serialized_start=1102
   _globals['_UPDATEWEIGHTSREQUEST']._serialized_end=1229
   _globals['_UPDATEWEIGHTSRESPONSE']._serialized_start=1232
-  _globals['_UPDATEWEIGHTSRESPONSE']._serialized_end=1455
-  _globals['_HELDWEIGHTS']._serialized_start=1457
-  _globals['_HELDWEIGHTS']._serialized_end=1528
-  _globals['_FAILEDSOURCE']._serialized_start=1530
-  _globals['_FAILEDSOURCE']._serialized_end=1600
-  _globals['_PREPAREWEIGHTSREQUEST']._serialized_start=1603
-  _globals['_PREPAREWEIGHTSREQUEST']._serialized_end=1731
-  _globals['_PREPAREWEIGHTSRESPONSE']._serialized_start=1733
-  _globals['_PREPAREWEIGHTSRESPONSE']._serialized_end=1811
-  _globals['_PREPAREDWEIGHTS']._serialized_start=1814
-  _globals['_PREPAREDWEIGHTS']._serialized_end=2009
-  _globals['_ACTIVATEWEIGHTSREQUEST']._serialized_start=2011
-  _globals['_ACTIVATEWEIGHTSREQUEST']._serialized_end=2128
-  _globals['_ACTIVATEWEIGHTSRESPONSE']._serialized_start=2131
-  _globals['_ACTIVATEWEIGHTSRESPONSE']._serialized_end=2261
-  _globals['_DISCARDWEIGHTSREQUEST']._serialized_start=2263
-  _globals['_DISCARDWEIGHTSREQUEST']._serialized_end=2379
-  _globals['_DISCARDWEIGHTSRESPONSE']._serialized_start=2381
-  _globals['_DISCARDWEIGHTSRESPONSE']._serialized_end=2405
-  _globals['_GETSTATUSREQUEST']._serialized_start=2407
-  _globals['_GETSTATUSREQUEST']._serialized_end=2425
-  _globals['_GETSTATUSRESPONSE']._serialized_start=2428
-  _globals['_GETSTATUSRESPONSE']._serialized_end=2883
-  _globals['_ACQUIRELEASEREQUEST']._serialized_start=2885
-  _globals['_ACQUIRELEASEREQUEST']._serialized_end=2995
-  _globals['_ACQUIRELEASERESPONSE']._serialized_start=2997
-  _globals['_ACQUIRELEASERESPONSE']._serialized_end=3058
-  _globals['_RELEASELEASEREQUEST']._serialized_start=3060
-  _globals['_RELEASELEASEREQUEST']._serialized_end=3102
-  _globals['_RELEASELEASERESPONSE']._serialized_start=3104
-  _globals['_RELEASELEASERESPONSE']._serialized_end=3126
-  _globals['_ROLLOUTSERVICE']._serialized_start=3129
-  _globals['_ROLLOUTSERVICE']._serialized_end=3926
+  _globals['_UPDATEWEIGHTSRESPONSE']._serialized_end=1517
+  _globals['_HELDWEIGHTS']._serialized_start=1519
+  _globals['_HELDWEIGHTS']._serialized_end=1590
+  _globals['_FAILEDSOURCE']._serialized_start=1592
+  _globals['_FAILEDSOURCE']._serialized_end=1662
+  _globals['_PREPAREWEIGHTSREQUEST']._serialized_start=1665
+  _globals['_PREPAREWEIGHTSREQUEST']._serialized_end=1793
+  _globals['_PREPAREWEIGHTSRESPONSE']._serialized_start=1795
+  _globals['_PREPAREWEIGHTSRESPONSE']._serialized_end=1873
+  _globals['_PREPAREDWEIGHTS']._serialized_start=1876
+  _globals['_PREPAREDWEIGHTS']._serialized_end=2071
+  _globals['_ACTIVATEWEIGHTSREQUEST']._serialized_start=2073
+  _globals['_ACTIVATEWEIGHTSREQUEST']._serialized_end=2190
+  _globals['_ACTIVATEWEIGHTSRESPONSE']._serialized_start=2193
+  _globals['_ACTIVATEWEIGHTSRESPONSE']._serialized_end=2385
+  _globals['_DISCARDWEIGHTSREQUEST']._serialized_start=2387
+  _globals['_DISCARDWEIGHTSREQUEST']._serialized_end=2503
+  _globals['_DISCARDWEIGHTSRESPONSE']._serialized_start=2505
+  _globals['_DISCARDWEIGHTSRESPONSE']._serialized_end=2529
+  _globals['_GETSTATUSREQUEST']._serialized_start=2531
+  _globals['_GETSTATUSREQUEST']._serialized_end=2549
+  _globals['_GETSTATUSRESPONSE']._serialized_start=2552
+  _globals['_GETSTATUSRESPONSE']._serialized_end=3069
+  _globals['_ACQUIRELEASEREQUEST']._serialized_start=3071
+  _globals['_ACQUIRELEASEREQUEST']._serialized_end=3181
+  _globals['_ACQUIRELEASERESPONSE']._serialized_start=3183
+  _globals['_ACQUIRELEASERESPONSE']._serialized_end=3244
+  _globals['_RELEASELEASEREQUEST']._serialized_start=3246
+  _globals['_RELEASELEASEREQUEST']._serialized_end=3288
+  _globals['_RELEASELEASERESPONSE']._serialized_start=3290
+  _globals['_RELEASELEASERESPONSE']._serialized_end=3312
+  _globals['_ROLLOUTSERVICE']._serialized_start=3315
+  _globals['_ROLLOUTSERVICE']._serialized_end=4112
 # @@protoc_insertion_point(module_scope)

@@ -23,11 +23,16 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
+
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Prompt(_message.Message):
-    """One thing to respond to."""
+    """A prompt to generate samples for."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -36,18 +41,18 @@ class Prompt(_message.Message):
     TOKEN_IDS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     prompt_id: _builtins.str
-    """The caller's name for it; comes back with each sample."""
+    """The caller's id of the prompt, which is returned with each sample. Default: empty."""
     seed: _builtins.int
-    """Seeds this prompt's samples: sample j of n draws with a seed derived from (seed, j). Unset: derived from
-    request_id and the prompt's position, so that a retry draws the same.
+    """The seed of the prompt's samples: sample j of n is sampled with a seed derived from (seed, j). Default: derived
+    from request_id and the position of the prompt, so that a retry gives the same samples.
     """
     @_builtins.property
     def conversation(self) -> _chat_pb2.Conversation:
-        """The engine renders these with the model's chat template, generation prompt added."""
+        """A conversation, which the engine renders with the model's chat template, including the generation prompt."""
 
     @_builtins.property
     def token_ids(self) -> Global___TokenIds:
-        """Fed to the model as they are; GenerateRequest.tokenizer_fingerprint must be given."""
+        """Token ids, which the model receives unchanged. Needs GenerateRequest.tokenizer_fingerprint."""
 
     def __init__(
         self,
@@ -80,7 +85,9 @@ class TokenIds(_message.Message):
 
     IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The token ids."""
+
     def __init__(
         self,
         *,
@@ -108,23 +115,34 @@ class GenerateRequest(_message.Message):
     LEASE_TOKEN_FIELD_NUMBER: _builtins.int
     MIN_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Names the request; with the index the key of a sample."""
+    """Identifies the request. Together with an index it identifies a sample."""
     n: _builtins.int
-    """Samples for each prompt; 0 or unset: 1."""
+    """The number of samples for each prompt, at least 1. Default: 1."""
     version: _builtins.int
-    """Refuse unless exactly this version is in force."""
+    """The version of the weights that must be active. With any other, the call fails with VERSION_MISMATCH. Default:
+    any.
+    """
     tokenizer_fingerprint: _builtins.str
-    """The caller's tokenizer; where it differs from the engine's the call is refused. Needed with token_ids."""
+    """The fingerprint of the caller's tokenizer. If the engine's differs, the call fails with TOKENIZER_MISMATCH. Needed
+    with token_ids. Default: no check.
+    """
     lease_token: _builtins.str
+    """The token of the caller's lease. Needed while the service is leased."""
     min_version: _builtins.int
-    """Refuse unless this version or a later one is in force."""
+    """The minimum version of the active weights. With a lower one, the call fails with VERSION_MISMATCH. Default: any."""
     @_builtins.property
-    def prompts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Prompt]: ...
+    def prompts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Prompt]:
+        """The prompts."""
+
     @_builtins.property
-    def sampling(self) -> _sample_pb2.SamplingParams: ...
+    def sampling(self) -> _sample_pb2.SamplingParams:
+        """The distribution to sample from."""
+
     @_builtins.property
     def indices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Only these sample indices (prompt_index * n + j); empty: all. Prompts that none of them belongs to may be empty."""
+        """The indices of the samples to generate: prompt position * n + number within the prompt, each once. Prompts to
+        which none of them belongs may be empty. Default: all samples.
+        """
 
     def __init__(
         self,
@@ -161,10 +179,12 @@ class GenerateResponse(_message.Message):
     SAMPLE_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def sample(self) -> _sample_pb2.Sample: ...
+    def sample(self) -> _sample_pb2.Sample:
+        """The finished sample."""
+
     @_builtins.property
     def failure(self) -> Global___SampleFailure:
-        """This index has no sample."""
+        """Why this index has no sample."""
 
     def __init__(
         self,
@@ -184,7 +204,7 @@ Global___GenerateResponse: _TypeAlias = GenerateResponse  # noqa: Y015
 
 @_typing.final
 class SampleFailure(_message.Message):
-    """A sample that could not be made."""
+    """A sample that could not be generated."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -192,9 +212,13 @@ class SampleFailure(_message.Message):
     INDEX_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """The request_id of the Generate call."""
     index: _builtins.int
+    """The index of the sample."""
     @_builtins.property
-    def failure(self) -> _failure_pb2.Failure: ...
+    def failure(self) -> _failure_pb2.Failure:
+        """Why it failed."""
+
     def __init__(
         self,
         *,
@@ -218,9 +242,13 @@ class UpdateWeightsRequest(_message.Message):
     WEIGHTS_FIELD_NUMBER: _builtins.int
     LEASE_TOKEN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     lease_token: _builtins.str
+    """The token of the caller's lease. Needed while the service is leased."""
     @_builtins.property
-    def weights(self) -> _weights_pb2.WeightsRef: ...
+    def weights(self) -> _weights_pb2.WeightsRef:
+        """The weights to activate."""
+
     def __init__(
         self,
         *,
@@ -247,22 +275,31 @@ class UpdateWeightsResponse(_message.Message):
     HELD_FIELD_NUMBER: _builtins.int
     URI_FIELD_NUMBER: _builtins.int
     FAILED_SOURCES_FIELD_NUMBER: _builtins.int
+    RESIDENT_WEIGHTS_FIELD_NUMBER: _builtins.int
     version: _builtins.int
+    """The active version."""
     digest: _builtins.str
-    """As recomputed from what the engine fetched, before activation."""
+    """The digest of the weights, which the engine computed from what it fetched, before activation."""
     prepare_seconds: _builtins.float
-    """Fetching and verifying, while the old weights went on serving."""
+    """How long fetching and verifying took while the previous weights served, in seconds."""
     activate_seconds: _builtins.float
-    """How long no token was made."""
+    """How long generation paused, in seconds."""
     uri: _builtins.str
-    """Where they came from: `uri` of the weights or one of their `fallback_uris`."""
+    """The URI that the weights were fetched from: `uri` or one of `fallback_uris`."""
     @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def held(self) -> Global___HeldWeights:
-        """What the engine found in its memory afterwards."""
+        """The former name of `resident_weights`. Set to the same value; read `resident_weights` instead."""
 
     @_builtins.property
     def failed_sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailedSource]:
-        """The sources that were tried before, in order, and why they did not serve."""
+        """The sources that failed before, in order, with the cause."""
+
+    @_builtins.property
+    def resident_weights(self) -> Global___HeldWeights:
+        """The weights in the engine's memory after activation. Unset: the service is older than this field and sets `held`
+        only.
+        """
 
     def __init__(
         self,
@@ -274,10 +311,11 @@ class UpdateWeightsResponse(_message.Message):
         held: Global___HeldWeights | None = ...,
         uri: _builtins.str = ...,
         failed_sources: _abc.Iterable[Global___FailedSource] | None = ...,
+        resident_weights: Global___HeldWeights | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["held", b"held"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "resident_weights", b"resident_weights"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activate_seconds", b"activate_seconds", "digest", b"digest", "failed_sources", b"failed_sources", "held", b"held", "prepare_seconds", b"prepare_seconds", "uri", b"uri", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activate_seconds", b"activate_seconds", "digest", b"digest", "failed_sources", b"failed_sources", "held", b"held", "prepare_seconds", b"prepare_seconds", "resident_weights", b"resident_weights", "uri", b"uri", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -285,7 +323,9 @@ Global___UpdateWeightsResponse: _TypeAlias = UpdateWeightsResponse  # noqa: Y015
 
 @_typing.final
 class HeldWeights(_message.Message):
-    """What an engine found in its own memory after activation. What it cannot tell is empty."""
+    """The weights that an engine found in its own memory after activation (resident weights). Fields that it cannot
+    determine are empty.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -293,15 +333,17 @@ class HeldWeights(_message.Message):
     CHECKSUM_FIELD_NUMBER: _builtins.int
     PROBE_LOGPROBS_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
-    """Recomputed over the tensors it computes with; never other than the published digest, else the update fails with
-    DATA_LOSS/HELD_WEIGHTS_DIFFER. Empty where the engine fuses, repacks or rounds them.
+    """The digest, computed from the tensors that the engine computes with. If it differs from the published digest, the
+    update fails with HELD_WEIGHTS_DIFFER. Empty: the engine fuses, repacks or rounds the tensors.
     """
     checksum: _builtins.str
-    """Of the engine's own layout: the same for the same weights, loaded by whatever way, on the same machine and settings."""
+    """A checksum of the engine's own memory layout. It is the same for the same weights on the same machine with the
+    same settings, however they were loaded.
+    """
     @_builtins.property
     def probe_logprobs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Log-probabilities, nats, of the token ids 4 to 18, each after the ids from 3 up to it: whoever has the weights can
-        compute them.
+        """The log-probabilities, in nats, of the token ids 4 to 18, each after the ids from 3 up to it. Everyone who has the
+        weights can compute them for comparison.
         """
 
     def __init__(
@@ -321,15 +363,18 @@ Global___HeldWeights: _TypeAlias = HeldWeights  # noqa: Y015
 
 @_typing.final
 class FailedSource(_message.Message):
-    """A place that weights could not be fetched from."""
+    """A source that weights could not be fetched from."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     URI_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     uri: _builtins.str
+    """The URI of the source."""
     @_builtins.property
-    def failure(self) -> _failure_pb2.Failure: ...
+    def failure(self) -> _failure_pb2.Failure:
+        """Why it failed."""
+
     def __init__(
         self,
         *,
@@ -352,9 +397,13 @@ class PrepareWeightsRequest(_message.Message):
     WEIGHTS_FIELD_NUMBER: _builtins.int
     LEASE_TOKEN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     lease_token: _builtins.str
+    """The token of the caller's lease. Needed while the service is leased."""
     @_builtins.property
-    def weights(self) -> _weights_pb2.WeightsRef: ...
+    def weights(self) -> _weights_pb2.WeightsRef:
+        """The weights to prepare."""
+
     def __init__(
         self,
         *,
@@ -376,7 +425,9 @@ class PrepareWeightsResponse(_message.Message):
 
     PREPARED_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def prepared(self) -> Global___PreparedWeights: ...
+    def prepared(self) -> Global___PreparedWeights:
+        """The prepared weights."""
+
     def __init__(
         self,
         *,
@@ -392,7 +443,7 @@ Global___PrepareWeightsResponse: _TypeAlias = PrepareWeightsResponse  # noqa: Y0
 
 @_typing.final
 class PreparedWeights(_message.Message):
-    """Weights that only need to be activated."""
+    """Weights that are fetched and verified, and only need to be activated."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -403,18 +454,21 @@ class PreparedWeights(_message.Message):
     PREPARE_SECONDS_FIELD_NUMBER: _builtins.int
     PREPARE_TIME_FIELD_NUMBER: _builtins.int
     version: _builtins.int
+    """The version."""
     digest: _builtins.str
-    """As recomputed from what was fetched; of `adapter` weights that of the merged model."""
+    """The digest, computed from what was fetched. For an `adapter`, that of the merged model."""
     uri: _builtins.str
-    """Where they came from: `uri` of the weights or one of their `fallback_uris`."""
+    """The URI that the weights were fetched from: `uri` or one of `fallback_uris`."""
     prepare_seconds: _builtins.float
-    """How long fetching and verifying took."""
+    """How long fetching and verifying took, in seconds."""
     @_builtins.property
     def failed_sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailedSource]:
-        """The sources that were tried before, in order, and why they did not serve."""
+        """The sources that failed before, in order, with the cause."""
 
     @_builtins.property
-    def prepare_time(self) -> _timestamp_pb2.Timestamp: ...
+    def prepare_time(self) -> _timestamp_pb2.Timestamp:
+        """When the weights were prepared."""
+
     def __init__(
         self,
         *,
@@ -441,9 +495,11 @@ class ActivateWeightsRequest(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     LEASE_TOKEN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     version: _builtins.int
-    """A prepared version."""
+    """The prepared version to activate."""
     lease_token: _builtins.str
+    """The token of the caller's lease. Needed while the service is leased."""
     def __init__(
         self,
         *,
@@ -469,13 +525,23 @@ class ActivateWeightsResponse(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     ACTIVATE_SECONDS_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
+    RESIDENT_WEIGHTS_FIELD_NUMBER: _builtins.int
     version: _builtins.int
+    """The active version."""
     digest: _builtins.str
+    """The digest of the active weights."""
     activate_seconds: _builtins.float
-    """How long no token was made."""
+    """How long generation paused, in seconds."""
     @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def held(self) -> Global___HeldWeights:
-        """What the engine found in its memory afterwards."""
+        """The former name of `resident_weights`. Set to the same value; read `resident_weights` instead."""
+
+    @_builtins.property
+    def resident_weights(self) -> Global___HeldWeights:
+        """The weights in the engine's memory after activation. Unset: the service is older than this field and sets `held`
+        only.
+        """
 
     def __init__(
         self,
@@ -484,10 +550,11 @@ class ActivateWeightsResponse(_message.Message):
         digest: _builtins.str = ...,
         activate_seconds: _builtins.float = ...,
         held: Global___HeldWeights | None = ...,
+        resident_weights: Global___HeldWeights | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["held", b"held"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "resident_weights", b"resident_weights"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activate_seconds", b"activate_seconds", "digest", b"digest", "held", b"held", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activate_seconds", b"activate_seconds", "digest", b"digest", "held", b"held", "resident_weights", b"resident_weights", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -501,8 +568,11 @@ class DiscardWeightsRequest(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     LEASE_TOKEN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     version: _builtins.int
+    """The prepared version to free."""
     lease_token: _builtins.str
+    """The token of the caller's lease. Needed while the service is leased."""
     def __init__(
         self,
         *,
@@ -570,44 +640,55 @@ class GetStatusResponse(_message.Message):
     MAX_PENDING_SAMPLES_FIELD_NUMBER: _builtins.int
     WEIGHT_FORMATS_FIELD_NUMBER: _builtins.int
     URI_SCHEMES_FIELD_NUMBER: _builtins.int
+    RESIDENT_WEIGHTS_FIELD_NUMBER: _builtins.int
     engine: _builtins.str
-    """The engine's entry-point name, for instance `transformers`."""
+    """The engine, by its entry-point name, for example `transformers`."""
     ready: _builtins.bool
-    """False before the first UpdateWeights."""
+    """Whether weights are active. False before the first UpdateWeights."""
     version: _builtins.int
+    """The active version."""
     digest: _builtins.str
+    """The digest of the active weights."""
     tokenizer_fingerprint: _builtins.str
+    """The SHA-256 fingerprint of the model's tokenizer."""
     compute_dtype: _builtins.str
-    """`float32` or `bfloat16`."""
+    """The data type that the engine computes with: `float32` or `bfloat16`."""
     max_context_tokens: _builtins.int
-    """The longest prompt plus response, tokens."""
+    """The maximum length of a prompt together with its response, in tokens."""
     pending_samples: _builtins.int
-    """Samples waiting and in work."""
+    """The number of samples that are waiting or being generated."""
     compute_threads: _builtins.int
-    """Threads that the engine computes with; recorded by deterministic runs."""
+    """The number of threads that the engine computes with. Deterministic runs record it."""
     updates_in_flight: _builtins.bool
-    """Whether weights change under running requests that name no version."""
+    """Whether weights can change during requests that name no version."""
     max_pending_samples: _builtins.int
-    """Samples waiting and in work above which requests are refused as OVERLOADED; 0: not told."""
+    """The maximum number of pending samples. Requests above it fail with OVERLOADED. 0: not reported."""
     @_builtins.property
     def lease(self) -> _lease_pb2.Lease:
-        """The lease in force, its token left out."""
+        """The current lease, without its token. Unset: the service is not leased."""
 
     @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def held(self) -> Global___HeldWeights:
-        """What the engine found in its memory after the last activation."""
+        """The former name of `resident_weights`. Set to the same value; read `resident_weights` instead."""
 
     @_builtins.property
     def prepared(self) -> _containers.RepeatedCompositeFieldContainer[Global___PreparedWeights]:
-        """What ActivateWeights can put in force, oldest first."""
+        """The weights that ActivateWeights can activate, oldest first."""
 
     @_builtins.property
     def weight_formats(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What WeightsRef.format may be: `merged`, `adapter`, `delta`. Empty: `merged` only."""
+        """The supported values of WeightsRef.format: `merged`, `adapter`, `delta`. Empty: `merged` only."""
 
     @_builtins.property
     def uri_schemes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """URI schemes that weights are fetched from. Empty: not told."""
+        """The URI schemes that the service fetches weights from. Empty: not reported."""
+
+    @_builtins.property
+    def resident_weights(self) -> Global___HeldWeights:
+        """The weights in the engine's memory after the last activation. Unset: none were activated, or the service is older
+        than this field and sets `held` only.
+        """
 
     def __init__(
         self,
@@ -628,10 +709,11 @@ class GetStatusResponse(_message.Message):
         max_pending_samples: _builtins.int = ...,
         weight_formats: _abc.Iterable[_builtins.str] | None = ...,
         uri_schemes: _abc.Iterable[_builtins.str] | None = ...,
+        resident_weights: Global___HeldWeights | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "lease", b"lease"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "lease", b"lease", "resident_weights", b"resident_weights"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_dtype", b"compute_dtype", "compute_threads", b"compute_threads", "digest", b"digest", "engine", b"engine", "held", b"held", "lease", b"lease", "max_context_tokens", b"max_context_tokens", "max_pending_samples", b"max_pending_samples", "pending_samples", b"pending_samples", "prepared", b"prepared", "ready", b"ready", "tokenizer_fingerprint", b"tokenizer_fingerprint", "updates_in_flight", b"updates_in_flight", "uri_schemes", b"uri_schemes", "version", b"version", "weight_formats", b"weight_formats"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_dtype", b"compute_dtype", "compute_threads", b"compute_threads", "digest", b"digest", "engine", b"engine", "held", b"held", "lease", b"lease", "max_context_tokens", b"max_context_tokens", "max_pending_samples", b"max_pending_samples", "pending_samples", b"pending_samples", "prepared", b"prepared", "ready", b"ready", "resident_weights", b"resident_weights", "tokenizer_fingerprint", b"tokenizer_fingerprint", "updates_in_flight", b"updates_in_flight", "uri_schemes", b"uri_schemes", "version", b"version", "weight_formats", b"weight_formats"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -645,12 +727,12 @@ class AcquireLeaseRequest(_message.Message):
     TTL_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     holder: _builtins.str
-    """Who asks, for instance `runs/demo`."""
+    """Who requests the lease, for example `runs/demo`."""
     token: _builtins.str
-    """The token of a lease to renew; empty: a new one."""
+    """The token of the lease to renew. Empty: a new lease."""
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """How long; the service caps it."""
+        """The duration of the lease, above 0. The service limits it."""
 
     def __init__(
         self,
@@ -673,7 +755,9 @@ class AcquireLeaseResponse(_message.Message):
 
     LEASE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def lease(self) -> _lease_pb2.Lease: ...
+    def lease(self) -> _lease_pb2.Lease:
+        """The lease, with its token."""
+
     def __init__(
         self,
         *,
@@ -693,6 +777,7 @@ class ReleaseLeaseRequest(_message.Message):
 
     TOKEN_FIELD_NUMBER: _builtins.int
     token: _builtins.str
+    """The token of the lease."""
     def __init__(
         self,
         *,

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class RolloutServiceStub:
-    """Turns prompts into samples with the weights in force. Any implementation of this service, in any language, is a
+    """Generates samples for prompts with the active weights. Any implementation of this service, in any language, is a
     rollout engine.
     """
 
@@ -79,70 +79,88 @@ class RolloutServiceStub:
 
 
 class RolloutServiceServicer:
-    """Turns prompts into samples with the weights in force. Any implementation of this service, in any language, is a
+    """Generates samples for prompts with the active weights. Any implementation of this service, in any language, is a
     rollout engine.
     """
 
     def Generate(self, request, context):
-        """Streams one message per finished sample, in any order, keyed (request_id, index). After a broken stream, call again
-        with the same request_id and `indices` naming what is still missing. Same seeds and weights: same tokens.
-        FAILED_PRECONDITION/NO_WEIGHTS before the first UpdateWeights, VERSION_MISMATCH when `version` is not in force,
-        TOKENIZER_MISMATCH; RESOURCE_EXHAUSTED/OVERLOADED when the queue is full.
+        """Generates samples and streams each as it finishes, in any order, identified by (request_id, index). After a broken
+        stream, call again with the same request_id and set `indices` to those that are missing. The same seeds and
+        weights give the same tokens.
+
+        Errors: FAILED_PRECONDITION (NO_WEIGHTS, VERSION_MISMATCH, TOKENIZER_MISMATCH, LEASE_HELD), RESOURCE_EXHAUSTED
+        (OVERLOADED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateWeights(self, request, context):
-        """PrepareWeights and ActivateWeights in one. On any error the old weights stay in force. Repeating it with the same
-        request_id does nothing twice. FAILED_PRECONDITION/DIGEST_MISMATCH.
+        """Prepares and activates weights in one call. If it fails, the previous weights stay active. Repeating the call with
+        the same request_id has no further effect.
+
+        Errors: ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (DIGEST_MISMATCH, BASE_MISSING, LEASE_HELD),
+        DEADLINE_EXCEEDED (FETCH_TIMEOUT), UNAVAILABLE (TRANSFER_STALLED), DATA_LOSS (HELD_WEIGHTS_DIFFER).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PrepareWeights(self, request, context):
-        """Fetches and verifies weights and keeps them ready, while those in force serve. Preparing what is prepared already
-        does nothing. FAILED_PRECONDITION/DIGEST_MISMATCH, BASE_MISSING; ALREADY_EXISTS/VERSION_PREPARED when the version
-        is prepared with another digest; RESOURCE_EXHAUSTED/TOO_MANY_PREPARED; DEADLINE_EXCEEDED/FETCH_TIMEOUT and
-        UNAVAILABLE/TRANSFER_STALLED for a source that is dead or too slow. The error is that of the last source tried.
+        """Fetches and verifies weights and keeps them ready for ActivateWeights, while the active weights serve. If all
+        sources fail, the error is that of the last one. Preparing weights that are prepared already has no effect.
+
+        Errors: ALREADY_EXISTS (VERSION_PREPARED, REQUEST_ID_REUSED), FAILED_PRECONDITION (DIGEST_MISMATCH, BASE_MISSING,
+        LEASE_HELD), RESOURCE_EXHAUSTED (TOO_MANY_PREPARED), DEADLINE_EXCEEDED (FETCH_TIMEOUT), UNAVAILABLE
+        (TRANSFER_STALLED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ActivateWeights(self, request, context):
-        """Puts prepared weights in force, in a pause between tokens. Requests that name no `version` go on through it where
-        the engine can (GetStatusResponse.updates_in_flight): their samples then have several segments. All others finish
-        first. FAILED_PRECONDITION/NOT_PREPARED.
+        """Activates prepared weights in a pause between two tokens. Requests that name no `version` continue with the new
+        weights if the engine supports it (GetStatusResponse.updates_in_flight); their samples then have several segments.
+        All other requests finish first.
+
+        Errors: ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (NOT_PREPARED, LEASE_HELD), DATA_LOSS
+        (HELD_WEIGHTS_DIFFER).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DiscardWeights(self, request, context):
-        """Lets go of weights that were prepared. Discarding what is not prepared does nothing.
+        """Frees prepared weights. Discarding weights that are not prepared has no effect.
+
+        Errors: ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (LEASE_HELD).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetStatus(self, request, context):
-        """What is served now: engine, weights, tokenizer, limits, load.
+        """Returns the engine, its weights, its tokenizer, its limits and its load.
+
+        Errors: common errors only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AcquireLease(self, request, context):
-        """Takes, or with `token` renews, the exclusive use of this service. FAILED_PRECONDITION/LEASE_HELD names the holder.
+        """Acquires the exclusive use of this service, or renews it if `token` is set. LEASE_HELD names the holder.
+
+        Errors: FAILED_PRECONDITION (LEASE_HELD).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseLease(self, request, context):
-        """Gives the lease back. Releasing a lease that is not in force any more does nothing.
+        """Releases the lease. Releasing a lease that has ended has no effect.
+
+        Errors: common errors only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -200,7 +218,7 @@ def add_RolloutServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RolloutService:
-    """Turns prompts into samples with the weights in force. Any implementation of this service, in any language, is a
+    """Generates samples for prompts with the active weights. Any implementation of this service, in any language, is a
     rollout engine.
     """
 

@@ -13,43 +13,65 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RolloutServiceStub:
-    """Turns prompts into samples with the weights in force. Any implementation of this service, in any language, is a
+    """Generates samples for prompts with the active weights. Any implementation of this service, in any language, is a
     rollout engine.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_rollout_service_pb2.GenerateRequest, _rollout_service_pb2.GenerateResponse]
-    """Streams one message per finished sample, in any order, keyed (request_id, index). After a broken stream, call again
-    with the same request_id and `indices` naming what is still missing. Same seeds and weights: same tokens.
-    FAILED_PRECONDITION/NO_WEIGHTS before the first UpdateWeights, VERSION_MISMATCH when `version` is not in force,
-    TOKENIZER_MISMATCH; RESOURCE_EXHAUSTED/OVERLOADED when the queue is full.
+    """Generates samples and streams each as it finishes, in any order, identified by (request_id, index). After a broken
+    stream, call again with the same request_id and set `indices` to those that are missing. The same seeds and
+    weights give the same tokens.
+
+    Errors: FAILED_PRECONDITION (NO_WEIGHTS, VERSION_MISMATCH, TOKENIZER_MISMATCH, LEASE_HELD), RESOURCE_EXHAUSTED
+    (OVERLOADED).
     """
     UpdateWeights: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.UpdateWeightsRequest, _rollout_service_pb2.UpdateWeightsResponse]
-    """PrepareWeights and ActivateWeights in one. On any error the old weights stay in force. Repeating it with the same
-    request_id does nothing twice. FAILED_PRECONDITION/DIGEST_MISMATCH.
+    """Prepares and activates weights in one call. If it fails, the previous weights stay active. Repeating the call with
+    the same request_id has no further effect.
+
+    Errors: ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (DIGEST_MISMATCH, BASE_MISSING, LEASE_HELD),
+    DEADLINE_EXCEEDED (FETCH_TIMEOUT), UNAVAILABLE (TRANSFER_STALLED), DATA_LOSS (HELD_WEIGHTS_DIFFER).
     """
     PrepareWeights: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.PrepareWeightsRequest, _rollout_service_pb2.PrepareWeightsResponse]
-    """Fetches and verifies weights and keeps them ready, while those in force serve. Preparing what is prepared already
-    does nothing. FAILED_PRECONDITION/DIGEST_MISMATCH, BASE_MISSING; ALREADY_EXISTS/VERSION_PREPARED when the version
-    is prepared with another digest; RESOURCE_EXHAUSTED/TOO_MANY_PREPARED; DEADLINE_EXCEEDED/FETCH_TIMEOUT and
-    UNAVAILABLE/TRANSFER_STALLED for a source that is dead or too slow. The error is that of the last source tried.
+    """Fetches and verifies weights and keeps them ready for ActivateWeights, while the active weights serve. If all
+    sources fail, the error is that of the last one. Preparing weights that are prepared already has no effect.
+
+    Errors: ALREADY_EXISTS (VERSION_PREPARED, REQUEST_ID_REUSED), FAILED_PRECONDITION (DIGEST_MISMATCH, BASE_MISSING,
+    LEASE_HELD), RESOURCE_EXHAUSTED (TOO_MANY_PREPARED), DEADLINE_EXCEEDED (FETCH_TIMEOUT), UNAVAILABLE
+    (TRANSFER_STALLED).
     """
     ActivateWeights: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.ActivateWeightsRequest, _rollout_service_pb2.ActivateWeightsResponse]
-    """Puts prepared weights in force, in a pause between tokens. Requests that name no `version` go on through it where
-    the engine can (GetStatusResponse.updates_in_flight): their samples then have several segments. All others finish
-    first. FAILED_PRECONDITION/NOT_PREPARED.
+    """Activates prepared weights in a pause between two tokens. Requests that name no `version` continue with the new
+    weights if the engine supports it (GetStatusResponse.updates_in_flight); their samples then have several segments.
+    All other requests finish first.
+
+    Errors: ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (NOT_PREPARED, LEASE_HELD), DATA_LOSS
+    (HELD_WEIGHTS_DIFFER).
     """
     DiscardWeights: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.DiscardWeightsRequest, _rollout_service_pb2.DiscardWeightsResponse]
-    """Lets go of weights that were prepared. Discarding what is not prepared does nothing."""
+    """Frees prepared weights. Discarding weights that are not prepared has no effect.
+
+    Errors: ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (LEASE_HELD).
+    """
     GetStatus: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.GetStatusRequest, _rollout_service_pb2.GetStatusResponse]
-    """What is served now: engine, weights, tokenizer, limits, load."""
+    """Returns the engine, its weights, its tokenizer, its limits and its load.
+
+    Errors: common errors only.
+    """
     AcquireLease: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.AcquireLeaseRequest, _rollout_service_pb2.AcquireLeaseResponse]
-    """Takes, or with `token` renews, the exclusive use of this service. FAILED_PRECONDITION/LEASE_HELD names the holder."""
+    """Acquires the exclusive use of this service, or renews it if `token` is set. LEASE_HELD names the holder.
+
+    Errors: FAILED_PRECONDITION (LEASE_HELD).
+    """
     ReleaseLease: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.ReleaseLeaseRequest, _rollout_service_pb2.ReleaseLeaseResponse]
-    """Gives the lease back. Releasing a lease that is not in force any more does nothing."""
+    """Releases the lease. Releasing a lease that has ended has no effect.
+
+    Errors: common errors only.
+    """
 
 class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Turns prompts into samples with the weights in force. Any implementation of this service, in any language, is a
+    """Generates samples for prompts with the active weights. Any implementation of this service, in any language, is a
     rollout engine.
     """
 
@@ -59,10 +81,12 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rollout_service_pb2.GenerateRequest,
         context: _aio.ServicerContext[_rollout_service_pb2.GenerateRequest, _abc.AsyncIterator[_rollout_service_pb2.GenerateResponse]],
     ) -> _abc.AsyncIterator[_rollout_service_pb2.GenerateResponse]:
-        """Streams one message per finished sample, in any order, keyed (request_id, index). After a broken stream, call again
-        with the same request_id and `indices` naming what is still missing. Same seeds and weights: same tokens.
-        FAILED_PRECONDITION/NO_WEIGHTS before the first UpdateWeights, VERSION_MISMATCH when `version` is not in force,
-        TOKENIZER_MISMATCH; RESOURCE_EXHAUSTED/OVERLOADED when the queue is full.
+        """Generates samples and streams each as it finishes, in any order, identified by (request_id, index). After a broken
+        stream, call again with the same request_id and set `indices` to those that are missing. The same seeds and
+        weights give the same tokens.
+
+        Errors: FAILED_PRECONDITION (NO_WEIGHTS, VERSION_MISMATCH, TOKENIZER_MISMATCH, LEASE_HELD), RESOURCE_EXHAUSTED
+        (OVERLOADED).
         """
 
     @_abc_1.abstractmethod
@@ -71,8 +95,11 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rollout_service_pb2.UpdateWeightsRequest,
         context: _aio.ServicerContext[_rollout_service_pb2.UpdateWeightsRequest, _abc.Awaitable[_rollout_service_pb2.UpdateWeightsResponse]],
     ) -> _abc.Awaitable[_rollout_service_pb2.UpdateWeightsResponse]:
-        """PrepareWeights and ActivateWeights in one. On any error the old weights stay in force. Repeating it with the same
-        request_id does nothing twice. FAILED_PRECONDITION/DIGEST_MISMATCH.
+        """Prepares and activates weights in one call. If it fails, the previous weights stay active. Repeating the call with
+        the same request_id has no further effect.
+
+        Errors: ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (DIGEST_MISMATCH, BASE_MISSING, LEASE_HELD),
+        DEADLINE_EXCEEDED (FETCH_TIMEOUT), UNAVAILABLE (TRANSFER_STALLED), DATA_LOSS (HELD_WEIGHTS_DIFFER).
         """
 
     @_abc_1.abstractmethod
@@ -81,10 +108,12 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rollout_service_pb2.PrepareWeightsRequest,
         context: _aio.ServicerContext[_rollout_service_pb2.PrepareWeightsRequest, _abc.Awaitable[_rollout_service_pb2.PrepareWeightsResponse]],
     ) -> _abc.Awaitable[_rollout_service_pb2.PrepareWeightsResponse]:
-        """Fetches and verifies weights and keeps them ready, while those in force serve. Preparing what is prepared already
-        does nothing. FAILED_PRECONDITION/DIGEST_MISMATCH, BASE_MISSING; ALREADY_EXISTS/VERSION_PREPARED when the version
-        is prepared with another digest; RESOURCE_EXHAUSTED/TOO_MANY_PREPARED; DEADLINE_EXCEEDED/FETCH_TIMEOUT and
-        UNAVAILABLE/TRANSFER_STALLED for a source that is dead or too slow. The error is that of the last source tried.
+        """Fetches and verifies weights and keeps them ready for ActivateWeights, while the active weights serve. If all
+        sources fail, the error is that of the last one. Preparing weights that are prepared already has no effect.
+
+        Errors: ALREADY_EXISTS (VERSION_PREPARED, REQUEST_ID_REUSED), FAILED_PRECONDITION (DIGEST_MISMATCH, BASE_MISSING,
+        LEASE_HELD), RESOURCE_EXHAUSTED (TOO_MANY_PREPARED), DEADLINE_EXCEEDED (FETCH_TIMEOUT), UNAVAILABLE
+        (TRANSFER_STALLED).
         """
 
     @_abc_1.abstractmethod
@@ -93,9 +122,12 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rollout_service_pb2.ActivateWeightsRequest,
         context: _aio.ServicerContext[_rollout_service_pb2.ActivateWeightsRequest, _abc.Awaitable[_rollout_service_pb2.ActivateWeightsResponse]],
     ) -> _abc.Awaitable[_rollout_service_pb2.ActivateWeightsResponse]:
-        """Puts prepared weights in force, in a pause between tokens. Requests that name no `version` go on through it where
-        the engine can (GetStatusResponse.updates_in_flight): their samples then have several segments. All others finish
-        first. FAILED_PRECONDITION/NOT_PREPARED.
+        """Activates prepared weights in a pause between two tokens. Requests that name no `version` continue with the new
+        weights if the engine supports it (GetStatusResponse.updates_in_flight); their samples then have several segments.
+        All other requests finish first.
+
+        Errors: ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (NOT_PREPARED, LEASE_HELD), DATA_LOSS
+        (HELD_WEIGHTS_DIFFER).
         """
 
     @_abc_1.abstractmethod
@@ -104,7 +136,10 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rollout_service_pb2.DiscardWeightsRequest,
         context: _aio.ServicerContext[_rollout_service_pb2.DiscardWeightsRequest, _abc.Awaitable[_rollout_service_pb2.DiscardWeightsResponse]],
     ) -> _abc.Awaitable[_rollout_service_pb2.DiscardWeightsResponse]:
-        """Lets go of weights that were prepared. Discarding what is not prepared does nothing."""
+        """Frees prepared weights. Discarding weights that are not prepared has no effect.
+
+        Errors: ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (LEASE_HELD).
+        """
 
     @_abc_1.abstractmethod
     def GetStatus(
@@ -112,7 +147,10 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rollout_service_pb2.GetStatusRequest,
         context: _aio.ServicerContext[_rollout_service_pb2.GetStatusRequest, _abc.Awaitable[_rollout_service_pb2.GetStatusResponse]],
     ) -> _abc.Awaitable[_rollout_service_pb2.GetStatusResponse]:
-        """What is served now: engine, weights, tokenizer, limits, load."""
+        """Returns the engine, its weights, its tokenizer, its limits and its load.
+
+        Errors: common errors only.
+        """
 
     @_abc_1.abstractmethod
     def AcquireLease(
@@ -120,7 +158,10 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rollout_service_pb2.AcquireLeaseRequest,
         context: _aio.ServicerContext[_rollout_service_pb2.AcquireLeaseRequest, _abc.Awaitable[_rollout_service_pb2.AcquireLeaseResponse]],
     ) -> _abc.Awaitable[_rollout_service_pb2.AcquireLeaseResponse]:
-        """Takes, or with `token` renews, the exclusive use of this service. FAILED_PRECONDITION/LEASE_HELD names the holder."""
+        """Acquires the exclusive use of this service, or renews it if `token` is set. LEASE_HELD names the holder.
+
+        Errors: FAILED_PRECONDITION (LEASE_HELD).
+        """
 
     @_abc_1.abstractmethod
     def ReleaseLease(
@@ -128,6 +169,9 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rollout_service_pb2.ReleaseLeaseRequest,
         context: _aio.ServicerContext[_rollout_service_pb2.ReleaseLeaseRequest, _abc.Awaitable[_rollout_service_pb2.ReleaseLeaseResponse]],
     ) -> _abc.Awaitable[_rollout_service_pb2.ReleaseLeaseResponse]:
-        """Gives the lease back. Releasing a lease that is not in force any more does nothing."""
+        """Releases the lease. Releasing a lease that has ended has no effect.
+
+        Errors: common errors only.
+        """
 
 def add_RolloutServiceServicer_to_server(servicer: RolloutServiceServicer, server: _aio.Server) -> None: ...

@@ -30,9 +30,13 @@ class CreateTrainingRequest(_message.Message):
     TRAINING_FIELD_NUMBER: _builtins.int
     LEASE_TOKEN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     lease_token: _builtins.str
+    """The token of the caller's lease. Needed while the service is leased."""
     @_builtins.property
-    def training(self) -> _training_pb2.Training: ...
+    def training(self) -> _training_pb2.Training:
+        """The training to create."""
+
     def __init__(
         self,
         *,
@@ -54,7 +58,9 @@ class CreateTrainingResponse(_message.Message):
 
     TRAINING_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def training(self) -> _training_pb2.Training: ...
+    def training(self) -> _training_pb2.Training:
+        """The training."""
+
     def __init__(
         self,
         *,
@@ -74,6 +80,7 @@ class GetTrainingRequest(_message.Message):
 
     TRAINING_ID_FIELD_NUMBER: _builtins.int
     training_id: _builtins.str
+    """The training."""
     def __init__(
         self,
         *,
@@ -93,7 +100,9 @@ class GetTrainingResponse(_message.Message):
 
     TRAINING_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def training(self) -> _training_pb2.Training: ...
+    def training(self) -> _training_pb2.Training:
+        """The training."""
+
     def __init__(
         self,
         *,
@@ -114,8 +123,9 @@ class ListTrainingsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0: 100; at most 1,000."""
+    """The maximum number of trainings to return, at most 1,000. Default: 100."""
     page_token: _builtins.str
+    """The next_page_token of the previous page. Empty: the first page."""
     def __init__(
         self,
         *,
@@ -137,8 +147,11 @@ class ListTrainingsResponse(_message.Message):
     TRAININGS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
+    """The page_token of the next page. Empty: this is the last page."""
     @_builtins.property
-    def trainings(self) -> _containers.RepeatedCompositeFieldContainer[_training_pb2.Training]: ...
+    def trainings(self) -> _containers.RepeatedCompositeFieldContainer[_training_pb2.Training]:
+        """The trainings of this page."""
+
     def __init__(
         self,
         *,
@@ -161,8 +174,11 @@ class DeleteTrainingRequest(_message.Message):
     TRAINING_ID_FIELD_NUMBER: _builtins.int
     LEASE_TOKEN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     training_id: _builtins.str
+    """The training."""
     lease_token: _builtins.str
+    """The token of the caller's lease. Needed while the service is leased."""
     def __init__(
         self,
         *,
@@ -201,11 +217,13 @@ class PutExperienceRequest(_message.Message):
     CHUNK_FIELD_NUMBER: _builtins.int
     LEASE_TOKEN_FIELD_NUMBER: _builtins.int
     training_id: _builtins.str
-    """Needed in the first message of the stream."""
+    """The training. Needed in the first message of the stream."""
     lease_token: _builtins.str
-    """Needed in the first message while a lease is in force."""
+    """The token of the caller's lease. Needed in the first message of the stream while the service is leased."""
     @_builtins.property
-    def chunk(self) -> _training_pb2.ExperienceChunk: ...
+    def chunk(self) -> _training_pb2.ExperienceChunk:
+        """The next part of the batch."""
+
     def __init__(
         self,
         *,
@@ -229,9 +247,11 @@ class PutExperienceResponse(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     RECORDS_FIELD_NUMBER: _builtins.int
     batch_id: _builtins.str
+    """The id of the batch."""
     digest: _builtins.str
-    """SHA-256 over the content."""
+    """The SHA-256 digest of the content."""
     records: _builtins.int
+    """The number of records in the batch."""
     def __init__(
         self,
         *,
@@ -258,13 +278,17 @@ class StepRequest(_message.Message):
     PUBLISH_FIELD_NUMBER: _builtins.int
     LEASE_TOKEN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the step. Repeating a call with the same request_id is safe."""
     training_id: _builtins.str
+    """The training."""
     batch_id: _builtins.str
+    """The batch to learn from, as returned by PutExperience."""
     parent_version: _builtins.int
-    """The version to train from."""
+    """The version to train from, which must be the current one."""
     publish: _builtins.bool
-    """Publish the new version as well."""
+    """Publishes the new version as well. Default: false."""
     lease_token: _builtins.str
+    """The token of the caller's lease. Needed while the service is leased."""
     def __init__(
         self,
         *,
@@ -291,7 +315,9 @@ class StepResponse(_message.Message):
 
     RESULT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def result(self) -> _training_pb2.StepResult: ...
+    def result(self) -> _training_pb2.StepResult:
+        """The result of the step."""
+
     def __init__(
         self,
         *,
@@ -312,7 +338,9 @@ class EvaluateRequest(_message.Message):
     TRAINING_ID_FIELD_NUMBER: _builtins.int
     BATCH_ID_FIELD_NUMBER: _builtins.int
     training_id: _builtins.str
+    """The training."""
     batch_id: _builtins.str
+    """The batch to measure, as returned by PutExperience."""
     def __init__(
         self,
         *,
@@ -354,7 +382,7 @@ class EvaluateResponse(_message.Message):
     METRICS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Finite."""
+        """The metrics, finite numbers, by name."""
 
     def __init__(
         self,
@@ -379,12 +407,15 @@ class PublishRequest(_message.Message):
     SCHEME_FIELD_NUMBER: _builtins.int
     LEASE_TOKEN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     training_id: _builtins.str
+    """The training."""
     format: _builtins.str
-    """`merged` or `adapter`; empty: merged."""
+    """The format: `merged` or `adapter`. Default: `merged`."""
     scheme: _builtins.str
-    """The URI scheme of the answer, `file` or `grpc`; empty: the trainer's setting."""
+    """The scheme of the returned URI: `file` or `grpc`. Default: the setting of the trainer."""
     lease_token: _builtins.str
+    """The token of the caller's lease. Needed while the service is leased."""
     def __init__(
         self,
         *,
@@ -408,7 +439,9 @@ class PublishResponse(_message.Message):
 
     WEIGHTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def weights(self) -> _weights_pb2.WeightsRef: ...
+    def weights(self) -> _weights_pb2.WeightsRef:
+        """The published weights."""
+
     def __init__(
         self,
         *,
@@ -430,8 +463,11 @@ class CheckpointRequest(_message.Message):
     TRAINING_ID_FIELD_NUMBER: _builtins.int
     LEASE_TOKEN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     training_id: _builtins.str
+    """The training."""
     lease_token: _builtins.str
+    """The token of the caller's lease. Needed while the service is leased."""
     def __init__(
         self,
         *,
@@ -453,6 +489,7 @@ class CheckpointResponse(_message.Message):
 
     VERSION_FIELD_NUMBER: _builtins.int
     version: _builtins.int
+    """The version of the checkpoint."""
     def __init__(
         self,
         *,
@@ -476,16 +513,18 @@ class FreeArtifactsRequest(_message.Message):
     DRY_RUN_FIELD_NUMBER: _builtins.int
     LEASE_TOKEN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Identifies the call. Repeating a call with the same request_id is safe."""
     dry_run: _builtins.bool
-    """Only say what would be freed."""
+    """Returns what would be deleted, without deleting it. Default: false."""
     lease_token: _builtins.str
+    """The token of the caller's lease. Needed while the service is leased."""
     @_builtins.property
     def keep_digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Everything else published here is freed."""
+        """The digests of the published weights to keep. All others published here are deleted."""
 
     @_builtins.property
     def keep_training_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Trainings whose checkpoints and batches stay; the others are deleted."""
+        """The ids of the trainings to keep, with their checkpoints and batches. All others are deleted."""
 
     def __init__(
         self,
@@ -511,9 +550,10 @@ class FreeArtifactsResponse(_message.Message):
     FREED_BYTES_FIELD_NUMBER: _builtins.int
     FREED_FIELD_NUMBER: _builtins.int
     freed_bytes: _builtins.int
+    """The size of the deleted data, in bytes."""
     @_builtins.property
     def freed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What was (or would be) freed, one path or id each."""
+        """The deleted data, one path or id each."""
 
     def __init__(
         self,
@@ -552,14 +592,14 @@ class GetStatusResponse(_message.Message):
     PENDING_STEPS_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
     pending_steps: _builtins.int
-    """Steps waiting and in work."""
+    """The number of steps that are waiting or being computed."""
     @_builtins.property
     def algorithms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Entry-point names."""
+        """The available algorithms, by entry-point name."""
 
     @_builtins.property
     def lease(self) -> _lease_pb2.Lease:
-        """The lease in force, its token left out."""
+        """The current lease, without its token. Unset: the service is not leased."""
 
     def __init__(
         self,
@@ -584,12 +624,12 @@ class AcquireLeaseRequest(_message.Message):
     TTL_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     holder: _builtins.str
-    """Who asks, for instance `runs/demo`."""
+    """Who requests the lease, for example `runs/demo`."""
     token: _builtins.str
-    """The token of a lease to renew; empty: a new one."""
+    """The token of the lease to renew. Empty: a new lease."""
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """How long; the service caps it."""
+        """The duration of the lease, above 0. The service limits it."""
 
     def __init__(
         self,
@@ -612,7 +652,9 @@ class AcquireLeaseResponse(_message.Message):
 
     LEASE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def lease(self) -> _lease_pb2.Lease: ...
+    def lease(self) -> _lease_pb2.Lease:
+        """The lease, with its token."""
+
     def __init__(
         self,
         *,
@@ -632,6 +674,7 @@ class ReleaseLeaseRequest(_message.Message):
 
     TOKEN_FIELD_NUMBER: _builtins.int
     token: _builtins.str
+    """The token of the lease."""
     def __init__(
         self,
         *,

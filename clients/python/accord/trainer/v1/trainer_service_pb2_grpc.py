@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class TrainerServiceStub:
-    """Trains models on what it is given: one idempotent Step at a time, checkpoints, published weights. It fetches no data
-    and calls no other service, but the artifact service that a `grpc://` WeightsRef names.
+    """Trains models on the experience that it receives: idempotent steps, checkpoints and published weights. It fetches no
+    data and calls no other service, except the artifact service that a `grpc://` WeightsRef names.
     """
 
     def __init__(self, channel):
@@ -104,104 +104,135 @@ class TrainerServiceStub:
 
 
 class TrainerServiceServicer:
-    """Trains models on what it is given: one idempotent Step at a time, checkpoints, published weights. It fetches no data
-    and calls no other service, but the artifact service that a `grpc://` WeightsRef names.
+    """Trains models on the experience that it receives: idempotent steps, checkpoints and published weights. It fetches no
+    data and calls no other service, except the artifact service that a `grpc://` WeightsRef names.
     """
 
     def CreateTraining(self, request, context):
-        """Loads a model and opens a training. Repeating it with the same content returns the training as it stands, restored
-        from its checkpoint after a restart; with other content: ALREADY_EXISTS.
+        """Creates a training and loads its model. Repeating the call with the same content returns the training in its
+        current state, restored from its checkpoint after a restart.
+
+        Errors: INVALID_ARGUMENT (UNKNOWN_ALGORITHM, UNKNOWN_DTYPE), ALREADY_EXISTS (TRAINING_EXISTS, REQUEST_ID_REUSED),
+        FAILED_PRECONDITION (LEASE_HELD, DIGEST_MISMATCH, TOKENIZER_MISMATCH, NO_ADAPTER, NO_GPU, COMPILE_UNAVAILABLE,
+        PLUGIN_BROKEN), RESOURCE_EXHAUSTED (OUT_OF_MEMORY).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetTraining(self, request, context):
-        """One training; after a restart of the trainer its version is that of the last checkpoint.
+        """Returns a training. After a restart of the trainer, its version is that of the last checkpoint.
+
+        Errors: NOT_FOUND (TRAINING_NOT_FOUND), DATA_LOSS (TRAINING_DAMAGED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListTrainings(self, request, context):
-        """Pages through the trainings kept here, ordered by id.
+        """Lists the trainings of this service in pages, ordered by id.
+
+        Errors: common errors only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteTraining(self, request, context):
-        """Forgets a training: memory, checkpoints and batches. Published weights stay until FreeArtifacts.
+        """Deletes a training: its memory, checkpoints and batches. Published weights stay until FreeArtifacts.
+
+        Errors: NOT_FOUND (TRAINING_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (LEASE_HELD).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PutExperience(self, request_iterator, context):
-        """Stores a batch for a training and answers its id, which is derived from its content: putting it again is safe.
-        The first message of the stream names the training. INVALID_ARGUMENT names the sample and the field;
-        FAILED_PRECONDITION/UNKNOWN_VERSION, DIGEST_MISMATCH, TOKENIZER_MISMATCH: experience that cannot be verified.
+        """Stores a batch of experience for a training and returns its id, which is derived from the content, so that
+        repeating the call is safe. The first message of the stream names the training. Every record is verified: an
+        invalid one is INVALID_ARGUMENT with the record and the field named.
+
+        Errors: NOT_FOUND (TRAINING_NOT_FOUND), FAILED_PRECONDITION (UNKNOWN_VERSION, DIGEST_MISMATCH, TOKENIZER_MISMATCH,
+        LEASE_HELD).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Step(self, request, context):
-        """Trains on a batch: parent_version -> parent_version + 1. May take minutes. Repeating it with the same request_id
-        attaches to the step that runs or returns its result. FAILED_PRECONDITION/WRONG_PARENT when another version is
-        current. On any error the model is as it was.
+        """Trains on a batch: parent_version becomes parent_version + 1. May take minutes. Repeating the call with the same
+        request_id waits for the running step, or returns its result. On any error the model stays as it was.
+
+        Errors: NOT_FOUND (TRAINING_NOT_FOUND, BATCH_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION
+        (WRONG_PARENT, STALE_EXPERIENCE, NOT_FINITE, NO_SIGNAL, LEASE_HELD), RESOURCE_EXHAUSTED (OUT_OF_MEMORY),
+        UNAVAILABLE (RANK_LOST), DATA_LOSS (BATCH_DAMAGED, CHECKPOINT_DAMAGED, TRAINING_DAMAGED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Evaluate(self, request, context):
-        """Measures a batch under the current weights, without learning: policies answer `kl_k1`, `kl_k3` (nats a response, to
-        the reference), `entropy`, ...; reward models `loss`, `accuracy`,
-        `accuracy/<source>` and `accuracy/annotator/<id>`.
+        """Measures a batch under the current weights without learning. Policies return `kl_k1` and `kl_k3` (nats per
+        response, to the reference), `entropy` and others; reward models return `loss`, `accuracy`, `accuracy/<source>`
+        and `accuracy/annotator/<id>`.
+
+        Errors: NOT_FOUND (TRAINING_NOT_FOUND, BATCH_NOT_FOUND), DATA_LOSS (BATCH_DAMAGED, CHECKPOINT_DAMAGED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Publish(self, request, context):
-        """Writes the current weights as a folder that `from_pretrained` loads, and names it. Publishing a version again
-        returns the same reference.
+        """Publishes the current weights as a folder that `from_pretrained` can load, and returns a reference to it.
+        Publishing a version again returns the same reference.
+
+        Errors: NOT_FOUND (TRAINING_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (NO_ADAPTER,
+        NO_ADDRESS, LEASE_HELD), INTERNAL (PUBLISH_MISMATCH).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Checkpoint(self, request, context):
-        """Writes a checkpoint of the current version now.
+        """Writes a checkpoint of the current version.
+
+        Errors: NOT_FOUND (TRAINING_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (LEASE_HELD).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FreeArtifacts(self, request, context):
-        """Deletes published weights that nothing needs any more. `keep` is the complete list of digests to keep.
+        """Deletes published weights and trainings, except those that the request lists.
+
+        Errors: ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (LEASE_HELD).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetStatus(self, request, context):
-        """The algorithms that can be named here and the load.
+        """Returns the available algorithms and the load.
+
+        Errors: common errors only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AcquireLease(self, request, context):
-        """Takes, or with `token` renews, the exclusive use of this service. FAILED_PRECONDITION/LEASE_HELD names the holder.
+        """Acquires the exclusive use of this service, or renews it if `token` is set. LEASE_HELD names the holder.
+
+        Errors: FAILED_PRECONDITION (LEASE_HELD).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseLease(self, request, context):
-        """Gives the lease back. Releasing a lease that is not in force any more does nothing.
+        """Releases the lease. Releasing a lease that has ended has no effect.
+
+        Errors: common errors only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -284,8 +315,8 @@ def add_TrainerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TrainerService:
-    """Trains models on what it is given: one idempotent Step at a time, checkpoints, published weights. It fetches no data
-    and calls no other service, but the artifact service that a `grpc://` WeightsRef names.
+    """Trains models on the experience that it receives: idempotent steps, checkpoints and published weights. It fetches no
+    data and calls no other service, except the artifact service that a `grpc://` WeightsRef names.
     """
 
     @staticmethod

@@ -13,54 +13,93 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TrainerServiceStub:
-    """Trains models on what it is given: one idempotent Step at a time, checkpoints, published weights. It fetches no data
-    and calls no other service, but the artifact service that a `grpc://` WeightsRef names.
+    """Trains models on the experience that it receives: idempotent steps, checkpoints and published weights. It fetches no
+    data and calls no other service, except the artifact service that a `grpc://` WeightsRef names.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTraining: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.CreateTrainingRequest, _trainer_service_pb2.CreateTrainingResponse]
-    """Loads a model and opens a training. Repeating it with the same content returns the training as it stands, restored
-    from its checkpoint after a restart; with other content: ALREADY_EXISTS.
+    """Creates a training and loads its model. Repeating the call with the same content returns the training in its
+    current state, restored from its checkpoint after a restart.
+
+    Errors: INVALID_ARGUMENT (UNKNOWN_ALGORITHM, UNKNOWN_DTYPE), ALREADY_EXISTS (TRAINING_EXISTS, REQUEST_ID_REUSED),
+    FAILED_PRECONDITION (LEASE_HELD, DIGEST_MISMATCH, TOKENIZER_MISMATCH, NO_ADAPTER, NO_GPU, COMPILE_UNAVAILABLE,
+    PLUGIN_BROKEN), RESOURCE_EXHAUSTED (OUT_OF_MEMORY).
     """
     GetTraining: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.GetTrainingRequest, _trainer_service_pb2.GetTrainingResponse]
-    """One training; after a restart of the trainer its version is that of the last checkpoint."""
+    """Returns a training. After a restart of the trainer, its version is that of the last checkpoint.
+
+    Errors: NOT_FOUND (TRAINING_NOT_FOUND), DATA_LOSS (TRAINING_DAMAGED).
+    """
     ListTrainings: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.ListTrainingsRequest, _trainer_service_pb2.ListTrainingsResponse]
-    """Pages through the trainings kept here, ordered by id."""
+    """Lists the trainings of this service in pages, ordered by id.
+
+    Errors: common errors only.
+    """
     DeleteTraining: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.DeleteTrainingRequest, _trainer_service_pb2.DeleteTrainingResponse]
-    """Forgets a training: memory, checkpoints and batches. Published weights stay until FreeArtifacts."""
+    """Deletes a training: its memory, checkpoints and batches. Published weights stay until FreeArtifacts.
+
+    Errors: NOT_FOUND (TRAINING_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (LEASE_HELD).
+    """
     PutExperience: _aio.StreamUnaryMultiCallable[_trainer_service_pb2.PutExperienceRequest, _trainer_service_pb2.PutExperienceResponse]
-    """Stores a batch for a training and answers its id, which is derived from its content: putting it again is safe.
-    The first message of the stream names the training. INVALID_ARGUMENT names the sample and the field;
-    FAILED_PRECONDITION/UNKNOWN_VERSION, DIGEST_MISMATCH, TOKENIZER_MISMATCH: experience that cannot be verified.
+    """Stores a batch of experience for a training and returns its id, which is derived from the content, so that
+    repeating the call is safe. The first message of the stream names the training. Every record is verified: an
+    invalid one is INVALID_ARGUMENT with the record and the field named.
+
+    Errors: NOT_FOUND (TRAINING_NOT_FOUND), FAILED_PRECONDITION (UNKNOWN_VERSION, DIGEST_MISMATCH, TOKENIZER_MISMATCH,
+    LEASE_HELD).
     """
     Step: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.StepRequest, _trainer_service_pb2.StepResponse]
-    """Trains on a batch: parent_version -> parent_version + 1. May take minutes. Repeating it with the same request_id
-    attaches to the step that runs or returns its result. FAILED_PRECONDITION/WRONG_PARENT when another version is
-    current. On any error the model is as it was.
+    """Trains on a batch: parent_version becomes parent_version + 1. May take minutes. Repeating the call with the same
+    request_id waits for the running step, or returns its result. On any error the model stays as it was.
+
+    Errors: NOT_FOUND (TRAINING_NOT_FOUND, BATCH_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION
+    (WRONG_PARENT, STALE_EXPERIENCE, NOT_FINITE, NO_SIGNAL, LEASE_HELD), RESOURCE_EXHAUSTED (OUT_OF_MEMORY),
+    UNAVAILABLE (RANK_LOST), DATA_LOSS (BATCH_DAMAGED, CHECKPOINT_DAMAGED, TRAINING_DAMAGED).
     """
     Evaluate: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.EvaluateRequest, _trainer_service_pb2.EvaluateResponse]
-    """Measures a batch under the current weights, without learning: policies answer `kl_k1`, `kl_k3` (nats a response, to
-    the reference), `entropy`, ...; reward models `loss`, `accuracy`,
-    `accuracy/<source>` and `accuracy/annotator/<id>`.
+    """Measures a batch under the current weights without learning. Policies return `kl_k1` and `kl_k3` (nats per
+    response, to the reference), `entropy` and others; reward models return `loss`, `accuracy`, `accuracy/<source>`
+    and `accuracy/annotator/<id>`.
+
+    Errors: NOT_FOUND (TRAINING_NOT_FOUND, BATCH_NOT_FOUND), DATA_LOSS (BATCH_DAMAGED, CHECKPOINT_DAMAGED).
     """
     Publish: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.PublishRequest, _trainer_service_pb2.PublishResponse]
-    """Writes the current weights as a folder that `from_pretrained` loads, and names it. Publishing a version again
-    returns the same reference.
+    """Publishes the current weights as a folder that `from_pretrained` can load, and returns a reference to it.
+    Publishing a version again returns the same reference.
+
+    Errors: NOT_FOUND (TRAINING_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (NO_ADAPTER,
+    NO_ADDRESS, LEASE_HELD), INTERNAL (PUBLISH_MISMATCH).
     """
     Checkpoint: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.CheckpointRequest, _trainer_service_pb2.CheckpointResponse]
-    """Writes a checkpoint of the current version now."""
+    """Writes a checkpoint of the current version.
+
+    Errors: NOT_FOUND (TRAINING_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (LEASE_HELD).
+    """
     FreeArtifacts: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.FreeArtifactsRequest, _trainer_service_pb2.FreeArtifactsResponse]
-    """Deletes published weights that nothing needs any more. `keep` is the complete list of digests to keep."""
+    """Deletes published weights and trainings, except those that the request lists.
+
+    Errors: ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (LEASE_HELD).
+    """
     GetStatus: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.GetStatusRequest, _trainer_service_pb2.GetStatusResponse]
-    """The algorithms that can be named here and the load."""
+    """Returns the available algorithms and the load.
+
+    Errors: common errors only.
+    """
     AcquireLease: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.AcquireLeaseRequest, _trainer_service_pb2.AcquireLeaseResponse]
-    """Takes, or with `token` renews, the exclusive use of this service. FAILED_PRECONDITION/LEASE_HELD names the holder."""
+    """Acquires the exclusive use of this service, or renews it if `token` is set. LEASE_HELD names the holder.
+
+    Errors: FAILED_PRECONDITION (LEASE_HELD).
+    """
     ReleaseLease: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.ReleaseLeaseRequest, _trainer_service_pb2.ReleaseLeaseResponse]
-    """Gives the lease back. Releasing a lease that is not in force any more does nothing."""
+    """Releases the lease. Releasing a lease that has ended has no effect.
+
+    Errors: common errors only.
+    """
 
 class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Trains models on what it is given: one idempotent Step at a time, checkpoints, published weights. It fetches no data
-    and calls no other service, but the artifact service that a `grpc://` WeightsRef names.
+    """Trains models on the experience that it receives: idempotent steps, checkpoints and published weights. It fetches no
+    data and calls no other service, except the artifact service that a `grpc://` WeightsRef names.
     """
 
     @_abc_1.abstractmethod
@@ -69,8 +108,12 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_service_pb2.CreateTrainingRequest,
         context: _aio.ServicerContext[_trainer_service_pb2.CreateTrainingRequest, _abc.Awaitable[_trainer_service_pb2.CreateTrainingResponse]],
     ) -> _abc.Awaitable[_trainer_service_pb2.CreateTrainingResponse]:
-        """Loads a model and opens a training. Repeating it with the same content returns the training as it stands, restored
-        from its checkpoint after a restart; with other content: ALREADY_EXISTS.
+        """Creates a training and loads its model. Repeating the call with the same content returns the training in its
+        current state, restored from its checkpoint after a restart.
+
+        Errors: INVALID_ARGUMENT (UNKNOWN_ALGORITHM, UNKNOWN_DTYPE), ALREADY_EXISTS (TRAINING_EXISTS, REQUEST_ID_REUSED),
+        FAILED_PRECONDITION (LEASE_HELD, DIGEST_MISMATCH, TOKENIZER_MISMATCH, NO_ADAPTER, NO_GPU, COMPILE_UNAVAILABLE,
+        PLUGIN_BROKEN), RESOURCE_EXHAUSTED (OUT_OF_MEMORY).
         """
 
     @_abc_1.abstractmethod
@@ -79,7 +122,10 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_service_pb2.GetTrainingRequest,
         context: _aio.ServicerContext[_trainer_service_pb2.GetTrainingRequest, _abc.Awaitable[_trainer_service_pb2.GetTrainingResponse]],
     ) -> _abc.Awaitable[_trainer_service_pb2.GetTrainingResponse]:
-        """One training; after a restart of the trainer its version is that of the last checkpoint."""
+        """Returns a training. After a restart of the trainer, its version is that of the last checkpoint.
+
+        Errors: NOT_FOUND (TRAINING_NOT_FOUND), DATA_LOSS (TRAINING_DAMAGED).
+        """
 
     @_abc_1.abstractmethod
     def ListTrainings(
@@ -87,7 +133,10 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_service_pb2.ListTrainingsRequest,
         context: _aio.ServicerContext[_trainer_service_pb2.ListTrainingsRequest, _abc.Awaitable[_trainer_service_pb2.ListTrainingsResponse]],
     ) -> _abc.Awaitable[_trainer_service_pb2.ListTrainingsResponse]:
-        """Pages through the trainings kept here, ordered by id."""
+        """Lists the trainings of this service in pages, ordered by id.
+
+        Errors: common errors only.
+        """
 
     @_abc_1.abstractmethod
     def DeleteTraining(
@@ -95,7 +144,10 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_service_pb2.DeleteTrainingRequest,
         context: _aio.ServicerContext[_trainer_service_pb2.DeleteTrainingRequest, _abc.Awaitable[_trainer_service_pb2.DeleteTrainingResponse]],
     ) -> _abc.Awaitable[_trainer_service_pb2.DeleteTrainingResponse]:
-        """Forgets a training: memory, checkpoints and batches. Published weights stay until FreeArtifacts."""
+        """Deletes a training: its memory, checkpoints and batches. Published weights stay until FreeArtifacts.
+
+        Errors: NOT_FOUND (TRAINING_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (LEASE_HELD).
+        """
 
     @_abc_1.abstractmethod
     def PutExperience(
@@ -103,9 +155,12 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _abc.AsyncIterator[_trainer_service_pb2.PutExperienceRequest],
         context: _aio.ServicerContext[_abc.AsyncIterator[_trainer_service_pb2.PutExperienceRequest], _abc.Awaitable[_trainer_service_pb2.PutExperienceResponse]],
     ) -> _abc.Awaitable[_trainer_service_pb2.PutExperienceResponse]:
-        """Stores a batch for a training and answers its id, which is derived from its content: putting it again is safe.
-        The first message of the stream names the training. INVALID_ARGUMENT names the sample and the field;
-        FAILED_PRECONDITION/UNKNOWN_VERSION, DIGEST_MISMATCH, TOKENIZER_MISMATCH: experience that cannot be verified.
+        """Stores a batch of experience for a training and returns its id, which is derived from the content, so that
+        repeating the call is safe. The first message of the stream names the training. Every record is verified: an
+        invalid one is INVALID_ARGUMENT with the record and the field named.
+
+        Errors: NOT_FOUND (TRAINING_NOT_FOUND), FAILED_PRECONDITION (UNKNOWN_VERSION, DIGEST_MISMATCH, TOKENIZER_MISMATCH,
+        LEASE_HELD).
         """
 
     @_abc_1.abstractmethod
@@ -114,9 +169,12 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_service_pb2.StepRequest,
         context: _aio.ServicerContext[_trainer_service_pb2.StepRequest, _abc.Awaitable[_trainer_service_pb2.StepResponse]],
     ) -> _abc.Awaitable[_trainer_service_pb2.StepResponse]:
-        """Trains on a batch: parent_version -> parent_version + 1. May take minutes. Repeating it with the same request_id
-        attaches to the step that runs or returns its result. FAILED_PRECONDITION/WRONG_PARENT when another version is
-        current. On any error the model is as it was.
+        """Trains on a batch: parent_version becomes parent_version + 1. May take minutes. Repeating the call with the same
+        request_id waits for the running step, or returns its result. On any error the model stays as it was.
+
+        Errors: NOT_FOUND (TRAINING_NOT_FOUND, BATCH_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION
+        (WRONG_PARENT, STALE_EXPERIENCE, NOT_FINITE, NO_SIGNAL, LEASE_HELD), RESOURCE_EXHAUSTED (OUT_OF_MEMORY),
+        UNAVAILABLE (RANK_LOST), DATA_LOSS (BATCH_DAMAGED, CHECKPOINT_DAMAGED, TRAINING_DAMAGED).
         """
 
     @_abc_1.abstractmethod
@@ -125,9 +183,11 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_service_pb2.EvaluateRequest,
         context: _aio.ServicerContext[_trainer_service_pb2.EvaluateRequest, _abc.Awaitable[_trainer_service_pb2.EvaluateResponse]],
     ) -> _abc.Awaitable[_trainer_service_pb2.EvaluateResponse]:
-        """Measures a batch under the current weights, without learning: policies answer `kl_k1`, `kl_k3` (nats a response, to
-        the reference), `entropy`, ...; reward models `loss`, `accuracy`,
-        `accuracy/<source>` and `accuracy/annotator/<id>`.
+        """Measures a batch under the current weights without learning. Policies return `kl_k1` and `kl_k3` (nats per
+        response, to the reference), `entropy` and others; reward models return `loss`, `accuracy`, `accuracy/<source>`
+        and `accuracy/annotator/<id>`.
+
+        Errors: NOT_FOUND (TRAINING_NOT_FOUND, BATCH_NOT_FOUND), DATA_LOSS (BATCH_DAMAGED, CHECKPOINT_DAMAGED).
         """
 
     @_abc_1.abstractmethod
@@ -136,8 +196,11 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_service_pb2.PublishRequest,
         context: _aio.ServicerContext[_trainer_service_pb2.PublishRequest, _abc.Awaitable[_trainer_service_pb2.PublishResponse]],
     ) -> _abc.Awaitable[_trainer_service_pb2.PublishResponse]:
-        """Writes the current weights as a folder that `from_pretrained` loads, and names it. Publishing a version again
-        returns the same reference.
+        """Publishes the current weights as a folder that `from_pretrained` can load, and returns a reference to it.
+        Publishing a version again returns the same reference.
+
+        Errors: NOT_FOUND (TRAINING_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (NO_ADAPTER,
+        NO_ADDRESS, LEASE_HELD), INTERNAL (PUBLISH_MISMATCH).
         """
 
     @_abc_1.abstractmethod
@@ -146,7 +209,10 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_service_pb2.CheckpointRequest,
         context: _aio.ServicerContext[_trainer_service_pb2.CheckpointRequest, _abc.Awaitable[_trainer_service_pb2.CheckpointResponse]],
     ) -> _abc.Awaitable[_trainer_service_pb2.CheckpointResponse]:
-        """Writes a checkpoint of the current version now."""
+        """Writes a checkpoint of the current version.
+
+        Errors: NOT_FOUND (TRAINING_NOT_FOUND), ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (LEASE_HELD).
+        """
 
     @_abc_1.abstractmethod
     def FreeArtifacts(
@@ -154,7 +220,10 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_service_pb2.FreeArtifactsRequest,
         context: _aio.ServicerContext[_trainer_service_pb2.FreeArtifactsRequest, _abc.Awaitable[_trainer_service_pb2.FreeArtifactsResponse]],
     ) -> _abc.Awaitable[_trainer_service_pb2.FreeArtifactsResponse]:
-        """Deletes published weights that nothing needs any more. `keep` is the complete list of digests to keep."""
+        """Deletes published weights and trainings, except those that the request lists.
+
+        Errors: ALREADY_EXISTS (REQUEST_ID_REUSED), FAILED_PRECONDITION (LEASE_HELD).
+        """
 
     @_abc_1.abstractmethod
     def GetStatus(
@@ -162,7 +231,10 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_service_pb2.GetStatusRequest,
         context: _aio.ServicerContext[_trainer_service_pb2.GetStatusRequest, _abc.Awaitable[_trainer_service_pb2.GetStatusResponse]],
     ) -> _abc.Awaitable[_trainer_service_pb2.GetStatusResponse]:
-        """The algorithms that can be named here and the load."""
+        """Returns the available algorithms and the load.
+
+        Errors: common errors only.
+        """
 
     @_abc_1.abstractmethod
     def AcquireLease(
@@ -170,7 +242,10 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_service_pb2.AcquireLeaseRequest,
         context: _aio.ServicerContext[_trainer_service_pb2.AcquireLeaseRequest, _abc.Awaitable[_trainer_service_pb2.AcquireLeaseResponse]],
     ) -> _abc.Awaitable[_trainer_service_pb2.AcquireLeaseResponse]:
-        """Takes, or with `token` renews, the exclusive use of this service. FAILED_PRECONDITION/LEASE_HELD names the holder."""
+        """Acquires the exclusive use of this service, or renews it if `token` is set. LEASE_HELD names the holder.
+
+        Errors: FAILED_PRECONDITION (LEASE_HELD).
+        """
 
     @_abc_1.abstractmethod
     def ReleaseLease(
@@ -178,6 +253,9 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_service_pb2.ReleaseLeaseRequest,
         context: _aio.ServicerContext[_trainer_service_pb2.ReleaseLeaseRequest, _abc.Awaitable[_trainer_service_pb2.ReleaseLeaseResponse]],
     ) -> _abc.Awaitable[_trainer_service_pb2.ReleaseLeaseResponse]:
-        """Gives the lease back. Releasing a lease that is not in force any more does nothing."""
+        """Releases the lease. Releasing a lease that has ended has no effect.
+
+        Errors: common errors only.
+        """
 
 def add_TrainerServiceServicer_to_server(servicer: TrainerServiceServicer, server: _aio.Server) -> None: ...

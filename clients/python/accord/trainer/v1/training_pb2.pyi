@@ -24,7 +24,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Training(_message.Message):
-    """A model under training. It has exactly one history: version 0, then one version for each Step."""
+    """A model under training. Its history is linear: version 0, then one version for each Step."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -45,45 +45,55 @@ class Training(_message.Message):
     LEARNS_FROM_FIELD_NUMBER: _builtins.int
     MAX_STALENESS_FIELD_NUMBER: _builtins.int
     training_id: _builtins.str
-    """The caller's name, for instance `demo-1-policy`. Letters, digits, `.`, `_` and `-`."""
+    """The id of the training, chosen by the caller, for example `demo-1-policy`: letters, digits, `.`, `_` and `-`, at
+    most 200 characters, starting with a letter or digit.
+    """
     algorithm: _builtins.str
-    """The entry-point name: `ppo`, `reward_model`, ..."""
+    """The training algorithm, by its entry-point name: `ppo`, `reward_model`, ..."""
     seed: _builtins.int
-    """Seeds initialisation and shuffling."""
+    """The seed of initialisation and shuffling. Default: 0."""
     checkpoint_every: _builtins.int
-    """A checkpoint after every so many steps; 0 or unset: 5."""
+    """The number of steps between checkpoints, at least 1. Default: 5."""
     compute_dtype: _builtins.str
-    """`auto` (what is fastest here), `float32` or `bfloat16`; resolved once and kept. Empty: auto."""
+    """The data type of the computation: `float32`, `bfloat16`, or `auto` for the fastest on this machine, which is
+    resolved once and kept. Default: `auto`.
+    """
     version: _builtins.int
-    """Steps taken."""
+    """The current version: the number of steps done."""
     digest: _builtins.str
-    """Digest of the weights as they would be published now."""
+    """The digest that the current weights have when published."""
     checkpoint_version: _builtins.int
-    """The version that would be restored if the trainer died now."""
+    """The version of the last checkpoint, which a restart of the trainer restores."""
     tokenizer_fingerprint: _builtins.str
+    """The SHA-256 fingerprint of the model's tokenizer."""
     compute_threads: _builtins.int
-    """Threads that it computes with; bit-equal repeats need the same."""
+    """The number of threads of the computation. Bit-equal repeats need the same number."""
     learns_from: _builtins.str
-    """What its algorithm learns from: `samples` that it made itself, scored, or `preferences`."""
+    """What the algorithm learns from: `samples` (its own, with scores) or `preferences`."""
     max_staleness: _builtins.int
-    """Samples are learned from whose oldest token was made this many versions before the one trained, or fewer; tokens of
-    one sample may then be of several versions. 0 or unset: all tokens are of the version trained.
+    """The maximum staleness of samples, in versions, at least 0: how much older than the version under training the
+    weights of any of their tokens may be. Above 0, the tokens of a sample may have different versions. Default: 0,
+    which means that all tokens must be of the version under training.
     """
     @_builtins.property
     def init(self) -> _weights_pb2.WeightsRef:
-        """What it starts from."""
+        """The weights that the training starts from."""
 
     @_builtins.property
     def reference(self) -> _weights_pb2.WeightsRef:
-        """What the policy is kept near to (KL); unset: `init`. Policy algorithms only."""
+        """The reference model of the KL penalty. Policy algorithms only. Default: `init`."""
 
     @_builtins.property
     def critic_init(self) -> _weights_pb2.WeightsRef:
-        """A reward model that the critic starts from; unset: a head on the policy's trunk. Same tokenizer as `init`."""
+        """The reward model that initialises the critic. It must have the tokenizer of `init`. Default: a value head on the
+        policy's trunk.
+        """
 
     @_builtins.property
     def options(self) -> _struct_pb2.Struct:
-        """The algorithm's options, checked by it: an unknown key or a wrong value is INVALID_ARGUMENT with the field named."""
+        """The options of the algorithm (docs/algorithms.md), which it checks: an unknown key or an invalid value is
+        INVALID_ARGUMENT, with the field named. Default: its defaults.
+        """
 
     def __init__(
         self,
@@ -115,16 +125,18 @@ Global___Training: _TypeAlias = Training  # noqa: Y015
 
 @_typing.final
 class ScoredSample(_message.Message):
-    """One sample with its score: what a policy algorithm learns from."""
+    """A sample with its score, from which policy algorithms learn."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SAMPLE_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     score: _builtins.float
-    """Finite. Where scoring failed there is no ScoredSample."""
+    """The score, a finite number. A sample whose scoring failed is left out."""
     @_builtins.property
-    def sample(self) -> _sample_pb2.Sample: ...
+    def sample(self) -> _sample_pb2.Sample:
+        """The sample, as the rollout service returned it."""
+
     def __init__(
         self,
         *,
@@ -143,7 +155,7 @@ Global___ScoredSample: _TypeAlias = ScoredSample  # noqa: Y015
 
 @_typing.final
 class PreferenceExample(_message.Message):
-    """What a reward model learns from: answers to one prompt, ordered or rated."""
+    """Responses to one prompt, ranked or rated, from which reward models learn."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -157,30 +169,34 @@ class PreferenceExample(_message.Message):
     TRUNCATED_FIELD_NUMBER: _builtins.int
     ANNOTATOR_FIELD_NUMBER: _builtins.int
     margin: _builtins.float
-    """Of a pair: how much better the first is; added to the Bradley-Terry difference. At least 0."""
+    """For a pair: how much better the first response is, at least 0. It is added to the Bradley-Terry difference.
+    Default: 0.
+    """
     weight: _builtins.float
-    """How much the example counts; unset: 1."""
+    """The weight of the example in the loss, at least 0. Default: 1."""
     source: _builtins.str
-    """Metrics are broken down by it."""
+    """The source of the example. Metrics are broken down by it. Default: empty."""
     annotator: _builtins.str
-    """Who judged, by an id that tells nobody's name. Evaluate breaks accuracy down by it; nothing learns from it."""
+    """A pseudonymous id of the annotator. Evaluate breaks accuracy down by it; nothing learns from it. Default: empty."""
     @_builtins.property
-    def prompt(self) -> _chat_pb2.Conversation: ...
+    def prompt(self) -> _chat_pb2.Conversation:
+        """The prompt."""
+
     @_builtins.property
     def responses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The answers, best first where `ranks` says so."""
+        """The responses. With `ranks`, at least two."""
 
     @_builtins.property
     def ranks(self) -> Global___Ranks:
-        """One rank per response, 0 the best; equal ranks tie. Two responses make a Bradley-Terry pair."""
+        """A rank for each response. Two responses form a Bradley-Terry pair."""
 
     @_builtins.property
     def ratings(self) -> Global___Ratings:
-        """One rating per response, on 0..1."""
+        """A rating for each response."""
 
     @_builtins.property
     def truncated(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
-        """Of each response: whether it was cut off, so that it does not end where its text ends. Empty: none was."""
+        """For each response, whether it was cut off, so that it does not end where its text ends. Default: none was."""
 
     def __init__(
         self,
@@ -216,13 +232,15 @@ Global___PreferenceExample: _TypeAlias = PreferenceExample  # noqa: Y015
 
 @_typing.final
 class Ranks(_message.Message):
-    """Ranks of the responses of an example."""
+    """The ranks of the responses of an example."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     VALUES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The rank of each response, at least 0. 0 is the best; equal ranks are ties."""
+
     def __init__(
         self,
         *,
@@ -238,13 +256,15 @@ Global___Ranks: _TypeAlias = Ranks  # noqa: Y015
 
 @_typing.final
 class Ratings(_message.Message):
-    """Ratings of the responses of an example."""
+    """The ratings of the responses of an example."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     VALUES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The rating of each response, from 0 to 1."""
+
     def __init__(
         self,
         *,
@@ -260,16 +280,20 @@ Global___Ratings: _TypeAlias = Ratings  # noqa: Y015
 
 @_typing.final
 class ExperienceChunk(_message.Message):
-    """Part of a batch on its way to the trainer."""
+    """A part of a batch of experience."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SAMPLES_FIELD_NUMBER: _builtins.int
     PREFERENCES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def samples(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoredSample]: ...
+    def samples(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoredSample]:
+        """Samples with their scores, for policy algorithms."""
+
     @_builtins.property
-    def preferences(self) -> _containers.RepeatedCompositeFieldContainer[Global___PreferenceExample]: ...
+    def preferences(self) -> _containers.RepeatedCompositeFieldContainer[Global___PreferenceExample]:
+        """Preferences, for reward models and preference algorithms."""
+
     def __init__(
         self,
         *,
@@ -286,7 +310,7 @@ Global___ExperienceChunk: _TypeAlias = ExperienceChunk  # noqa: Y015
 
 @_typing.final
 class StepResult(_message.Message):
-    """What a Step did. The result is kept, and given again to whoever repeats the Step."""
+    """The result of a Step. The trainer keeps it and returns it again when the Step is repeated."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -320,23 +344,26 @@ class StepResult(_message.Message):
     SECONDS_FIELD_NUMBER: _builtins.int
     CHECKPOINTED_FIELD_NUMBER: _builtins.int
     training_id: _builtins.str
+    """The training."""
     request_id: _builtins.str
+    """The request_id of the Step call."""
     batch_id: _builtins.str
+    """The batch that the step learned from."""
     version: _builtins.int
     """The version that the step made: parent_version + 1."""
     digest: _builtins.str
-    """Digest of that version's weights as published."""
+    """The digest that the weights of this version have when published."""
     seconds: _builtins.float
-    """Wall-clock."""
+    """The wall-clock time of the step, in seconds."""
     checkpointed: _builtins.bool
     """Whether a checkpoint of this version is on disk."""
     @_builtins.property
     def weights(self) -> _weights_pb2.WeightsRef:
-        """Set when the step published."""
+        """The published weights. Unset: the step did not publish."""
 
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """By name; see docs/algorithms.md. Finite."""
+        """The metrics of the step, finite numbers, by name (docs/algorithms.md)."""
 
     def __init__(
         self,

@@ -20,16 +20,16 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ChatMessage(_message.Message):
-    """One turn of a conversation."""
+    """One message of a conversation."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ROLE_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
     role: _builtins.str
-    """`system`, `user` or `assistant`."""
+    """Who says it: `system`, `user` or `assistant`."""
     content: _builtins.str
-    """The text of the turn; may be empty."""
+    """The text of the message. May be empty."""
     def __init__(
         self,
         *,
@@ -46,13 +46,15 @@ Global___ChatMessage: _TypeAlias = ChatMessage  # noqa: Y015
 
 @_typing.final
 class Conversation(_message.Message):
-    """A conversation, oldest turn first."""
+    """A conversation."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MESSAGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatMessage]: ...
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatMessage]:
+        """The messages, oldest first."""
+
     def __init__(
         self,
         *,

@@ -18,7 +18,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Failure(_message.Message):
-    """Why one item of a batch has no result. A failure never becomes data: it is retried, or dropped and counted."""
+    """Why one item of a batch has no result. A failure never becomes data: the item is retried, or dropped and counted."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -26,11 +26,11 @@ class Failure(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     RETRYABLE_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """UPPER_SNAKE_CASE, stable, for programs; as ErrorInfo.reason."""
+    """The cause for programs, in UPPER_SNAKE_CASE, as in ErrorInfo.reason. Stable across releases."""
     message: _builtins.str
-    """One sentence for people: what is wrong and what to do."""
+    """The cause for people, in one sentence: what is wrong and what to do."""
     retryable: _builtins.bool
-    """Whether the same item may succeed when sent again."""
+    """Whether the same item may succeed when it is sent again."""
     def __init__(
         self,
         *,

@@ -19,8 +19,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Lease(_message.Message):
-    """The exclusive use of a service by one holder (a run) until it expires. While a lease is in force, mutating calls that
-    do not carry its token are refused with FAILED_PRECONDITION, reason LEASE_HELD, metadata `holder`.
+    """The exclusive use of a service by one holder, such as a run, until the lease expires or is released. Meanwhile,
+    mutating calls without the lease's token are refused with FAILED_PRECONDITION and reason LEASE_HELD; the error's
+    metadata has the `holder`.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -29,11 +30,13 @@ class Lease(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     holder: _builtins.str
-    """Who holds it, for people and error messages; for instance `runs/demo`."""
+    """Who holds the lease, for people and error messages, for example `runs/demo`."""
     token: _builtins.str
-    """The secret that mutating calls carry. Given to the holder only."""
+    """The secret that the holder sends with mutating calls. Returned to the holder only."""
     @_builtins.property
-    def expire_time(self) -> _timestamp_pb2.Timestamp: ...
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the lease expires unless it is renewed."""
+
     def __init__(
         self,
         *,

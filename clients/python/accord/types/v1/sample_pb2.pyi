@@ -27,24 +27,26 @@ class _FinishReason:
 class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     FINISH_REASON_UNSPECIFIED: _FinishReason.ValueType  # 0
+    """Not set, or not known."""
     FINISH_REASON_STOP: _FinishReason.ValueType  # 1
     """The model produced an end-of-sequence token, which is the last token of the response."""
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 2
-    """max_new_tokens was reached: the response is truncated."""
+    """The response reached max_new_tokens and is truncated."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """Why a response ended."""
 
 FINISH_REASON_UNSPECIFIED: FinishReason.ValueType  # 0
+"""Not set, or not known."""
 FINISH_REASON_STOP: FinishReason.ValueType  # 1
 """The model produced an end-of-sequence token, which is the last token of the response."""
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
-"""max_new_tokens was reached: the response is truncated."""
+"""The response reached max_new_tokens and is truncated."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 @_typing.final
 class SamplingParams(_message.Message):
-    """How tokens were drawn. `logprobs` of a sample are those of exactly this distribution."""
+    """The distribution that tokens are sampled from. The `logprobs` of a sample are those of exactly this distribution."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -53,13 +55,17 @@ class SamplingParams(_message.Message):
     TOP_P_FIELD_NUMBER: _builtins.int
     TOP_K_FIELD_NUMBER: _builtins.int
     max_new_tokens: _builtins.int
-    """The most tokens a response may have, its end-of-sequence token included. At least 1."""
+    """The maximum number of tokens of a response, including its end-of-sequence token. At least 1."""
     temperature: _builtins.float
-    """Divides the logits. 0 is greedy. Unset: 1."""
+    """The temperature, which divides the logits: 0 (greedy) or at least 0.001. Default: 1."""
     top_p: _builtins.float
-    """Nucleus sampling; 1 or unset: off. Training rollouts leave it off."""
+    """The probability mass of nucleus sampling, above 0 and at most 1. Default: 1, which turns it off, as training
+    needs.
+    """
     top_k: _builtins.int
-    """The k likeliest tokens only; 0 or unset: off. Training rollouts leave it off."""
+    """The number of most probable tokens that are sampled from, at least 0. Default: 0, which turns the limit off, as
+    training needs.
+    """
     def __init__(
         self,
         *,
@@ -89,7 +95,7 @@ Global___SamplingParams: _TypeAlias = SamplingParams  # noqa: Y015
 
 @_typing.final
 class Segment(_message.Message):
-    """Which weights made which tokens: from `start` (an index into response_token_ids) to the next segment's start."""
+    """A stretch of a response that one version of the weights made. It ends where the next segment starts."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -97,8 +103,11 @@ class Segment(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     start: _builtins.int
+    """The index of its first token in response_token_ids."""
     version: _builtins.int
+    """The version of the weights."""
     digest: _builtins.str
+    """The digest of the weights."""
     def __init__(
         self,
         *,
@@ -116,8 +125,8 @@ Global___Segment: _TypeAlias = Segment  # noqa: Y015
 
 @_typing.final
 class Sample(_message.Message):
-    """One finished response with everything a trainer needs. Tokens in, tokens out: text is for people and scorers, and is
-    never tokenised again on the way to the trainer.
+    """A finished response with everything that a trainer needs. The trainer uses the token ids; `text` is for people and
+    scorers, and is never tokenised again for training.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -138,44 +147,50 @@ class Sample(_message.Message):
     PROMPT_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """As in the request; with `index` the key of the sample."""
+    """The request_id of the Generate call. Together with `index` it identifies the sample."""
     index: _builtins.int
-    """Which of the request's samples this is: prompt_index * n + the number within the prompt."""
+    """The number of the sample within the request: prompt position * n + number within the prompt."""
     prompt_id: _builtins.str
+    """The id of the prompt, as in the request."""
     text: _builtins.str
-    """The response as text, special tokens left out."""
+    """The response as text, without special tokens."""
     finish_reason: Global___FinishReason.ValueType
+    """Why the response ended."""
     seed: _builtins.int
-    """The effective seed of this sample."""
+    """The seed with which the response was sampled."""
     tokenizer_fingerprint: _builtins.str
-    """SHA-256 that identifies the tokenizer whose ids these are."""
+    """The SHA-256 fingerprint of the tokenizer that the token ids belong to."""
     engine: _builtins.str
-    """The engine that drew it, named as in GetStatus. Empty: the service does not say."""
+    """The engine that generated the response, named as in GetStatus. Empty: the service did not report it."""
     @_builtins.property
     def prompt_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The prompt as the engine fed it to the model, chat template rendered."""
+        """The token ids of the prompt as the model received it, with the chat template rendered."""
 
     @_builtins.property
     def response_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The response, its end-of-sequence token included when it has one. Never empty."""
+        """The token ids of the response, including its end-of-sequence token if it has one. Never empty."""
 
     @_builtins.property
     def logprobs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """One per response token: log-probability under the sampled distribution, nats, never above 0."""
+        """The log-probability of each response token under the sampled distribution, in nats. At most 0."""
 
     @_builtins.property
     def response_mask(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
-        """One per response token: 1 where the policy chose the token, 0 where it was put there (a tool's output)."""
+        """For each response token, whether the policy sampled it. False for a token that was inserted, such as the output of
+        a tool.
+        """
 
     @_builtins.property
     def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Segment]:
-        """At least one; the first starts at 0."""
+        """The weights that made each token: at least one segment, and the first starts at 0."""
 
     @_builtins.property
-    def sampling(self) -> Global___SamplingParams: ...
+    def sampling(self) -> Global___SamplingParams:
+        """The sampling parameters, with all defaults filled in."""
+
     @_builtins.property
     def prompt(self) -> _chat_pb2.Conversation:
-        """The conversation that was asked, when the prompt came as messages."""
+        """The conversation of the prompt. Unset: the prompt was sent as token ids."""
 
     def __init__(
         self,

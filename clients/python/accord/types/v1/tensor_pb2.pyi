@@ -26,6 +26,7 @@ class _DataType:
 class _DataTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DataType.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     DATA_TYPE_UNSPECIFIED: _DataType.ValueType  # 0
+    """Not set."""
     DATA_TYPE_FLOAT32: _DataType.ValueType  # 1
     """IEEE 754 single precision."""
     DATA_TYPE_FLOAT64: _DataType.ValueType  # 2
@@ -38,9 +39,10 @@ class _DataTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DataType.Val
     """One byte per element, 0 or 1."""
 
 class DataType(_DataType, metaclass=_DataTypeEnumTypeWrapper):
-    """The element type of a Tensor."""
+    """The element type of a tensor."""
 
 DATA_TYPE_UNSPECIFIED: DataType.ValueType  # 0
+"""Not set."""
 DATA_TYPE_FLOAT32: DataType.ValueType  # 1
 """IEEE 754 single precision."""
 DATA_TYPE_FLOAT64: DataType.ValueType  # 2
@@ -55,7 +57,7 @@ Global___DataType: _TypeAlias = DataType  # noqa: Y015
 
 @_typing.final
 class Tensor(_message.Message):
-    """A dense array: little-endian, C order. `data` holds exactly prod(shape) elements; anything else is refused."""
+    """A dense array, little-endian, in C order."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -63,9 +65,13 @@ class Tensor(_message.Message):
     SHAPE_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     data_type: Global___DataType.ValueType
+    """The element type."""
     data: _builtins.bytes
+    """The elements, exactly prod(shape) of them. Any other length is refused."""
     @_builtins.property
-    def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The size of each dimension."""
+
     def __init__(
         self,
         *,

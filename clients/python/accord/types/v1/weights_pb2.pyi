@@ -20,7 +20,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class WeightsRef(_message.Message):
-    """Where a model lies and how to be sure that it is the one meant. Weights themselves never travel in other messages."""
+    """A reference to the weights of a model: where they are stored, and the digest that proves that they are the right
+    ones. Weights are never sent within messages.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -34,35 +36,41 @@ class WeightsRef(_message.Message):
     FALLBACK_URIS_FIELD_NUMBER: _builtins.int
     DELTA_FIELD_NUMBER: _builtins.int
     uri: _builtins.str
-    """A folder in Hugging Face layout (config.json, tokenizer, *.safetensors): `file:///path`,
-    `grpc://host:port/artifact-id`, served by accord.artifact.v1.ArtifactService of whoever published it, or a prefix in
-    an object store, `s3://bucket/prefix`, where the service has the extra for it.
+    """The URI of a folder in Hugging Face layout (config.json, tokenizer, *.safetensors): `file:///path`;
+    `grpc://host:port/artifact-id`, served by the publisher's accord.artifact.v1.ArtifactService; or an object-store
+    prefix such as `s3://bucket/prefix`, which needs an extra of the service that fetches it.
     """
     version: _builtins.int
-    """Version of the policy: the number of optimizer steps taken in its training; 0 is the model it started from."""
+    """The version of the policy: the number of optimizer steps of its training. 0 is the model that the training started
+    from.
+    """
     digest: _builtins.str
-    """SHA-256 (lower-case hex) over the tensors sorted by name: name, dtype, shape and bytes of each, tied weights once.
-    Weights whose digest differs are never activated. Of a `delta` it is the digest of the result.
+    """The SHA-256 digest, in lower-case hex, over the tensors sorted by name: name, dtype, shape and bytes of each, with
+    tied weights counted once. Weights with another digest are never activated. For `delta`, the digest of the result.
     """
     format: _builtins.str
-    """`merged` (a complete model), `adapter` (a PEFT adapter to be merged into the base) or `delta` (the elements that
-    differ from the base's). Empty: merged.
+    """The format: `merged` (a complete model), `adapter` (a PEFT adapter, which is merged into the base) or `delta` (the
+    elements that differ from the base). Default: `merged`.
     """
     base_version: _builtins.int
-    """With `adapter` and `delta`: the version of the model that it is applied to, which the service must have had."""
+    """The version of the base that an `adapter` or `delta` is applied to. The service must have had it."""
     base_digest: _builtins.str
-    """With `adapter` and `delta`: the digest of that model. Where given it, and not the version, names the base."""
+    """The digest of the base that an `adapter` or `delta` is applied to. If set, it identifies the base instead of
+    `base_version`.
+    """
     merged_digest: _builtins.str
-    """With `adapter`: the digest of the merged model, where the publisher knows it. A merge that comes out otherwise is
+    """The digest of an `adapter` merged into its base, if the publisher knows it. A merge with another digest is
     refused.
     """
     @_builtins.property
     def fallback_uris(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Other places of the same content, tried in order where `uri` does not serve."""
+        """Other URIs of the same content, tried in order if `uri` fails."""
 
     @_builtins.property
     def delta(self) -> Global___WeightsDelta:
-        """A smaller way to the same weights, tried before `uri` by a service that can. Others ignore it. With `merged` only."""
+        """A smaller download that leads to the same weights. Services that support it try it before `uri`; others ignore it.
+        Only with `merged`.
+        """
 
     def __init__(
         self,
@@ -89,7 +97,7 @@ Global___WeightsRef: _TypeAlias = WeightsRef  # noqa: Y015
 
 @_typing.final
 class WeightsDelta(_message.Message):
-    """The elements in which weights differ from others, the base's. What comes of it is held to the digest of the whole."""
+    """The elements in which weights differ from a base. The result must have the digest of the complete weights."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -97,11 +105,11 @@ class WeightsDelta(_message.Message):
     BASE_DIGEST_FIELD_NUMBER: _builtins.int
     BASE_VERSION_FIELD_NUMBER: _builtins.int
     uri: _builtins.str
-    """A folder with delta.safetensors, by the schemes of WeightsRef.uri."""
+    """The URI of a folder with delta.safetensors, with the schemes of WeightsRef.uri."""
     base_digest: _builtins.str
-    """The digest of the model that it is applied to, which the service must have had."""
+    """The digest of the base. The service must have had it."""
     base_version: _builtins.int
-    """That model's version, for people."""
+    """The version of the base, for people."""
     def __init__(
         self,
         *,

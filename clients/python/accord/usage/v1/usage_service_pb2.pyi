@@ -20,7 +20,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class GetUsageRequest(_message.Message):
-    """Nothing is asked but the question."""
+    """Empty."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -37,7 +37,7 @@ Global___GetUsageRequest: _TypeAlias = GetUsageRequest  # noqa: Y015
 
 @_typing.final
 class GetUsageResponse(_message.Message):
-    """What was used and is held."""
+    """The resources used and held."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -45,12 +45,12 @@ class GetUsageResponse(_message.Message):
     CPU_SECONDS_FIELD_NUMBER: _builtins.int
     GPUS_FIELD_NUMBER: _builtins.int
     instance: _builtins.str
-    """Of this process. A service that was restarted has another, and its count began anew."""
+    """The id of the process. It changes when the service is restarted, and the counts start again from 0."""
     cpu_seconds: _builtins.float
-    """Processor time of the process and of all that it started, user and system, s."""
+    """The processor time of the process and its child processes, user and system, in seconds."""
     @_builtins.property
     def gpus(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The GPUs that hold memory for it now, by id: the same GPU has the same id in every process."""
+        """The ids of the GPUs on which it holds memory now. A GPU has the same id in every process."""
 
     def __init__(
         self,

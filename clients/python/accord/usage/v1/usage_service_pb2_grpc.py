@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class UsageServiceStub:
-    """What a service uses of the machine that it runs on. Every service process offers it beside its own contract.
+    """Reports the resources that a service uses. Every service process offers it in addition to its own contract.
     """
 
     def __init__(self, channel):
@@ -43,11 +43,13 @@ class UsageServiceStub:
 
 
 class UsageServiceServicer:
-    """What a service uses of the machine that it runs on. Every service process offers it beside its own contract.
+    """Reports the resources that a service uses. Every service process offers it in addition to its own contract.
     """
 
     def GetUsage(self, request, context):
-        """What the process and those that it started have used since it began, and what it holds now.
+        """Returns what the process and its child processes have used since the process started, and what they hold now.
+
+        Errors: common errors only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -70,7 +72,7 @@ def add_UsageServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class UsageService:
-    """What a service uses of the machine that it runs on. Every service process offers it beside its own contract.
+    """Reports the resources that a service uses. Every service process offers it in addition to its own contract.
     """
 
     @staticmethod

@@ -13,14 +13,17 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class UsageServiceStub:
-    """What a service uses of the machine that it runs on. Every service process offers it beside its own contract."""
+    """Reports the resources that a service uses. Every service process offers it in addition to its own contract."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetUsage: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.GetUsageRequest, _usage_service_pb2.GetUsageResponse]
-    """What the process and those that it started have used since it began, and what it holds now."""
+    """Returns what the process and its child processes have used since the process started, and what they hold now.
+
+    Errors: common errors only.
+    """
 
 class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What a service uses of the machine that it runs on. Every service process offers it beside its own contract."""
+    """Reports the resources that a service uses. Every service process offers it in addition to its own contract."""
 
     @_abc_1.abstractmethod
     def GetUsage(
@@ -28,6 +31,9 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _usage_service_pb2.GetUsageRequest,
         context: _aio.ServicerContext[_usage_service_pb2.GetUsageRequest, _abc.Awaitable[_usage_service_pb2.GetUsageResponse]],
     ) -> _abc.Awaitable[_usage_service_pb2.GetUsageResponse]:
-        """What the process and those that it started have used since it began, and what it holds now."""
+        """Returns what the process and its child processes have used since the process started, and what they hold now.
+
+        Errors: common errors only.
+        """
 
 def add_UsageServiceServicer_to_server(servicer: UsageServiceServicer, server: _aio.Server) -> None: ...
