@@ -10,10 +10,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from reference import algorithm_options, cli, metrics, settings
+from reference import algorithm_options, cli, errors, metrics, settings
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "reference"
-PAGES = {"cli": cli, "settings": settings, "metrics": metrics, "algorithm-options": algorithm_options}
+PAGES = {"cli": cli, "settings": settings, "metrics": metrics, "algorithm-options": algorithm_options, "errors": errors}
 
 
 def main() -> None:

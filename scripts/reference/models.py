@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def type_of(annotation: Any) -> str:
         return " or ".join(type_of(each) for each in arguments)
     if origin is typing.Annotated:
         return type_of(arguments[0])
-    if origin in (tuple, list, frozenset, set) or (isinstance(origin, type) and issubclass(origin, typing.Sequence)):
+    if isinstance(origin, type) and issubclass(origin, Sequence | Set):
         return f"list of {type_of(arguments[0])}"
     if origin is dict or (isinstance(origin, type) and hasattr(origin, "keys")):
         return f"map of {type_of(arguments[0])} to {type_of(arguments[1])}"

@@ -1,0 +1,136 @@
+"""Reasons of the Python SDK and the command line."""
+
+from __future__ import annotations
+
+from accord.reasons.reason import Reason
+
+REASONS = {
+    "ARTIFACT_DAMAGED": Reason(
+        "A file of the model was damaged on the way, or lies outside the model.",
+        "Export the model again.",
+    ),
+    "BAD_LINE": Reason(
+        "A line of a data file is wrong; the message has its number.",
+        "Correct the line.",
+    ),
+    "BAD_RUN_FILE": Reason(
+        "The run file has an error; the field violations name it.",
+        "Correct it as the message says; the reference of the run file has every field.",
+    ),
+    "BAD_YAML": Reason(
+        "The text is not valid YAML, or gives a key twice.",
+        "Correct the line that the message names.",
+    ),
+    "CLIENT_CLOSED": Reason(
+        "The client was closed before the call.",
+        "Make a new client.",
+    ),
+    "CONNECTION_BROKEN": Reason(
+        "The connection to the service broke during the call.",
+        "Repeat the call with the same `request_id`.",
+    ),
+    "CONSOLE_NOT_RUNNING": Reason(
+        "No console runs on this machine.",
+        "Start one with `accord up` or `accord console`.",
+    ),
+    "CONSOLE_RUNS": Reason(
+        "A console runs here already.",
+        "Use the one that the message names, or stop it first.",
+    ),
+    "CONTROLLER_NOT_INSTALLED": Reason(
+        "The controller is not installed in this environment.",
+        "Install it: `pip install 'accord-rlhf[all]'`.",
+    ),
+    "CONTROLLER_NOT_STARTED": Reason(
+        "The controller ended at once, or did not serve in time.",
+        "Look into its log, which the message names.",
+    ),
+    "CONTROLLER_STUCK": Reason(
+        "The controller did not stop in time and was killed; runs continue from their last durable point.",
+        "Look into its log, then start it again.",
+    ),
+    "DESTINATION_EXISTS": Reason(
+        "The destination of the export exists and is not empty.",
+        "Name another folder, or remove it.",
+    ),
+    "JUDGE_REFUSED": Reason(
+        "The endpoint of the judge refused the request, or is not OpenAI-compatible.",
+        "Check `url`, `model` and the API key of the judge.",
+    ),
+    "JUDGE_UNREACHABLE": Reason(
+        "The endpoint of the judge did not answer, or had an error of its own.",
+        "Check that it runs and can be reached; a run that waits for it tries again by itself.",
+    ),
+    "NOTHING_TO_EXPORT": Reason(
+        "Nothing matches what is to be exported.",
+        "Change the form or the filter; `accord preferences stats` shows what there is.",
+    ),
+    "NOTHING_TO_RESUME": Reason(
+        "There is no unfinished run.",
+        "List all runs with `accord runs list`.",
+    ),
+    "NOT_INSTALLED": Reason(
+        "Parquet needs pyarrow, which is not installed.",
+        "Install it: `pip install 'accord-rlhf[parquet]'`.",
+    ),
+    "NOT_IN_FORMAT": Reason(
+        "The format cannot hold these records.",
+        "Export in another format, as the message says.",
+    ),
+    "NO_FILE": Reason(
+        "There is no file at the path.",
+        "Check the path.",
+    ),
+    "NO_REPLICA": Reason(
+        "No rollout replica serves.",
+        "Check that the rollout services run and have weights.",
+    ),
+    "NO_RUN_FILE": Reason(
+        "There is no run file at the path.",
+        "Check the path.",
+    ),
+    "NO_SAMPLES": Reason(
+        "No sample could be generated.",
+        "Look at the message or the retry events, and check the rollout service.",
+    ),
+    "NO_SUCH_REPLICA": Reason(
+        "The pool has no replica at this address.",
+        "Use an address of the pool.",
+    ),
+    "REFUSED": Reason(
+        "An engine swap was refused, and the controller recorded no reason.",
+        "Read the events of the run with `accord runs watch`.",
+    ),
+    "REPLICA_REMOVED": Reason(
+        "The replica was removed before it had finished its samples.",
+        "Repeat the request; the other replicas serve it.",
+    ),
+    "REPORT_NOT_INSTALLED": Reason(
+        "The HTML report needs packages that are not installed.",
+        "Install them: `pip install 'accord-rlhf[report]'`, or use `--format json` or `--format table`.",
+    ),
+    "SEVERAL_FORMS": Reason(
+        "There are several forms of records, and a file holds one.",
+        "Name one with `--form`.",
+    ),
+    "STREAM_INCOMPLETE": Reason(
+        "The rollout service ended the stream before all samples had arrived.",
+        "Repeat the request with the same `request_id`.",
+    ),
+    "TLS_ENVIRONMENT": Reason(
+        "Only one of `ACCORD_TLS_CERTIFICATE` and `ACCORD_TLS_KEY` is set.",
+        "Set both or none.",
+    ),
+    "UNEXPECTED_SAMPLE": Reason(
+        "The rollout service sent a sample that was not asked for.",
+        "Check the engine with `accord conformance`.",
+    ),
+    "UNKNOWN_CALL": Reason(
+        "The service does not know this call: it is older than the client, or is another service.",
+        "Upgrade the service, or check the address.",
+    ),
+    "UNKNOWN_FORMAT": Reason(
+        "No data format of this name is installed.",
+        "Use one that the message lists, or install its plug-in.",
+    ),
+}
