@@ -92,6 +92,32 @@ def test_overrides(run_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert run.spec.rollout.temperature == 0.7
 
 
+def test_maps_are_mappings(run_file: Path) -> None:
+    resources = "{nvidia.com/gpu: '1', memory: 16Gi}"
+    run_file.write_text(f"{RUN}  placement: {{trainer: {{nodeSelector: {{gpu: h100}}, resources: {resources}}}}}\n")
+    placed = accord.load_run(run_file).spec.placement.trainer
+    assert placed.node_selector == {"gpu": "h100"}
+    assert placed.resources == {"nvidia.com/gpu": "1", "memory": "16Gi"}
+    overrides = ["placement.trainer.resources.nvidia.com/gpu='2'", "placement.reward.nodeSelector={zone: a}"]
+    placement = accord.load_run(run_file, overrides).spec.placement
+    assert placement.trainer.resources == {"nvidia.com/gpu": "2", "memory": "16Gi"}
+    assert placement.reward.node_selector == {"zone": "a"}
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("[gpu]", "spec.placement.trainer.nodeSelector: must be a mapping, not a list"),
+        ("{gpu: 1}", "spec.placement.trainer.nodeSelector.gpu: must be a text, not 1"),
+    ],
+)
+def test_a_wrong_map_is_named(run_file: Path, value: str, message: str) -> None:
+    run_file.write_text(f"{RUN}  placement: {{trainer: {{nodeSelector: {value}}}}}\n")
+    with pytest.raises(errors.InvalidArgument) as raised:
+        accord.load_run(run_file)
+    assert message in str(raised.value)
+
+
 def test_an_override_may_replace_one_choice_by_another(run_file: Path) -> None:
     run = accord.load_run(run_file, ["feedback.preferences={sources: [hh]}"])
     assert run.spec.feedback.WhichOneof("source") == "preferences"

@@ -163,6 +163,10 @@ def _value(item: Any, field: FieldDescriptor, where: str) -> Any:
     """A field's value, checked."""
     if not field.is_repeated:
         return _element(item, field, where)
+    if _is_map(field):
+        if not isinstance(item, dict):
+            raise InvalidArgument.at(where, f"must be a mapping, not {_shown(item)}")
+        return {key: _entry(value, field, f"{where}.{key}") for key, value in item.items()}
     if not isinstance(item, list):
         raise InvalidArgument.at(where, f"must be a list, not {_shown(item)}")
     return [_element(element, field, f"{where}[{index}]") for index, element in enumerate(item)]
@@ -179,6 +183,16 @@ def _element(item: Any, field: FieldDescriptor, where: str) -> Any:
             raise InvalidArgument.at(where, f"must be a mapping, not {_shown(item)}")
         return item
     return _checked(item, field.message_type, where)
+
+
+def _entry(item: Any, field: FieldDescriptor, where: str) -> Any:
+    """A value of a map, checked."""
+    assert field.message_type is not None  # a map holds messages of a key and a value
+    return _element(item, field.message_type.fields_by_name["value"], where)
+
+
+def _is_map(field: FieldDescriptor) -> bool:
+    return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
 
 
 def _scalar(item: Any, field: FieldDescriptor, where: str) -> None:
@@ -219,6 +233,10 @@ def _assign(tree: dict[str, Any], message: Descriptor, parts: Sequence[str], val
             tree.pop(other.name, None)
     if not rest:
         tree[field.name] = _resolved_field(_value(value, field, where), field, (Path.cwd(), Path.cwd()))
+        return
+    if _is_map(field):
+        key = ".".join(rest)  # keys have dots: nvidia.com/gpu
+        tree.setdefault(field.name, {})[key] = _entry(value, field, f"{where}.{key}")
         return
     if field.is_repeated:
         items = tree.get(field.name, [])
@@ -274,6 +292,8 @@ def _resolved(tree: dict[str, Any], message: Descriptor, bases: _Bases) -> dict[
 
 
 def _resolved_field(value: Any, field: FieldDescriptor, bases: _Bases) -> Any:
+    if _is_map(field):
+        return value
     if field.is_repeated:
         return [_resolved_element(element, field, bases) for element in value]
     return _resolved_element(value, field, bases)
