@@ -10,7 +10,7 @@ from reference.markdown import NOTE, cell, code, table
 from reference.reason_sites import CARRIERS, Site, sites
 
 HEADER = ("reason", "meaning", "what to do", "raised by")
-MOST_MODULES = 4  # of one service; of more, only the service is named
+MOST_PARTS = 4  # of one service; of more, only the service is named
 SERVICES = {"accord": "SDK", "accord_runtime": "every service", "accord_models": "rollout, reward, trainer"}
 INTRODUCTION = """# Errors
 
@@ -54,17 +54,17 @@ def _row(reason: str, found: list[Site]) -> tuple[str, ...]:
         f'<a id="{anchor(reason)}"></a>{code(reason)}<br>{codes}',
         cell(about.meaning),
         cell(about.remedy),
-        "<br>".join(_raisers(reason, found)),
+        "<br>".join(_raisers(found)),
     )
 
 
-def _raisers(reason: str, found: Iterable[Site]) -> Iterator[str]:
-    """`trainer: modules`, one for each service."""
-    modules = sorted({site.module for site in found} - {"accord.errors"}) or ["accord.errors"]
-    for package, inside in groupby(modules, key=lambda module: module.partition(".")[0]):
-        names = [module.removeprefix(f"{package}.") for module in inside]
+def _raisers(found: Iterable[Site]) -> Iterator[str]:
+    """`trainer: model, trainings`, one line for each service."""
+    parts = sorted({site.part for site in found} - {"accord.errors"}) or ["accord.errors"]
+    for package, inside in groupby(parts, key=lambda part: part.partition(".")[0]):
+        names = [part.removeprefix(f"{package}.") for part in inside]
         service = SERVICES.get(package, package.removeprefix("accord_"))
-        if len(names) > MOST_MODULES:
+        if len(names) > MOST_PARTS:
             yield service
         else:
             yield f"{service}: {', '.join(map(code, names))}"

@@ -21,28 +21,28 @@ CARRIERS = {
     "PodProblem": "UNAVAILABLE",
     "Refuse": "condition of a Run object",
     "_refuse": "refused engine swap",
-    "Dispatch": "refused engine swap",
+    "EngineUse": "refused engine swap",
 }
-# Reasons that the code computes: expression -> reason -> the modules whose values it is computed from. A transport and
+# Reasons that the code computes: expression -> reason -> the parts whose values it is computed from. A transport and
 # a dialect are looked up only after their name was found, so there is no UNKNOWN_TRANSPORT and no UNKNOWN_DIALECT.
 COMPUTED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "f'UNKNOWN_{kind.upper()}'": {
-        "UNKNOWN_ALGORITHM": ("accord_trainer.trainings.registry", "accord_trainer.trainings.training"),
+        "UNKNOWN_ALGORITHM": ("accord_trainer.trainings",),
         "UNKNOWN_ENGINE": ("accord_rollout.service",),
-        "UNKNOWN_FORMAT": ("accord.formats.layouts.layout",),
-        "UNKNOWN_LAUNCHER": ("accord_controller.launchers.factory",),
-        "UNKNOWN_METRICS_WRITER": ("accord_trainer.metrics.log",),
+        "UNKNOWN_FORMAT": ("accord.formats",),
+        "UNKNOWN_LAUNCHER": ("accord_controller.launchers",),
+        "UNKNOWN_METRICS_WRITER": ("accord_trainer.metrics",),
         "UNKNOWN_SCORER": ("accord_reward.scorer_pool",),
-        "UNKNOWN_STORE": ("accord_preference.storage.opening",),
+        "UNKNOWN_STORE": ("accord_preference.storage",),
     },
     "f'{what.upper()}_NOT_FOUND'": {
         "ANNOTATOR_NOT_FOUND": ("accord_preference.annotators",),
         "COMPLETION_NOT_FOUND": ("accord_preference.prompts",),
-        "FEEDBACK_NOT_FOUND": ("accord_preference.feedback.feedback",),
-        "LEASE_NOT_FOUND": ("accord_preference.tasks.tasks",),
+        "FEEDBACK_NOT_FOUND": ("accord_preference.feedback",),
+        "LEASE_NOT_FOUND": ("accord_preference.tasks",),
         "PROMPT_NOT_FOUND": ("accord_preference.prompts",),
-        "SNAPSHOT_NOT_FOUND": ("accord_preference.datasets.snapshots",),
-        "TASK_NOT_FOUND": ("accord_preference.feedback.task_answers", "accord_preference.tasks.flags"),
+        "SNAPSHOT_NOT_FOUND": ("accord_preference.datasets",),
+        "TASK_NOT_FOUND": ("accord_preference.feedback", "accord_preference.tasks"),
     },
 }
 ERRORS = {
@@ -54,19 +54,20 @@ ERRORS = {
 
 @dataclass(frozen=True, order=True)
 class Site:
-    """A module that gives an error a reason. `code`: the gRPC code, or what else carries the reason."""
+    """A part of the code that gives an error a reason. `part`: a package and a folder or module in it. `code`: the gRPC
+    code, or what else carries the reason."""
 
     reason: str
-    module: str
+    part: str
     code: str
 
 
 @cache
 def sites() -> tuple[Site, ...]:
     """Every use of a reason. SystemExit where the code uses one in a way that the tables above do not know."""
-    modules = {_module(path): ast.parse(path.read_text()) for path in _sources()}
+    modules = {path: ast.parse(path.read_text()) for path in _sources()}
     takers = _takers(modules.values())
-    found = [site for module, tree in modules.items() for site in _Reader(module, tree, takers).read()]
+    found = [site for path, tree in modules.items() for site in _Reader(path, tree, takers).read()]
     return tuple(sorted(set(found)))
 
 
@@ -78,9 +79,10 @@ def _sources() -> Iterator[Path]:
                 yield path
 
 
-def _module(path: Path) -> str:
+def _part(path: Path) -> str:
+    """`accord_trainer.model` of a module in that folder."""
     base = ROOT / ("services" if path.is_relative_to(ROOT / "services") else "clients/python")
-    return ".".join(path.relative_to(base).with_suffix("").parts).removesuffix(".__init__")
+    return ".".join(path.relative_to(base).with_suffix("").parts[:2]).removesuffix(".__init__")
 
 
 def _takers(trees: Iterable[ast.Module]) -> Mapping[str, int]:
@@ -103,8 +105,8 @@ def _takers(trees: Iterable[ast.Module]) -> Mapping[str, int]:
 class _Reader:
     """Reads one module."""
 
-    def __init__(self, module: str, tree: ast.Module, takers: Mapping[str, int]) -> None:
-        self._module, self._tree, self._takers = module, tree, takers
+    def __init__(self, path: Path, tree: ast.Module, takers: Mapping[str, int]) -> None:
+        self._path, self._part, self._tree, self._takers = path, _part(path), tree, takers
         self._constants = {
             one.targets[0].id: one.value
             for one in tree.body
@@ -134,7 +136,7 @@ class _Reader:
         for value in reasons:
             yield from self._sites(value, self._code(name))
         if not reasons and name in ERRORS and self._is_error(call.func):
-            yield Site(ERRORS[name].reason, self._module, ERRORS[name].code.name)
+            yield Site(ERRORS[name].reason, self._part, ERRORS[name].code.name)
 
     def _is_error(self, called: ast.expr) -> bool:
         if isinstance(called, ast.Attribute):
@@ -147,8 +149,8 @@ class _Reader:
     def _sites(self, node: ast.expr, code: str) -> Iterator[Site]:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and REASON.fullmatch(node.value):
             if not code:
-                raise SystemExit(f"{self._module}:{node.lineno}: say in CARRIERS how a caller meets {node.value}")
-            yield Site(node.value, self._module, code)
+                raise SystemExit(f"{self._path}:{node.lineno}: say in CARRIERS how a caller meets {node.value}")
+            yield Site(node.value, self._part, code)
         elif isinstance(node, ast.IfExp):
             yield from self._sites(node.body, code)
             yield from self._sites(node.orelse, code)
@@ -158,8 +160,8 @@ class _Reader:
             yield from self._sites(self._constants[node.id], code)
         elif isinstance(node, ast.JoinedStr):
             if (computed := COMPUTED.get(ast.unparse(node))) is None:
-                raise SystemExit(f"{self._module}:{node.lineno}: list the values of {ast.unparse(node)} in COMPUTED")
-            yield from (Site(reason, one, code) for reason, modules in computed.items() for one in modules)
+                raise SystemExit(f"{self._path}:{node.lineno}: list the values of {ast.unparse(node)} in COMPUTED")
+            yield from (Site(reason, part, code) for reason, parts in computed.items() for part in parts)
 
 
 def _name(called: ast.expr) -> str:
