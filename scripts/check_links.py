@@ -22,8 +22,6 @@ FENCE = re.compile(r"(?ms)^(```|~~~).*?^\1|<!--.*?-->")
 CODE = re.compile(r"(`+).+?\1")
 LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"|<(https?://[^>\s]+)>")
 HEADING = re.compile(r"(?m)^#{1,6}\s+(.+?)\s*#*$")
-# Generated pages that others may link to before they are generated.
-EXPECTED = frozenset({"docs/reference/errors.md", "docs/reference/rpcs.md", "docs/reference/run-file.md"})
 # Elements whose target a browser loads by itself.
 LOADED = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src"}
 
@@ -66,7 +64,7 @@ def fault(page: Path, target: str) -> str | None:
         return "is absolute; write it relative to the document"
     file = (page.parent / unquote(parts.path)).resolve() if parts.path else page
     if not file.exists():
-        return None if file.is_relative_to(ROOT) and file.relative_to(ROOT).as_posix() in EXPECTED else "does not exist"
+        return "does not exist"
     if parts.fragment and file.suffix == ".md" and parts.fragment not in anchors(file):
         return f"{file.name} has no heading #{parts.fragment}"
     return None

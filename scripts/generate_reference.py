@@ -10,10 +10,18 @@ import argparse
 import sys
 from pathlib import Path
 
-from reference import algorithm_options, cli, errors, metrics, settings
+from reference import algorithm_options, cli, errors, metrics, rpcs, run_file, settings
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "reference"
-PAGES = {"cli": cli, "settings": settings, "metrics": metrics, "algorithm-options": algorithm_options, "errors": errors}
+PAGES = {
+    "cli": cli,
+    "settings": settings,
+    "metrics": metrics,
+    "algorithm-options": algorithm_options,
+    "run-file": run_file,
+    "rpcs": rpcs,
+    "errors": errors,
+}
 
 
 def main() -> None:

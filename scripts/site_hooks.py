@@ -22,8 +22,6 @@ ROOT_PAGES = {
     "security.md": "SECURITY.md",
     "changelog.md": "CHANGELOG.md",
 }
-# As in check_links.py: generated pages that others may link to before they are generated.
-EXPECTED = frozenset({"docs/reference/errors.md", "docs/reference/rpcs.md", "docs/reference/run-file.md"})
 FENCE = re.compile(r"(?ms)^(```|~~~).*?^\1")
 LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
 
@@ -64,7 +62,7 @@ def site_links(markdown: str, page: str) -> str:
             return link[0]
         source = posixpath.normpath(posixpath.join(folder, path))
         name = by_source.get(source) or (source.removeprefix("docs/") if source.startswith("docs/") else None)
-        if name is not None and ((ROOT / source).exists() or source not in EXPECTED):
+        if name is not None:
             target = posixpath.relpath(name, posixpath.dirname(page) or ".")
             return f"[{text}]({target}{'#' + anchor if anchor else ''})"
         plain = text.replace("`", "")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from accord.reasons import REASONS
-from reference.markdown import NOTE, cell, code, table
+from reference.markdown import NOTE, anchor, cell, code, table
 from reference.reason_sites import CARRIERS, Site, sites
 
 HEADER = ("reason", "meaning", "what to do", "raised by")
@@ -40,18 +40,13 @@ def page() -> str:
     return NOTE + "\n".join(parts)
 
 
-def anchor(reason: str) -> str:
-    """The anchor of a reason on the page."""
-    return reason.lower()
-
-
 def _row(reason: str, found: list[Site]) -> tuple[str, ...]:
     about = REASONS[reason]
     codes = "<br>".join(
         f"*{one}*" if one in CARRIERS.values() else one for one in sorted({site.code for site in found})
     )
     return (
-        f'<a id="{anchor(reason)}"></a>{code(reason)}<br>{codes}',
+        f"{anchor(reason.lower())}{code(reason)}<br>{codes}",
         cell(about.meaning),
         cell(about.remedy),
         "<br>".join(_raisers(found)),
