@@ -157,3 +157,10 @@ def _values(field: FieldDescriptor) -> Iterator[Any]:
         return
     for value, _ in _messages(inner):
         yield [value] if field.is_repeated else value
+
+
+def test_the_parts_that_compute_reasons_exist() -> None:
+    for reasons in reason_sites.COMPUTED.values():
+        for part in {part for parts in reasons.values() for part in parts}:
+            folder = ROOT / ("services" if part.startswith("accord_") else "clients/python") / part.replace(".", "/")
+            assert folder.is_dir() or folder.with_suffix(".py").is_file(), part
