@@ -18,7 +18,7 @@ from reference.contract import limits_of, linked_pages, map_entry, type_of
 from reference.markdown import NOTE, anchor, cell, code, sentence, slug, table
 from reference.run_file_examples import EXAMPLES
 
-HEADER = ("field", "type", "default", "limits", "meaning", "example")
+HEADER = ("field", "default, limits", "meaning, example")
 STRUCT = "google.protobuf.Struct"
 ROOT = controller_v1.RunSpec.DESCRIPTOR
 DEFAULT = re.compile(r"\s*Default(?:, when [^:]*)?: (?P<value>.+?)\.(?=\s|$)")
@@ -93,10 +93,10 @@ def _collect(path: tuple[FieldDescriptor, ...], message: Descriptor, found: dict
 
 def _head() -> Iterator[tuple[str, ...]]:
     name = controller_v1.Run.DESCRIPTOR.fields_by_name["run_id"]
-    yield code("apiVersion"), "text", "required", "", "The version of the format.", code("accord.dev/v1")
-    yield code("kind"), "text", "required", "", "What the document describes.", code("Run")
+    yield _cells("apiVersion", "text", ("required", ""), "The version of the format.", "accord.dev/v1")
+    yield _cells("kind", "text", ("required", ""), "What the document describes.", "Run")
     meaning = "The name of the run, chosen by the user."
-    yield code("metadata.name"), "text", "required", cell(limits_of(name)), meaning, code(EXAMPLES["Run.run_id"])
+    yield _cells("metadata.name", "text", ("required", limits_of(name)), meaning, EXAMPLES["Run.run_id"])
 
 
 def _about(section: Section) -> str:
@@ -121,13 +121,22 @@ def _row(section: Section, field: FieldDescriptor, owners: Mapping[str, str]) ->
 
     if section_of(field) is None and _key(field) not in EXAMPLES:
         raise SystemExit(f"scripts/reference/run_file_examples.py lacks {_key(field)}")
-    return (
-        anchor(path.replace("[]", "")) + code(path),
+    return _cells(
+        path,
         type_of(field, named),
-        cell(_default(section.paths[0], field, comment)),
-        cell(limits_of(field)),
-        cell(sentence(_plain(meaning))),
-        code(EXAMPLES.get(_key(field), "")),
+        (_default(section.paths[0], field, comment), limits_of(field)),
+        _plain(meaning),
+        EXAMPLES.get(_key(field), ""),
+    )
+
+
+def _cells(path: str, kind: str, values: tuple[str, str], meaning: str, example: str) -> tuple[str, ...]:
+    """A row. `values`: the default and the limits."""
+    shown = [cell(sentence(meaning)), *([f"*Example:* {code(example)}"] if example else [])]
+    return (
+        f"{anchor(path.replace('[]', ''))}{code(path)}<br>{cell(kind)}",
+        "<br>".join(cell(value) for value in values if value),
+        "<br>".join(shown),
     )
 
 

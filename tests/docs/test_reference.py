@@ -106,8 +106,8 @@ def test_every_field_of_a_run_file_is_on_the_page_with_its_default() -> None:
     text = (REFERENCE / "run-file.md").read_text()
     for section in run_file.sections():
         for field in section.message.fields:
-            assert f"`{run_file.written((*section.paths[0], field)).removesuffix('[]')}` |" in text
-    assert "`policy.samplesPerPrompt` | integer | `4` | >= 1 |" in text
+            assert f"`{run_file.written((*section.paths[0], field)).removesuffix('[]')}`<br>" in text
+    assert "`policy.samplesPerPrompt`<br>integer | `4`<br>>= 1 | The number of samples for each prompt" in text
 
 
 @pytest.mark.parametrize("number", range(5))
