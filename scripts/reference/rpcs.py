@@ -149,7 +149,7 @@ def _fields(message: Descriptor) -> Iterator[str]:
     else:
         yield table((*HEADER[:2], HEADER[3]), ((name, kind, meaning) for name, kind, _, meaning in rows))
     for group in message.oneofs:
-        if len(group.fields) > 1:  # not `optional`, which is a oneof of its own
+        if len(group.fields) > 1:  # not `optional`, which is a oneof by itself
             yield f"At most one of {', '.join(code(field.name) for field in group.fields)} is set.\n"
 
 

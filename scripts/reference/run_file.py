@@ -76,7 +76,7 @@ def written(path: tuple[FieldDescriptor, ...]) -> str:
 
 
 def section_of(field: FieldDescriptor) -> Descriptor | None:
-    """The message of a field that has a section of its own."""
+    """The message of a field that has its own section."""
     message = field.message_type
     return message if message is not None and message.full_name != STRUCT and map_entry(field) is None else None
 
@@ -104,7 +104,7 @@ def _about(section: Section) -> str:
     if len(section.paths) > 1:
         lines.append(f"Also at {', '.join(code(written(path)) for path in section.paths[1:])}, with the same fields.")
     for group in section.message.oneofs:
-        if len(group.fields) > 1:  # not `optional`, which is a oneof of its own
+        if len(group.fields) > 1:  # not `optional`, which is a oneof by itself
             lines.append(f"Set exactly one of {', '.join(code(field.json_name) for field in group.fields)}.")
     return "\n\n".join(lines) + "\n"
 

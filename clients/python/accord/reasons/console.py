@@ -46,7 +46,7 @@ REASONS = {
         "Start everything with `accord up`, or give the console the address of the service.",
     ),
     "UNKNOWN_ANNOTATOR": Reason(
-        "Nobody of this name was invited.",
+        "No annotator of this name has an invite.",
         "List the invites with `accord console invites`.",
     ),
     "UNKNOWN_COMPARISON": Reason(

@@ -50,7 +50,7 @@ REASONS = {
         "Name a service that the run does not use yet.",
     ),
     "KUBERNETES": Reason(
-        "The Kubernetes API reported an error of its own.",
+        "The Kubernetes API reported an internal error.",
         "Read the message; the controller repeats what it can.",
     ),
     "KUBERNETES_UNREACHABLE": Reason(

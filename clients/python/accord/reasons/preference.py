@@ -23,7 +23,7 @@ REASONS = {
     ),
     "EMPTY_SNAPSHOT": Reason(
         "The filter matches nothing, so there is nothing to keep in a snapshot.",
-        "Widen the filter; `accord preferences stats` shows what there is.",
+        "Widen the filter; `accord preferences stats` shows what is stored.",
     ),
     "FEEDBACK_NOT_FOUND": Reason(
         "There is no feedback with this id.",

@@ -42,7 +42,7 @@ REASONS = {
         "Send the update again; it starts vLLM anew.",
     ),
     "HELD_WEIGHTS_DIFFER": Reason(
-        "The engine holds other weights than those it was told to load, so it serves nothing.",
+        "The engine holds other weights than those it was asked to load, so it does not serve.",
         "Send the update again; if it happens again, restart the service.",
     ),
     "NON_FINITE_LOGITS": Reason(
@@ -78,7 +78,7 @@ REASONS = {
         "Check the key in the engine's options.",
     ),
     "SERVER_FAILS": Reason(
-        "The inference server reported an error of its own.",
+        "The inference server reported an internal error.",
         "Look into the log of the inference server; the call may be repeated.",
     ),
     "SERVER_LACKS": Reason(

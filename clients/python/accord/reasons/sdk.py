@@ -6,7 +6,7 @@ from accord.reasons.reason import Reason
 
 REASONS = {
     "ARTIFACT_DAMAGED": Reason(
-        "A file of the model was damaged on the way, or lies outside the model.",
+        "A file of the model was damaged on the way, or is outside the model.",
         "Export the model again.",
     ),
     "BAD_LINE": Reason(
@@ -58,12 +58,12 @@ REASONS = {
         "Check `url`, `model` and the API key of the judge.",
     ),
     "JUDGE_UNREACHABLE": Reason(
-        "The endpoint of the judge did not answer, or had an error of its own.",
+        "The endpoint of the judge did not answer, or failed.",
         "Check that it runs and can be reached; a run that waits for it tries again by itself.",
     ),
     "NOTHING_TO_EXPORT": Reason(
         "Nothing matches what is to be exported.",
-        "Change the form or the filter; `accord preferences stats` shows what there is.",
+        "Change the form or the filter; `accord preferences stats` shows what is stored.",
     ),
     "NOTHING_TO_RESUME": Reason(
         "There is no unfinished run.",
