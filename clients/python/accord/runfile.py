@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from google.protobuf.message_factory import GetMessageClass
 from accord import _yaml
 from accord.controller import v1 as controller_v1
 from accord.errors import InvalidArgument, NotFound
+from accord.rules.check import violations
 
 API_VERSION = "accord.dev/v1"
 KIND = "Run"
@@ -52,7 +55,9 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> controller_v1.R
         tree.resolve_paths(path.absolute().parent, Path.cwd())
         for override in overrides:
             tree.override(override)
-        return tree.run()
+        run = tree.run()
+        _check_limits(run.spec)
+        return run
     except InvalidArgument as error:
         raise InvalidArgument(
             f"{path}: {error.message}", reason="BAD_RUN_FILE", metadata={"file": str(path)}, violations=error.violations
@@ -143,6 +148,18 @@ class _Tree:
         except json_format.ParseError as error:
             raise InvalidArgument.at("spec", str(error)) from error
         return run
+
+
+def _check_limits(spec: controller_v1.RunSpec) -> None:
+    """InvalidArgument with every field that the contract requires or limits: the rules that the controller checks."""
+    wrong = [replace(each, field=f"spec.{_as_written(each.field)}") for each in violations(spec)]
+    if wrong:
+        raise InvalidArgument("; ".join(f"{each.field}: {each.description}" for each in wrong), violations=wrong)
+
+
+def _as_written(field: str) -> str:
+    """The path of a field with its names as in a run file: `policy.samplesPerPrompt`."""
+    return re.sub(r"_([a-z0-9])", lambda match: match[1].upper(), field)
 
 
 def _checked(value: Any, message: Descriptor, where: str) -> dict[str, Any]:
