@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from accord import plugins
 from accord_trainer.algorithm import AlgorithmOptions
-from reference.markdown import NOTE, cell, code, sentence, table
+from reference.markdown import cell, code, generated, sentence, table
 from reference.models import default_of, limits_of, own_fields, type_of
 
 HEADER = ("option", "type", "default", "limits", "meaning")
@@ -35,7 +35,7 @@ def page() -> str:
             parts.append("In addition to those of every algorithm, or with another default:\n")
         rows = list(_rows(options, AlgorithmOptions if gradient else BaseModel))
         parts.append(table(HEADER, rows) if rows else "It adds none.\n")
-    return NOTE + "\n".join(parts)
+    return generated("\n".join(parts))
 
 
 def _rows(options: type[BaseModel], common: type[BaseModel]) -> Iterator[tuple[str, ...]]:

@@ -9,7 +9,7 @@ from typing import Any
 import typer.main
 
 from accord.cli.main import app
-from reference.markdown import NOTE, cell, code, sentence, table
+from reference.markdown import cell, code, generated, sentence, table
 from reference.models import type_of
 
 HEADER = ("argument or option", "type", "default", "meaning")
@@ -23,7 +23,7 @@ to standard output, everything else to standard error. An error is one line with
 
 def page() -> str:
     """docs/reference/cli.md."""
-    return NOTE + "\n".join([INTRODUCTION, *_parts(typer.main.get_command(app), "accord")])
+    return generated("\n".join([INTRODUCTION, *_parts(typer.main.get_command(app), "accord")]))
 
 
 def _parts(command: Any, path: str) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from accord.reasons import REASONS
-from reference.markdown import NOTE, anchor, cell, code, table
+from reference.markdown import anchor, cell, code, generated, table
 from reference.reason_sites import CARRIERS, Site, sites
 
 HEADER = ("reason", "meaning", "what to do", "raised by")
@@ -20,7 +20,8 @@ about single fields also carry a `google.rpc.BadRequest` that names each field. 
 `accord.reasons.REASONS` too.
 
 Some reasons come without an exception. A *failure of a sample* or *of an item* is part of an answer whose other
-samples or items succeeded. A *refused engine swap* is in the status of its run.
+samples or items succeeded. A *refused engine swap* is in the status of its run. One kind of reason is not listed: an
+unforeseen exception in a rank of a distributed trainer has the code INTERNAL and the name of its Python class.
 
 [Troubleshooting](../troubleshooting.md) starts from symptoms instead.
 """
@@ -37,7 +38,7 @@ def page() -> str:
     for letter, reasons in groupby(sorted(used), key=lambda reason: reason[0]):
         parts.append(f"## {letter}\n")
         parts.append(table(HEADER, (_row(reason, used[reason]) for reason in reasons)))
-    return NOTE + "\n".join(parts)
+    return generated("\n".join(parts))
 
 
 def _row(reason: str, found: list[Site]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from reference.markdown import NOTE, cell, code, sentence, table
+from reference.markdown import cell, code, generated, sentence, table
 
 SERVICES = Path(__file__).resolve().parents[2] / "services"
 MAKERS = {
@@ -27,7 +27,7 @@ Prometheus' client (`process_*`). The figures of a training step (loss, reward, 
 def page() -> str:
     """docs/reference/metrics.md."""
     rows = sorted(set(_metrics()))
-    return NOTE + INTRODUCTION + "\n" + table(("metric", "kind", "labels", "meaning", "services"), rows)
+    return generated(INTRODUCTION + "\n" + table(("metric", "kind", "labels", "meaning", "services"), rows))
 
 
 def _metrics() -> Iterator[tuple[str, ...]]:

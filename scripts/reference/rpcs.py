@@ -18,7 +18,7 @@ from accord.trainer import v1 as trainer_v1
 from accord.usage import v1 as usage_v1
 from proto_comments import COMMON, comments, errors, without_errors
 from reference.contract import PROTOBUF, limits_of, linked_pages, type_of
-from reference.markdown import NOTE, cell, code, slug, table
+from reference.markdown import cell, code, generated, slug, table
 
 FILES = (
     controller_v1.RUN_SERVICE,
@@ -62,7 +62,7 @@ def page() -> str:
         parts += [f"### {_title(enum)}\n", _paragraphs(comments().get(enum.full_name, ""))]
         rows = ((code(one.name), str(one.number), _meaning(f"{enum.full_name}.{one.name}")) for one in enum.values)
         parts.append(table(("value", "number", "meaning"), rows))
-    return NOTE + "\n".join(part for part in parts if part)
+    return generated("\n".join(part for part in parts if part))
 
 
 def shared(services: Iterable[ServiceDescriptor]) -> list[Descriptor]:
@@ -149,7 +149,7 @@ def _fields(message: Descriptor) -> Iterator[str]:
     else:
         yield table((*HEADER[:2], HEADER[3]), ((name, kind, meaning) for name, kind, _, meaning in rows))
     for group in message.oneofs:
-        if len(group.fields) > 1:  # not `optional`, which is a oneof by itself
+        if len(group.fields) > 1:  # a field that is `optional` makes a oneof too
             yield f"At most one of {', '.join(code(field.name) for field in group.fields)} is set.\n"
 
 

@@ -15,7 +15,7 @@ from accord.rules.check import required
 from accord_controller.spec.defaults import resolve
 from proto_comments import comments
 from reference.contract import limits_of, linked_pages, map_entry, type_of
-from reference.markdown import NOTE, anchor, cell, code, sentence, slug, table
+from reference.markdown import anchor, cell, code, generated, sentence, slug, table
 from reference.run_file_examples import EXAMPLES
 
 HEADER = ("field", "default, limits", "meaning, example")
@@ -60,7 +60,7 @@ def page() -> str:
         unused -= {_key(field) for field in section.message.fields}
     if unused:
         raise SystemExit(f"scripts/reference/run_file_examples.py has no such fields: {', '.join(sorted(unused))}")
-    return NOTE + "\n".join(parts)
+    return generated("\n".join(parts))
 
 
 def sections() -> list[Section]:
@@ -104,7 +104,7 @@ def _about(section: Section) -> str:
     if len(section.paths) > 1:
         lines.append(f"Also at {', '.join(code(written(path)) for path in section.paths[1:])}, with the same fields.")
     for group in section.message.oneofs:
-        if len(group.fields) > 1:  # not `optional`, which is a oneof by itself
+        if len(group.fields) > 1:  # a field that is `optional` makes a oneof too
             lines.append(f"Set exactly one of {', '.join(code(field.json_name) for field in group.fields)}.")
     return "\n\n".join(lines) + "\n"
 

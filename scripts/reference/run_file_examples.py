@@ -1,4 +1,4 @@
-"""An example, as YAML, for every field of a run file that is not a section.
+"""An example, as YAML, for every field of a run file that is not itself a section.
 
 By message and field of the contract. Together they are a valid run file for each source of feedback: a test holds it.
 """

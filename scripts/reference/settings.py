@@ -14,7 +14,7 @@ from accord_reward.settings import RewardSettings
 from accord_rollout.settings import RolloutSettings
 from accord_runtime.serving.settings import DatabaseSettings, ServiceSettings
 from accord_trainer.settings import TrainerSettings
-from reference.markdown import NOTE, cell, code, sentence, table
+from reference.markdown import cell, code, generated, sentence, table
 from reference.models import default_of, limits_of, own_fields, type_of
 
 SERVICES: dict[str, type[BaseSettings]] = {
@@ -50,7 +50,7 @@ def page() -> str:
         parts += [f"## {name.capitalize()}\n", f"`python -m {module}`\n"]
         rows = list(_rows(name.upper(), settings, common))
         parts.append(table(HEADER, rows) if rows else "It adds none.\n")
-    return NOTE + "\n".join(parts)
+    return generated("\n".join(parts))
 
 
 def _rows(service: str, settings: type[BaseSettings], common: type[BaseSettings]) -> Iterator[tuple[str, ...]]:
