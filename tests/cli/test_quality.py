@@ -73,7 +73,7 @@ async def test_a_withdrawn_annotator_is_traced_to_the_models_that_learned_from_t
             assert [use["digest"] for use in gone["snapshots"]] == [snapshot.digest]
             assert gone["retrain"] == []
             again = await accord_command(tmp_path, "annotators", "reinstate", "bob")
-            assert (again.code, "withdrawn, for good" in again.err) == (1, True)
+            assert (again.code, "has withdrawn, and this cannot be undone" in again.err) == (1, True)
             traced = json.loads((await accord_command(tmp_path, "trace", "annotator", "bob", "-f", "json")).out)
             assert [(use["digest"], use["records"]) for use in traced["snapshots"]] == [(snapshot.digest, 3)]
             told = await accord_command(tmp_path, "trace", "snapshot", snapshot.digest, "-f", "json")
