@@ -15,52 +15,62 @@ LAUNCHERS = "accord.launchers"
 
 
 class ControllerSettings(DatabaseSettings):
-    """Settings of `python -m accord_controller`."""
+    """Settings of the controller: environment ACCORD_CONTROLLER_<FIELD>, flags --<field>."""
 
     model_config = service_config("controller")
 
     launcher: str = Field(
         "local",
-        description="local starts services that have no address here as processes, kubernetes as pods for each run; "
-        "none starts nothing. Others plug in.",
+        description="How services without an address are started: local (as processes), kubernetes (as pods of each "
+        "run), none (not at all), or an entry point of group accord.launchers.",
     )
     namespace: str = Field(
-        "", description="Of the kubernetes launcher: where pods are made; empty: the controller's own namespace."
+        "", description="Namespace in which the kubernetes launcher creates pods; empty: the controller's own."
     )
     rollout_address: str = Field(
         "",
-        description="host:port of a rollout service, or of several with commas between them; dns:///name:port: every "
-        "address of the name; empty: the launcher starts them.",
+        description="host:port of a rollout service, or of several, separated by commas; dns:///name:port stands for "
+        "every address of the name; empty: the launcher starts them.",
     )
     reward_address: str = Field("", description="host:port of a reward service; empty: the launcher starts one.")
     preference_address: str = Field(
         "", description="host:port of a preference service; empty: the launcher starts one."
     )
     trainer_address: str = Field("", description="host:port of a trainer service; empty: the launcher starts one.")
-    engine: str = Field("transformers", description="The engine of a rollout service that is started here.")
+    engine: str = Field("transformers", description="Engine of the rollout service that the launcher starts.")
     rollout_python: FilePath | None = Field(
         None,
-        description="The Python that a rollout service started here runs under, where its engine has an environment of "
-        "its own (.venv-vllm/bin/python); unset: this one.",
+        description="Python interpreter of the rollout service, if its engine has a separate environment "
+        "(.venv-vllm/bin/python); unset: .venv-<engine>/bin/python if it exists, else the controller's.",
     )
     engine_pythons: dict[str, FilePath] = Field(
         default_factory=dict,
-        description="The Pythons of engines other than --engine, by engine, as JSON; unset: .venv-<engine>/bin/python "
-        "where that is there, else this one.",
+        description="Python interpreters of engines other than --engine, by engine, as JSON; unset: "
+        ".venv-<engine>/bin/python if it exists, else the controller's.",
     )
-    rollout_threads: int = Field(0, ge=0, description="Threads of a rollout service started here; 0: all cores.")
-    reward_threads: int = Field(0, ge=0, description="Threads of a reward service started here; 0: all cores.")
-    trainer_threads: int = Field(0, ge=0, description="Threads of a trainer service started here; 0: all cores.")
-    trainer_ranks: int = Field(1, ge=1, description="Ranks of a trainer started here; above 1: under torchrun.")
-    start_seconds: float = Field(120, gt=0, description="How long a started service may take until it is healthy.")
+    rollout_threads: int = Field(
+        0, ge=0, description="Threads of a rollout service that the launcher starts; 0: all cores."
+    )
+    reward_threads: int = Field(
+        0, ge=0, description="Threads of a reward service that the launcher starts; 0: all cores."
+    )
+    trainer_threads: int = Field(
+        0, ge=0, description="Threads of a trainer service that the launcher starts; 0: all cores."
+    )
+    trainer_ranks: int = Field(
+        1, ge=1, description="Ranks of a trainer that the launcher starts; above 1: under torchrun."
+    )
+    start_seconds: float = Field(
+        120, gt=0, description="How long a service may take to start until it is healthy, seconds."
+    )
     swap_seconds: float = Field(
-        900, gt=0, description="How long a rollout engine that a run is swapped to may take until it is healthy."
+        900, gt=0, description="How long the new engine of a swap may take until it is healthy, seconds."
     )
     pause_seconds: float = Field(
-        15, ge=0, description="On SIGTERM: how long a run may take to reach its next durable point."
+        15, ge=0, description="On SIGTERM: how long a run may take to reach its next durable point, seconds."
     )
     lease_seconds: float = Field(
-        60, gt=1, description="For how long rollout and trainer are leased; renewed meanwhile."
+        60, gt=1, description="Duration of the leases of rollout and trainer, seconds; renewed while a run needs them."
     )
 
     @field_validator("launcher")

@@ -11,7 +11,7 @@ from accord_runtime.serving.settings import LOOPBACK, ServiceSettings, service_c
 
 
 class RewardSettings(ServiceSettings):
-    """Settings of `python -m accord_reward`."""
+    """Settings of the reward service: environment ACCORD_REWARD_<FIELD>, flags --<field>."""
 
     model_config = service_config("reward")
 
@@ -42,7 +42,7 @@ class RewardSettings(ServiceSettings):
         "float32", description="Number type of the models; auto measures which is faster on this machine."
     )
     compute_threads: int = Field(
-        0, ge=0, description="Threads of a forward pass; 0: as OMP_NUM_THREADS and the number of cores say."
+        0, ge=0, description="Threads of a forward pass; 0: by OMP_NUM_THREADS and the number of cores."
     )
     allow_python: bool | None = Field(
         None,

@@ -11,7 +11,7 @@ from accord_runtime.serving.settings import ServiceSettings, service_config
 
 
 class RolloutSettings(ServiceSettings):
-    """Settings of `python -m accord_rollout`."""
+    """Settings of the rollout service: environment ACCORD_ROLLOUT_<FIELD>, flags --<field>."""
 
     model_config = service_config("rollout")
 
@@ -28,9 +28,7 @@ class RolloutSettings(ServiceSettings):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where to compute; auto uses a GPU if there is one."
     )
-    threads: int = Field(
-        0, ge=0, description="Threads to compute with; 0: as OMP_NUM_THREADS and the number of cores say."
-    )
+    threads: int = Field(0, ge=0, description="Compute threads; 0: by OMP_NUM_THREADS and the number of cores.")
     max_batch_size: int = Field(32, ge=1, description="The most samples in one batch.")
     max_pending_samples: int = Field(
         4096,

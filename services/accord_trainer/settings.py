@@ -10,7 +10,7 @@ from accord_runtime.serving.settings import ServiceSettings, service_config
 
 
 class TrainerSettings(ServiceSettings):
-    """Settings of `python -m accord_trainer`."""
+    """Settings of the trainer service: environment ACCORD_TRAINER_<FIELD>, flags --<field>."""
 
     model_config = service_config("trainer")
 

@@ -36,7 +36,7 @@ CASES = [
 ]
 FUNCTION = "def score(prompt, response, *, bonus=0.5):\n    return len(prompt) + response.count('o') + bonus\n"
 ITEMS = [
-    item("How are you?", "I am very good, thank you.", "a"),
+    item("How are you?", "I am very good, thank you!", "a"),
     item("How are you?", "Terrible. I hate this awful day, and I hate that sad night too.", "b"),
     item("Tell me something long about the fox and the dog.", "No", "c"),
     item("And you?", "good", "d"),

@@ -7,8 +7,9 @@ import shlex
 import subprocess
 
 import pytest
-from accord_trainer.algorithms.policy_gradient_options import PolicyGradientOptions
 from tests.docs.test_readme import ROOT, check_accord
+
+from accord_trainer.algorithms.policy_gradient import PolicyGradientOptions
 
 pytestmark = pytest.mark.process
 

@@ -1,4 +1,4 @@
-"""`python -m accord_trainer.conformance NAME`: exit code 1 if the algorithm fails a check."""
+"""Checks an algorithm against the promises of `Algorithm`. Exit code 1 if it fails a check."""
 
 from __future__ import annotations
 
@@ -38,8 +38,15 @@ def option(text: str) -> tuple[str, Any]:
 def main(arguments: list[str] | None = None) -> int:
     """Prints a table. Exit code 0 if all checks that apply are met, 1 if one is not, 2 for wrong usage."""
     parser = argparse.ArgumentParser("python -m accord_trainer.conformance", description=__doc__)
-    parser.add_argument("algorithm", metavar="NAME", help="an installed algorithm, or MODULE:CLASS")
-    parser.add_argument("--option", metavar="K=V", type=option, action="append", default=[], help="repeatable")
+    parser.add_argument("algorithm", metavar="NAME", help="the name of an installed algorithm, or MODULE:CLASS")
+    parser.add_argument(
+        "--option",
+        metavar="K=V",
+        type=option,
+        action="append",
+        default=[],
+        help="an option of the algorithm; repeatable",
+    )
     parser.add_argument("--only", metavar="PATTERN", action="append", default=[], help="only these checks; repeatable")
     chosen = parser.parse_args(arguments)
     table = Table(

@@ -9,7 +9,7 @@ import typer
 
 from accord.cli.options import AnnotatorKind, Format, options, run_async
 
-app = typer.Typer(help="Annotators, and whether their feedback counts.", no_args_is_help=True)
+app = typer.Typer(help="List annotators; exclude, reinstate or withdraw their feedback.", no_args_is_help=True)
 
 Who = Annotated[str, typer.Argument(metavar="ANNOTATOR", help="The annotator's id, as in `accord annotators list`.")]
 Kind = Annotated[

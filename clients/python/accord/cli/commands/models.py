@@ -10,7 +10,7 @@ import typer
 
 from accord.cli.options import Format, options, run_async
 
-app = typer.Typer(help="Promoted policies and their base models.", no_args_is_help=True)
+app = typer.Typer(help="List, promote, roll back and export promoted policies and base models.", no_args_is_help=True)
 
 
 @app.command("list")
