@@ -113,7 +113,7 @@ def test_ask_prints_answers_and_says_when_nobody_is_there(state: Path, tiny_fold
     printed = run(state, "ask.py", "What is the best way to learn?", "--answers", "2", "--max-new-tokens", "6")
     assert "transformers engine, weights version 2" in printed
     assert len(re.findall(r"\(\d tokens\)$", printed, re.MULTILINE)) == 2
-    with pytest.raises(AssertionError, match="was given no address of the rollout service"):
+    with pytest.raises(AssertionError, match="has no address of the rollout service"):
         run(tmp_path, "ask.py", "Anybody?")
 
 
@@ -129,7 +129,7 @@ def test_a_judge_is_told_by_what_it_says_of_plain_pairs(state: Path, tiny_folder
     small_loop(state, tiny_folder, "judging")
     with pytest.raises(AssertionError, match=r"the policy did not judge: .* more than the model's 256"):
         run(state, "judge.py")
-    with pytest.raises(AssertionError, match="was given no address of the rollout service"):
+    with pytest.raises(AssertionError, match="has no address of the rollout service"):
         run(tmp_path, "judge.py")
 
 
