@@ -83,7 +83,7 @@ def addresses(folder: Path | None = None) -> dict[str, str]:
 
 
 def running_process(pid: int, start_time: float) -> psutil.Process | None:
-    """The process with this pid, unless it has ended or is another one that was given the same pid later."""
+    """The process with this pid, unless it has ended or its pid now belongs to a different process."""
     try:
         process = psutil.Process(pid)
         same = abs(process.create_time() - start_time) < SAME_START_SECONDS

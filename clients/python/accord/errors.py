@@ -64,7 +64,7 @@ class NotFound(AccordError):
 
 
 class AlreadyExists(AccordError):
-    """The object exists already with different content."""
+    """The object already exists with different content."""
 
     code = grpc.StatusCode.ALREADY_EXISTS
     reason = "ALREADY_EXISTS"
@@ -127,7 +127,7 @@ class Cancelled(AccordError):
 
 
 class OutOfRange(AccordError):
-    """Past the end of what exists."""
+    """The position is past the end of the data."""
 
     code = grpc.StatusCode.OUT_OF_RANGE
     reason = "OUT_OF_RANGE"

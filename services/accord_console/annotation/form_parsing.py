@@ -24,7 +24,7 @@ def comparison(shown: Sequence[str], choice: str) -> preference_v1.Comparison:
 
 
 def ranking(shown: Sequence[str], ranks: str) -> preference_v1.Ranking:
-    """`2 0=1 3`: the answer at place 2 is best, then 0 and 1 tied, then 3. Each must occur exactly once."""
+    """`2 0=1 3`: the answer at place 2 is best, then 0 and 1 tied, then 3. Each answer must occur exactly once."""
     groups = [group.split("=") for group in ranks.split()]
     places = [place for group in groups for place in group]
     if sorted(places) != sorted(str(place) for place in range(len(shown))):

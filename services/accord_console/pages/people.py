@@ -1,4 +1,4 @@
-"""Invites: the operator's page, and the same for the command line."""
+"""Invites: the operator's page, and the endpoints for the command line."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def api_revoke(request: Request) -> Reply:
 
 
 def _program(request: Request) -> Console:
-    """The console, for a program with the operator's token, which only the user who started the console can read."""
+    """The console, for a program with the operator's token. Only the user who started the console can read the token."""
     console = console_of(request)
     kind, _, token = request.headers.get("authorization", "").partition(" ")
     if kind.lower() != "bearer" or not hmac.compare_digest(token.encode(), console.sessions.operator_token.encode()):

@@ -62,7 +62,7 @@ def preference_metrics(
 
 
 def annotator_accuracy(scores: Sequence[Tensor], examples: Sequence[trainer_v1.PreferenceExample]) -> dict[str, float]:
-    """`accuracy/annotator/<id>`: how often the mean of the scores (M, K) orders a pair as that annotator did."""
+    """`accuracy/annotator/<id>`: the share of pairs that the mean of the scores (M, K) orders as the annotator did."""
     found: dict[str, list[float]] = defaultdict(list)
     for scores_MK, example in zip(scores, examples, strict=True):
         scores_K = scores_MK.mean(0)

@@ -82,7 +82,7 @@ class Replicas:
 
     @property
     def failed_sources(self) -> dict[str, list[rollout_v1.FailedSource]]:
-        """Of the last weights, by address: the sources that failed before one worked, and why."""
+        """The sources of the last weights that failed before one worked, and why, by address."""
         return {one.address: one.failed_sources for one in self._pool.members if one.failed_sources}
 
     def add(self, address: str, *, lease_token: str = "") -> None:
@@ -223,7 +223,7 @@ class Replicas:
         """Takes or renews the exclusive use of all replicas. Returns errors of those that do not answer, by address.
 
         FailedPrecondition, LEASE_HELD, names the other holder of a replica; leases taken before are kept. Raises if
-        none answers. Goes by address, one by one: of two clients that want the same replicas, one gets all.
+        none answers. Takes the leases in the order of addresses, so that one of two competing clients gets them all.
         """
         failed: dict[str, AccordError] = {}
         members = [replica for replica in self._pool.members if not replica.leaving]

@@ -24,7 +24,7 @@ async def learned_from(
 
 def step_shape(step: controller_v1.LineageStep) -> dict[str, Any]:
     """`run_id, iteration, model, promoted, policy, started_from, started_from_model, reward_model, also_learnt_from,
-    prompt_snapshot, preference_snapshot`; weights by digest, null where there are none."""
+    prompt_snapshot, preference_snapshot`; weights by digest, null if there are none."""
     return {
         "run_id": step.run_id,
         "iteration": step.iteration,

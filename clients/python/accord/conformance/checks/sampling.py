@@ -52,8 +52,8 @@ async def seeds_decide(target: Target) -> None:
 
 
 def differ(first: dict[int, types_v1.Sample], others: dict[int, types_v1.Sample], n: int) -> bool:
-    """Whether any samples differ that differ only in their seed. Unmet if some are equal although their
-    log-probabilities make that too unlikely."""
+    """Whether any samples with different seeds differ. Unmet if some are equal although their log-probabilities make
+    that too unlikely."""
     pairs = [(first[index], others[index]) for index in first]
     pairs += [(first[index], first[index - 1]) for index in first if index % n]
     alike = [one for one, other in pairs if one.response_token_ids == other.response_token_ids]
