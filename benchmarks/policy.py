@@ -1,4 +1,4 @@
-"""Policy steps against a trained reward model: the loop in a page, with the SDK alone."""
+"""Policy steps against a trained reward model: the loop in one page, with only the SDK."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Policy:
             request_id=f"{self._name}-{name}-{version}",
         ):  # fmt: skip
             if response.HasField("failure"):
-                raise FailedPrecondition(f"a sample was not made: {response.failure.failure.message}")
+                raise FailedPrecondition(f"a sample failed: {response.failure.failure.message}")
             found[response.sample.index] = response.sample
         for index in sorted(found):
             yield found[index]

@@ -1,4 +1,4 @@
-"""The number type and the threads that this machine computes fastest with."""
+"""The fastest number type and number of threads on this machine."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What the head of a reward model reads: the same code in the trainer and in the reward service.
+"""The input of a reward model's head: the same code in the trainer and in the reward service.
 
-A model is therefore scored in service on exactly the tokens that it was trained on.
+A model therefore scores exactly the tokens that it was trained on.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A tiny language model with random weights and its own tokenizer, made in a second. It loads like any model folder.
+"""Makes a tiny language model with random weights and its own tokenizer, in a second. It loads like any model folder.
 
 For tests and for the conformance suites.
 """
@@ -77,5 +77,5 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _untyped(kind: Any) -> Any:
-    """transformers does not annotate its constructors."""
+    """Works around constructors that transformers does not annotate."""
     return kind

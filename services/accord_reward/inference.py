@@ -90,7 +90,7 @@ class RewardModel:
 
     @torch.inference_mode()
     def _forward(self, token_ids: Sequence[list[int]], starts: Sequence[int], member: int | None) -> list[float]:
-        """Scores of one padded batch. `starts`: where each response begins, if the head reads the mean of its states.
+        """Scores of one padded batch. `starts`: the start of each response, if the head reads the mean of its states.
 
         Pads on the right, so the position ids of the real tokens are 0, 1, 2, ...
         """

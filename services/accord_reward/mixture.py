@@ -52,5 +52,5 @@ def mix(parts: Sequence[Part], raws: Sequence[Outcome]) -> Mixed | ItemFailure:
     )
     value = sum(contribution.weighted for contribution in contributions)
     if not math.isfinite(value):
-        return ItemFailure(f"the mixture is {value}; weight, shift and scale take it out of range")
+        return ItemFailure(f"the mixture is {value}; a weight, shift or scale takes it out of range")
     return Mixed(value, contributions)

@@ -1,4 +1,4 @@
-"""`python -m accord_trainer`: serves until SIGTERM. Under torchrun, rank 0 serves and the other ranks compute with it."""
+"""`python -m accord_trainer`: serves until SIGTERM. Under torchrun, rank 0 serves and all ranks compute."""
 
 import logging
 import os

@@ -81,7 +81,7 @@ class AlgorithmState:
         return sum(map(_local_bytes, [*self.weights.values(), *self.optimizer.values()]))
 
     def update_bytes(self) -> int:
-        """The bytes that a step allocates for trained weights on this rank: gradients, and moments not yet allocated."""
+        """The bytes that a step allocates for trained weights on this rank: gradients and missing moments."""
         weights = sum(map(_local_bytes, self.weights.values()))
         moments = sum(map(_local_bytes, self.optimizer.values()))
         return weights + max(2 * weights - moments, 0)

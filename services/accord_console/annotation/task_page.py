@@ -27,7 +27,7 @@ MOST_BUTTONS = 10
 
 @dataclass(frozen=True)
 class Criterion:
-    """A criterion by which every answer is rated; `low` to `high` is its scale, `number` its index among the criteria."""
+    """A criterion by which every answer is rated; `low` to `high` is its scale, `number` its index in the criteria."""
 
     number: int
     name: str

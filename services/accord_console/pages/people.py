@@ -57,7 +57,7 @@ async def api_revoke(request: Request) -> Reply:
 
 
 def _program(request: Request) -> Console:
-    """The console, for a program with the operator's token. Only the user who started the console can read the token."""
+    """The console, for a program with the operator's token, which only the user who started the console can read."""
     console = console_of(request)
     kind, _, token = request.headers.get("authorization", "").partition(" ")
     if kind.lower() != "bearer" or not hmac.compare_digest(token.encode(), console.sessions.operator_token.encode()):

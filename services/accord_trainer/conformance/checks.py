@@ -86,7 +86,7 @@ def evaluation_changes_nothing(bench: Bench) -> None:
     demand(digest(algorithm) == before, "evaluate() changed the weights")
     for one in (algorithm, undisturbed):
         one.step(bench.batch(), context())
-    demand(digest(algorithm) == digest(undisturbed), "a step after evaluate() gives different weights than a step without it")
+    demand(digest(algorithm) == digest(undisturbed), "evaluate() changed the weights of the next step")
 
 
 @check(
@@ -163,7 +163,7 @@ def a_failed_step_is_undone(bench: Bench) -> None:
         algorithm.step(bench.batch(1), context(generator))
         demand(
             digest(algorithm) == digest(uninterrupted),
-            f"stopped at call {last} of {calls} and repeated, the step gives other weights than uninterrupted",
+            f"stopped at call {last} of {calls} and repeated, the step gives different weights",
         )
 
 

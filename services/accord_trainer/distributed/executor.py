@@ -79,8 +79,8 @@ class RankResult:
 
 
 def differences(results: Sequence[RankResult]) -> str:
-    """Empty if the results of all ranks agree; otherwise the result of each rank. A rank that failed only because another rank
-    failed (OTHER_RANK) agrees with that rank."""
+    """Empty if the results of all ranks agree; otherwise the result of each rank. A rank that failed only because
+    another rank failed (OTHER_RANK) agrees with that rank."""
     distinct = {(result.check, result.code, result.reason) for result in results if result.reason != "OTHER_RANK"}
     failed = [bool(result.code) for result in results]
     if all(failed) == any(failed) and len(distinct) <= 1:

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Root(nn.Module):
-    """The module that FSDP takes for the model. Its forward runs any computation on the parts, since passes call them
+    """The module that FSDP treats as the model. Its forward runs any computation on the parts, since passes call them
     one by one (trunk, then head), never as one module."""
 
     def __init__(self, parts: Iterable[nn.Module]) -> None:

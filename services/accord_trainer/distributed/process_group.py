@@ -142,8 +142,8 @@ def rank_lost(error: Exception) -> Unavailable:
     """The error for a rank that exited or does not answer."""
     what = next(iter(str(error).splitlines()), repr(error))
     return Unavailable(
-        f"a rank of the trainer was lost ({what}), so the trainer exits. Restart it (torchrun --max-restarts does so): "
-        "it continues from its last checkpoint. Then repeat the steps since that checkpoint",
+        f"a rank of the trainer was lost ({what}), so the trainer exits. Restart it, or use torchrun --max-restarts. "
+        "It continues from its last checkpoint. Then repeat the steps since that checkpoint",
         reason="RANK_LOST",
     )
 

@@ -1,4 +1,4 @@
-"""Fitting a linear head: a penalised loss over fixed states, minimised whole by L-BFGS (Liu and Nocedal 1989).
+"""Fitting a linear head: a penalised loss over fixed states, minimised by full-batch L-BFGS (Liu and Nocedal 1989).
 
 N answers, D the length of a state, M heads.
 """

@@ -45,7 +45,7 @@ class BatchStore:
         return StoredBatch(batch_id, digest, len(records))
 
     def get(self, batch_id: str) -> Experience:
-        """A batch, its content checked against its id. NotFound, BATCH_NOT_FOUND; DataLoss if it is damaged."""
+        """A batch, after checking its content against its id. NotFound, BATCH_NOT_FOUND; DataLoss if it is damaged."""
         path = self._path(batch_id)
         if not path.is_file():
             raise NotFound(f"batch {batch_id} does not exist; put the experience again", reason="BATCH_NOT_FOUND")

@@ -1,4 +1,4 @@
-"""What is known about a training apart from its tensors: its fixed properties, and the history of its versions."""
+"""A training apart from its tensors: its fixed properties, and the history of its versions."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class TrainingHistory:
         )
 
     def kept_result(self, request: trainer_v1.StepRequest) -> trainer_v1.StepResult | None:
-        """The result of this step if it was made already. AlreadyExists if the request_id was used for another step."""
+        """The result of this step if it was already made. AlreadyExists if the request_id was used for another step."""
         kept = self.results.get(request.request_id)
         if kept is None:
             return None
@@ -103,7 +103,7 @@ class TrainingHistory:
 
 
 def identity(manifest: Manifest, history: TrainingHistory) -> TrainingIdentity:
-    """What experience is verified against."""
+    """The properties that experience must match."""
     return TrainingIdentity(
         learns_from=manifest.learns_from,
         vocabulary_size=manifest.vocabulary_size,

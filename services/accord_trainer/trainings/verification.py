@@ -1,4 +1,4 @@
-"""Checks everything about experience that can be checked: versions, digests, tokenizer, and every number."""
+"""Verifies experience: versions, digests, tokenizer, and every number."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from accord_trainer.algorithm import Kind
 
 @dataclass(frozen=True)
 class TrainingIdentity:
-    """What experience must match. `digests` is version -> digest of the published form; `init` are the weights that the
-    training started from, which are its version 0 whatever version they had where they came from."""
+    """The properties that experience must match. `digests` is version -> digest of the published form; `init` are the
+    initial weights: version 0 of this training, whatever version they had in the training that made them."""
 
     learns_from: Kind
     vocabulary_size: int
@@ -109,7 +109,7 @@ def verify_current(
 
 
 def staleness(samples: Sequence[trainer_v1.ScoredSample], training: TrainingIdentity, version: int) -> list[int]:
-    """How many versions older than `version` the oldest token of each sample is."""
+    """The age of each sample's oldest token, in versions before `version`."""
     return [version - min(_version(segment, training) for segment in scored.sample.segments) for scored in samples]
 
 
@@ -143,7 +143,7 @@ def _verify_segments(sample: types_v1.Sample, at: str, training: TrainingIdentit
 
 
 def _version(segment: types_v1.Segment, training: TrainingIdentity) -> int:
-    """The version in this training's numbering: the weights it started from may have another version elsewhere."""
+    """The version in this training's numbering: its initial weights may have a different version elsewhere."""
     if segment.digest == training.init.digest and segment.version in (0, training.init.version):
         return 0
     return int(segment.version)

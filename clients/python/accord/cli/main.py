@@ -95,7 +95,7 @@ def invoke(arguments: Sequence[str]) -> int:
         print("\naccord: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader (`| head`) has closed the pipe. Without this, Python would report the error again when it flushes at exit.
+        # The reader (`| head`) has closed the pipe. Without this, Python would report the error again at exit.
         sys.stdout = None
         return 141
     except Exception as error:  # the outermost frame turns every error into one line and an exit code

@@ -164,7 +164,7 @@ class Runs:
     async def collect_garbage(
         self, dry_run: bool = False, *, request_id: str | None = None, timeout: float = _calls.STREAM
     ) -> controller_v1.CollectGarbageResponse:
-        """Deletes weights and checkpoints that no run, snapshot or promoted model references; `dry_run` only lists them."""
+        """Deletes weights and checkpoints that no run, snapshot or promoted model references. `dry_run`: only list."""
         request = controller_v1.CollectGarbageRequest(request_id=_calls.new_request_id(request_id), dry_run=dry_run)
         return await self._caller.call(lambda seconds: self._stub.CollectGarbage(request, timeout=seconds), timeout)
 

@@ -66,7 +66,7 @@ def generate_batch(
 
 
 class _Cancelled(StoppingCriteria):
-    """Ends every row between two tokens when the caller has left."""
+    """Ends every row between two tokens when the caller has cancelled the request."""
 
     def __init__(self, cancelled: Callable[[], bool]) -> None:
         self._cancelled = cancelled

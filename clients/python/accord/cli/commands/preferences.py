@@ -66,12 +66,8 @@ def import_(
     source: Annotated[
         str, typer.Option("--source", "-s", help="Source of lines without one (default: the file's name).")
     ] = "",
-    annotator: Annotated[
-        str, typer.Option("--annotator", "-a", help="Annotator of lines without one.")
-    ] = "imported",
-    kind: Annotated[
-        Kind, typer.Option("--annotator-kind", help="Annotator kind of lines without one.")
-    ] = Kind.human,
+    annotator: Annotated[str, typer.Option("--annotator", "-a", help="Annotator of lines without one.")] = "imported",
+    kind: Annotated[Kind, typer.Option("--annotator-kind", help="Annotator kind of lines without one.")] = Kind.human,
     format: Annotated[str, _layout("Format of the files", "detected")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:

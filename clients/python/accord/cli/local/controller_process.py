@@ -90,7 +90,7 @@ async def start(state_dir: Path) -> Controller:
                     if found is not None:
                         return Controller(state_dir, found.address, found.pid, None)
                     raise Unavailable(
-                        f"The controller exited immediately (exit code {process.returncode}): {_last_line(log, begin)}; "
+                        f"The controller exited on start (exit code {process.returncode}): {_last_line(log, begin)}; "
                         f"see {log}",
                         reason="CONTROLLER_NOT_STARTED",
                     )

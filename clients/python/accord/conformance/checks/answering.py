@@ -24,7 +24,7 @@ async def status(target: Target) -> None:
 
 
 @check(
-    demands="each of the prompts x n indices is returned once, with tokens, logprobs, mask, seed, segments and fingerprint",
+    demands="each of the prompts x n indices is sent once, with tokens, logprobs, mask, seed, segments and fingerprint",
     fix="key samples by prompt_index * n + j; one logprob and one mask entry per response token",
     acceptance=True,
 )

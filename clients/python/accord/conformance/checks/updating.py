@@ -85,7 +85,9 @@ async def weights_change_in_two_phases(target: Target) -> None:
     before = await target.status()
     ref = target.weights(target.other, before.version + 1)
     prepared = await target.prepare(ref)
-    demand((prepared.version, prepared.digest) == (ref.version, ref.digest), "PrepareWeights returned a different version or digest")
+    demand(
+        (prepared.version, prepared.digest) == (ref.version, ref.digest), "PrepareWeights returned different weights"
+    )
     status = await target.status()
     demand(ref.version in [one.version for one in status.prepared], "status does not list the prepared weights")
     demand(status.version == before.version, "preparing changed the active weights")
