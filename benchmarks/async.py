@@ -4,11 +4,12 @@
     python benchmarks/async.py [--steps 16] [--staleness 0 1 2] [--json FILE]
 
 One controller runs the whole loop once for each staleness, with the same seeds, prompts, reward model and number of
-samples. Engine and trainer compute with one thread each (`--threads`), so that each has its own core on a
-machine with two. For the steps of the policy stage except the first, it shows the seconds between steps, compared with
-those of generation and of training in the same run: the target is 1.1 times the larger of the two. It also shows the
-reward curve and the held-out score of each run. `--engine-waits SECONDS` simulates an engine on a separate machine: it generates
-with the model as usual, and then waits until SECONDS have passed. A quick look: `--steps 3 --tokens 8 --prompts 4`.
+samples. Engine and trainer compute with one thread each (`--threads`), so that each has its own core on a machine with
+two. For the steps of the policy stage except the first, it shows the seconds between steps, compared with those of
+generation and of training in the same run: the target is 1.1 times the larger of the two. It also shows the reward
+curve and the held-out score of each run. `--engine-waits SECONDS` simulates an engine on a separate machine: it
+generates with the model as usual, and then waits until SECONDS have passed. A quick look: `--steps 3 --tokens 8
+--prompts 4`.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class Sessions:
         return AnnotatorSession(invite_id, secrets.token_hex(8))
 
     def annotator(self, cookie: str | None) -> tuple[Invite, AnnotatorSession]:
-        """The invite and session of a cookie. Unauthenticated without one; PermissionDenied if the invite is revoked."""
+        """A cookie's invite and session. Unauthenticated without one; PermissionDenied if the invite is revoked."""
         found = AnnotatorSession(**self._read(self._cookies, cookie, "Open your invite link to annotate"))
         return self._active(found.invite_id), found
 
