@@ -260,7 +260,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file as JSON")
     arguments = parser.parse_args()
     if arguments.steps < 2:
-        parser.error("--steps: at least 2, of which the first is left out of the times")
+        parser.error("--steps must be at least 2, because the times leave out the first step")
     console = Console()
     sides = asyncio.run(measure(arguments, console))
     show(sides, console)

@@ -40,7 +40,7 @@ class Answer:
 
 
 class Policy:
-    """A policy that learns by PPO from `scorers`, whose mean and deviation are taken from the base model's samples."""
+    """A policy that learns by PPO from `scorers`, normalised by mean and deviation on the base model's samples."""
 
     def __init__(self, client: accord.Client, model: Path, scorers: Sequence[reward_v1.ScorerSpec], seed: int) -> None:
         self._client = client

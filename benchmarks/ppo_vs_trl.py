@@ -18,7 +18,7 @@ The differences are those that a user of each would have:
 
 Parts: `ppo` and `grpo` give costs, of the steps after `--warm`; `rm` the cost of reward-model steps; `curve` the score
 over more but cheaper PPO steps (fewer tokens and epochs, as printed); `soak` many
-steps of a tiny model through Accord alone: memory and time must stay flat. CPU-seconds barely depend on other load
+steps of a tiny model through Accord only: memory and time must stay flat. CPU-seconds barely depend on other load
 on the machine; wall-clock seconds do.
 """
 
@@ -183,7 +183,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--undo", choices=("memory", "disk"), default="memory", help="the trainer's setting")
     parser.add_argument(
         "--trl-dtypes", nargs="*", choices=("float32", "bfloat16"), default=["float32", "bfloat16"],
-        help="compute types of TRL, one after the other (curve: the last only); none: Accord alone",
+        help="compute types of TRL, one after the other (curve: only the last); none: only Accord",
     )  # fmt: skip
     parser.add_argument("--threads", type=int, default=1, help="of each process on both sides")
     parser.add_argument("--seed", type=int, default=0)

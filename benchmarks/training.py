@@ -1,4 +1,4 @@
-"""A reward model trained on a preference snapshot and put into service: plain SDK calls, one step at a time."""
+"""A reward model trained on a preference snapshot and loaded for scoring: plain SDK calls, one step at a time."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ async def measure(root: Path, gigabytes: float, counts: list[int]) -> list[dict[
 
 def row(name: str, count: int, size: int, fetch: float, pause: float, bound: dict[str, float]) -> dict[str, Any]:
     """The measured times, and their ratio to the machine's limit: a file is hashed in place and copied once to memory,
-    a stream also goes through a socket."""
+    a stream also passes through a socket."""
     ways = {"file": ("sha256", "memcpy"), "grpc": ("loopback", "sha256", "memcpy"), "delta": ("sha256", "memcpy")}[name]
     least = count * sum(bound[way] for way in ways)
     return {

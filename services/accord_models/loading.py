@@ -174,7 +174,7 @@ def same_architecture(left: Any, right: Any) -> bool:
 
 
 def stop_tokens(folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Ids that end a response: of generation_config.json, else of the config, else of the tokenizer."""
+    """Ids that end a response: of generation_config.json, or of the config, or of the tokenizer."""
     named: Any = None
     if (folder / "generation_config.json").is_file():
         named = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id

@@ -20,7 +20,7 @@ def has_bare_head(model: PreTrainedModel) -> bool:
 
 
 def head_tokens(pooling: Pooling, start: int, end: int) -> range:
-    """Which tokens the head reads of a response at [start, end): the last one, or all, of which it reads the mean."""
+    """The tokens of a response at [start, end) that the head reads: the last one, or all for their mean."""
     return range(start, end) if pooling == "mean" else range(end - 1, end)
 
 

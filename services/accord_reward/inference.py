@@ -56,7 +56,7 @@ class RewardModel:
 
         An ensemble gives the mean of its members, or the score of one `member`.
 
-        The model reads the last min(max_length, max_tokens) tokens. The items alone decide which of them share a
+        The model reads the last min(max_length, max_tokens) tokens. Only the items determine which of them share a
         forward pass, so the same items give the same bits.
         """
         limit = min(max_length or self.max_tokens, self.max_tokens)
@@ -85,7 +85,7 @@ class RewardModel:
         return [outcomes[index] for index in range(len(items))]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text alone, without special tokens."""
+        """The tokens of each text, without special tokens."""
         return [len(self._tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
 
     @torch.inference_mode()

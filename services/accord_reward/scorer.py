@@ -81,7 +81,7 @@ class RewardModelHandle(Protocol):
         ...
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text alone, without special tokens."""
+        """The tokens of each text, without special tokens."""
         ...
 
 

@@ -41,7 +41,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Job:
-    """One sample to generate. `seed` (64 bits) alone decides the random numbers of its tokens."""
+    """One sample to generate. Only `seed` (64 bits) determines the random numbers of its tokens."""
 
     index: int
     prompt_token_ids: tuple[int, ...]

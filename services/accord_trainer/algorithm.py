@@ -58,7 +58,7 @@ class Experience:
 
 @dataclass
 class StepContext:
-    """What a step may use from outside the algorithm."""
+    """The context of a step: everything that it may use from outside the algorithm."""
 
     # The version in training; initially 0.
     version: int
@@ -118,7 +118,7 @@ class Algorithm(Protocol):
         ...
 
     def step_bytes(self, batch: Experience) -> dict[str, int]:
-        """A lower bound of the memory that a step takes in addition to what is allocated now, by part (the keys of
+        """A lower bound of the memory that a step takes in addition to current allocations, by part (the keys of
         `trainings.memory_budget.ADVICE`)."""
         ...
 

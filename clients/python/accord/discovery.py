@@ -41,7 +41,7 @@ class ServiceRecord:
 
 
 def state_dir(given: Path | None) -> Path:
-    """The state folder: as given, else $ACCORD_STATE_DIR, else ./.accord. Absolute."""
+    """The state folder: as given, or $ACCORD_STATE_DIR, or ./.accord. Absolute."""
     return (given or Path(os.environ.get("ACCORD_STATE_DIR") or ".accord")).absolute()
 
 

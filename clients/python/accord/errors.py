@@ -17,7 +17,7 @@ DOMAIN = "accord.dev"
 
 @dataclass(frozen=True)
 class FieldViolation:
-    """A wrong request field: its path (`run.spec.model`, `items[3].response`) and what is wrong with it."""
+    """A wrong request field: its path (`run.spec.model`, `items[3].response`) and the problem."""
 
     field: str
     description: str
@@ -78,7 +78,7 @@ class FailedPrecondition(AccordError):
 
 
 class Aborted(AccordError):
-    """Another client changed the object meanwhile: read it again and retry."""
+    """Another client changed the object in the meantime: read it again and retry."""
 
     code = grpc.StatusCode.ABORTED
     reason = "ABORTED"

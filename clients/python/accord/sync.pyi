@@ -663,7 +663,7 @@ class SyncUsage:
     """The blocking face of `Usage`; see there."""
 
     def of(self, service: str, *, timeout: float = ...) -> usage_v1.GetUsageResponse:
-        """What a service (`rollout`, `reward`, `preference`, `trainer`, `controller`) has used since it started.
+        """The resource use of a service (`rollout`, `reward`, `preference`, `trainer`, `controller`) since its start.
 
         FailedPrecondition, NO_ADDRESS; Unimplemented if it does not report its use.
         """

@@ -58,7 +58,7 @@ FLAGS = {
     "unsafe": ("harmful or disturbing", preference_v1.FLAG_REASON_UNSAFE),
     "personal": ("about a real person", preference_v1.FLAG_REASON_PERSONAL_DATA),
     "broken": ("empty, cut off or unreadable", preference_v1.FLAG_REASON_BROKEN),
-    "unclear": ("unclear what is asked", preference_v1.FLAG_REASON_UNCLEAR),
+    "unclear": ("unclear question", preference_v1.FLAG_REASON_UNCLEAR),
     "all-bad": ("every answer is too bad to compare", preference_v1.FLAG_REASON_ALL_BAD),
     "other": ("something else (describe it in the comment)", preference_v1.FLAG_REASON_OTHER),
 }

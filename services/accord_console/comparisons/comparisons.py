@@ -59,7 +59,7 @@ class Standing:
 
     @property
     def rate(self) -> float | None:
-        """How often the first policy wins, as the mean over pairs; a tie counts half for each. None without
+        """The win rate of the first policy, as the mean over pairs; a tie counts half for each. None without
         judgements."""
         return sum(self.shares) / len(self.shares) if self.shares else None
 

@@ -25,7 +25,7 @@ from accord_console.web import console_of, go, operator_of
 
 # An idle stream sends comments, so that dead connections are noticed.
 HEARTBEAT_SECONDS = 15.0
-# How many of a run's newest events the page shows.
+# The number of events on a run's page, newest first.
 SHOWN_EVENTS = 40
 
 

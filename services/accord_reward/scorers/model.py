@@ -21,7 +21,7 @@ class ModelOptions(Options):
         description="Number of tokens that are read, from the end of the conversation; unset: as many as possible.",
     )
     member: int | None = Field(
-        None, ge=0, description="The score of this member of an ensemble alone, counted from 0; unset: the mean of all."
+        None, ge=0, description="Use only the score of this member of an ensemble, from 0; unset: the mean of all."
     )
 
 

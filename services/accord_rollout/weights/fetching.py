@@ -176,7 +176,7 @@ class WeightFetcher:
 
 
 def as_delta(ref: types_v1.WeightsRef) -> types_v1.WeightsRef:
-    """The same weights, referenced by their delta alone."""
+    """The same weights, referenced only by their delta."""
     return types_v1.WeightsRef(
         uri=ref.delta.uri,
         version=ref.version,

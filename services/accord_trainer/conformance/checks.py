@@ -105,7 +105,7 @@ def the_same_seed_gives_the_same_weights(bench: Bench) -> None:
 
 @check(
     demands="a training that is restored from a checkpoint continues as if it had not been interrupted",
-    fix="return everything that changes in state(), scalars as JSON, and take it over in load_state()",
+    fix="return everything that changes in state(), scalars as JSON, and restore it in load_state()",
 )
 def a_restored_training_continues_the_same(bench: Bench) -> None:
     algorithm, generator = bench.make(), torch.Generator().manual_seed(3)

@@ -103,7 +103,7 @@ class Executor(Protocol):
 
 
 class InProcessExecutor:
-    """Runs on this process alone: for a single rank, and inside the worker of a rank other than 0."""
+    """Runs only on this process: for a single rank, and inside the worker of a rank other than 0."""
 
     def run(self, command: Command, work: Callable[[], T], check: Callable[[T], str] = lambda _: "") -> T:
         return work()

@@ -115,7 +115,7 @@ def passing(name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
 
 @dataclass(frozen=True)
 class Round(Generic[T]):
-    """A group that goes through the model together. If `counts` is false, it only keeps the ranks in lockstep."""
+    """A group that shares a pass through the model. If `counts` is false, it only keeps the ranks in lockstep."""
 
     items: list[T]
     counts: bool

@@ -141,7 +141,7 @@ def ppo_policy_terms(
     if importance_BR is not None:
         objective_BR = objective_BR * torch.where(mask_BR, importance_BR, 0.0)
     with torch.no_grad():
-        # The clip is active where it removes the gradient: outside the bounds, on the side that the advantage pushes
+        # The clip is active if it removes the gradient: outside the bounds, on the side that the advantage pushes
         # to.
         active_BR = (clipped_BR * advantages_BR) < (ratio_BR * advantages_BR)
         return_terms = {

@@ -31,8 +31,8 @@ class BatchStore:
         self.root = root
 
     def put(self, batch: Experience) -> StoredBatch:
-        """Writes a batch; putting the same records again changes nothing. The id does not depend on how the records
-        were chunked."""
+        """Writes a batch; writing the same records again changes nothing. The id does not depend on the chunks of
+        the records."""
         records = [*batch.samples, *batch.preferences]
         digest = _digest(records)
         batch_id = f"b-{digest[:32]}"

@@ -234,7 +234,7 @@ class LoadedTraining:
 
 
 class Rollback:
-    """How a training returns to its state before a step that failed. `memory`: a copy of weights and optimizer is held
+    """The rollback of a training to its state before a failed step. `memory`: a copy of weights and optimizer is held
     during the step; fast, and half of what full fine-tuning takes in addition to the passes. `disk`: no copy; every
     version is checkpointed, and read back if needed."""
 

@@ -6,7 +6,7 @@ replica are reassigned.
         async for response in rollout.generate(prompts, sampling=sampling, n=4, version=7): ...
 
 A sample is keyed by (request_id, index) and generated from its seed, on whichever replica. Each index is yielded
-exactly once, whatever fails. With `version`, a replica that has other weights (because it was restarted, say) is not
+exactly once, whatever fails. With `version`, a replica that has different weights (for example after a restart) is not
 used. Replicas can join (`add`) and leave (`remove`) while samples are being generated. With `hedge_seconds`, samples of
 a slow or silent replica are requested from a second one too, and the first answer counts.
 """

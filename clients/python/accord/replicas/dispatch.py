@@ -123,7 +123,7 @@ class Dispatch:
         tokens: if all are slow, more work would make them slower."""
         now = time.monotonic()
         for silent in [one for one in self._assignments if not one.hedged and self._due(one) <= now]:
-            silent.heard = now  # if no other replica is available now, it is checked again later
+            silent.heard = now  # if no other replica is available, it is checked again later
             assigned = [one.replica for one in self._assignments if one.left & silent.left]
             load = silent.replica.outstanding_tokens
             available = [

@@ -27,7 +27,7 @@ PATTERNS: Mapping[str, str] = {
 class Rule:
     """The limits of a field; None and empty: no such limit. Durations are compared in seconds."""
 
-    # A value that equals the default of its type is not checked: it stands for a default value. Only for fields without
+    # A value that equals the default of its type is not checked: it means "unset". Only for fields without
     # presence; an unset field that has presence is never checked.
     ignore_zero: bool = False
     gt: float | None = None

@@ -44,7 +44,7 @@ class ActiveModel:
 
 class RemoteEngine(ABC):
     """One HTTP call per sample; the server batches across callers. Weights change only between requests, because the
-    responses do not say which weights sampled which token."""
+    responses do not report which weights sampled which token."""
 
     updates_in_flight = False
 
@@ -113,7 +113,7 @@ class RemoteEngine(ABC):
 
     @abstractmethod
     async def resident_weights(self) -> ResidentWeights:
-        """What the server reports about its weights."""
+        """The server's report on its weights."""
 
     @abstractmethod
     def check_sampling(self, sampling: Sampling) -> None:

@@ -89,7 +89,7 @@ class Server:
             raise DeadlineExceeded(
                 f"{self.url}{path} did not respond within {seconds:g} s", reason="SERVER_TIMEOUT"
             ) from error
-        except (httpx2.TransportError, RuntimeError) as error:  # RuntimeError: closed meanwhile
+        except (httpx2.TransportError, RuntimeError) as error:  # RuntimeError: closed in the meantime
             raise self._unreachable(path, error) from error
         if response.is_success:
             return self._object(path, response)

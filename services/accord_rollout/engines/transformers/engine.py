@@ -141,7 +141,7 @@ class TransformersEngine:
             state = None
             model = load_causal_lm(folder, self.compute_dtype)
             nn.Module.to(model, self._device)
-            # The request decides how to sample, not the model's own defaults (a repetition penalty, say).
+            # The request determines the sampling, not the model's defaults (such as a repetition penalty).
             model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
         text_config = model.config.get_text_config()
         info = ModelInfo(

@@ -1,4 +1,4 @@
-"""What an annotator's keys and lines mean. Pure functions; answers are numbered from 1 in the order shown."""
+"""Parses an annotator's keys and lines. Pure functions; answers are numbered from 1 in the order shown."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ async def _conformance(
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("check", "", "what the contract demands, or what was found")
+    table = Table("check", "", "requirement of the contract, or problem")
     for outcome in outcomes:
         said = outcome.check.demands if outcome.verdict is Verdict.met else outcome.detail
         if outcome.verdict is Verdict.unmet:

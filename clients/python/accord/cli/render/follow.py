@@ -27,7 +27,7 @@ class Ending(Enum):
 
 
 class View:
-    """Shows a run's events: live in a terminal, else one line per event."""
+    """Shows a run's events: live in a terminal, otherwise one line per event."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress

@@ -120,7 +120,7 @@ def trained_table(models: Sequence[controller_v1.TrainedModel]) -> Table:
 
 
 def _named(step: dict[str, Any], digest: str) -> str:
-    """What a step started from: its name if known, else its digest."""
+    """The initial weights of a step: their name if known, otherwise their digest."""
     return str(step["started_from_model"] if digest == step["started_from"] else "") or short(digest)
 
 

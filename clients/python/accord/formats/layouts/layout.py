@@ -76,7 +76,7 @@ def layout_of(name: str) -> Layout:
 
 
 def detect(path: Path) -> str:
-    """The name of a file's layout: of the first that recognizes it, else `jsonl`.
+    """The name of a file's layout: the first that recognizes it, otherwise `jsonl`.
 
     NotFound if there is no such file; InvalidArgument, BAD_LINE, for a JSON array that no layout recognizes.
     """
