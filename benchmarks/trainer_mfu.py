@@ -5,8 +5,8 @@
 
 On a GPU a 0.5B shape (that of Qwen2.5-0.5B, tied embeddings) computes in bfloat16 with torch's own attention kernels;
 without one a tiny shape shows that it runs, and --peak-tflops gives MFU a meaning. Nothing is downloaded: weights are
-random, prompts and answers are random tokens, which cost what real ones cost. Operations are counted as
-services/accord_trainer/model/trunk.py defines: pads and recomputation do not count. The first (warm-up) step is left out.
+random, prompts and answers are random tokens, which cost as much as real ones. Operations are counted as
+services/accord_trainer/model/trunk.py defines: pads and recomputation do not count. The warm-up step is left out.
 """
 
 from __future__ import annotations
