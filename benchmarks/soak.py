@@ -94,7 +94,7 @@ def soak_table(looks: Sequence[Look]) -> Table:
     """`summary` as a table, with the course of each figure in ten points."""
     tenth = max(1, len(looks) // 10)
     table = Table(
-        "figure", f"first {tenth}", f"last {tenth}", "ratio", "slope/1,000 steps", "the way (medians of tenths)"
+        "figure", f"first {tenth}", f"last {tenth}", "ratio", "slope/1,000 steps", "course (medians of tenths)"
     )
     for name, row in summary(looks).items():
         values = _values(looks, name)

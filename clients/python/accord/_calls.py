@@ -1,4 +1,4 @@
-"""How all SDK calls are made: one place for deadlines, retries and request ids.
+"""Makes all SDK calls: one place for deadlines, retries and request ids.
 
 A call that is safe to repeat (it reads, has a request_id, or is identified by its content) is retried while the service
 is UNAVAILABLE: the same request, with jittered exponential backoff, within the same deadline. Other errors are raised

@@ -145,7 +145,7 @@ class PolicyGradient(PolicyTraining):
         raise NotImplementedError
 
     def score(self, data: Trajectories) -> Tensor:
-        """The scores that rewards are made of, (B,)."""
+        """The scores in the rewards, (B,)."""
         return penalised_score(data, self.options.missing_eos_penalty, self.options.missing_eos_score)
 
     def value_loss(self, out: Outputs, step_targets: StepTargets, mask_BR: Tensor) -> Tensor | None:

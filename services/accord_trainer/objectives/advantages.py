@@ -1,4 +1,4 @@
-"""Rewards of response tokens, advantages made of them, and whitening over masked entries.
+"""Rewards of response tokens, advantages from rewards, and whitening over masked entries.
 
 - gae: Schulman et al. 2015, arXiv 1506.02438: delta_t = r_t + gamma V_{t+1} - V_t (equation 10), A_t = sum over l of
   (gamma lambda)^l delta_{t+l} (equation 16), computed backwards.

@@ -74,7 +74,7 @@ class CheckpointStore:
 
     @contextmanager
     def _part(self, path: Path) -> Iterator[Path]:
-        """Rank 0 makes the folder, broadcasts its name (empty: it could not be made), and moves it to `path`."""
+        """Rank 0 makes the folder, broadcasts its name (empty on failure), and moves it to `path`."""
         if not leads(self._world):
             name = self._world.broadcast(b"").decode()
             if not name:

@@ -194,7 +194,7 @@ class Replicas:
     ) -> dict[str, AccordError]:
         """Prepares the weights on all replicas, then activates them on those that succeeded. Returns errors by address.
 
-        A failed replica has other weights: requests that name the version do not use it. Raises if all failed.
+        A failed replica has different weights, so requests that name the version do not use it. Raises if all failed.
         """
         failed = await self.prepare_weights(weights, timeout=timeout)
         return await self.activate_weights(weights, failed, timeout=timeout)

@@ -51,7 +51,7 @@ def below(message: Descriptor) -> list[Descriptor]:
 
 class _Check(NamedTuple):
     """A field that has something to check, itself or in the messages that it holds. Compiled once for each type of
-    message: every message of a stream of millions is looked at."""
+    message, because every message of a stream of millions is checked."""
 
     name: str
     required: bool

@@ -19,7 +19,7 @@ def tokens(samples: dict[int, types_v1.Sample]) -> dict[int, list[int]]:
 
 # Equal samples whose probability is below e to this (nats) are no coincidence.
 COINCIDENCE = math.log(1e-9)
-# If a policy has no choice at one temperature, the next gives it more; at the last one, no answer is certain.
+# A policy without a choice at one temperature gets more choice at the next. At the last one, no answer is certain.
 TEMPERATURES = (1.0, 2.0, 1000.0)
 
 
