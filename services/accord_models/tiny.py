@@ -28,7 +28,7 @@ PAD, BOS, EOS = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 def make_tiny_model(folder: Path, seed: int = 0, head_dim: int = 8, *, tied: bool = True) -> Path:
     """Writes a random 2-layer Llama (hidden 32, vocabulary 300) with tokenizer and chat template; returns `folder`.
 
-    The same seed gives the same bytes; a different seed gives different weights with the same tokenizer. vLLM's attention
+    The same seed gives the same bytes; other seeds give different weights, but the same tokenizer. vLLM's attention
     on the CPU needs heads of at least 32. `tied`: the output head is the embeddings.
     """
     tokenizer = _tokenizer()
