@@ -11,7 +11,7 @@ from accord_runtime.serving.settings import LOOPBACK, ServiceSettings, service_c
 
 
 class RewardSettings(ServiceSettings):
-    """Settings of `python -m accord_reward`."""
+    """Settings of the reward service: environment ACCORD_REWARD_<FIELD>, flags --<field>."""
 
     model_config = service_config("reward")
 

@@ -11,7 +11,7 @@ from accord_runtime.serving.settings import ServiceSettings, service_config
 
 
 class RolloutSettings(ServiceSettings):
-    """Settings of `python -m accord_rollout`."""
+    """Settings of the rollout service: environment ACCORD_ROLLOUT_<FIELD>, flags --<field>."""
 
     model_config = service_config("rollout")
 

@@ -601,7 +601,7 @@ class SyncTrainer:
         """Trains on a batch: parent_version -> parent_version + 1.
 
         Repeated with the same request_id, it waits for the running step or returns its result. FailedPrecondition,
-        WRONG_PARENT, if another version is current.
+        WRONG_PARENT, if a different version is current.
         """
         ...
 
