@@ -1,4 +1,4 @@
-"""Accord's side of `ppo_vs_trl.py`: three services and the SDK, as a user runs them; CPU-seconds of all of them.
+"""Accord's side of `ppo_vs_trl.py`: the CPU-seconds of three services and the SDK, as a user runs them.
 
 Generation is `Generate` and the preceding weight update. Scoring is the work of the reward service and the cost of
 `Evaluate` for the trainer on the same batch (old policy, values, reference: the same work with which `Step` begins).
@@ -100,7 +100,7 @@ class Loop:
         self.metrics: dict[str, float] = {}
 
     async def open(self) -> None:
-        """Loads the models on both sides; not counted, nor is TRL's loading."""
+        """Loads the models. Loading is not counted on either side."""
         await self._client.trainer.create_training(self._training, timeout=LONG)
         await self._client.rollout.update_weights(self._base, timeout=LONG)
 
@@ -144,7 +144,7 @@ class Loop:
             asked, n=self._workload.group, sampling=sampling, request_id=f"{self._name}-{index}", timeout=LONG
         ):
             if response.HasField("failure"):
-                raise FailedPrecondition(f"a sample was not made: {response.failure.failure.message}")
+                raise FailedPrecondition(f"a sample failed: {response.failure.failure.message}")
             samples.append(response.sample)
         return sorted(samples, key=lambda sample: sample.index)
 
@@ -254,5 +254,5 @@ async def run_rm(workload: Workload, state: Path, setup: Setup, report: Callable
 
 
 def threads() -> str:
-    """How many threads each side computes with, as the environment says."""
+    """The number of threads of each side, from the environment."""
     return os.environ.get("OMP_NUM_THREADS", "")

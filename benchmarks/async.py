@@ -4,11 +4,12 @@
     python benchmarks/async.py [--steps 16] [--staleness 0 1 2] [--json FILE]
 
 One controller runs the whole loop once for each staleness, with the same seeds, prompts, reward model and number of
-samples. Engine and trainer compute with one thread each (`--threads`), so that on two cores each has its own. For the
-steps of the policy stage except the first, it shows the seconds between steps, compared with those of generation and of
-training in the same run: the target is 1.1 times the larger of the two. It also shows the reward curve and the held-out
-score of each run. `--engine-waits SECONDS` simulates an engine on a separate machine: it generates with the model as
-usual, and then waits until SECONDS have passed. A quick look: `--steps 3 --tokens 8 --prompts 4`.
+samples. Engine and trainer compute with one thread each (`--threads`), so that each has its own core on a machine with
+two. For the steps of the policy stage except the first, it shows the seconds between steps, compared with those of
+generation and of training in the same run: the target is 1.1 times the larger of the two. It also shows the reward
+curve and the held-out score of each run. `--engine-waits SECONDS` simulates an engine on a separate machine: it
+generates with the model as usual, and then waits until SECONDS have passed. A quick look: `--steps 3 --tokens 8
+--prompts 4`.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ class Side:
 
 
 class Waiting:
-    """An engine that takes a fixed time for each request, whatever the load: it generates, then waits."""
+    """An engine that takes a fixed time for each request, independent of load: it generates, then waits."""
 
     def __init__(self, engine: Engine, seconds: float) -> None:
         self._engine = engine
@@ -100,7 +101,7 @@ class Waiting:
         return getattr(self._engine, name)
 
     async def generate(self, jobs: Sequence[Job], sampling: Sampling) -> AsyncGenerator[Completion | Failed, None]:
-        """All samples when the time has passed."""
+        """Returns all samples when the time has passed."""
         over = time.monotonic() + self._seconds
         drawn = [one async for one in self._engine.generate(jobs, sampling)]
         await asyncio.sleep(max(0.0, over - time.monotonic()))
@@ -126,7 +127,7 @@ async def waiting_engine(state: Path, seconds: float, threads: int) -> AsyncIter
 
 @asynccontextmanager
 async def controller(state: Path, threads: int, rollout: str) -> AsyncIterator[accord.Client]:
-    """A controller, and the services that it starts; a rollout service at the address `rollout`, where it is given."""
+    """A controller and the services that it starts; uses the rollout service at `rollout`, if given."""
     command = [sys.executable, "-m", "accord_controller", "--state-dir", str(state), "--log-level", "warning"]
     command += ["--rollout-threads", str(threads), "--trainer-threads", str(threads), "--reward-threads", "1"]
     command += ["--rollout-address", rollout] if rollout else []
@@ -199,7 +200,7 @@ async def take(client: accord.Client, run: controller_v1.Run, console: Console) 
 
 
 async def measure(arguments: argparse.Namespace, console: Console) -> list[Side]:
-    """Every run, one after the other, on the same services."""
+    """All runs, one after the other, on the same services."""
     with tempfile.TemporaryDirectory(prefix="accord-async-") as folder:
         state = Path(folder)
         waits = arguments.engine_waits
@@ -244,7 +245,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=MODELS / "smollm2-135m-instruct", help="the policy")
     parser.add_argument(
-        "--reward-model", type=Path, default=MODELS / "all-minilm-l6-v2", help="the model that it starts from"
+        "--reward-model", type=Path, default=MODELS / "all-minilm-l6-v2", help="the initial model of the reward model"
     )
     parser.add_argument("--staleness", type=int, nargs="+", default=[0, 1, 2], help="a run for each max_staleness")
     parser.add_argument("--steps", type=int, default=16, help="at least 2")
@@ -254,12 +255,12 @@ def main() -> None:
     parser.add_argument("--feedback", type=int, default=64, help="prompts that the simulated annotators see")
     parser.add_argument("--heldout", type=int, default=32, help="held-out prompts")
     parser.add_argument("--threads", type=int, default=1, help="of the engine, and of the trainer")
-    parser.add_argument("--engine-waits", type=float, default=0.0, help="seconds a request of a simulated engine")
+    parser.add_argument("--engine-waits", type=float, default=0.0, help="seconds per request of a simulated engine")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--json", type=Path, help="write the figures to this file as JSON")
     arguments = parser.parse_args()
     if arguments.steps < 2:
-        parser.error("--steps: at least 2, of which the first is left out of the times")
+        parser.error("--steps must be at least 2, because the times leave out the first step")
     console = Console()
     sides = asyncio.run(measure(arguments, console))
     show(sides, console)

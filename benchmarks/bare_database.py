@@ -1,4 +1,4 @@
-"""The fastest plain way into and out of a database: the baseline of benchmarks/preferences.py."""
+"""The fastest plain way to write to and read from a database: the baseline of benchmarks/preferences.py."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Bare(Protocol):
     """One kind of database."""
 
     def ingest(self, url: str, parts: Rows) -> float:
-        """Seconds to add these rows to tables that are there, in one durable transaction."""
+        """Seconds to add these rows to existing tables, in one durable transaction."""
         ...
 
     def export(self, url: str) -> float:

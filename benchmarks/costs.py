@@ -40,7 +40,7 @@ class Side:
     warm: int
     steps: list[StepCost] = field(default_factory=list)
     peak_bytes: int = 0
-    # Of the process that trains alone, where there are others.
+    # Of the training process only, if there are other processes.
     trainer_peak_bytes: int = 0
 
     def cost(self, phase: str) -> float:
@@ -114,7 +114,7 @@ def cpu_seconds(processes: Sequence[psutil.Process]) -> float:
 
 
 def memory(processes: Sequence[psutil.Process]) -> int:
-    """Bytes in memory: proportional shares where the system knows them, so that libraries which several processes map
+    """Bytes in memory: proportional shares where the system knows them, so that libraries that several processes map
     count once; elsewhere resident sets. Ended processes count nothing."""
     total = 0
     for process in processes:

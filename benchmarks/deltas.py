@@ -1,13 +1,13 @@
-"""The share of a model that a step changes, and what a delta saves: whole weights and deltas, by learning rate.
+"""The share of a model that a step changes, and the savings of a delta, by learning rate.
 
     make model
     python benchmarks/deltas.py [--rates 1e-7 1e-6 1e-5 3e-5] [--json FILE]
 
 For each learning rate, a trainer service takes three steps of RLOO on samples of a rollout service (--epochs and the
-minibatch of 16 determine the optimizer updates per step), and publishes each for `grpc`, with a delta whatever its
+minibatch of 16 determine the optimizer updates per step), and publishes each for `grpc`, with a delta of any
 size. The first has no base. The rollout service fetches the second as a delta and the third as a whole, both over
 loopback. Adam moves an element by about the learning rate per update; an element published in bfloat16 changes only
-where that is enough to round to another number.
+if that is enough to round to a different number.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LONG = 3600.0
 
 
 async def measure(state: Path, arguments: argparse.Namespace, rate: float) -> dict[str, Any]:
-    """One training of three steps, and how the second and the third came to the rollout service."""
+    """One training of three steps, and the transfer of the second and the third to the rollout service."""
     model: Path = arguments.model.absolute()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

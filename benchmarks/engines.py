@@ -36,7 +36,7 @@ TOPICS = ("the sea", "a dog", "the moon", "bread", "a friend", "music", "rain", 
 
 @dataclass
 class Figures:
-    """Of one engine; a number for each round."""
+    """The figures of one engine: a number for each round."""
 
     engine: str
     dtype: str
@@ -52,14 +52,14 @@ class Figures:
 
 
 def cpu_seconds() -> float:
-    """Of this process and all below it, since they began."""
+    """CPU-seconds of this process and all its descendants since they began."""
     own = psutil.Process()
     spent = (process.cpu_times() for process in [own, *own.children(recursive=True)])
     return sum(times.user + times.system for times in spent)
 
 
 async def change(engine: Engine, model: Path, version: int) -> float:
-    """Seconds of the change itself, after all that is prepared beside it."""
+    """Seconds of the change itself, without its preparation."""
     activate = await engine.prepare(model, Weights(version, f"{version}"))
     begun = time.perf_counter()
     await activate()
@@ -93,7 +93,7 @@ async def measure(arguments: argparse.Namespace) -> list[Figures]:
             engine: Engine = plugins.load("accord.engines", name)(settings)
             stack.push_async_callback(engine.close)
             await (await engine.prepare(arguments.model, Weights(0, weights_digest(arguments.model))))()
-            await draw(engine, 2, 4, seed=0)  # what is only done once
+            await draw(engine, 2, 4, seed=0)  # one-time work
             engines.append((Figures(name, engine.compute_dtype), engine))
         for number in range(1, arguments.rounds + 1):
             for figures, engine in engines:

@@ -37,7 +37,7 @@ def read(data: Path, source: str, split: str) -> list[preference_v1.ImportRecord
 
 
 def pairs(records: list[preference_v1.ImportRecord]) -> list[Pair]:
-    """The same as plain pairs."""
+    """The comparisons as plain pairs."""
     found = []
     for record in records:
         texts = {completion.local_id: completion.text for completion in record.completions}

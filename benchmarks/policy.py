@@ -1,4 +1,4 @@
-"""Policy steps against a trained reward model: the loop in a page, with the SDK alone."""
+"""Policy steps against a trained reward model: the loop in one page, with only the SDK."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Answer:
 
 
 class Policy:
-    """A policy that learns by PPO from `scorers`, whose mean and deviation are taken from the base model's samples."""
+    """A policy that learns by PPO from `scorers`, normalised by mean and deviation on the base model's samples."""
 
     def __init__(self, client: accord.Client, model: Path, scorers: Sequence[reward_v1.ScorerSpec], seed: int) -> None:
         self._client = client
@@ -93,7 +93,7 @@ class Policy:
             request_id=f"{self._name}-{name}-{version}",
         ):  # fmt: skip
             if response.HasField("failure"):
-                raise FailedPrecondition(f"a sample was not made: {response.failure.failure.message}")
+                raise FailedPrecondition(f"a sample failed: {response.failure.failure.message}")
             found[response.sample.index] = response.sample
         for index in sorted(found):
             yield found[index]

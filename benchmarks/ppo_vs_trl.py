@@ -17,8 +17,8 @@ The differences are those that a user of each would have:
 - TRL runs in float32 (its PPO's examples) and in `bf16`: autocast over float32 weights, as Accord's bfloat16 is.
 
 Parts: `ppo` and `grpo` give costs, of the steps after `--warm`; `rm` the cost of reward-model steps; `curve` the score
-over PPO steps that are cheaper (fewer tokens and epochs, as printed) so that there can be more of them; `soak` many
-steps of a tiny model through Accord alone: memory and time must stay flat. CPU-seconds barely depend on other load
+over more but cheaper PPO steps (fewer tokens and epochs, as printed); `soak` many
+steps of a tiny model through Accord only: memory and time must stay flat. CPU-seconds barely depend on other load
 on the machine; wall-clock seconds do.
 """
 
@@ -47,13 +47,13 @@ from workload import Workload
 
 PARTS = ("ppo", "grpo", "rm", "curve", "soak")
 HERE = Path(__file__).resolve().parent
-# One thread, and none that spins while it waits: CPU-seconds are then work.
+# One thread and no spinning while waiting, so that CPU-seconds measure work.
 ENVIRON = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "HF_HUB_OFFLINE": "1"}
 ENVIRON |= {"TOKENIZERS_PARALLELISM": "false"}
 
 
 def workloads(args: argparse.Namespace) -> dict[str, Workload]:
-    """What each part works on."""
+    """The workload of each part."""
     ppo = Workload(
         "ppo", str(args.model.resolve()), str(args.prompts.resolve()), args.steps, args.warm, args.samples, args.group,
         args.tokens, args.epochs, args.minibatch, seed=args.seed,
@@ -71,7 +71,7 @@ def workloads(args: argparse.Namespace) -> dict[str, Workload]:
 
 
 def run_trl(workload: Workload, release: str, dtype: str, state: Path) -> Side:
-    """TRL in its environment: its steps, and the most memory that it held."""
+    """TRL in its environment: its steps and its peak memory."""
     side = Side(f"TRL {release} {dtype}", workload.warm)
     out = state / f"trl-{workload.part}-{dtype}.jsonl"
     command = [str(environment(release)), str(HERE / "trl_side.py"), "--workload", workload.to_json()]
@@ -95,7 +95,7 @@ def run_trl(workload: Workload, release: str, dtype: str, state: Path) -> Side:
 
 
 def _read_steps(out: Path, side: Side) -> None:
-    """Takes the steps that were written since; says so."""
+    """Reads the new steps and logs them."""
     lines = out.read_text().splitlines() if out.is_file() else []
     for line in lines[len(side.steps) :]:
         side.steps.append(StepCost(**json.loads(line)))
@@ -123,7 +123,7 @@ def compare(workload: Workload, args: argparse.Namespace, state: Path) -> tuple[
 
 
 def measured(part: str, workload: Workload, args: argparse.Namespace, state: Path, console: Console) -> dict[str, Any]:
-    """Runs a part, prints its table, gives its figures."""
+    """Runs a part, prints its table and returns its figures."""
     console.print(f"[bold]{part}[/bold]: {workload.to_json()}", soft_wrap=True)
     if part == "soak":
         workload = replace(workload, model=str(make_tiny(state / "tiny", args.model)))
@@ -183,7 +183,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--undo", choices=("memory", "disk"), default="memory", help="the trainer's setting")
     parser.add_argument(
         "--trl-dtypes", nargs="*", choices=("float32", "bfloat16"), default=["float32", "bfloat16"],
-        help="compute types of TRL, one after the other (curve: the last only); none: Accord alone",
+        help="compute types of TRL, one after the other (curve: only the last); none: only Accord",
     )  # fmt: skip
     parser.add_argument("--threads", type=int, default=1, help="of each process on both sides")
     parser.add_argument("--seed", type=int, default=0)

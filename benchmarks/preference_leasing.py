@@ -61,7 +61,7 @@ async def measure_leases(url: str, folder: Path, arguments: argparse.Namespace, 
     stop = asyncio.Event()
 
     async def over(seconds: float) -> bool:
-        """Waits; True where the time of the measurement ended meanwhile. Calls in work are waited for and counted."""
+        """Waits; True if the measurement ended in the meantime. Running calls are completed and counted."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), seconds)
         return stop.is_set()

@@ -21,7 +21,7 @@ WORDS = [
     *("the", "quick", "brown", "fox", "jumps", "over", "my", "lazy", "dog", "and"),
     *("then", "we", "talk", "about", "it", "for", "a", "while", "longer"),
 ]
-# The sizes in which the service writes and reads.
+# The batch sizes with which the service writes and reads.
 CHUNK, PAGE = 2000, 1000
 Rows = tuple[list[PromptRow], list[CompletionRow], list[FeedbackRow]]
 

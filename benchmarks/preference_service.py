@@ -17,7 +17,7 @@ HUMAN = preference_v1.ANNOTATOR_KIND_HUMAN
 
 @dataclass
 class Measured:
-    """Of one database; rates in records per second, latencies in milliseconds."""
+    """The figures of one database: rates in records per second, latencies in milliseconds."""
 
     database: str
     records: int = 0
@@ -33,7 +33,7 @@ class Measured:
     failed: int = 0
 
     def moved(self, rates: dict[str, float], way: str, seconds: float) -> None:
-        """Notes how long it took to move all records one way: of several rounds the best counts."""
+        """Records the time to move all records one way. The best of several rounds counts."""
         rates[way] = max(rates.get(way, 0.0), self.records / seconds)
 
 

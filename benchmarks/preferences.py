@@ -10,9 +10,9 @@ measured, one after the other. A named database must be empty.
 
 Ingest and export move the same records three ways: `bare`, the rows that the service would write, by COPY (PostgreSQL)
 or executemany (SQLite) into the same tables with the same indexes, and back by COPY or SELECT in the same order;
-`store`, through the seam (accord_preference.storage), which skips what exists and pages; `service`, ImportRecords and
-ExportSnapshot of a service process, which also checks, hashes and moves messages. Ratios are to bare, of the best of
-`--rounds` alternating rounds.
+`store`, through the seam (accord_preference.storage), which skips existing records and pages; `service`, ImportRecords
+and ExportSnapshot of a service process, which also checks, hashes and moves messages. Ratios are to bare, of the best
+of `--rounds` alternating rounds.
 
 Leases: `--comparisons` open tasks, ten of each prompt's five answers; `--annotators` people who lease, think for
 `--think` seconds on average (exponentially distributed), answer, and lease again, for `--seconds`.
@@ -49,7 +49,7 @@ DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", 
 
 
 def databases(arguments: argparse.Namespace, stack: ExitStack, folder: Path) -> Iterator[tuple[str, Iterator[str]]]:
-    """(kind, URLs of empty places of it)."""
+    """(kind, URLs of empty databases of this kind)."""
     if arguments.database:
         for url in arguments.database:
             yield url.partition(":")[0].partition("+")[0], iter([url])

@@ -3,7 +3,7 @@
     python benchmarks/reward_batching.py --model DIR [--items 64] [--repeats 3] [--json FILE]
 
 DIR is a causal language model or encoder in Hugging Face layout; a reward model with a fresh head is made from it
-(speed does not depend on what the head learned). The service runs as a separate process. It scores the same items in
+(speed does not depend on the weights of the head). The service runs as a separate process. It scores the same items in
 three ways, one item per call, alternating so that a busy machine affects all alike. CPU seconds are those of the
 service; on a shared machine they are more reliable than wall-clock time:
 
@@ -84,7 +84,7 @@ def make_reward_model(trunk: Path, folder: Path) -> types_v1.WeightsRef:
 
 @asynccontextmanager
 async def service(folder: Path) -> AsyncIterator[tuple[str, psutil.Process]]:
-    """A reward service process: its address and itself."""
+    """A reward service: its address and its process."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "accord_reward", "--state-dir", str(folder / "state"), "--log-level", "warning",
         stdout=asyncio.subprocess.PIPE,
@@ -102,7 +102,7 @@ async def service(folder: Path) -> AsyncIterator[tuple[str, psutil.Process]]:
 
 
 async def run(way: str, client: accord.Client, items: list[reward_v1.ScoreItem], spec: reward_v1.ScorerSpec) -> float:
-    """Seconds to score all items, one item a call. Fails where an item fails: a fast failure is no speed."""
+    """Seconds to score all items, one item per call. Exits if an item fails, since failures must not count as speed."""
     isolated = way == "concurrent, isolated"
     calls = [client.reward.score([item], scorers=[spec], isolated=isolated, timeout=600) for item in items]
     started = time.perf_counter()

@@ -4,10 +4,10 @@ baseline.
     python benchmarks/reward_model.py --data DIR [--json FILE] [--policy-steps N]
 
 DIR holds <source>_train.jsonl and <source>_test.jsonl (prompt, chosen, rejected) for the sources harmless, pandalm and
-llmbar, and, for policy steps, prompts.jsonl. Everything works as for any user: preferences are imported and frozen in a
-snapshot, the trainer fits a model for each source (as the baseline does), the reward service loads the published models
-and scores the test files. It starts the services that it needs and stops them. After an interruption it fits only the
-missing models; policy steps are judged by the mixture of the models.
+llmbar, and, for policy steps, prompts.jsonl. All steps are those of an ordinary user: preferences are imported and
+frozen in a snapshot, the trainer fits a model for each source (as the baseline does), the reward service loads the
+published models and scores the test files. The benchmark starts the services that it needs and stops them. After an
+interruption it fits only the missing models; the mixture of the models judges the policy steps.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ HELDOUT_PROMPTS = 32
 
 @dataclass
 class Result:
-    """What was measured. Accuracies by source and on the `mix`, 0 to 1."""
+    """The measurements. Accuracies by source and on the `mix`, 0 to 1."""
 
     train_pairs: int
     test_pairs: int
@@ -58,7 +58,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the JSONL files")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
-    parser.add_argument("--model", type=Path, default=models.POLICY, help="the model that the reward model starts from")
+    parser.add_argument("--model", type=Path, default=models.POLICY, help="the initial model of the reward model")
     parser.add_argument("--blocks", type=int, default=16, help="lower blocks of the model that read; 0: all")
     parser.add_argument("--max-tokens", type=int, default=448, help="longer conversations lose their beginning")
     parser.add_argument("--penalty", type=float, default=2000.0, help="of the fit: of the head's squared norm")
@@ -68,7 +68,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--policy-steps", type=int, default=0, help="PPO steps of the policy against the reward model")
     parser.add_argument("--state-dir", type=Path, help="where the services keep state (default: .accord/benchmark)")
     given = parser.parse_args()
-    if given.state_dir is None:  # a quick look must not leave its records in the folder of the whole
+    if given.state_dir is None:  # a quick look must not leave its records in the folder of the full benchmark
         given.state_dir = Path(f".accord/benchmark-{given.limit}" if given.limit else ".accord/benchmark")
     return given
 
@@ -129,7 +129,7 @@ async def imported(
 async def watched(
     client: accord.Client, examples: list[trainer_v1.PreferenceExample], recipe: Recipe, console: Console
 ) -> dict[str, accord.types.v1.WeightsRef]:
-    """A model for each source; the smallest first, so that how long the others take is soon known."""
+    """A model for each source, the smallest first, which gives an early estimate of the time."""
     groups = {source: [one for one in examples if one.source == source] for source in human_data.SOURCES}
     found: dict[str, accord.types.v1.WeightsRef] = {}
     started, done = time.monotonic(), 0
@@ -149,7 +149,7 @@ async def watched(
 async def judged(
     client: accord.Client, pairs: list[human_data.Pair], scorers: dict[str, reward_v1.ScorerSpec]
 ) -> list[float]:
-    """How much better each pair's `chosen` is to the model of its source."""
+    """The score difference of each pair (chosen less rejected) by the model of its source."""
     found: dict[int, float] = {}
     for source, spec in scorers.items():
         at = [index for index, pair in enumerate(pairs) if pair.source == source]

@@ -4,7 +4,7 @@ replicas.
     make model
     python benchmarks/rollout.py [--only contract replicas engine vllm] [--json FILE]
 
-- `contract`: processor time of a sample for the contract itself, at both ends, on a simulated engine that takes none.
+- `contract`: processor time per sample of the contract itself, at both ends, on a simulated engine that uses none.
 - `replicas`: samples per second over 1 to 64 simulated replicas (services whose engine waits) through
   `accord.Replicas`, each with the same work; 1 is linear, the target .95.
 - `engine`: tokens per second of the transformers engine through a service, relative to the same engine in this process;
@@ -99,11 +99,11 @@ async def process(*command: str, **env: str) -> AsyncIterator[asyncio.subprocess
 
 
 async def line_of(started: asyncio.subprocess.Process) -> str:
-    """The next line that it prints. SystemExit where it ended instead."""
+    """The next line that the process prints. SystemExit if it ended instead."""
     assert started.stdout is not None
     line = (await started.stdout.readline()).decode().strip()
     if not line:
-        raise SystemExit("a process that was to be measured ended; its message is above")
+        raise SystemExit("a measured process ended; its message is above")
     return line
 
 
@@ -151,13 +151,13 @@ async def draw(stream: AsyncIterator[rollout_v1.GenerateResponse]) -> list[types
     found = []
     async for response in stream:
         if response.HasField("failure"):
-            raise SystemExit(f"a sample was not made: {response.failure.failure.message}")
+            raise SystemExit(f"a sample failed: {response.failure.failure.message}")
         found.append(response.sample)
     return sorted(found, key=lambda sample: sample.index)
 
 
 async def contract(arguments: argparse.Namespace) -> dict[str, float]:
-    """Microseconds of processor time a sample, at the client and at the service."""
+    """Microseconds of processor time per sample, at the client and at the service."""
     sampling = types_v1.SamplingParams(max_new_tokens=arguments.tokens, temperature=1.0)
     prompts = questions(arguments.samples)
     async with simulated(1, arguments.samples, 0.0) as ([address], pid), accord.Client(rollout=address) as client:
@@ -191,7 +191,7 @@ async def replicas(arguments: argparse.Namespace) -> list[dict[str, float]]:
                         "replicas": count,
                         "samples": drawn,
                         "samples_a_second": drawn / seconds,
-                        # The throughput of that many engines without any waiting.
+                        # The throughput of this number of engines without any waiting.
                         "linear": drawn / seconds / (count * 32 / arguments.batch_seconds),
                         "client_us": 1e6 * (time.process_time() - ours) / drawn,
                         "service_us": 1e6 * (cpu_of(pid) - theirs) / drawn,
@@ -257,7 +257,7 @@ async def engine(arguments: argparse.Namespace) -> list[Side]:
                     await timed(side, once, cpu)
         await own.close()
     if tokens["directly"] != tokens["through"]:
-        raise SystemExit("the two sides drew other tokens: their times say nothing about one another")
+        raise SystemExit("the two sides generated different tokens, so their times cannot be compared")
     return [direct, through]
 
 
@@ -352,7 +352,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
     parser.add_argument("--model", type=Path, default=ROOT / ".accord" / "models" / "smollm2-135m-instruct")
     parser.add_argument("--vllm-python", type=Path, default=ROOT / ".venv-vllm" / "bin" / "python")
-    parser.add_argument("--samples", type=int, default=64, help="samples that an engine generates at once")
+    parser.add_argument("--samples", type=int, default=64, help="samples that an engine generates concurrently")
     parser.add_argument("--tokens", type=int, default=64, help="maximum of new tokens per sample")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
@@ -360,16 +360,16 @@ def main() -> None:
     parser.add_argument("--contract-samples", type=int, default=8192)
     parser.add_argument("--replicas", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
     parser.add_argument("--batches", type=int, default=4, help="batches of 32 samples for each replica")
-    parser.add_argument("--batch-seconds", type=float, default=2.0, help="what a simulated engine takes for one")
+    parser.add_argument("--batch-seconds", type=float, default=2.0, help="seconds per batch of a simulated engine")
     parser.add_argument("--json", type=Path, help="write the figures to this file as JSON")
     arguments = parser.parse_args()
-    os.environ.update(QUIET)  # the engine in this process computes as the one in the service does
+    os.environ.update(QUIET)  # the engine in this process then computes like the one in the service
     console, figures = Console(), {}
     if "contract" in arguments.only:
         found = figures["contract"] = asyncio.run(contract(arguments))
         console.print(
-            f"the contract itself, {arguments.tokens} tokens a sample: {found['client_us']:.0f} us at the client and "
-            f"{found['service_us']:.0f} us at the service, processor time a sample; "
+            f"the contract itself, {arguments.tokens} tokens per sample: {found['client_us']:.0f} us at the client and "
+            f"{found['service_us']:.0f} us at the service, processor time per sample; "
             f"{found['samples_a_second']:.0f} samples per second",
             highlight=False,
         )

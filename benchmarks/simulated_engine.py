@@ -48,7 +48,7 @@ class SimulatedEngine:
         self._seconds = batch_seconds
 
     async def prepare(self, folder: Path, weights: Weights) -> Activate:
-        """Nothing is read."""
+        """Reads nothing."""
 
         async def activate() -> ModelInfo:
             return ModelInfo(FINGERPRINT, 1 << 20, 1 << 16)
@@ -64,11 +64,11 @@ class SimulatedEngine:
         return list(range(100, 130))
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """A text of that many tokens."""
+        """A text with this number of tokens."""
         return "word " * len(token_ids)
 
     async def generate(self, jobs: Sequence[Job], sampling: Sampling) -> AsyncGenerator[Completion | Failed, None]:
-        """Batch after batch, each at once when its time is over."""
+        """Batch after batch; the samples of a batch are returned together when its time is over."""
         tokens = tuple(range(1000, 1000 + sampling.max_new_tokens))
         logprobs = (-1.25,) * sampling.max_new_tokens
         loop = asyncio.get_running_loop()
@@ -80,11 +80,11 @@ class SimulatedEngine:
                 yield Completion(job.index, tokens, logprobs, Finish.LENGTH)
 
     async def close(self) -> None:
-        """Nothing to end."""
+        """Does nothing."""
 
 
 async def serve(services: int, batch: int, batch_seconds: float) -> None:
-    """Until standard input ends."""
+    """Waits until standard input ends."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for number in range(services):

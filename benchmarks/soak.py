@@ -28,7 +28,7 @@ class Look:
 
 
 def make_tiny(folder: Path, like: Path) -> Path:
-    """A random model of 2 layers with the tokenizer of `like`: steps cost almost nothing but their overhead."""
+    """A random model of 2 layers with the tokenizer of `like`, so that the cost of a step is almost only overhead."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -91,10 +91,10 @@ def summary(looks: Sequence[Look]) -> dict[str, dict[str, float]]:
 
 
 def soak_table(looks: Sequence[Look]) -> Table:
-    """`summary` for people, and the way between in ten points."""
+    """`summary` as a table, with the course of each figure in ten points."""
     tenth = max(1, len(looks) // 10)
     table = Table(
-        "figure", f"first {tenth}", f"last {tenth}", "ratio", "slope/1,000 steps", "the way (medians of tenths)"
+        "figure", f"first {tenth}", f"last {tenth}", "ratio", "slope/1,000 steps", "course (medians of tenths)"
     )
     for name, row in summary(looks).items():
         values = _values(looks, name)

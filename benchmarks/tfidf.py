@@ -11,9 +11,9 @@ from sklearn.linear_model import LogisticRegression
 
 
 def differences(train: list[Pair], test: list[Pair]) -> list[float]:
-    """For each test pair how much better the baseline finds `chosen`; learned from `train` alone.
+    """The baseline's preference for `chosen` in each test pair, learned from `train` only.
 
-    One regression for each source: that is the stronger baseline, a single one for the mix reaches less.
+    One regression for each source, which is a stronger baseline than a single one for the mix.
     """
     found: dict[int, float] = {}
     for source in {pair.source for pair in test}:

@@ -1,12 +1,12 @@
-"""How much of a device's matrix products a PPO step uses: MFU of a model of random weights.
+"""The share of a device's peak speed that a PPO step uses: MFU of a model with random weights.
 
     python benchmarks/trainer_mfu.py [--shape 0.5b] [--steps 3] [--json FILE]
     torchrun --standalone --nproc-per-node 1 benchmarks/trainer_mfu.py --parallel fsdp
 
 On a GPU a 0.5B shape (that of Qwen2.5-0.5B, tied embeddings) computes in bfloat16 with torch's own attention kernels;
 without one a tiny shape shows that it runs, and --peak-tflops gives MFU a meaning. Nothing is downloaded: weights are
-random, prompts and answers are random tokens, which cost what real ones cost. Operations are counted as
-services/accord_trainer/model/trunk.py says: pads and recomputation do not count. The first step (warm-up) is left out.
+random, prompts and answers are random tokens, which cost as much as real ones. Operations are counted as
+services/accord_trainer/model/trunk.py defines: pads and recomputation do not count. The warm-up step is left out.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def measure(ppo: PPO, arguments: argparse.Namespace, speed: Speed, vocabulary: int) -> dict[str, object]:
-    """Medians over the steps but the first."""
+    """Medians over all steps except the first."""
     batch = random_batch(arguments, vocabulary)
     steps: list[dict[str, float]] = []
     for version in range(arguments.steps + 1):
@@ -165,7 +165,7 @@ def show(found: dict[str, object]) -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, help="default: 0.5b on a GPU, tiny without one")
-    parser.add_argument("--steps", type=int, default=3, help="steps that are measured (3)")
+    parser.add_argument("--steps", type=int, default=3, help="measured steps (3)")
     parser.add_argument("--samples", type=int, default=32, help="answers per step, four per prompt (32)")
     parser.add_argument("--prompt-tokens", type=int, default=128)
     parser.add_argument("--response-tokens", type=int, default=384)
@@ -177,7 +177,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--parallel", choices=["ddp", "fsdp"], default="ddp", help="under torchrun")
     parser.add_argument("--peak-tflops", type=float, default=0, help="of one device; 0: by its name")
-    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
     return parser.parse_args()
 
 

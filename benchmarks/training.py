@@ -1,4 +1,4 @@
-"""A reward model trained on a preference snapshot and put into service: plain SDK calls, one step at a time."""
+"""A reward model trained on a preference snapshot and loaded for scoring: plain SDK calls, one step at a time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STEP_SECONDS = 3600.0
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a reward model is fitted: a head on the lower `blocks` of the language model in the folder `model`."""
+    """The recipe of a reward model: a head on the lower `blocks` of the language model in the folder `model`."""
 
     model: Path
     blocks: int
@@ -37,7 +37,7 @@ class Recipe:
 
 
 def example(record: preference_v1.Record) -> trainer_v1.PreferenceExample:
-    """A comparison of the preference service as the trainer takes it."""
+    """A comparison of the preference service in the trainer's form."""
     texts = {completion.completion_id: completion.text for completion in record.completions}
     comparison = record.feedback.comparison
     return trainer_v1.PreferenceExample(
@@ -56,7 +56,7 @@ def folder_ref(folder: Path) -> types_v1.WeightsRef:
 async def train(
     client: accord.Client, examples: Sequence[trainer_v1.PreferenceExample], recipe: Recipe
 ) -> tuple[types_v1.WeightsRef, trainer_v1.StepResult]:
-    """Fits by the recipe and publishes. A repeated call fits nothing: the training is named by its content."""
+    """Fits by the recipe and publishes. A repeated call fits nothing: the training is named after its content."""
     training = trainer_v1.Training(algorithm="reward_probe", init=folder_ref(recipe.model), checkpoint_every=1)
     training.options.update(recipe.options())
     content = [json.dumps(recipe.options(), sort_keys=True), training.init.digest]
@@ -72,7 +72,7 @@ async def train(
 
 
 def scorer(digest: str, max_tokens: int) -> reward_v1.ScorerSpec:
-    """The loaded reward model as a scorer that reads as much as it was trained on."""
+    """The loaded reward model as a scorer with the maximum length of its training."""
     spec = reward_v1.ScorerSpec(name="model", model_digest=digest)
     spec.options.update({"max_length": max_tokens})
     return spec
@@ -81,7 +81,7 @@ def scorer(digest: str, max_tokens: int) -> reward_v1.ScorerSpec:
 async def differences(
     client: accord.Client, pairs: Sequence[Pair], scorers: Sequence[reward_v1.ScorerSpec]
 ) -> list[float]:
-    """Score of `chosen` less that of `rejected`, as the reward service gives them."""
+    """The reward service's score of `chosen` less that of `rejected`."""
     items = [
         reward_v1.ScoreItem(item_id=f"{number}/{name}", prompt=pair.prompt, response=text)
         for number, pair in enumerate(pairs)

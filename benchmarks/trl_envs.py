@@ -1,4 +1,4 @@
-"""The environments that TRL runs in: one per release, created where missing, separate from Accord's."""
+"""The environments that TRL runs in: one per release, created if missing, separate from Accord's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def environment(release: str, folder: Path = ENVIRONMENTS) -> Path:
     subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", str(CONSTRAINTS)]
     torch = next(line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("torch=="))
-    # torch first and alone: its exact version is what picks the build.
+    # torch first and alone, because its exact version selects the build.
     for packages in ([torch], [f"trl=={release}", "vaderSentiment"]):
         subprocess.run([*pip, *packages], check=True)
     (home / ".complete").touch()

@@ -2,8 +2,8 @@
 
     python benchmarks/trl_side.py --workload JSON --dtype float32|bfloat16 --out FILE
 
-TRL is used through its public classes. The figures are differences of this process's CPU time at points that its own
-methods pass: the end of generation, the first minibatch, the end of the step. `bfloat16` is TRL's `bf16` (autocast over
+TRL is used through its public classes. The figures are differences of this process's CPU time at points in TRL's own
+methods: the end of generation, the first minibatch, the end of the step. `bfloat16` is TRL's `bf16` (autocast over
 float32 weights); gradient checkpointing, which is on by default, is off: it would cost another forward pass.
 """
 
@@ -43,13 +43,13 @@ class Steps:
         self._cpu, self._clock = self._now(), time.monotonic()
 
     def mark(self, phase: str) -> None:
-        """What was used since the last mark was used for `phase`."""
+        """Adds the CPU time since the last mark to `phase`."""
         now = self._now()
         self._spent[phase] += now - self._cpu
         self._cpu = now
 
     def end(self, score: float) -> None:
-        """Writes the step and begins another."""
+        """Writes the step and begins the next."""
         seconds = time.monotonic() - self._clock
         with self._out.open("a") as file:
             file.write(json.dumps({**self._spent, "seconds": seconds, "score": score}) + "\n")
@@ -133,7 +133,7 @@ def run_ppo(workload: Workload, dtype: str, steps: Steps, folder: str) -> None:
         return drawn
 
     class Lexicon(torch.nn.Module):
-        """Stands where a reward model would; `get_reward` above scores."""
+        """A placeholder for the reward model; `get_reward` above scores."""
 
     lexicon = Lexicon()
     ppo_trainer.get_reward, ppo_trainer.batch_generation = get_reward, batch_generation
@@ -170,7 +170,7 @@ def run_ppo(workload: Workload, dtype: str, steps: Steps, folder: str) -> None:
         eval_dataset=Dataset.from_list(rows[:1]),
         callbacks=[AtStepEnd(ended)],
     )
-    # In order, where TRL shuffles: both sides see the same prompts in the same step.
+    # In order, without TRL's shuffling, so that both sides see the same prompts in the same step.
     trainer.dataloader = torch.utils.data.DataLoader(
         Dataset.from_list(rows), batch_size=workload.samples, collate_fn=DataCollatorWithPadding(tokenizer)
     )
@@ -249,7 +249,7 @@ def run_grpo(workload: Workload, dtype: str, steps: Steps, folder: str) -> None:
 
 
 def run_rm(workload: Workload, dtype: str, steps: Steps, folder: str) -> None:
-    """A reward model, one update for each step's pairs. Tokenizing is done before and not counted."""
+    """A reward model, one update for each step's pairs. Tokenization happens before and is not counted."""
     from trl import RewardConfig, RewardTrainer
 
     tokenizer = AutoTokenizer.from_pretrained(workload.model)

@@ -1,11 +1,11 @@
-"""What checking a request costs: by accord.rules, and by protovalidate with the same rules.
+"""The cost of checking a request with accord.rules, and with protovalidate and the same rules.
 
-    pip install protovalidate                    what is not installed is left out
+    pip install protovalidate                    optional; skipped if it is not installed
     python benchmarks/validation.py [--json FILE]
 
 Three typical valid requests, as the edge of a service sees them. Each side checks the same content; the figure is the
 fastest of several repeats, in microseconds per request. `rules` checks the limits of all messages, and required fields.
-`edge` is what a service does: it also clears output-only fields, and leaves the limits of runs and of the records of
+`edge` is the check of a service: it also clears output-only fields, and leaves the limits of runs and of the records of
 long streams to the handlers.
 """
 
@@ -87,7 +87,7 @@ REQUESTS: dict[str, Callable[[], Message]] = {
 
 
 def microseconds(call: Callable[[], object]) -> float:
-    """Of one call, the fastest of the repeats."""
+    """The time of one call: the fastest of the repeats."""
     call()
     found = []
     for _ in range(REPEATS):

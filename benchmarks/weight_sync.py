@@ -44,7 +44,7 @@ HIDDEN = 512
 
 
 def make_models(root: Path, gigabytes: float) -> tuple[Path, Path]:
-    """Two models of one architecture, about that large; of the second one element in a hundred differs."""
+    """Two models of one architecture and about this size. One element in a hundred differs in the second."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = Tokenizer(
         models.BPE(vocab={letter: number for number, letter in enumerate(["<end>", *letters])}, merges=[])
@@ -88,7 +88,7 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 def limits(size: int) -> dict[str, float]:
-    """Seconds for `size` bytes by each of the machine's own ways."""
+    """Seconds for `size` bytes by each limit of the machine."""
     source, target = torch.ones(size // 4), torch.empty(size // 4)
     view = memoryview(source.numpy()).cast("B")
     return {
@@ -115,7 +115,7 @@ def _loopback(data: memoryview) -> None:
 
 
 class Publisher:
-    """The trainer's artifact service, alone."""
+    """The trainer's artifact service without the trainer."""
 
     service_names = ("accord.artifact.v1.ArtifactService",)
 
@@ -126,7 +126,7 @@ class Publisher:
         artifact_v1.add_ArtifactServiceServicer_to_server(self._servicer, server)
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """No GPUs are held."""
 
 
 @contextlib.asynccontextmanager
@@ -173,7 +173,7 @@ async def measure(root: Path, gigabytes: float, counts: list[int]) -> list[dict[
 
 def row(name: str, count: int, size: int, fetch: float, pause: float, bound: dict[str, float]) -> dict[str, Any]:
     """The measured times, and their ratio to the machine's limit: a file is hashed in place and copied once to memory,
-    a stream also goes through a socket."""
+    a stream also passes through a socket."""
     ways = {"file": ("sha256", "memcpy"), "grpc": ("loopback", "sha256", "memcpy"), "delta": ("sha256", "memcpy")}[name]
     least = count * sum(bound[way] for way in ways)
     return {
@@ -194,8 +194,10 @@ def row(name: str, count: int, size: int, fetch: float, pause: float, bound: dic
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, nargs="+", default=[0.1], help="sizes of the model")
-    parser.add_argument("--replicas", type=int, nargs="+", default=[1, 2], help="number of replicas that fetch at once")
-    parser.add_argument("--json", type=Path, help="also write the rows there")
+    parser.add_argument(
+        "--replicas", type=int, nargs="+", default=[1, 2], help="number of replicas that fetch concurrently"
+    )
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []

@@ -52,12 +52,12 @@ class Workload:
 
     @classmethod
     def from_json(cls, text: str) -> Workload:
-        """What `to_json` wrote."""
+        """The inverse of `to_json`."""
         return cls(**json.loads(text))
 
     @property
     def rounds(self) -> int:
-        """Steps in all: those that warm up and those that count."""
+        """The total number of steps: warm-up and measured."""
         return self.warm + self.steps
 
     def step_prompts(self) -> list[list[str]]:
@@ -71,15 +71,15 @@ class Workload:
         return [chooser.sample(known, count) for _ in range(self.rounds)]
 
     def step_pairs(self) -> list[list[dict[str, str]]]:
-        """The pairs of each step, each {prompt, chosen, rejected}: of the file `pairs`, else made of the prompts and
-        SENTENCES, four a side, so that a side has some 94 tokens with its prompt."""
+        """The pairs of each step, each {prompt, chosen, rejected}: of the file `pairs`, otherwise made of the prompts
+        and SENTENCES, four per side, so that a side has some 94 tokens with its prompt."""
         need = self.rounds * self.pairs_a_step
         if self.pairs:
             lines = Path(self.pairs).read_text(encoding="utf-8").splitlines()
             known = [json.loads(line) for line in lines if line.strip()]
             if len(known) < need:
                 raise SystemExit(
-                    f"{self.pairs} has {len(known)} pairs; {need} are needed: fewer --steps or --pairs-a-step"
+                    f"{self.pairs} has {len(known)} pairs; {need} are needed; lower --steps or --pairs-a-step"
                 )
             chosen = random.Random(f"pairs/{self.seed}").sample(known, need)
         else:

@@ -16,8 +16,8 @@ from accord.types import v1 as types_v1
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("question")
-    parser.add_argument("--rollout", metavar="HOST:PORT", help="default: the service that runs on this machine")
-    parser.add_argument("--answers", type=int, default=3, help="how many answers to generate")
+    parser.add_argument("--rollout", metavar="HOST:PORT", help="default: the service on this machine")
+    parser.add_argument("--answers", type=int, default=3, help="number of answers to generate")
     parser.add_argument("--max-new-tokens", type=int, default=48)
     parser.add_argument("--temperature", type=float, default=1.0, help="0: always the likeliest token")
     args = parser.parse_args()

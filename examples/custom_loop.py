@@ -4,7 +4,7 @@
     python examples/custom_loop.py --model .accord/models/smollm2-135m-instruct --prompts examples/prompts.jsonl
 
 Uses the services on this machine, or those at the given addresses. The policy learns to sound positive (scorer
-`sentiment`); replace it by any scorer, also your own: --scorer python:./examples/reward.py:score.
+`sentiment`); replace it with any scorer, including your own: --scorer python:./examples/reward.py:score.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ async def generate(
     sampling: types_v1.SamplingParams,
     step: int,
 ) -> tuple[list[types_v1.Sample], int]:
-    """The samples of one step, and the number that failed. `version` refuses any weights but the newest."""
+    """The samples of one step, and the number that failed. `version` excludes all weights except the newest."""
     samples, failures = [], 0
     async for response in client.rollout.generate(
         prompts, n=args.samples_per_prompt, sampling=sampling, request_id=f"{args.name}-{step}", version=step
@@ -100,7 +100,7 @@ async def score(
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for service in ("rollout", "reward", "trainer"):
-        parser.add_argument(f"--{service}", metavar="HOST:PORT", help="default: the one that runs on this machine")
+        parser.add_argument(f"--{service}", metavar="HOST:PORT", help="default: the service on this machine")
     parser.add_argument("--model", type=Path, required=True, help="folder of the model to start from")
     parser.add_argument("--prompts", type=Path, required=True, help='JSONL file of {"prompt": ...}')
     parser.add_argument("--name", default=f"custom-{time.strftime('%Y%m%d-%H%M%S')}", help="of the training")

@@ -1,6 +1,6 @@
 """Tests whether a model can judge: asks it about pairs of answers in which one is clearly better.
 
-    python examples/judge.py                                              # the policy of the rollout service here
+    python examples/judge.py                                              # the policy of the local rollout service
     python examples/judge.py --url http://localhost:8000/v1 --model NAME  # an OpenAI-compatible endpoint
 
 Asks about each pair in both orders, as `accord annotate --judge` and the `judges` of a run do. A verdict that cannot be

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 
 def score(prompt: list[dict[str, str]], response: str, words: float = 25) -> float:
-    """1 for an answer of about `words` words that ends its sentence and does not repeat the question; else less.
+    """1 for an answer of about `words` words that ends its sentence and does not repeat the question; otherwise less.
 
     prompt: the conversation, `{"role": ..., "content": ...}`, oldest turn first. Returns a number in [-1, 1].
     """

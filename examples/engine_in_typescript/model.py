@@ -35,7 +35,7 @@ def make_model(folder: Path, seed: int) -> Path:
 def logprobs(
     folder: Path, prompt: Sequence[int], response: Sequence[int], sampling: types_v1.SamplingParams
 ) -> list[float]:
-    """log softmax(logits / temperature, cut to top_k) of each token, given the one before it."""
+    """log softmax(logits / temperature, cut to top_k) of each token, given the previous token."""
     raw = (folder / "model.safetensors").read_bytes()
     table = memoryview(raw[8 + int.from_bytes(raw[:8], "little") :]).cast("f")
     size, found, last = len(LETTERS), [], prompt[-1]

@@ -1,4 +1,4 @@
-"""Addresses of the services: from the settings, else from the state folder at each use, to follow restarts."""
+"""Addresses of the services: from the settings, or from the state folder at each use, to follow restarts."""
 
 from __future__ import annotations
 

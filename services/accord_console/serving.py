@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Server(uvicorn.Server):
-    """uvicorn without its signal handlers, which would end the process with the signal even after an orderly drain."""
+    """uvicorn without its signal handlers, which would end the process with the signal even after a complete drain."""
 
     def __init__(self, config: uvicorn.Config, console: Console) -> None:
         super().__init__(config)
@@ -33,7 +33,7 @@ class Server(uvicorn.Server):
         yield
 
     def drain(self) -> None:
-        """Accepts no new requests, ends the streams, lets other requests finish."""
+        """Refuses new requests, ends the streams and lets other requests finish."""
         self._console.draining.set()
         self.should_exit = True
 

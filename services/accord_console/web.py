@@ -1,4 +1,4 @@
-"""What the pages share: the console's parts, forms, cookies, responses for people and for programs."""
+"""The common parts of all pages: the console's parts, forms, cookies, responses for people and for programs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ HTTP_STATUS: Mapping[type[errors.AccordError], int] = {
 
 @dataclass(frozen=True)
 class Console:
-    """The parts that pages need. `draining` is set when the process is about to stop: streams end then."""
+    """The parts that pages need. `draining` is set when the process is about to stop, which ends the streams."""
 
     settings: ConsoleSettings
     templates: Environment
@@ -77,7 +77,7 @@ def operator_of(request: Request) -> str:
 
 
 async def form_of(request: Request, session_id: str) -> dict[str, str]:
-    """The fields of a form that this console created for this session. PermissionDenied, CSRF, for any other form."""
+    """The fields of a form that this console created for this session. PermissionDenied, CSRF, for other forms."""
     found = await fields_of(request)
     console_of(request).sessions.check_form(session_id, found.pop("csrf", None))
     return found

@@ -1,7 +1,7 @@
 """Merges a LoRA adapter, as PEFT saves it, into its base on disk: W + scaling * B A in float32, cast back.
 
 Hu et al. 2021 (arXiv 2106.09685); scaling is alpha / r, or alpha / sqrt(r) with rsLoRA (arXiv 2312.03732). It adds
-in the same order as PEFT's `merge_and_unload` of a float32 model, one layer at a time, and so needs neither PEFT nor a
+in the same order as PEFT's `merge_and_unload` of a float32 model, one layer at a time, so it needs neither PEFT nor a
 model in memory.
 """
 

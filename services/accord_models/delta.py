@@ -45,7 +45,7 @@ class Delta:
 
 
 def find_delta(base: Path, new: Path) -> Delta:
-    """What turns the model in folder `base` into the model in `new`.
+    """The delta from the model in folder `base` to the model in `new`.
 
     InvalidArgument/OTHER_ARCHITECTURE if the two have different tensors.
     """
@@ -74,8 +74,8 @@ def write_delta(base: Path, new: Path, target: Path) -> DeltaSize:
 def apply_delta(base: Path, delta: Path, target: Path) -> None:
     """Applies `delta` to the model in `base`; writes folder `target` with the base's config and tokenizer.
 
-    InvalidArgument/BAD_CHANGE for a delta that does not fit. The digest of the result shows whether the base was the
-    right one; the caller verifies it.
+    InvalidArgument/BAD_CHANGE for a delta that does not fit. The digest of the result shows whether the base was
+    correct; the caller verifies it.
     """
     found = {tensor.name: tensor for tensor in stored_tensors(delta)}
     with patched(base, target) as writable:

@@ -1,4 +1,4 @@
-"""Loads model folders: causal language models and reward models. Errors say what is wrong with a folder."""
+"""Loads model folders: causal language models and reward models. Errors describe the problem of the folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from accord.errors import InvalidArgument
 DType = Literal["float32", "bfloat16"]
 # The head reads the state of the last token, or the mean state of the response's tokens.
 Pooling = Literal["last", "mean"]
-# What may differ between two configs of the same architecture.
+# Keys that may differ between two configs of the same architecture.
 _NOT_ARCHITECTURE = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
 TORCH_DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -69,12 +69,12 @@ def load_reward_model(folder: Path, dtype: DType | str = "float32", *, members: 
 
 
 def ensemble_size(config: Any) -> int:
-    """How many reward models share the trunk: `accord_ensemble` of the config; 1 for a plain reward model."""
+    """The number of reward models that share the trunk: `accord_ensemble` of the config; 1 for a plain reward model."""
     return int(getattr(config, "accord_ensemble", None) or 1)
 
 
 def pooling_of(config: Any) -> Pooling:
-    """Which states a reward model's head reads: `accord_pooling` of the config; `last` for a plain classifier."""
+    """The states that a reward model's head reads: `accord_pooling` of the config; `last` for a plain classifier."""
     return "mean" if getattr(config, "accord_pooling", None) == "mean" else "last"
 
 
@@ -153,9 +153,9 @@ def load_config(folder: Path) -> Any:
     """The Hugging Face config of `folder`, dropouts set to 0; InvalidArgument/BAD_MODEL."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise _bad(folder, "does not exist or is not a folder; give a folder with config.json and *.safetensors")
+        raise _bad(folder, "does not exist or is not a folder; pass a folder with config.json and *.safetensors")
     if not (folder / "config.json").is_file():
-        raise _bad(folder, "has no config.json; give a folder in Hugging Face layout")
+        raise _bad(folder, "has no config.json; pass a folder in Hugging Face layout")
     if not any(folder.glob("*.safetensors")):
         raise _bad(folder, "has no *.safetensors; weights in other formats (pickle) are not loaded")
     try:
@@ -174,7 +174,7 @@ def same_architecture(left: Any, right: Any) -> bool:
 
 
 def stop_tokens(folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Ids that end a response: of generation_config.json, else of the config, else of the tokenizer."""
+    """Ids that end a response: of generation_config.json, or of the config, or of the tokenizer."""
     named: Any = None
     if (folder / "generation_config.json").is_file():
         named = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id
@@ -206,7 +206,7 @@ def _load(auto: Any, folder: Path, config: Any, dtype: str, **options: Any) -> t
 
 
 def _refuse_missing(folder: Path, info: dict[str, Any], outside: nn.Module | None = None) -> None:
-    """Refuses a model of which some weights would stay random; `outside` limits the check to that module."""
+    """Refuses a model that would keep some random weights; `outside` limits the check to that module."""
     missing = sorted(info["missing_keys"])
     if outside is not None:
         trunk = {name for name, _ in outside.named_parameters()}

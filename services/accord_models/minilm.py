@@ -29,7 +29,7 @@ def packaged(package: str = PACKAGE) -> Path:
 
 
 def main(arguments: list[str]) -> int:
-    """The command. Exit code 0 if the folder exists, 1 if it cannot be made, 2 for wrong usage."""
+    """The command. Exit code 0 if the folder exists, 1 if it cannot be created, 2 for wrong usage."""
     if len(arguments) != 1:
         print("usage: python -m accord_models.minilm DEST", file=sys.stderr)
         return 2

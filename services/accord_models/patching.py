@@ -51,7 +51,7 @@ def patched(base: Path, target: Path) -> Iterator[Callable[[str], tuple[StoredTe
         def writable(name: str) -> tuple[StoredTensor, Bits]:
             if name not in tensors:
                 raise InvalidArgument(
-                    f"the change is to a tensor {name} that the base {base} does not have; publish merged",
+                    f"the base {base} has no tensor {name} to change; publish merged",
                     reason="BAD_CHANGE",
                 )
             return tensors[name], bits(tensors[name], writable=True)

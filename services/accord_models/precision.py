@@ -1,4 +1,4 @@
-"""The number type and the threads that this machine computes fastest with."""
+"""The fastest number type and number of threads on this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BFLOAT16_MUST_GAIN = 1.2
 
 @cache
 def fastest_dtype() -> str:
-    """`bfloat16` if this CPU (or the GPU) multiplies matrices clearly faster in it, else `float32`.
+    """`bfloat16` if this CPU (or the GPU) multiplies matrices clearly faster in it, otherwise `float32`.
 
     Measured once per process, in under a second, on a product as large as a small model's feed-forward layer.
     """

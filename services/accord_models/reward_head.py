@@ -1,6 +1,6 @@
-"""What the head of a reward model reads: the same code in the trainer and in the reward service.
+"""The input of a reward model's head: the same code in the trainer and in the reward service.
 
-A model is therefore scored in service on exactly the tokens that it was trained on.
+A model therefore scores exactly the tokens that it was trained on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def has_bare_head(model: PreTrainedModel) -> bool:
 
 
 def head_tokens(pooling: Pooling, start: int, end: int) -> range:
-    """Which tokens the head reads of a response at [start, end): the last one, or all, of which it reads the mean."""
+    """The tokens of a response at [start, end) that the head reads: the last one, or all for their mean."""
     return range(start, end) if pooling == "mean" else range(end - 1, end)
 
 

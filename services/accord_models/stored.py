@@ -1,4 +1,4 @@
-"""What a model folder contains, read from the headers of its *.safetensors files."""
+"""The contents of a model folder, read from the headers of its *.safetensors files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes a model folder tensor by tensor, so that only one tensor needs to be whole in memory."""
+"""Writes a model folder tensor by tensor, so that only one whole tensor is in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tiny language model with random weights and its own tokenizer, made in a second. It loads like any model folder.
+"""Makes a tiny language model with random weights and its own tokenizer, in a second. It loads like any model folder.
 
 For tests and for the conformance suites.
 """
@@ -28,8 +28,8 @@ PAD, BOS, EOS = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 def make_tiny_model(folder: Path, seed: int = 0, head_dim: int = 8, *, tied: bool = True) -> Path:
     """Writes a random 2-layer Llama (hidden 32, vocabulary 300) with tokenizer and chat template; returns `folder`.
 
-    The same seed gives the same bytes; another seed gives another model with the same tokenizer. vLLM's attention on
-    the CPU needs heads of at least 32. `tied`: the output head is the embeddings.
+    The same seed gives the same bytes; other seeds give different weights, but the same tokenizer. vLLM's attention
+    on the CPU needs heads of at least 32. `tied`: the output head is the embeddings.
     """
     tokenizer = _tokenizer()
     config = LlamaConfig(
@@ -77,5 +77,5 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _untyped(kind: Any) -> Any:
-    """transformers does not annotate its constructors."""
+    """Works around constructors that transformers does not annotate."""
     return kind

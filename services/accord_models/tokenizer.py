@@ -38,10 +38,10 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 (hex) of everything that decides which ids a text has and where a response ends.
+    """SHA-256 (hex) of everything that determines the ids of a text and the end of a response.
 
     Includes vocabulary, merges, normalisation, added tokens, bos and eos. Excludes the chat template, the pad token and
-    the state of padding and truncation, which do not change what an id means.
+    the state of padding and truncation, which do not change the meaning of an id.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
@@ -107,7 +107,7 @@ def pair_inputs(tokenizer: PreTrainedTokenizerBase, tokens_BT: Tensor) -> dict[s
 
 
 def reading_limit(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The most tokens that the model can read, limited by its positions and its tokenizer."""
+    """The maximum number of tokens that the model can read, limited by its positions and its tokenizer."""
     positions = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
     return int(min(positions, tokenizer.model_max_length))
 
@@ -115,7 +115,7 @@ def reading_limit(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) 
 def keep_end(tokenizer: PreTrainedTokenizerBase, token_ids: list[int], limit: int) -> list[int]:
     """The last `limit` tokens, for a reward model to read; a start token ([CLS], bos) stays in front.
 
-    The trainer and the reward service both truncate with it, so a model scores what it was trained on.
+    The trainer and the reward service both truncate with it, so a model scores the tokens that it was trained on.
     """
     if len(token_ids) <= limit:
         return token_ids
@@ -125,14 +125,14 @@ def keep_end(tokenizer: PreTrainedTokenizerBase, token_ids: list[int], limit: in
 
 
 def answer_start(tokenizer: PreTrainedTokenizerBase, conversation: types_v1.Conversation, ids: Sequence[int]) -> int:
-    """How many `ids` of `render_response` come before the response: the prefix that they share with `render`."""
+    """The number of `ids` of `render_response` before the response: the prefix that they share with `render`."""
     prompt = render(tokenizer, conversation)
     shortest = min(len(prompt), len(ids))
     return next((at for at in range(shortest) if prompt[at] != ids[at]), shortest)
 
 
 def after_cut(start: int, length: int, kept: int) -> int:
-    """Where the response begins in the last `kept` of `length` tokens, if it began at `start` of all."""
+    """The start of the response within the last `kept` of `length` tokens, if it starts at `start` of all tokens."""
     return min(max(start - (length - kept), 0), kept - 1)
 
 

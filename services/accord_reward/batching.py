@@ -26,8 +26,8 @@ class Admission:
 
     @contextmanager
     def admit(self, count: int) -> Iterator[None]:
-        """Holds places for `count` items during the block. ResourceExhausted/OVERLOADED: retry later; InvalidArgument:
-        more than the limit ever admits."""
+        """Reserves places for `count` items during the block. ResourceExhausted/OVERLOADED: retry later;
+        InvalidArgument: more items than the limit."""
         if count > self._limit:
             raise InvalidArgument.at("items", f"has {count} items; send at most {self._limit} per request")
         if self._items + count > self._limit:
@@ -45,7 +45,7 @@ class Admission:
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """`window_seconds`: how long the first call waits for others; `max_items`: the most items of joined calls."""
+    """`window_seconds`: how long the first call waits for others; `max_items`: the maximum items of joined calls."""
 
     window_seconds: float
     max_items: int
@@ -131,7 +131,7 @@ class Batcher:
             joins = not batch or not (
                 call.isolated or batch[0].isolated or items + len(call.items) > self._limits.max_items
             )
-            if call.outcomes.done():  # the caller has left
+            if call.outcomes.done():  # the caller has cancelled
                 self._waiting.popleft()
             elif joins:
                 batch.append(self._waiting.popleft())

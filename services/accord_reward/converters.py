@@ -48,7 +48,7 @@ def result(item_id: str, outcome: Mixed | ItemFailure) -> reward_v1.ScoreResult:
 
 
 def info(described: ScorerDescription) -> reward_v1.ScorerInfo:
-    """The message for one scorer that can be named."""
+    """The message for one available scorer."""
     message = reward_v1.ScorerInfo(name=described.name, description=described.description)
     message.options_schema.update(dict(described.options_schema))
     return message

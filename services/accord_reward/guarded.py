@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 async def score_checked(name: str, scorer: Scorer, items: Sequence[Item]) -> list[Outcome]:
     """One outcome per item: a finite float or a failure, never an exception.
 
-    A scorer that raises on several items is called again for each alone, so that one bad item fails no other.
+    A scorer that raises on several items is called again for each item alone, so that a bad item fails no other item.
     """
     try:
         return _checked(name, await scorer.score(items), len(items))
@@ -28,7 +28,7 @@ async def score_checked(name: str, scorer: Scorer, items: Sequence[Item]) -> lis
 
 
 def checked_number(name: str, raw: object) -> Outcome:
-    """`raw` as a finite float (numpy and torch scalars and bools count), else a failure that says what was returned."""
+    """`raw` as a finite float (numpy and torch scalars and bools count), or a failure that describes the value."""
     if isinstance(raw, ItemFailure):
         return raw
     if not isinstance(raw, SupportsFloat):

@@ -1,4 +1,4 @@
-"""What the reward service does, without gRPC: scores, loads and unloads models, lists scorers."""
+"""The logic of the reward service, without gRPC: scores, loads and unloads models, lists scorers."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from accord_runtime.serving.idempotency import OnceInMemory
 
 @dataclass(frozen=True)
 class MixturePart:
-    """One scorer of a mixture, and how its score enters."""
+    """One scorer of a mixture, and its place in the sum."""
 
     scorer: ScorerRequest
     part: Part
 
 
 class RewardHandler:
-    """The behaviour of accord.reward.v1.RewardService. Made inside a running event loop; closed once."""
+    """The behaviour of accord.reward.v1.RewardService. Create it inside a running event loop; close it once."""
 
     def __init__(self, settings: RewardSettings) -> None:
-        # One thread: forward passes that share cores take longer than one after another.
+        # One thread: forward passes that share cores take longer than passes in sequence.
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="reward-compute")
         self._admission = Admission(settings.max_queued_items)
         self._once = OnceInMemory()
@@ -50,7 +50,7 @@ class RewardHandler:
     async def score(
         self, mixture: Sequence[MixturePart], items: Sequence[Item], isolated: bool = False
     ) -> list[Mixed | ItemFailure]:
-        """The mixture's score of every item, in order, or why it has none.
+        """The mixture's score of every item, in order, or the item's failure.
 
         `isolated`: in separate batches. Errors as `ScorerPool.get`; ResourceExhausted/OVERLOADED.
         """
@@ -63,11 +63,11 @@ class RewardHandler:
     async def load_model(self, request: reward_v1.LoadModelRequest) -> str:
         """Loads a model and returns its digest. Errors as `Models.load`, and REQUEST_ID_REUSED."""
         await self._once.run(request.request_id, request, lambda: self._models.load(request.weights))
-        # A repeat of an old request may arrive after the model was unloaded; it still means "have it loaded".
+        # A repeated request may arrive after the model was unloaded; the model is then loaded again.
         return await self._models.load(request.weights)
 
     async def unload_model(self, request: reward_v1.UnloadModelRequest) -> None:
-        """Unloads a model if it is loaded. A repeat of an old request unloads nothing that was loaded since."""
+        """Unloads a model if it is loaded. A repeated request does not unload a model that was loaded since."""
 
         async def unload() -> None:
             self._models.unload(request.digest)
@@ -75,10 +75,10 @@ class RewardHandler:
         await self._once.run(request.request_id, request, unload)
 
     def list_scorers(self) -> tuple[list[ScorerDescription], list[str]]:
-        """The scorers that can be named, and the digests of the loaded models."""
+        """The available scorers, and the digests of the loaded models."""
         return self._scorers.describe(), self._models.digests
 
     async def close(self) -> None:
-        """Ends what waits and lets go of the models."""
+        """Ends the waiting calls and releases the models."""
         await self._scorers.close()
         self._compute.shutdown(wait=False, cancel_futures=True)

@@ -56,7 +56,7 @@ class RewardModel:
 
         An ensemble gives the mean of its members, or the score of one `member`.
 
-        The model reads the last min(max_length, max_tokens) tokens. The items alone decide which of them share a
+        The model reads the last min(max_length, max_tokens) tokens. Only the items determine which of them share a
         forward pass, so the same items give the same bits.
         """
         limit = min(max_length or self.max_tokens, self.max_tokens)
@@ -85,12 +85,12 @@ class RewardModel:
         return [outcomes[index] for index in range(len(items))]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text alone, without special tokens."""
+        """The tokens of each text, without special tokens."""
         return [len(self._tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
 
     @torch.inference_mode()
     def _forward(self, token_ids: Sequence[list[int]], starts: Sequence[int], member: int | None) -> list[float]:
-        """Scores of one padded batch. `starts`: where each response begins, if the head reads the mean of its states.
+        """Scores of one padded batch. `starts`: the start of each response, if the head reads the mean of its states.
 
         Pads on the right, so the position ids of the real tokens are 0, 1, 2, ...
         """

@@ -11,7 +11,7 @@ from accord_reward.scorer import ItemFailure, Outcome
 
 @dataclass(frozen=True)
 class Part:
-    """How a scorer enters the mixture. `shift`, `scale`: mean and deviation of its raw score on reference samples."""
+    """A scorer's part in the mixture. `shift`, `scale`: mean and deviation of its raw score on reference samples."""
 
     name: str
     weight: float = 1.0
@@ -21,7 +21,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Contribution:
-    """What one scorer returned (`raw`) and what it contributes (`weighted`)."""
+    """The score of one scorer (`raw`) and its contribution (`weighted`)."""
 
     name: str
     raw: float
@@ -52,5 +52,5 @@ def mix(parts: Sequence[Part], raws: Sequence[Outcome]) -> Mixed | ItemFailure:
     )
     value = sum(contribution.weighted for contribution in contributions)
     if not math.isfinite(value):
-        return ItemFailure(f"the mixture is {value}; weight, shift and scale take it out of range")
+        return ItemFailure(f"the mixture is {value}; a weight, shift or scale takes it out of range")
     return Mixed(value, contributions)

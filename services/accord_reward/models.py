@@ -22,7 +22,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class ModelLimits:
-    """The most models in memory, how long one must be unused before it may be evicted, and how they compute."""
+    """The maximum number of models in memory, the idle time before eviction, and the compute settings."""
 
     max_models: int
     idle_seconds: float
@@ -89,7 +89,7 @@ class Models:
 
     async def _read(self, folder: Path, digest: str) -> None:
         def read() -> RewardModelHandle:
-            # Importing torch takes seconds; a service that only scores by rules never needs it.
+            # Importing torch takes seconds; a service that scores only by rules never needs it.
             from accord_reward.inference import RewardModel
 
             return RewardModel(folder, self._limits.dtype, self._limits.threads)

@@ -1,6 +1,6 @@
-"""The seam for scorers: what a scorer is, what it receives and what it returns.
+"""The seam for scorers: the interface of a scorer, its input and its output.
 
-A third party writes a class like this and registers it as an entry point of group `accord.scorers`:
+To add a scorer, write a class like this and register it as an entry point of group `accord.scorers`:
 
     class Shouting(Scorer):
         description = "1 for each exclamation mark."
@@ -28,7 +28,7 @@ SCORER_FAILED = "SCORER_FAILED"
 
 @dataclass(frozen=True)
 class Item:
-    """One response to score. `truncated`: it was cut off at its token limit instead of ending by itself."""
+    """One response to score. `truncated`: it was cut off at its token limit before it ended."""
 
     prompt: types_v1.Conversation
     response: str
@@ -59,7 +59,7 @@ class Options(BaseModel):
 
 
 class RewardModelHandle(Protocol):
-    """A loaded reward model, as far as scorers use it. Not thread-safe: call it on `ScorerContext.compute` alone."""
+    """The part of a loaded reward model that scorers use. Not thread-safe: call it only on `ScorerContext.compute`."""
 
     @property
     def members(self) -> int:
@@ -68,7 +68,7 @@ class RewardModelHandle(Protocol):
 
     @property
     def max_tokens(self) -> int:
-        """The most tokens that it reads of a conversation."""
+        """The maximum number of tokens of a conversation that it reads."""
         ...
 
     def score(
@@ -81,13 +81,13 @@ class RewardModelHandle(Protocol):
         ...
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text alone, without special tokens."""
+        """The tokens of each text, without special tokens."""
         ...
 
 
 @dataclass(frozen=True)
 class ScorerContext:
-    """What a scorer may use of the service.
+    """The parts of the service that a scorer may use.
 
     `model` is the loaded reward model that the ScorerSpec names. `compute` runs one heavy task at a time, so that
     scorers do not compete for the same cores. `max_batch_tokens` limits one forward pass, padding included.
@@ -99,7 +99,7 @@ class ScorerContext:
 
 
 class Scorer(Protocol):
-    """Gives each item a finite number, or a reason why it has none. One instance serves many callers' batches."""
+    """Gives each item a finite number, or a failure with a reason. One instance serves the batches of many callers."""
 
     description: ClassVar[str]
     """One sentence, shown by ListScorers."""
@@ -113,7 +113,7 @@ class Scorer(Protocol):
         ...
 
     async def score(self, items: Sequence[Item]) -> Sequence[Outcome]:
-        """One outcome per item, in order. A batch may hold items of several callers; none may influence another.
+        """One outcome per item, in order. A batch may contain items of several callers; none may influence another.
 
         Blocking work belongs in a thread (`asyncio.to_thread` or `context.compute`). If it raises, it is called again
         item by item, so that only the items at fault fail.

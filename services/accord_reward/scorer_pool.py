@@ -22,12 +22,12 @@ from accord_reward.scorer import GROUP, Scorer, ScorerContext
 from accord_reward.scorers.python import DESCRIPTION, PREFIX, PythonScorer, PythonSource
 
 log = logging.getLogger(__name__)
-_KEPT = 64  # scorers that are kept although they are idle
+_KEPT = 64  # the number of idle scorers that are kept
 
 
 @dataclass(frozen=True)
 class ScorerRequest:
-    """A scorer as a request names it. `field` is its path in the request, for error messages."""
+    """A scorer as named in a request. `field` is its path in the request, for error messages."""
 
     field: str
     name: str
@@ -46,7 +46,7 @@ class ScorerDescription:
 
 @dataclass(frozen=True)
 class PythonPolicy:
-    """Whether files may run as scorers, and the folder that must contain them."""
+    """Whether code in files may run as scorers, and the folder that must contain the files."""
 
     allowed: bool
     root: Path
@@ -97,7 +97,7 @@ class ScorerPool:
             del self._batchers[key]
 
     def describe(self) -> list[ScorerDescription]:
-        """Every available scorer, sorted; the description of one that cannot be imported says why."""
+        """Every available scorer, sorted; the description of a scorer that cannot be imported is the error."""
         found = [_described(name) for name in plugins.names(GROUP)]
         if self._python.allowed:
             schema = {"type": "object", "description": "The function's keyword parameters."}

@@ -21,18 +21,18 @@ class RewardSettings(ServiceSettings):
         le=1000,
         description="How long the first of several concurrent calls waits for others to join its batch.",
     )
-    max_batch_items: int = Field(256, ge=1, description="The most items of calls that are joined into one batch.")
+    max_batch_items: int = Field(256, ge=1, description="Maximum number of items in a batch of joined calls.")
     max_batch_tokens: int = Field(
         4096,
         ge=1,
-        description="The most tokens of one forward pass, padding included; a longer item gets its own pass.",
+        description="Maximum number of tokens in a forward pass, padding included; a longer item gets its own pass.",
     )
     max_queued_items: int = Field(
         20_000,
         ge=1,
-        description="The most items waiting or being scored; requests beyond it are refused as OVERLOADED.",
+        description="Maximum number of items waiting or being scored; more are refused as OVERLOADED.",
     )
-    max_models: int = Field(8, ge=1, description="The most reward models in memory at once.")
+    max_models: int = Field(8, ge=1, description="Maximum number of reward models in memory.")
     model_idle_seconds: float = Field(
         600,
         ge=0,
@@ -42,7 +42,7 @@ class RewardSettings(ServiceSettings):
         "float32", description="Number type of the models; auto measures which is faster on this machine."
     )
     compute_threads: int = Field(
-        0, ge=0, description="Threads of a forward pass; 0: by OMP_NUM_THREADS and the number of cores."
+        0, ge=0, description="Threads of a forward pass; 0: set by OMP_NUM_THREADS and the number of cores."
     )
     allow_python: bool | None = Field(
         None,
@@ -55,5 +55,5 @@ class RewardSettings(ServiceSettings):
 
     @property
     def python_allowed(self) -> bool:
-        """Whether `python:` scorers are served: as configured, else only on loopback."""
+        """Whether `python:` scorers are served: as configured, otherwise only on loopback."""
         return self.host in LOOPBACK if self.allow_python is None else self.allow_python

@@ -1,7 +1,8 @@
-"""The seam of the rollout service: what an engine is. Third parties add one by entry point, group `accord.engines`.
+"""The seam of the rollout service: the interface of an engine. Plug-ins add engines by entry point, group
+`accord.engines`.
 
-The entry point names a callable that takes RolloutSettings and returns an Engine. The handler does everything that is
-the same for all engines: leases, versions, seeds, queue, failures, messages. No torch here.
+The entry point names a callable that takes RolloutSettings and returns an Engine. The handler implements
+everything that is common to all engines: leases, versions, seeds, queue, failures, messages. No torch here.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Job:
-    """One sample to generate. `seed` (64 bits) alone decides the random numbers of its tokens."""
+    """One sample to generate. Only `seed` (64 bits) determines the random numbers of its tokens."""
 
     index: int
     prompt_token_ids: tuple[int, ...]
@@ -90,11 +91,11 @@ class Failed:
 
 @dataclass(frozen=True)
 class ResidentWeights:
-    """What an engine holds in its memory after activation. A field that it cannot determine stays empty.
+    """The weights in an engine's memory after activation. A field that the engine cannot determine stays empty.
 
-    digest: recomputed over the tensors that it computes with, so equal to the published one; empty where it fuses,
-    repacks or rounds them. checksum: of the layout in memory; the same weights give the same checksum, however they
-    were loaded, on the same machine with the same settings. probe_logprobs: nats, of PROBE_TOKENS from the second
+    digest: recomputed over the tensors that it computes with, so equal to the published one; empty if the engine
+    fuses, repacks or rounds them. checksum: of the layout in memory; the same weights give the same checksum on the
+    same machine with the same settings, however they were loaded. probe_logprobs: nats, of PROBE_TOKENS from the second
     on, each given those before it.
     """
 
@@ -112,7 +113,7 @@ class ModelInfo:
     vocabulary_size: int  # token ids are below it
 
 
-# Every engine computes the log-probabilities of these after activation: any vocabulary has the ids.
+# Every engine computes the log-probabilities of these tokens after activation. Any vocabulary has these ids.
 PROBE_TOKENS = tuple(range(3, 19))
 
 Activate = Callable[[], Awaitable[ModelInfo]]
@@ -122,10 +123,10 @@ class Engine(Protocol):
     """Generates with one model at a time. The handler lets `generate` and an `Activate` overlap only if the engine
     `updates_in_flight`.
 
-    Two members are optional. `gpus()` returns the ids of the GPUs that other processes than the service's hold for the
-    engine, as `accord_models.gpus` names them. A true attribute `can_prepare_unverified` says that `prepare` only reads
-    into memory and leaves nothing behind: it may then run while the folder is still being verified, and its result is
-    dropped if the verification fails."""
+    Two members are optional. `gpus()` returns the ids of the GPUs that processes other than the service hold for the
+    engine, as `accord_models.gpus` names them. If the attribute `can_prepare_unverified` is true, `prepare` only reads
+    into memory and has no lasting effect. It may then run while the folder is still being verified, and its result is
+    discarded if the verification fails."""
 
     @property
     def compute_dtype(self) -> str:
@@ -137,7 +138,7 @@ class Engine(Protocol):
 
     @property
     def max_concurrent_requests(self) -> int:
-        """The most `generate` calls that it takes at once; 1 if requests must never be mixed."""
+        """The maximum number of concurrent `generate` calls; 1 if requests must never be mixed."""
 
     @property
     def updates_in_flight(self) -> bool:
@@ -147,12 +148,12 @@ class Engine(Protocol):
     async def prepare(self, folder: Path, weights: Weights) -> Activate:
         """Reads and checks the model folder while the old model continues to generate; the result activates it.
 
-        Everything that can fail belongs here: AccordError (BAD_MODEL, BAD_TOKENIZER) leaves the old model as it is. An
+        Everything that can fail belongs here: AccordError (BAD_MODEL, BAD_TOKENIZER) leaves the old model unchanged. An
         Activate that fails leaves the engine without a model. Several may be prepared; each is called once or never.
         """
 
     async def resident_weights(self) -> ResidentWeights:
-        """What it holds in memory. Called once after each activation, when `generate` may already run; no sample leaves
+        """The weights in memory. Called once after each activation, when `generate` may already run; no sample leaves
         the service before it returns."""
 
     def render(self, conversation: types_v1.Conversation) -> list[int]:
@@ -165,7 +166,7 @@ class Engine(Protocol):
         """Text of a response, without special tokens."""
 
     def generate(self, jobs: Sequence[Job], sampling: Sampling) -> AsyncGenerator[Completion | Failed, None]:
-        """One result per job, in any order, as they finish. Closing the iterator stops the work soon.
+        """One result per job, in any order, as they finish. Closing the iterator stops generation soon.
 
         The same jobs, sampling and weights give the same results.
         """

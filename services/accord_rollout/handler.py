@@ -1,4 +1,4 @@
-"""What the rollout service does, without gRPC: queue, checks, weights, leases."""
+"""The logic of the rollout service, without gRPC: queue, checks, weights, leases."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class RolloutHandler:
         self._mutate = OnceUnderLease(self.leases).run
 
     async def generate(self, request: rollout_v1.GenerateRequest) -> AsyncGenerator[rollout_v1.GenerateResponse, None]:
-        """The samples and failures of a request, as they finish. Closing the iterator stops its work.
+        """The samples and failures of a request, as they finish. Closing the iterator stops their generation.
 
-        A caller that reads slowly does not hold up the engine: results wait in memory.
+        A slow reader does not delay the engine: results wait in memory.
         """
         self.leases.check(request.lease_token)
         plan = make_plan(request)
@@ -87,7 +87,7 @@ class RolloutHandler:
         return await self._mutate(request, lambda: self._weights.activate(request.version))
 
     async def discard_weights(self, request: rollout_v1.DiscardWeightsRequest) -> rollout_v1.DiscardWeightsResponse:
-        """Forgets a prepared version."""
+        """Discards a prepared version."""
 
         async def discard() -> rollout_v1.DiscardWeightsResponse:
             self._weights.discard(request.version)
@@ -100,7 +100,7 @@ class RolloutHandler:
         await self._weights.install(folder, version, digest)
 
     def status(self) -> rollout_v1.GetStatusResponse:
-        """What the service serves now."""
+        """The engine, its active weights, and its load."""
         response = rollout_v1.GetStatusResponse(
             engine=self._engine_name,
             ready=self._weights.active is not None,
@@ -144,7 +144,7 @@ class RolloutHandler:
     async def _produce(
         self, request: rollout_v1.GenerateRequest, plan: Plan, results: _Results, ticket: Ticket
     ) -> None:
-        """Fills `results`, then adds None. Holds the engine only while it computes."""
+        """Fills `results`, then adds None. Holds the engine only during the computation."""
         try:
             async with self._engine_access(request):
                 active = self._weights.for_request(request)  # an update may have come first
@@ -184,7 +184,7 @@ class RolloutHandler:
     def _render_all(
         self, request: rollout_v1.GenerateRequest, positions: Sequence[int], plan: Plan, active: ActiveWeights
     ) -> dict[int, tuple[int, ...] | Failed]:
-        """Token ids of the prompts at `positions`, or why a prompt has none. Runs off the event loop."""
+        """Token ids of the prompts at `positions`, or a failure for a prompt without any. Runs off the event loop."""
         return {
             position: self._render(request.prompts[position], position, plan, active.model) for position in positions
         }

@@ -42,7 +42,7 @@ class RolloutService:
         return self.handler.gpus()
 
     def measures(self) -> Iterable[Measure]:
-        """The queue, by which replicas are scaled, and the active weights."""
+        """The queue (for scaling replicas) and the active weights."""
         status = self.handler.status()
         yield Measure("accord_rollout_pending_samples", "Samples waiting or being generated.", status.pending_samples)
         yield Measure(
@@ -65,7 +65,7 @@ async def build(settings: RolloutSettings) -> RolloutService:
     """
     from accord_rollout.handler import RolloutHandler
 
-    # Before the engine's slow imports, so that a wrong path fails at once.
+    # Before the engine's slow imports, so that a wrong path fails immediately.
     digest = await asyncio.to_thread(weights_digest, settings.model) if settings.model else ""
     factory: EngineFactory = plugins.load("accord.engines", settings.engine, field="engine")
     engine: Engine = await asyncio.to_thread(factory, settings)

@@ -20,7 +20,7 @@ class RolloutSettings(ServiceSettings):
         default_factory=dict, description="Options of this engine, as JSON; see docs/engines.md."
     )
     model: Path | None = Field(
-        None, description="Model folder to serve from the start as version 0; without it the service waits for weights."
+        None, description="Model folder to serve initially, as version 0; without it, the service waits for weights."
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Number type of the computation; auto measures which is faster on this machine."
@@ -28,15 +28,15 @@ class RolloutSettings(ServiceSettings):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where to compute; auto uses a GPU if there is one."
     )
-    threads: int = Field(0, ge=0, description="Compute threads; 0: by OMP_NUM_THREADS and the number of cores.")
-    max_batch_size: int = Field(32, ge=1, description="The most samples in one batch.")
+    threads: int = Field(0, ge=0, description="Compute threads; 0: set by OMP_NUM_THREADS and the number of cores.")
+    max_batch_size: int = Field(32, ge=1, description="Maximum number of samples in one batch.")
     max_pending_samples: int = Field(
         4096,
         ge=1,
-        description="The most samples waiting or being generated; requests beyond it are refused as OVERLOADED.",
+        description="Maximum number of samples waiting or being generated; more are refused as OVERLOADED.",
     )
     max_prepared_versions: int = Field(
-        2, ge=1, description="The most versions prepared and not yet activated; each takes the memory of a model."
+        2, ge=1, description="Maximum number of prepared versions; each takes the memory of a model."
     )
     fetch_seconds: float = Field(
         600, gt=0, description="Deadline for fetching and verifying weights from one source, seconds."

@@ -1,4 +1,4 @@
-"""`python -m accord_trainer`: serves until SIGTERM. Under torchrun rank 0 serves and the others compute with it."""
+"""`python -m accord_trainer`: serves until SIGTERM. Under torchrun, rank 0 serves and all ranks compute."""
 
 import logging
 import os
@@ -26,7 +26,7 @@ def main() -> None:
         if loader.world.rank == 0:
             run_service("trainer", TrainerSettings, partial(build, loader=loader))
         else:
-            # These ranks end when rank 0 shuts them down or is gone; rank 0 still needs them for the running step.
+            # These ranks end when rank 0 shuts them down or exits; rank 0 still needs them for the running step.
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_IGN)
             run_worker(settings, loader)

@@ -1,4 +1,4 @@
-"""The seam of the trainer: what a training algorithm is, what it is given, and how its options are declared.
+"""The seam of the trainer: the interface of a training algorithm, its inputs, and the declaration of its options.
 
 An algorithm is a class under an entry point of group `accord.algorithms`. It owns its models and optimizer and is
 independent of gRPC, files and versions: the training around it (`trainings/training.py`) verifies, checkpoints and
@@ -26,18 +26,18 @@ from accord_trainer.distributed.world import Alone, World
 
 Kind = Literal["samples", "preferences"]
 Options = TypeVar("Options", bound=BaseModel)
-# The field of a request that options are given in.
+# The field of a request that contains the options.
 PATH = "training.options"
 
 
 @dataclass(frozen=True)
 class Start:
-    """What an algorithm is built from: verified model folders on the local disk, and the resolved settings."""
+    """The inputs of a new algorithm: verified model folders on the local disk, and the resolved settings."""
 
     init: Path
     reference: Path | None
     critic: Path | None
-    # Whether the reference is the model that training starts from.
+    # Whether the reference is the initial model.
     reference_is_init: bool
     seed: int
     # `float32` or `bfloat16`: the type of matrix products. Master weights are float32.
@@ -58,9 +58,9 @@ class Experience:
 
 @dataclass
 class StepContext:
-    """What a step may use from outside the algorithm."""
+    """The context of a step: everything that it may use from outside the algorithm."""
 
-    # The version that is trained; 0 at first.
+    # The version in training; initially 0.
     version: int
     # The only source of randomness; saved with the checkpoint and restored when a step fails.
     generator: torch.Generator
@@ -77,11 +77,11 @@ class AlgorithmState:
     scalars: dict[str, Any] = field(default_factory=dict)
 
     def copy_bytes(self) -> int:
-        """What a copy takes on this rank."""
+        """The bytes of a copy on this rank."""
         return sum(map(_local_bytes, [*self.weights.values(), *self.optimizer.values()]))
 
     def update_bytes(self) -> int:
-        """What a step allocates for trained weights on this rank: gradients, and moments that are not there yet."""
+        """The bytes that a step allocates for trained weights on this rank: gradients and missing moments."""
         weights = sum(map(_local_bytes, self.weights.values()))
         moments = sum(map(_local_bytes, self.optimizer.values()))
         return weights + max(2 * weights - moments, 0)
@@ -98,7 +98,7 @@ class AlgorithmState:
 class Algorithm(Protocol):
     """One training. Calls never overlap. Equal state, batch and generator give bit-equal results."""
 
-    # What its batches contain.
+    # The content of its batches.
     learns_from: ClassVar[Kind]
     # A frozen pydantic model of its options; it must refuse unknown keys.
     options_type: ClassVar[type[BaseModel]]
@@ -114,11 +114,11 @@ class Algorithm(Protocol):
         ...
 
     def check(self, batch: Experience) -> None:
-        """Raises if the batch cannot be learned from; changes nothing."""
+        """Raises if the algorithm cannot learn from the batch; changes nothing."""
         ...
 
     def step_bytes(self, batch: Experience) -> dict[str, int]:
-        """A lower bound of the memory that a step takes in addition to what is allocated now, by part (the keys of
+        """A lower bound of the memory that a step takes in addition to current allocations, by part (the keys of
         `trainings.memory_budget.ADVICE`)."""
         ...
 

@@ -1,4 +1,4 @@
-"""What the trainer service does, without gRPC."""
+"""The logic of the trainer service, without gRPC."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class TrainerHandler:
             self._pending_steps -= 1
 
     def _logged(self, result: trainer_v1.StepResult) -> trainer_v1.StepResult:
-        # On the compute thread, where steps come one after another.
+        # On the compute thread, which runs one step at a time.
         self._metrics_log.write(result)
         return result
 
@@ -152,7 +152,7 @@ class TrainerHandler:
                 await self._delete(training_id)
         root, kept = self._registry.publisher.root, set[str]()
         for folder in sorted(root.iterdir()) if root.is_dir() else ():
-            # A delta has no digest that callers know; it is kept together with the weights that it leads to.
+            # A delta has no digest that callers know; it is kept together with the weights that it produces.
             if folder.suffix == DELTA and folder.stem in kept:
                 continue
             # Folders that start with a dot are unfinished: being written now, or when the process was killed.

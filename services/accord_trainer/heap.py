@@ -1,8 +1,8 @@
 """Keeps the memory that torch frees in the process.
 
-On the CPU a training step allocates and frees the same hundreds of megabytes over and over. glibc returns such blocks
-to the system at once, which then clears every page again: a sixth of a PPO step's CPU time when measured. The price is
-that the process keeps its peak memory until it ends.
+On the CPU, a training step repeatedly allocates and frees the same hundreds of megabytes. glibc returns such blocks
+to the system immediately, and the system clears every page again: a measured sixth of a PPO step's CPU time. In return,
+the process keeps its peak memory until it ends.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
 
 def keep_freed_memory() -> bool:
-    """Configures glibc so; call it before large allocations. False if the C library is not glibc."""
+    """Configures glibc accordingly; call it before large allocations. False if the C library is not glibc."""
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt

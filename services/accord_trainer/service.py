@@ -63,8 +63,8 @@ class TrainerService:
 
 
 async def build(settings: TrainerSettings, loader: TrainingLoader | None = None) -> TrainerService:
-    """Opens the state in `settings.state_dir`; models are loaded when they are first needed. `loader`: one that has
-    already joined the other ranks; this is then rank 0."""
+    """Opens the state in `settings.state_dir`; models are loaded on first use. `loader`: a loader that has
+    already joined the other ranks; this process is then rank 0."""
     from accord_trainer.distributed.executor import Executor, InProcessExecutor
     from accord_trainer.distributed.process_group import ProcessGroup
     from accord_trainer.handler import TrainerHandler
@@ -93,7 +93,7 @@ async def build(settings: TrainerSettings, loader: TrainingLoader | None = None)
 
 
 def run_worker(settings: TrainerSettings, loader: TrainingLoader) -> None:
-    """Runs rank 0's commands on this other rank until rank 0 ends. Unavailable, RANK_LOST."""
+    """Runs rank 0's commands on this rank until rank 0 ends. Unavailable, RANK_LOST."""
     from accord_trainer.distributed.process_group import ProcessGroup
     from accord_trainer.trainings.rank_worker import RankWorker
 

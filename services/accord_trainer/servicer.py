@@ -1,4 +1,4 @@
-"""accord.trainer.v1.TrainerService on the handler: messages in, messages out, nothing else."""
+"""accord.trainer.v1.TrainerService on the handler: converts messages and makes no decisions."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ class TrainerSettings(ServiceSettings):
 
     model_config = service_config("trainer")
 
-    threads: int = Field(0, ge=0, description="Compute threads; 0: by OMP_NUM_THREADS and the number of cores.")
+    threads: int = Field(0, ge=0, description="Compute threads; 0: set by OMP_NUM_THREADS and the number of cores.")
     scheme: Literal["file", "grpc"] = Field(
         "file", description="URI scheme of published weights, unless the request names one."
     )
@@ -42,11 +42,11 @@ class TrainerSettings(ServiceSettings):
     memory_gib: float = Field(
         0,
         ge=0,
-        description="Memory that a step may take beyond the loaded models, GiB; 0: what is free when it begins.",
+        description="Memory that a step may take beyond the loaded models, GiB; 0: all that is free when it begins.",
     )
     undo: Literal["memory", "disk"] = Field(
         "memory",
-        description="Where the state to return to after a failed step is kept: in memory, or every version on disk.",
+        description="Where the state for the rollback of a failed step is kept: in memory, or every version on disk.",
     )
     peak_tflops: float = Field(
         0,

@@ -117,7 +117,7 @@ FAULTS = [
     ("evaluation-changes-nothing", LearnsFromEvaluation, "changed the weights"),
     ("the-same-seed-gives-the-same-weights", Unseeded, "two runs gave"),
     ("a-restored-training-continues-the-same", CountsInPrivate, "after the restore"),
-    ("a-failed-step-is-undone", CountsInPrivate, "other weights than uninterrupted"),
+    ("a-failed-step-is-undone", CountsInPrivate, "the step gives different weights"),
     ("a-failed-step-is-undone", CannotBeStopped, "never calls"),
     ("a-failed-step-is-undone", IgnoresTheStop, "ignored an exception"),
     ("cutting-a-minibatch-changes-nothing", CountsParts, "differ by up to"),

@@ -207,7 +207,7 @@ TASK = {"data": {"prompt": "q", "a": "x", "b": "y"}, "annotations": []}
             {**TASK, "annotations": [{"result": [{"type": "pairwise", "value": {"selected": "up"}}]}]},
             "left",
         ),
-        ("label-studio", {**TASK, "annotations": [{"result": [3]}]}, "`result` contains something else"),
+        ("label-studio", {**TASK, "annotations": [{"result": [3]}]}, "`result` contains an invalid element"),
         ("hh-rlhf", {"chosen": "a", "rejected": "b"}, "not a dialogue"),
         ("hh-rlhf", {"chosen": f"{DIALOGUE} a"}, "`rejected` is missing"),
         ("trl", {"prompt": "q", "completion": "a", "label": 1}, "`label` must be true or false"),

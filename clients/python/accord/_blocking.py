@@ -58,7 +58,7 @@ class LoopThread:
             self.run(aclose())
 
     def stop(self) -> None:
-        """Stops the loop and the thread; cancels what still runs. A second call does nothing."""
+        """Stops the loop and the thread; cancels running coroutines. A second call does nothing."""
         if self._loop.is_closed():
             return
         self.run(_cancel_all())

@@ -1,4 +1,4 @@
-"""How all SDK calls are made: one place for deadlines, retries and request ids.
+"""Makes all SDK calls: one place for deadlines, retries and request ids.
 
 A call that is safe to repeat (it reads, has a request_id, or is identified by its content) is retried while the service
 is UNAVAILABLE: the same request, with jittered exponential backoff, within the same deadline. Other errors are raised
@@ -33,7 +33,7 @@ STEP = 3600.0
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often a call is tried while its service is UNAVAILABLE, and the pauses between.
+    """How many times a call is tried while its service is UNAVAILABLE, and the pauses between tries.
 
     The pause after failed try k, counted from 0, is between half and all of min(longest, first * 2^k) seconds. The
     defaults tolerate 3 to 6 seconds without the service.
@@ -66,7 +66,7 @@ class Attempts:
         return at_most if self._end is None else min(at_most, max(0.001, self._end - time.monotonic()))
 
     def succeeded(self) -> None:
-        """There was progress: the count starts again."""
+        """Records progress, which resets the count."""
         self._failed = 0
 
     async def after(self, error: Unavailable) -> None:
@@ -121,7 +121,7 @@ class Caller:
     async def resumed(
         self, make: Callable[[float], AsyncIterator[T]], timeout: float | None, *, one_call: float = GENERATE
     ) -> AsyncIterator[T]:
-        """Yields from `make` repeatedly until one stream ends normally; `make` requests what is still missing. A stream
+        """Yields from `make` repeatedly until one stream ends normally; `make` requests the missing items. A stream
         that exceeds `one_call` seconds, or the service's own limit, is reopened."""
         attempts = Attempts(self.policy, timeout)
         while True:

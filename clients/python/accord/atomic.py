@@ -14,7 +14,7 @@ from accord.errors import ResourceExhausted
 
 @contextmanager
 def file(path: Path, *, private: bool = False) -> Iterator[Path]:
-    """Gives a temporary file; when the block ends well it becomes `path`, durably, replacing an old file in one step.
+    """Yields a temporary file. When the block succeeds, the file becomes `path`, durably and in one atomic step.
 
     If the block raises, the old file stays. `private`: only this user can read it (0600); otherwise the umask decides.
     """
@@ -35,14 +35,14 @@ def file(path: Path, *, private: bool = False) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a private file and creates its folder where that is missing."""
+    """Writes a private file and creates its folder if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with file(path, private=True) as temporary:
         temporary.write_bytes(data)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file with the user's umask, in UTF-8, and creates its folder where that is missing."""
+    """Writes a file with the user's umask, in UTF-8, and creates its folder if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -50,7 +50,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def folder(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Gives a temporary folder; when the block ends well it becomes `path`, durably, replacing an old folder.
+    """Yields a temporary folder. When the block succeeds, it becomes `path`, durably, replacing an existing folder.
 
     Without `durable` a power failure may leave damaged files: for copies that are verified at each use.
     """

@@ -22,7 +22,7 @@ from accord.errors import FailedPrecondition
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 # Pings are just over 5 minutes apart: a gRPC server with default settings closes connections that ping more often, and
-# rollout engines may be third-party. A process that dies on a living machine is noticed at once without them.
+# rollout engines may be third-party. The death of a process on a running machine is noticed at once without pings.
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),

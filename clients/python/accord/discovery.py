@@ -41,7 +41,7 @@ class ServiceRecord:
 
 
 def state_dir(given: Path | None) -> Path:
-    """The state folder: as given, else $ACCORD_STATE_DIR, else ./.accord. Absolute."""
+    """The state folder: as given, or $ACCORD_STATE_DIR, or ./.accord. Absolute."""
     return (given or Path(os.environ.get("ACCORD_STATE_DIR") or ".accord")).absolute()
 
 
@@ -83,7 +83,7 @@ def addresses(folder: Path | None = None) -> dict[str, str]:
 
 
 def running_process(pid: int, start_time: float) -> psutil.Process | None:
-    """The process with this pid, unless it has ended or is another one that was given the same pid later."""
+    """The process with this pid, unless it has ended or its pid now belongs to a different process."""
     try:
         process = psutil.Process(pid)
         same = abs(process.create_time() - start_time) < SAME_START_SECONDS

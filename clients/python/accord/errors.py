@@ -17,7 +17,7 @@ DOMAIN = "accord.dev"
 
 @dataclass(frozen=True)
 class FieldViolation:
-    """A wrong request field: its path (`run.spec.model`, `items[3].response`) and what is wrong with it."""
+    """A wrong request field: its path (`run.spec.model`, `items[3].response`) and the problem."""
 
     field: str
     description: str
@@ -64,7 +64,7 @@ class NotFound(AccordError):
 
 
 class AlreadyExists(AccordError):
-    """The object exists already with different content."""
+    """The object already exists with different content."""
 
     code = grpc.StatusCode.ALREADY_EXISTS
     reason = "ALREADY_EXISTS"
@@ -78,7 +78,7 @@ class FailedPrecondition(AccordError):
 
 
 class Aborted(AccordError):
-    """Another client changed the object meanwhile: read it again and retry."""
+    """Another client changed the object in the meantime: read it again and retry."""
 
     code = grpc.StatusCode.ABORTED
     reason = "ABORTED"
@@ -127,7 +127,7 @@ class Cancelled(AccordError):
 
 
 class OutOfRange(AccordError):
-    """Past the end of what exists."""
+    """The position is past the end of the data."""
 
     code = grpc.StatusCode.OUT_OF_RANGE
     reason = "OUT_OF_RANGE"

@@ -1,7 +1,7 @@
-"""Fields that have a better name since: read from a service of any age.
+"""Renamed fields, read from services of any version.
 
-A service sets the new name and, for older clients, the former one. A service that is older than the new name sets the
-former one only.
+A current service sets the new name and, for older clients, the former one. A service that is older than the new name
+sets only the former one.
 """
 
 from __future__ import annotations

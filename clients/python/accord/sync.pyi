@@ -51,7 +51,7 @@ class SyncAnnotators:
         request_id: str | None = None,
         timeout: float = ...,
     ) -> preference_v1.AnnotatorProfile:
-        """Gives an annotator no more tasks and leaves their feedback out of new snapshots; `reinstate` undoes this."""
+        """Stops giving an annotator tasks and leaves their feedback out of new snapshots; `reinstate` undoes this."""
         ...
 
     def reinstate(
@@ -122,8 +122,8 @@ class SyncModels:
         request_id: str | None = None,
         timeout: float = ...,
     ) -> controller_v1.Model:
-        """Makes the run's previous active policy active again and returns it. FailedPrecondition if there is none. With
-        `in_force`, the name of the active model as the caller knows it: Aborted if another one is active by now."""
+        """Makes the run's previous active policy active again and returns it. FailedPrecondition if there is none.
+        `in_force` is the name of the model that the caller believes is active: Aborted if a different one is active."""
         ...
 
     def changes(self, run_id: str = "", *, timeout: float = ...) -> Iterator[controller_v1.ModelChange]:
@@ -472,7 +472,7 @@ class SyncRuns:
     ) -> Iterator[controller_v1.RunEvent]:
         """A run's events after `after_sequence`, then new ones as they happen, until it ends or is paused.
 
-        A broken stream is resumed, each event comes once; Unavailable if the controller stays unreachable.
+        A broken stream is resumed, and each event is yielded once. Unavailable if the controller stays unreachable.
         `timeout`: seconds for the whole watch; None: no limit.
         """
         ...
@@ -535,7 +535,7 @@ class SyncRuns:
     def collect_garbage(
         self, dry_run: bool = False, *, request_id: str | None = None, timeout: float = ...
     ) -> controller_v1.CollectGarbageResponse:
-        """Deletes what no run, snapshot or promoted model references; with `dry_run` only lists it."""
+        """Deletes weights and checkpoints that no run, snapshot or promoted model references. `dry_run`: only list."""
         ...
 
     def ensure_services(self, names: Sequence[str] = (), *, timeout: float = ...) -> dict[str, str]:
@@ -601,7 +601,7 @@ class SyncTrainer:
         """Trains on a batch: parent_version -> parent_version + 1.
 
         Repeated with the same request_id, it waits for the running step or returns its result. FailedPrecondition,
-        WRONG_PARENT, if another version is current.
+        WRONG_PARENT, if a different version is current.
         """
         ...
 
@@ -663,7 +663,7 @@ class SyncUsage:
     """The blocking face of `Usage`; see there."""
 
     def of(self, service: str, *, timeout: float = ...) -> usage_v1.GetUsageResponse:
-        """What a service (`rollout`, `reward`, `preference`, `trainer`, `controller`) has used since it started.
+        """The resource use of a service (`rollout`, `reward`, `preference`, `trainer`, `controller`) since its start.
 
         FailedPrecondition, NO_ADDRESS; Unimplemented if it does not report its use.
         """

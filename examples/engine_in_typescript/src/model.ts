@@ -31,7 +31,7 @@ interface Entry {
   data_offsets: [number, number];
 }
 
-/** Reads and verifies: nothing that differs from the digest is ever returned. */
+/** Reads and verifies: weights that differ from the digest are never returned. */
 export function load(ref: WeightsRef): Model {
   if (ref.format !== "" && ref.format !== "merged") throw invalid("weights.format", "only `merged` is served");
   if (!ref.uri.startsWith("file://")) throw invalid("weights.uri", "only file:// is served");
@@ -71,7 +71,7 @@ function digestOf(entries: Record<string, Entry>, data: Buffer): string {
   return total.digest("hex");
 }
 
-/** Token ids of a text, character by character; what the vocabulary has not becomes its last entry. */
+/** Token ids of a text, character by character; characters outside the vocabulary become its last entry. */
 export function encode(model: Model, text: string): number[] {
   const unknown = model.vocabulary.length - 1;
   return [...text].map((letter) => {

@@ -1,4 +1,4 @@
-// Validates a GenerateRequest and plans it: which samples, with which seeds, sampled how.
+// Validates a GenerateRequest and plans it: the samples, their seeds and the sampling parameters.
 import { invalid } from "./errors.js";
 import { hash64, type Sampling } from "./sampling.js";
 

@@ -1,4 +1,4 @@
-// Samples a response. The seed alone decides it; each token has its log-probability under the sampled distribution.
+// Samples a response, which depends only on the seed; each token has its log-probability under the sampled distribution.
 import { createHash } from "node:crypto";
 import { END, type Model } from "./model.js";
 

@@ -1,7 +1,7 @@
 """An algorithm: the best response to each prompt is reinforced, the others are ignored.
 
-Everything that on-policy policy-gradient algorithms share (the frozen old policy, the KL penalty, the clipped loss, the
-optimizer) is PolicyGradient's. What makes an algorithm its own is the advantage of each token.
+PolicyGradient implements everything that on-policy policy-gradient algorithms share: the frozen old policy, the KL
+penalty, the clipped loss, the optimizer. An algorithm only computes the advantage of each token.
 """
 
 from __future__ import annotations

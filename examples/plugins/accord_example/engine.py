@@ -1,6 +1,6 @@
 """An engine: generates with the active weights, one token after another, each sample with its own random stream.
 
-It keeps every promise of the seam and nothing else: no batching, no cache. Start here, then make it fast.
+It implements the seam completely and nothing else: no batching, no cache. Start here, then make it fast.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from accord_rollout.settings import RolloutSettings
 
 @dataclass(frozen=True)
 class Model:
-    """What one activation brings."""
+    """The content of one activation."""
 
     net: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase

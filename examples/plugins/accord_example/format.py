@@ -16,7 +16,7 @@ KEYS = ("prompt", "chosen", "rejected")
 
 
 class TabsLayout:
-    """Plain pairs only: what a line cannot hold is refused, never left out."""
+    """Plain pairs only. A record that a line cannot hold is refused, never truncated."""
 
     suffix = ".tsv"
 
@@ -45,7 +45,7 @@ def _cells(record: preference_v1.ImportRecord) -> list[str]:
     line = line_of(record)
     cells = [line.get(key) for key in KEYS]
     texts = [cell for cell in cells if isinstance(cell, str) and not set(cell) & {"\t", "\n", "\r"}]
-    # Who judged and where it comes from have no column here: `accord preferences import --source` sets it again.
+    # There is no column for the annotator and the source: `accord preferences import --source` sets them again.
     if len(texts) < len(KEYS) or line.keys() - {*KEYS, "annotator", "annotator_kind", "source"}:
         raise InvalidArgument(
             "a record is more than a pair of texts without tabs and line breaks; use --format jsonl",

@@ -13,7 +13,7 @@ from accord_reward.scorer import Item, Options, Outcome, Scorer, ScorerContext
 class ExclamationOptions(Options):
     """Unknown names and values out of range are refused, with the field named."""
 
-    most: int = Field(3, ge=1, description="Further exclamation marks count nothing.")
+    most: int = Field(3, ge=1, description="Further exclamation marks do not count.")
 
 
 class Exclamations(Scorer):

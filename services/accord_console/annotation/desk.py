@@ -32,7 +32,7 @@ class Progress:
 
     @property
     def share(self) -> float | None:
-        """The share of the tasks that is done."""
+        """The share of completed tasks."""
         return self.done / (self.open + self.done) if self.done is not None and self.open + self.done else None
 
 
@@ -56,7 +56,7 @@ class Desk:
         self._timeout = call_seconds
 
     async def take(self, invite: Invite) -> TaskPage | None:
-        """The task that the annotator has leased, else the next one, else None."""
+        """The task that the annotator has leased, or the next one; None if there is none."""
         lease = await (await self._services()).preferences.lease_task(
             annotator(invite), ttl_seconds=self._lease_seconds, queue=invite.queue, resume=True, timeout=self._timeout
         )

@@ -24,7 +24,7 @@ def comparison(shown: Sequence[str], choice: str) -> preference_v1.Comparison:
 
 
 def ranking(shown: Sequence[str], ranks: str) -> preference_v1.Ranking:
-    """`2 0=1 3`: the answer at place 2 is best, then 0 and 1 tied, then 3. Each must occur exactly once."""
+    """`2 0=1 3`: the answer at place 2 is best, then 0 and 1 tied, then 3. Each answer must occur exactly once."""
     groups = [group.split("=") for group in ranks.split()]
     places = [place for group in groups for place in group]
     if sorted(places) != sorted(str(place) for place in range(len(shown))):
@@ -58,7 +58,7 @@ FLAGS = {
     "unsafe": ("harmful or disturbing", preference_v1.FLAG_REASON_UNSAFE),
     "personal": ("about a real person", preference_v1.FLAG_REASON_PERSONAL_DATA),
     "broken": ("empty, cut off or unreadable", preference_v1.FLAG_REASON_BROKEN),
-    "unclear": ("unclear what is asked", preference_v1.FLAG_REASON_UNCLEAR),
+    "unclear": ("unclear question", preference_v1.FLAG_REASON_UNCLEAR),
     "all-bad": ("every answer is too bad to compare", preference_v1.FLAG_REASON_ALL_BAD),
     "other": ("something else (describe it in the comment)", preference_v1.FLAG_REASON_OTHER),
 }

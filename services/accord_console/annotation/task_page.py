@@ -1,7 +1,7 @@
 """A leased task as a page, and the signed slip that its form sends back.
 
-The slip records the lease that the page showed and the order of the answers. So a form can be read without another
-call, a second click is the same call, and an annotator can answer only tasks that they were given.
+The slip records the lease that the page showed and the order of the answers. The console can therefore read a form
+without another call, a second click repeats the same call, and annotators can answer only tasks that they were given.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MOST_BUTTONS = 10
 
 @dataclass(frozen=True)
 class Criterion:
-    """A criterion to rate every answer by; `low` to `high` is its scale, `number` its index among the criteria."""
+    """A criterion by which every answer is rated; `low` to `high` is its scale, `number` its index in the criteria."""
 
     number: int
     name: str
@@ -122,7 +122,7 @@ class TaskPages:
         return str(self._slips.dumps(asdict(page.slip(invite_id))))
 
     def read(self, slip: str, invite_id: str) -> Slip:
-        """A slip that this console signed for this invite; FailedPrecondition, OLD_PAGE, for any other."""
+        """A slip that this console signed for this invite; Otherwise FailedPrecondition, OLD_PAGE."""
         try:
             found = Slip(**self._slips.loads(slip))
         except (BadData, TypeError) as error:

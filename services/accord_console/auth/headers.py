@@ -1,4 +1,4 @@
-"""The headers of every response: what a page may load and run, and what it reveals to other sites."""
+"""The headers of every response. They limit what a page may load, run and reveal to other sites."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class AnnotatorSession:
     last: str = ""
 
     def saved(self, feedback_id: str) -> AnnotatorSession:
-        """The session after an answer; saving the same one again changes nothing."""
+        """The session after an answer; saving the same answer again changes nothing."""
         return self if feedback_id == self.last else replace(self, answered=self.answered + 1, last=feedback_id)
 
     def undone(self) -> AnnotatorSession:
@@ -63,7 +63,7 @@ class Sessions:
         return AnnotatorSession(invite_id, secrets.token_hex(8))
 
     def annotator(self, cookie: str | None) -> tuple[Invite, AnnotatorSession]:
-        """The invite and the session of a cookie. Unauthenticated without one; PermissionDenied if revoked since."""
+        """A cookie's invite and session. Unauthenticated without one; PermissionDenied if the invite is revoked."""
         found = AnnotatorSession(**self._read(self._cookies, cookie, "Open your invite link to annotate"))
         return self._active(found.invite_id), found
 

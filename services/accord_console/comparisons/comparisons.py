@@ -18,8 +18,8 @@ from accord_console.comparisons.statistics import wilson
 class Comparison:
     """Policy `first` against policy `second` on `prompts` held-out prompts; each pair is judged by `redundancy` people.
 
-    `state`: `asking` while the policies answer, `open` when people can judge, `failed` with a message. `same`: prompts
-    to which both gave the same answer, which needs no judgement.
+    `state`: `asking` while the policies answer, `open` when people can judge, `failed` with a message. `same`: the
+    prompts to which both gave the same answer; these need no judgement.
     """
 
     comparison_id: str
@@ -59,7 +59,7 @@ class Standing:
 
     @property
     def rate(self) -> float | None:
-        """How often the first policy wins, as the mean over pairs; a tie counts half for each. None without
+        """The win rate of the first policy, as the mean over pairs; a tie counts half for each. None without
         judgements."""
         return sum(self.shares) / len(self.shares) if self.shares else None
 
@@ -116,7 +116,7 @@ class Comparisons:
         atomic.write_bytes(self._folder / f"{comparison.comparison_id}.json", data)
 
     def interrupt(self) -> None:
-        """Marks comparisons as failed that were running when the console stopped."""
+        """Marks the comparisons that were running when the console stopped as failed."""
         for found in self.all():
             if found.state == "asking":
                 self.store(replace(found, state="failed", message="the console stopped while generating answers"))

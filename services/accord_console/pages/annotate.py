@@ -20,7 +20,7 @@ ROLE_TITLES = {"user": "Person", "assistant": "Assistant", "system": "Instructio
 
 
 async def show(request: Request) -> Response:
-    """The annotator's current task, or a page that says that there is none."""
+    """The annotator's current task, or a page without a task."""
     console = console_of(request)
     invite, session = annotator_of(request)
     task = await console.desk.take(invite)
@@ -95,7 +95,7 @@ async def answer(request: Request) -> Response:
     try:
         session = session.saved(await console.desk.answer(invite, form))
     except AlreadyExists:
-        # The task has another answer already: from a second click on another choice, or another device.
+        # The task already has a different answer: from a second click on another choice, or from another device.
         return go(request, "/annotate?kept")
     return _next(request, session)
 

@@ -17,7 +17,7 @@ from accord_console.comparisons.comparisons import Comparison, standing
 from accord_console.pages.operating import page, posted, services
 from accord_console.web import console_of, go
 
-# How many of the newest changes of active policies are shown.
+# The number of changes of active policies on the page, newest first.
 SHOWN_CHANGES = 20
 _KINDS = {
     controller_v1.MODEL_CHANGE_KIND_GATE: "the gate promoted",

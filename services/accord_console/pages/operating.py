@@ -1,4 +1,4 @@
-"""What the operator's pages share: authentication, forms, and the layout."""
+"""The common parts of the operator's pages: authentication, forms and layout."""
 
 from __future__ import annotations
 

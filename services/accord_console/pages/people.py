@@ -1,4 +1,4 @@
-"""Invites: the operator's page, and the same for the command line."""
+"""Invites: the operator's page, and the endpoints for the command line."""
 
 from __future__ import annotations
 

@@ -83,8 +83,8 @@ async def act(request: Request) -> Reply:
 
 
 async def _trained(request: Request, digests: list[str]) -> tuple[Sequence[controller_v1.TrainedModel], str]:
-    """The models that learned from these snapshots; or why the controller does not answer. The withdrawal is done in
-    both cases."""
+    """The models that learned from these snapshots, or the reason why the controller does not answer. The withdrawal is
+    complete in both cases."""
     if not digests:
         return (), ""
     try:

@@ -25,7 +25,7 @@ from accord_console.web import console_of, go, operator_of
 
 # An idle stream sends comments, so that dead connections are noticed.
 HEARTBEAT_SECONDS = 15.0
-# How many of a run's newest events the page shows.
+# The number of events on a run's page, newest first.
 SHOWN_EVENTS = 40
 
 
@@ -88,8 +88,8 @@ async def events(request: Request) -> Reply:
 
 
 async def _stream(watch: AsyncIterator[controller_v1.RunEvent], draining: asyncio.Event) -> AsyncIterator[str]:
-    """Events as they come, a comment while there are none, `end` when the run is no longer active; ends also while
-    draining. Errors are sent as `trouble`, and the page reconnects."""
+    """Yields events as they arrive, a comment while there are none, and `end` when the run is no longer active. Also
+    ends while draining. Errors are sent as `trouble`, and the page reconnects."""
     ending = asyncio.create_task(draining.wait())
     async with aclosing(watch) as source:  # type: ignore[type-var]
         coming: asyncio.Task[controller_v1.RunEvent | None] | None = None

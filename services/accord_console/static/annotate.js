@@ -37,7 +37,7 @@ const report = (message) => {
 // Any change clears the message.
 form.addEventListener("change", () => report(""));
 
-// What is missing before this can be saved; empty when nothing is.
+// The reason why the form cannot be saved yet; empty if it can.
 const missing = () => {
   if (kind === "comparison" && !form.elements.choice.value) return "Choose the better answer, or that they are equally good.";
   if (order && !order.touched && !warned) {
@@ -90,7 +90,7 @@ const choose = (name, value, focus = false) => {
   if (focus) found?.focus();
   return Boolean(found);
 };
-// A digit rates the focused criterion, else it chooses, ranks or rates.
+// A digit rates the focused criterion; without one, it chooses, ranks or rates.
 const digit = (number) => {
   const criterion = document.activeElement.name ?? "";
   if (criterion.startsWith("rate-")) return choose(criterion, String(number), true);

@@ -1,4 +1,4 @@
-// Nothing to judge: reload from time to time, and undo the last answer by key.
+// The page without a task: reloads periodically, and undoes the last answer by key.
 const undo = document.querySelector('form[action="/annotate/undo"]');
 document.addEventListener("keydown", (event) => {
   if (event.key.toLowerCase() === "u" && !event.ctrlKey && !event.metaKey) undo?.requestSubmit();

@@ -1,1 +1,1 @@
-"""The scorers that come with Accord, one class a file; others come by entry point."""
+"""The scorers that come with Accord, one class per file; others plug in by entry point."""

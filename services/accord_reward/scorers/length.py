@@ -21,7 +21,7 @@ class LengthOptions(Options):
     """
 
     unit: Literal["characters", "words", "tokens"] = Field(
-        "characters", description="What to count; tokens are those of the model that model_digest names."
+        "characters", description="The unit; tokens are those of the model that model_digest names."
     )
     target: int | None = Field(None, ge=1, description="The length that scores 0; other lengths score below 0.")
     min: int | None = Field(None, ge=1, description="Shorter responses score below 0.")
@@ -46,7 +46,7 @@ class LengthOptions(Options):
 
 
 class LengthScorer(Scorer):
-    """Scores by length alone, by the formulas of `LengthOptions`."""
+    """Scores only by length, with the formulas of `LengthOptions`."""
 
     description: ClassVar[str] = (
         "Length of the response; or 0 at the target length (target, or min to max) and minus the relative difference."

@@ -13,15 +13,15 @@ from accord_reward.scorer import Item, Options, Outcome, Scorer, ScorerContext
 
 
 class ModelOptions(Options):
-    """What the model reads, and which member of an ensemble scores."""
+    """The input of the model, and the member of an ensemble that scores."""
 
     max_length: int | None = Field(
         None,
         ge=1,
-        description="How many tokens of conversation and response are read, from the end; unset: as many as it can.",
+        description="Number of tokens that are read, from the end of the conversation; unset: as many as possible.",
     )
     member: int | None = Field(
-        None, ge=0, description="The score of this member of an ensemble alone, counted from 0; unset: the mean of all."
+        None, ge=0, description="Use only the score of this member of an ensemble, from 0; unset: the mean of all."
     )
 
 
@@ -29,7 +29,7 @@ class ModelScorer(Scorer):
     """The output of the loaded reward model that `model_digest` names, at the last token of prompt and response.
 
     The model's own chat template renders the conversation with the response as its last turn, and its own tokenizer
-    tokenises it. A text longer than `max_length` loses its beginning, so the response is read.
+    tokenises it. A text longer than `max_length` loses its beginning, so that the response is always read.
     """
 
     description: ClassVar[str] = "A trained reward model: model_digest, loaded by LoadModel."

@@ -80,7 +80,7 @@ class PythonSource:
 
 
 class PythonScorer(Scorer):
-    """Calls the function; its signature says whether it takes an item or a batch, and which options it has."""
+    """Calls the function. Its signature determines whether it takes an item or a batch, and which options it has."""
 
     description: ClassVar[str] = DESCRIPTION
 

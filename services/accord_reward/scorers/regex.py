@@ -36,7 +36,7 @@ class RegexOptions(Options):
 
 
 class RegexScorer(Scorer):
-    """`found` if the response contains the pattern, else `missing`.
+    """`found` if the response contains the pattern, otherwise `missing`.
 
     Searches run in a worker thread without the interpreter lock and with a time limit: a pattern that backtracks for
     ever (`(a|aa)+$`) fails its own items after `timeout_seconds` each and delays no other scorer.

@@ -11,7 +11,7 @@ from accord_reward.scorer import Item, Options, Outcome, Scorer, ScorerContext
 
 
 class SentimentScorer(Scorer):
-    """VADER's compound score of the response alone, in [-1, 1]; 0 for a text without a word from the list, or no text.
+    """VADER's compound score of the response, in [-1, 1]; 0 for a text without a word from the list, or no text.
 
     A known, cheap score that a policy can learn in minutes; the demo's simulated annotators judge by it.
     """

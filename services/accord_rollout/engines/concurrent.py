@@ -14,7 +14,7 @@ async def as_finished(
 ) -> AsyncGenerator[Completion | Failed, None]:
     """Starts all jobs at once. Closing the iterator, or an error in one job, cancels the rest.
 
-    Its tasks are in `running` meanwhile. If other code cancels one of them, its engine has died: it becomes a failure.
+    While they run, its tasks are in `running`. If other code cancels one, its engine has died: it becomes a failure.
     """
     finished: asyncio.Queue[tuple[Job, asyncio.Task[Completion | Failed]]] = asyncio.Queue()
 

@@ -30,7 +30,7 @@ class Admission:
 
     @contextmanager
     def admit(self, samples: int) -> Iterator[Ticket]:
-        """Holds places for `samples` during the block. ResourceExhausted/OVERLOADED if the queue is full.
+        """Reserves places for `samples` during the block. ResourceExhausted/OVERLOADED if the queue is full.
 
         A request larger than the limit is admitted when nothing else waits; otherwise it could never be served.
         """

@@ -1,4 +1,4 @@
-"""Turns a Generate request into a plan: which samples, with which seeds, sampled how."""
+"""Turns a Generate request into a plan: the samples, their seeds and the sampling parameters."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Slot:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a request asks for, with defaults filled in."""
+    """A request with defaults filled in."""
 
     slots: tuple[Slot, ...]
     sampling: Sampling
 
 
 def make_plan(request: rollout_v1.GenerateRequest) -> Plan:
-    """Checks what needs no model and is not a limit of the contract. InvalidArgument names the field."""
+    """The checks that need no model and are not limits of the contract. InvalidArgument names the field."""
     n = request.n or 1
     total = len(request.prompts) * n
     indices = list(request.indices) or list(range(total))

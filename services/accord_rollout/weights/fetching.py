@@ -1,4 +1,4 @@
-"""Fetches weights by URI and makes one complete, verified model folder of them, whatever their format."""
+"""Fetches weights by URI, in any format, and turns them into a complete, verified model folder."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class FetchedWeights:
     digest: str
     uri: str
     failed: Sequence[rollout_v1.FailedSource] = ()
-    # Reads the model; started before it was verified. None: not started.
+    # Reads the model, before its verification is complete. None: not started.
     reading: asyncio.Task[Activate] | None = None
 
 
 class WeightFetcher:
-    """Fetches into `cache`, and remembers the folders that an adapter or a delta may be applied to."""
+    """Fetches into `cache`, and records the folders to which an adapter or a delta can be applied."""
 
     formats = ("merged", "adapter", "delta")
 
@@ -79,12 +79,12 @@ class WeightFetcher:
         uris = [*([ref.delta.uri] if shorter else []), ref.uri, *ref.fallback_uris]
         fetched = await fetch.first_of(uris, self._limits, attempt)
         for one in fetched.failed:
-            log.warning("version %d: %s did not serve: %s", ref.version, one.uri, one.error.message)
+            log.warning("version %d: fetching from %s failed: %s", ref.version, one.uri, one.error.message)
         return replace(fetched.result, failed=[_failed_message(one) for one in fetched.failed])
 
     def keep(self, weights: Weights, folder: Path) -> None:
-        """Remembers the folder of activated weights. Deletes our copies of older ones, except the first, which adapters
-        are applied to."""
+        """Records the folder of activated weights. Deletes our copies of older ones, except the first, the base of
+        adapters."""
         first = next(iter(self._activated), weights)
         if weights != first:
             self._activated.pop(weights, None)
@@ -176,7 +176,7 @@ class WeightFetcher:
 
 
 def as_delta(ref: types_v1.WeightsRef) -> types_v1.WeightsRef:
-    """The same weights, referenced by their delta alone."""
+    """The same weights, referenced only by their delta."""
     return types_v1.WeightsRef(
         uri=ref.delta.uri,
         version=ref.version,

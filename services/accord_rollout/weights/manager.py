@@ -1,4 +1,4 @@
-"""Prepares weights while others serve, activates them in a pause, and serves none that are not verified."""
+"""Prepares weights while others serve, activates them in a pause, and serves only verified weights."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ class WeightManager:
             if known is None:
                 if len(self._prepared) >= self._max_prepared:
                     raise ResourceExhausted(
-                        f"versions {', '.join(map(str, self._prepared))} are prepared, and at most "
-                        f"{self._max_prepared} may be; activate or discard one",
+                        f"versions {', '.join(map(str, self._prepared))} are prepared; the limit is "
+                        f"{self._max_prepared}. Activate or discard one",
                         reason="TOO_MANY_PREPARED",
                     )
                 known = self._prepared[ref.version] = await self._prepare(ref)
@@ -123,11 +123,11 @@ class WeightManager:
         )
 
     def discard(self, version: int) -> None:
-        """Forgets a version if it is prepared."""
+        """Discards a version if it is prepared."""
         self._prepared.pop(version, None)
 
     def for_request(self, request: rollout_v1.GenerateRequest) -> ActiveWeights:
-        """The active weights, if they are those that the request wants."""
+        """The active weights, if they match the request."""
         active = self.active
         if active is None:
             raise FailedPrecondition("no weights yet; call UpdateWeights first", reason="NO_WEIGHTS")
@@ -156,7 +156,7 @@ class WeightManager:
 
     async def _prepare(self, ref: types_v1.WeightsRef) -> _Prepared:
         start = time.perf_counter()
-        # Hashing and reading take about as long: an engine that can reads while the folder is still being verified.
+        # Hashing and reading take about the same time, so an engine that supports it reads during the verification.
         early = self._read_early(ref) if getattr(self._engine, "can_prepare_unverified", False) else None
         found = await self._fetcher.fetch(ref, early)
         activate = await (found.reading or self._engine.prepare(found.folder, Weights(ref.version, found.digest)))
@@ -202,15 +202,15 @@ class WeightManager:
             return resident
         self.active = None
         raise DataLoss(
-            f"the engine holds other weights than version {weights.version}: digest {resident.digest[:12]}, expected "
-            f"{weights.digest[:12]}; nothing is served until another update succeeds",
+            f"the weights in the engine are not those of version {weights.version}: digest {resident.digest[:12]}, "
+            f"expected {weights.digest[:12]}; nothing is served until another update succeeds",
             reason="HELD_WEIGHTS_DIFFER",
             metadata={"expected": weights.digest, "found": resident.digest},
         )
 
 
 def resident_weights_message(resident: ResidentWeights) -> rollout_v1.HeldWeights:
-    """The message of what the engine holds in memory."""
+    """The message for the weights in the engine's memory."""
     return rollout_v1.HeldWeights(
         digest=resident.digest, checksum=resident.checksum, probe_logprobs=resident.probe_logprobs
     )

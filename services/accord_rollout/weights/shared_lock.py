@@ -1,4 +1,4 @@
-"""A fair shared/exclusive lock: requests share the engine up to a limit, a weight update holds it alone."""
+"""A fair shared/exclusive lock: requests share the engine up to a limit, a weight update holds it exclusively."""
 
 from __future__ import annotations
 

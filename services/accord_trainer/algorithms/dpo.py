@@ -71,7 +71,7 @@ class DPO(PolicyTraining):
             )
 
     def step_bytes(self, batch: Experience) -> dict[str, int]:
-        """Each example is one row: its answers meet in one graph."""
+        """Each example is one row, so that its answers are in one graph."""
         rows = [
             Row(prompt, tuple(response for _, response in example.rows), ())
             for example in self._examples(batch.preferences)
@@ -131,7 +131,7 @@ class DPO(PolicyTraining):
         return self._metrics(examples, [found_B2[a:b] for a, b in pairwise(starts)], total)
 
     def _groups(self, examples: list[_Example]) -> list[list[int]]:
-        """Indices of examples that go through together: the answers of a pair meet in one graph."""
+        """Indices of the examples of each pass; both answers of a pair are in one graph."""
         rows = [Row((0,) * len(example), (), (index,)) for index, example in enumerate(examples)]
         return [[row.members[0] for row in group] for group in buckets(rows, self.options.micro_batch_tokens)]
 

@@ -40,7 +40,7 @@ class IlqlOptions(AlgorithmOptions):
     beta: float = Field(1.0, ge=0, description="How strongly Q guides the published policy; 0: not at all.")
     gamma: float = Field(0.99, gt=0, le=1, description="Discount of a later token's reward.")
     expectile: float = Field(
-        0.7, gt=0, lt=1, description="Expectile of Q that V estimates; above 0.5 it leans to the better answers."
+        0.7, gt=0, lt=1, description="Expectile of Q that V estimates; above 0.5, V leans towards the better answers."
     )
     polyak: float = Field(0.05, gt=0, le=1, description="Fraction by which Q's targets approach Q in each update.")
     cql_coefficient: float = Field(
@@ -61,7 +61,7 @@ class IlqlOptions(AlgorithmOptions):
 
 @dataclass(frozen=True)
 class _Answers:
-    """The answers of a batch, flat: B responses, and how many each example has."""
+    """The answers of a batch, flat: B responses, and the number of responses of each example."""
 
     prompts: list[tuple[int, ...]]
     responses: list[tuple[int, ...]]

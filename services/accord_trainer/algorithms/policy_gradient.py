@@ -2,7 +2,7 @@
 
 1. The old and reference log-probabilities (and values) of the batch are computed and frozen.
 2. Rewards: a KL penalty at each token, and the score at the last.
-3. Advantages, which is where the algorithms differ.
+3. Advantages. The algorithms differ only here.
 4. Epochs over shuffled minibatches; each update descends the sum of the terms that `losses` names.
 """
 
@@ -131,7 +131,7 @@ class PolicyGradient(PolicyTraining):
 
     learns_from: ClassVar[Literal["samples", "preferences"]] = "samples"
     options_type: ClassVar[type[PolicyGradientOptions]] = PolicyGradientOptions
-    # The minimum number of responses to one prompt that advantages can be computed from.
+    # The minimum number of responses to a prompt for computing advantages.
     least_group: ClassVar[int] = 1
 
     def __init__(self, start: Start, options: Any) -> None:
@@ -145,7 +145,7 @@ class PolicyGradient(PolicyTraining):
         raise NotImplementedError
 
     def score(self, data: Trajectories) -> Tensor:
-        """The scores that rewards are made of, (B,)."""
+        """The scores in the rewards, (B,)."""
         return penalised_score(data, self.options.missing_eos_penalty, self.options.missing_eos_score)
 
     def value_loss(self, out: Outputs, step_targets: StepTargets, mask_BR: Tensor) -> Tensor | None:
@@ -179,7 +179,7 @@ class PolicyGradient(PolicyTraining):
                     f"{at}.response_token_ids",
                     f"has {length} tokens with the prompt; the model reads at most {self.policy.positions}",
                 )
-        # A group that lost its other responses on the way has no advantage, but the rest can still be learned from.
+        # A group whose other responses were lost has no advantage, but the step can still learn from the rest.
         if max(sizes.values(), default=0) < self.least_group:
             raise InvalidArgument.at(
                 "chunk.samples",
@@ -293,7 +293,7 @@ class PolicyGradient(PolicyTraining):
 
     @torch.no_grad()
     def _old(self, data: Trajectories, rows: list[Row], lower: Lower, context: StepContext) -> OldPolicy:
-        """Each rank fills in its own rows and leaves the others 0, so that the sum over ranks is the whole."""
+        """Each rank fills in its own rows and leaves the others 0, so that the sum over the ranks has all rows."""
         old_BR, reference_BR, entropy_BR, values_BR = (torch.zeros(data.mask_BR.shape) for _ in range(4))
         final_value_B = torch.zeros(len(data.responses))
         for turn in even_rounds(buckets(rows, self.options.micro_batch_tokens), self.world):

@@ -46,7 +46,7 @@ class RewardProbeOptions(RewardModelOptions):
     @model_validator(mode="after")
     def _refuse_unused(self) -> RewardProbeOptions:
         if unused := [name for name in UNUSED if name in self.model_fields_set]:
-            raise ValueError(f"{', '.join(unused)}: no effect, since only the head is fitted, in one go; leave it out")
+            raise ValueError(f"{', '.join(unused)}: no effect, because only the head is fitted; remove the option")
         return self
 
 

@@ -25,7 +25,7 @@ def algorithm_named(name: str) -> Any:
 
 
 def option(text: str) -> tuple[str, Any]:
-    """`k=v`; v is JSON, or else a string."""
+    """`k=v`; v is JSON, or a string if it is not valid JSON."""
     key, equals, value = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
@@ -36,7 +36,7 @@ def option(text: str) -> tuple[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints a table. Exit code 0 if all checks that apply are met, 1 if one is not, 2 for wrong usage."""
+    """Prints a table. Exit code 0 if all applicable checks are met, 1 if one is not, 2 for wrong usage."""
     parser = argparse.ArgumentParser("python -m accord_trainer.conformance", description=__doc__)
     parser.add_argument("algorithm", metavar="NAME", help="the name of an installed algorithm, or MODULE:CLASS")
     parser.add_argument(

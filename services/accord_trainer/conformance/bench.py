@@ -1,4 +1,4 @@
-"""What the checks work with: an algorithm on a tiny model, and batches of the experience that it learns from."""
+"""The fixtures of the checks: an algorithm on a tiny model, and batches of the experience that it learns from."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Bench:
         )
 
     def batch(self, seed: int = 0, kind: Kind | None = None) -> Experience:
-        """A batch of what the algorithm learns from, or of `kind`; the same seed gives the same batch."""
+        """A batch of the kind that the algorithm learns from, or of `kind`; the same seed gives the same batch."""
         if (kind or self.algorithm.learns_from) == "samples":
             return Experience(_samples(self.folder, seed), [])
         return Experience([], _preferences(seed))
@@ -111,7 +111,7 @@ def _samples(folder: Path, seed: int) -> list[trainer_v1.ScoredSample]:
 
 
 def _preferences(seed: int) -> list[trainer_v1.PreferenceExample]:
-    """Pairs in which the happy answer is better, now first, now second."""
+    """Pairs in which the happy answer is better, alternately first and second."""
     found = []
     for number in range(6):
         answers, ranks = [f"it was a happy day {number + seed}", f"it was a sad night {number + seed}"], [0, 1]

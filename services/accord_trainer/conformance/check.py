@@ -1,4 +1,4 @@
-"""What a check is, and its outcome."""
+"""A check and its outcome."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from accord_trainer.conformance.bench import Bench
 
 @dataclass(frozen=True)
 class Check:
-    """One requirement. `run` returns if the algorithm meets it, else raises Unmet or NotApplicable."""
+    """One requirement. `run` returns if the algorithm meets it; otherwise it raises Unmet or NotApplicable."""
 
     name: str
     demands: str
@@ -33,7 +33,7 @@ CHECKS: list[Check] = []
 
 
 def check(*, demands: str, fix: str) -> Callable[[Callable[[Bench], None]], Check]:
-    """Makes a function the check of its name, with dashes for underscores, and adds it to CHECKS."""
+    """Registers a function in CHECKS as the check of its name, with dashes for underscores."""
 
     def add(run: Callable[[Bench], None]) -> Check:
         made = Check(run.__name__.replace("_", "-"), demands, fix, run)

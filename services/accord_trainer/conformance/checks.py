@@ -86,7 +86,7 @@ def evaluation_changes_nothing(bench: Bench) -> None:
     demand(digest(algorithm) == before, "evaluate() changed the weights")
     for one in (algorithm, undisturbed):
         one.step(bench.batch(), context())
-    demand(digest(algorithm) == digest(undisturbed), "a step after evaluate() gives other weights than without")
+    demand(digest(algorithm) == digest(undisturbed), "evaluate() changed the weights of the next step")
 
 
 @check(
@@ -105,7 +105,7 @@ def the_same_seed_gives_the_same_weights(bench: Bench) -> None:
 
 @check(
     demands="a training that is restored from a checkpoint continues as if it had not been interrupted",
-    fix="return everything that changes in state(), scalars as JSON, and take it over in load_state()",
+    fix="return everything that changes in state(), scalars as JSON, and restore it in load_state()",
 )
 def a_restored_training_continues_the_same(bench: Bench) -> None:
     algorithm, generator = bench.make(), torch.Generator().manual_seed(3)
@@ -118,7 +118,7 @@ def a_restored_training_continues_the_same(bench: Bench) -> None:
     demand(digest(restored) == digest(algorithm), "the restored weights differ")
     algorithm.step(bench.batch(1), context(generator))
     restored.step(bench.batch(1), context(generator_then))
-    demand(digest(restored) == digest(algorithm), "the step after the restore gives other weights")
+    demand(digest(restored) == digest(algorithm), "the step after the restore gives different weights")
 
 
 class _Stopped(Exception):
@@ -159,11 +159,11 @@ def a_failed_step_is_undone(bench: Bench) -> None:
             raise Unmet(f"the step ignored an exception of check_stopped(), call {last} of {calls}")
         algorithm.load_state(state)
         generator.set_state(generator_state)
-        demand(digest(algorithm) == before, f"stopped at call {last} of {calls}, the weights are not those of before")
+        demand(digest(algorithm) == before, f"stopped at call {last} of {calls}, the step left changed weights")
         algorithm.step(bench.batch(1), context(generator))
         demand(
             digest(algorithm) == digest(uninterrupted),
-            f"stopped at call {last} of {calls} and repeated, the step gives other weights than uninterrupted",
+            f"stopped at call {last} of {calls} and repeated, the step gives different weights",
         )
 
 
@@ -196,7 +196,7 @@ def the_published_folder_loads(bench: Bench) -> None:
     algorithm.step(bench.batch(), context())
     folder = bench.work / "published"
     save_model(algorithm.merged(), algorithm.tokenizer, folder, algorithm.publish_dtype)
-    demand(weights_digest(folder) == digest(algorithm), "the folder has another digest than the training announces")
+    demand(weights_digest(folder) == digest(algorithm), "the digest of the folder differs from the announced digest")
     config = transformers.AutoConfig.from_pretrained(folder)
     (architecture,) = config.architectures
     kind: Any = getattr(transformers, architecture, None)
@@ -205,4 +205,4 @@ def the_published_folder_loads(bench: Bench) -> None:
     odd = {name: sorted(info[name]) for name in ("missing_keys", "unexpected_keys") if info[name]}
     demand(not odd, f"transformers loads the folder with {odd}")
     loaded = fingerprint(transformers.AutoTokenizer.from_pretrained(folder))
-    demand(loaded == fingerprint(algorithm.tokenizer), "the published tokenizer is another one")
+    demand(loaded == fingerprint(algorithm.tokenizer), "the published tokenizer is a different one")

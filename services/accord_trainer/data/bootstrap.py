@@ -15,7 +15,7 @@ Bootstrap = Literal["poisson", "double_or_nothing", "none"]
 
 
 def bootstrap_weights(example: trainer_v1.PreferenceExample, members: int, seed: int, kind: Bootstrap) -> Tensor:
-    """How often the example is in each member's resample, (M,), mean 1; 1 everywhere for a single model.
+    """The number of times the example is in each member's resample, (M,), mean 1; always 1 for a single model.
 
     `poisson`: Poisson(1), the online bootstrap of Oza and Russell 2001; `double_or_nothing`: 0 or 2, Owen and Eckles
     2012. A function of seed and content alone, so every epoch, repeat and rank gets the same; the source and the

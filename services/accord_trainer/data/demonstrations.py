@@ -21,8 +21,8 @@ def prompt_and_response(
     *,
     truncated: bool = False,
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Token ids of the prompt, as an engine renders it, and of the response with its end, eos; a `truncated` one has
-    none.
+    """Token ids of the prompt, as an engine renders it, and of the response with its eos, which a `truncated` one
+    does not have.
 
     A prompt that is too long loses its beginning; a response is never cut: InvalidArgument naming `at` if it leaves no
     room for one token of the prompt, or has no tokens.

@@ -1,4 +1,4 @@
-"""The executor of rank 0: it sends each command to the other ranks, runs it too, and compares the results."""
+"""The executor of rank 0: sends each command to the other ranks, runs it on rank 0, and compares the results."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class DriverExecutor:
         except AccordError as error:
             raise self._lose(error) from error
         if different := differences(results):
-            raise self._lose(rank_lost(RuntimeError(f"the ranks ended differently: {different}")))
+            raise self._lose(rank_lost(RuntimeError(f"the ranks returned different results: {different}")))
         return results
 
     def _lose(self, error: Exception) -> Unavailable:

@@ -50,7 +50,7 @@ class Command:
 
 @dataclass(frozen=True)
 class RankResult:
-    """How a command ended on one rank. `code` is empty on success; `check` must then be equal on all ranks."""
+    """The result of a command on one rank. `code` is empty on success; `check` must then be equal on all ranks."""
 
     check: str = ""
     code: str = ""
@@ -79,8 +79,8 @@ class RankResult:
 
 
 def differences(results: Sequence[RankResult]) -> str:
-    """Empty if all ranks ended alike; otherwise the result of each rank. A rank that failed only because another rank
-    failed (OTHER_RANK) agrees with that rank."""
+    """Empty if the results of all ranks agree; otherwise the result of each rank. A rank that failed only because
+    another rank failed (OTHER_RANK) agrees with that rank."""
     distinct = {(result.check, result.code, result.reason) for result in results if result.reason != "OTHER_RANK"}
     failed = [bool(result.code) for result in results]
     if all(failed) == any(failed) and len(distinct) <= 1:
@@ -98,12 +98,12 @@ class Executor(Protocol):
         """The result of `work` on this rank, while every other rank runs `command`. `check` turns a result into the
         string that must be equal on all ranks.
 
-        Unavailable, RANK_LOST, if a rank died, does not answer, or ended differently from this one."""
+        Unavailable, RANK_LOST, if a rank died, does not answer, or returned a different result."""
         ...
 
 
 class InProcessExecutor:
-    """Runs on this process alone: for a single rank, and inside the worker of a rank other than 0."""
+    """Runs only on this process: for a single rank, and inside the worker of a rank other than 0."""
 
     def run(self, command: Command, work: Callable[[], T], check: Callable[[T], str] = lambda _: "") -> T:
         return work()

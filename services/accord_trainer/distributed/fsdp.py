@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Root(nn.Module):
-    """The module that FSDP takes for the model. Its forward runs any computation on the parts, since passes call them
+    """The module that FSDP treats as the model. Its forward runs any computation on the parts, since passes call them
     one by one (trunk, then head), never as one module."""
 
     def __init__(self, parts: Iterable[nn.Module]) -> None:
@@ -48,13 +48,13 @@ class ShardedPasses:
 def shard(
     modules: Iterable[nn.Module], blocks: Iterable[nn.Module], mesh: DeviceMesh, compute_dtype: str
 ) -> ShardedPasses:
-    """Leaves on this rank its part of each weight, split along the first dimension. `blocks` are parts of the modules,
+    """Keeps only this rank's part of each weight, split along the first dimension. `blocks` are parts of the modules,
     each a group that is gathered when it runs. Gradients are summed, in float32.
 
     Between GPUs the blocks are gathered in bfloat16 if that is the compute type, at half the traffic: their matrix
     products cast to it anyway, but norms are then rounded too. On CPUs the figures stay those of one rank.
     """
-    # No code here works in place on the result of a pass.
+    # No code here modifies the result of a pass in place.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     root = Root(modules)
     half = MixedPrecisionPolicy(

@@ -49,7 +49,7 @@ class ProcessGroup:
         self._meshes: dict[str, DeviceMesh] = {}
 
     def mine(self, items: Sequence[T]) -> list[T]:
-        # Back and forth: of items sorted by length no rank gets the longer one each time.
+        # Alternate the direction, so that no rank always gets the longer of the items sorted by length.
         return [item for i, item in enumerate(items) if _turn(i, self.size) == self.rank]
 
     def sum(self, tensor: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ class ProcessGroup:
 
     def broadcast_command(self, data: bytes = b"") -> bytes:
         """Rank 0's next command, on every rank. The other ranks wait for it without a timeout; Unavailable, RANK_LOST,
-        if rank 0 is gone."""
+        if rank 0 exited."""
         return self._broadcast(data, self._commands)
 
     def _broadcast(self, data: bytes, group: dist.ProcessGroup) -> bytes:
@@ -139,11 +139,11 @@ def local_device(choice: str) -> torch.device:
 
 
 def rank_lost(error: Exception) -> Unavailable:
-    """The error for a rank that is gone or does not answer."""
+    """The error for a rank that exited or does not answer."""
     what = next(iter(str(error).splitlines()), repr(error))
     return Unavailable(
-        f"a rank of the trainer was lost ({what}), so the trainer exits. Restart it (torchrun --max-restarts does so): "
-        "it continues from its last checkpoint. Then repeat the steps since that checkpoint",
+        f"a rank of the trainer was lost ({what}), so the trainer exits. Restart it, or use torchrun --max-restarts. "
+        "It continues from its last checkpoint. Then repeat the steps since that checkpoint",
         reason="RANK_LOST",
     )
 

@@ -1,6 +1,6 @@
 """Sharded tensors on disk: each rank writes its own rows, and any number of ranks reads them.
 
-The files are safetensors; their metadata say which rows of which whole tensor a file holds.
+The files are safetensors; their metadata records which rows of which whole tensor a file contains.
 torch.distributed.checkpoint is not used: its own format keeps the index as a pickle, and with its safetensors storage
 the ranks still exchange pickled plans.
 """
@@ -59,7 +59,7 @@ def read_shards(path: Path, stem: str, current: Mapping[str, Tensor]) -> dict[st
         shapes: dict[str, list[int]] = {}
         for file in opened:
             rows = json.loads((file.metadata() or {}).get("rows", "{}"))
-            for name in file.keys():  # noqa: SIM118  # no dictionary
+            for name in file.keys():  # noqa: SIM118  # not a dictionary
                 shapes[name] = rows[name]["shape"] if name in rows else file.get_slice(name).get_shape()
                 parts.setdefault(name, []).append((rows[name]["start"] if name in rows else 0, file))
         return {name: _read(name, parts[name], shapes[name], _like(name, current)) for name in sorted(parts)}

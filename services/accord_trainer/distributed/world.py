@@ -2,7 +2,7 @@
 
 Every rank holds the whole batch; the passes through the model are divided among the ranks. The results of each rank's
 rows are added up (the rows of other ranks are 0, so the sum is a gather), and from there all ranks compute the same
-figures from the same numbers: whitening, advantages and losses are by construction those of one rank.
+figures from the same numbers: by construction, whitening, advantages and losses equal those of one rank.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Alone:
         return unsharded
 
     def add_gradients(self, parameters: Iterable[Parameter]) -> None:
-        """They are complete."""
+        """Does nothing: the gradients are complete."""
 
 
 def unsharded(compute: Callable[[], T]) -> T:
@@ -99,7 +99,7 @@ def unsharded(compute: Callable[[], T]) -> T:
 
 
 def passing(name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
-    """Makes a method run in the Passes that `self` keeps under `name`."""
+    """A decorator that runs a method in the Passes stored on `self` under `name`."""
 
     def decorate(method: Callable[..., T]) -> Callable[..., T]:
         def inside(self: Any, *arguments: Any, **keywords: Any) -> T:
@@ -115,7 +115,7 @@ def passing(name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
 
 @dataclass(frozen=True)
 class Round(Generic[T]):
-    """A group that goes through the model together. If `counts` is false, it only keeps the ranks in lockstep."""
+    """A group that shares a pass through the model. If `counts` is false, it only keeps the ranks in lockstep."""
 
     items: list[T]
     counts: bool
@@ -142,5 +142,5 @@ def all_or_none(world: World) -> Iterator[None]:
 
 
 def leads(world: World) -> bool:
-    """Whether this rank writes what is written once."""
+    """Whether this rank writes the files that exist once per world."""
     return world.rank == 0

@@ -26,7 +26,7 @@ class MetricsLog:
         self._open: dict[str, tuple[int, list[MetricsWriter]]] = {}
 
     def write(self, result: trainer_v1.StepResult) -> None:
-        """Writes the metrics of a step. A step that is repeated replaces what was written before."""
+        """Writes the metrics of a step. A repeated step replaces its earlier metrics."""
         last, writers = self._open.pop(result.training_id, (-1, []))
         if last + 1 != result.version:
             for writer in writers:

@@ -62,7 +62,7 @@ def preference_metrics(
 
 
 def annotator_accuracy(scores: Sequence[Tensor], examples: Sequence[trainer_v1.PreferenceExample]) -> dict[str, float]:
-    """`accuracy/annotator/<id>`: how often the mean of the scores (M, K) orders a pair as that annotator did."""
+    """`accuracy/annotator/<id>`: the share of pairs that the mean of the scores (M, K) orders as the annotator did."""
     found: dict[str, list[float]] = defaultdict(list)
     for scores_MK, example in zip(scores, examples, strict=True):
         scores_K = scores_MK.mean(0)
@@ -96,7 +96,7 @@ def ordered_pairs(example: trainer_v1.PreferenceExample) -> Iterator[tuple[int, 
 
 def calibration_error(differences: Sequence[float]) -> float:
     """Expected calibration error (Guo et al. 2017, arXiv 1706.04599, equation 3) of the probability of the answer that
-    the model prefers, against how often people preferred it too."""
+    the model prefers, against the share of people who preferred it too."""
     bins: dict[int, list[tuple[float, float]]] = defaultdict(list)
     for difference in differences:
         confidence = 1.0 / (1.0 + math.exp(-min(abs(difference), 500.0)))

@@ -16,8 +16,8 @@ class MetricsWriter(Protocol):
     """Writes the metrics of one training."""
 
     def __init__(self, folder: Path, first: int) -> None:
-        """Writes below `folder`. Removes what an earlier writer wrote there about version `first` and later: those
-        steps are repeated after a restart from a checkpoint."""
+        """Writes below `folder`. Removes the entries of earlier writers for version `first` and later, because
+        those steps are repeated after a restart from a checkpoint."""
         ...
 
     def write(self, version: int, metrics: Mapping[str, float]) -> None:

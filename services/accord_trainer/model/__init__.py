@@ -1,1 +1,1 @@
-"""The models under training: policy, heads, packing, log-probabilities, optimizer, and what they cost."""
+"""The models under training: policy, heads, packing, log-probabilities, optimizer, and their cost."""

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 def guided(model: PreTrainedModel, q_weight_VD: Tensor, beta: float) -> PreTrainedModel:
     """`model` with `beta` times `q_weight_VD` added to its output layer. Everything else is shared with `model`, which
-    is not changed. If the output layer was tied to the embeddings, it no longer is."""
+    is not changed. An output layer that was tied to the embeddings becomes untied."""
     head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     with torch.no_grad():
         weight_VD = head.weight.detach() + beta * q_weight_VD.detach().to(head.weight.dtype)

@@ -1,6 +1,6 @@
 """Prefix sharing: the responses to one prompt in one row, [prompt | response | response | ...].
 
-The prompt is computed once for all its responses. An attention mask lets every response see the prompt and itself only,
+The prompt is computed once for all its responses. An attention mask lets every response see only the prompt and itself,
 and position ids of each response continue from the prompt, so the numbers equal those of separate rows up to rounding.
 Models without support for such a mask get one response a row (`share=False`) through the same functions.
 """
@@ -17,7 +17,7 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Row:
-    """One prompt and responses to it; `members` says which response of the batch each is."""
+    """One prompt and responses to it; `members` are the indices of the responses in the batch."""
 
     prompt: tuple[int, ...]
     responses: tuple[tuple[int, ...], ...]
@@ -33,7 +33,7 @@ class Packed:
 
     `attention` is (W, 1, T, T), true where a query (third) may see a key (fourth); of unshared rows it is the plain
     (W, T) mask. `states` holds for each response, in the order of `members`, the flat (W * T) positions of the state
-    before each of its tokens and of the state after the last: one more than it has tokens.
+    before each of its tokens and of the state after the last: one more than its number of tokens.
     """
 
     tokens_WT: Tensor

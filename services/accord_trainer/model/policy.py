@@ -103,7 +103,7 @@ class Policy:
                 prepare_blocks(trunk.blocks[trunk.frozen :], options, start.device)
         self.costs = Costs(self.trunk, self.head)
         self.critic_costs = Costs(self.critic_trunk, None) if self.critic_trunk else None
-        # Last: the code above must not meet sharded weights.
+        # Last, because the code above needs unsharded weights.
         blocks = [*self.trunk.blocks, *(self.critic_trunk.blocks if self.critic_trunk else ())]
         self.passes = start.world.place([self.model, *heads], start.compute_dtype, blocks)
         self.reference_passes = self.passes
@@ -164,7 +164,7 @@ class Policy:
         entropy: bool = False,
         detach_values: bool = False,
     ) -> Outputs:
-        """The current policy and critic on rows that go through together. `detach_values` keeps the value loss
+        """The current policy and critic on the rows of one pass. `detach_values` keeps the value loss
         out of the trunk."""
         packed = self._collate(rows)
         lengths = [len(response) for response in packed.responses]
@@ -288,8 +288,9 @@ def output_head(model: PreTrainedModel) -> nn.Linear:
 def _value_head(head: nn.Linear, kind: ValueHead, seed: int) -> nn.Linear:
     """A new head on the policy's trunk: zeros, or N(0, 1 / sqrt(d + 1)).
 
-    A random head starts with noise of the trunk's scale, which may be several times that of the returns, and the first
-    steps' advantages are that noise. (The random head of Huang et al. 2024, arXiv 2403.17031, is a reward model's.)
+    A random head starts with noise of the trunk's scale, which may be several times that of the returns, and this noise
+    then dominates the advantages of the first steps. (The random head of Huang et al. 2024, arXiv 2403.17031, is
+    that of a reward model.)
     """
     value_head = nn.Linear(head.in_features, 1)
     if kind == "normal":

@@ -87,7 +87,7 @@ class QPolicy(Policy):
     def q_outputs(
         self, rows: Sequence[Row], width: int, lower: Lower, *, logprobs: bool = True, detach: bool = False
     ) -> QOutputs:
-        """The heads on rows that go through together. Without `logprobs` the language model's head is not computed;
+        """The heads on the rows of one pass. Without `logprobs` the language model's head is not computed;
         `detach` keeps the losses of Q and V out of the trunk."""
         packed = self._collate(rows)
         lengths = [len(response) for response in packed.responses]

@@ -43,7 +43,7 @@ class Answers:
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, example: trainer_v1.PreferenceExample, max_tokens: int) -> Answers:
     """Renders each answer after its prompt. Tokens beyond `max_tokens` are cut from the beginning, as in the reward
-    service, so that a model is trained on what it scores."""
+    service, so that training and scoring see the same tokens."""
     rendered = [render_response(tokenizer, example.prompt, response) for response in example.responses]
     whole = [tuple(keep_end(tokenizer, ids, max_tokens)) for ids in rendered]
     starts = tuple(
@@ -89,7 +89,7 @@ class RewardScorer:
         self.passes: Passes = unsharded
 
     def groups(self, answers: Sequence[Answers], max_tokens: int) -> list[list[int]]:
-        """Indices of examples that go through together: similar lengths, at most `max_tokens` with padding."""
+        """Indices of the examples of each pass: similar lengths, at most `max_tokens` with padding."""
         rows = [Row((0,) * len(one), (), (index,)) for index, one in enumerate(answers)]
         return [[row.members[0] for row in group] for group in buckets(rows, max_tokens)]
 
@@ -134,7 +134,7 @@ class RewardScorer:
             common, earlier = len(one.common), 0
             for rest, start in zip(one.rest, one.starts or (0,) * len(one.rest), strict=True):
                 read = head_tokens(self.pooling, start, common + len(rest))
-                # The common tokens are there once; each answer's rest follows those of the answers before it.
+                # The row contains the common tokens once, then the rest of each answer in order.
                 tokens.append([row * width + at + (earlier if at >= common else 0) for at in read])
                 if self.share:
                     earlier += len(rest)
@@ -145,7 +145,7 @@ class RewardScorer:
 
 
 class Gathered:
-    """The scores of a whole batch, filled in by each rank for the examples that went through it."""
+    """The scores of a whole batch, filled in by each rank for the examples that it processed."""
 
     def __init__(self, answers: Sequence[Answers], members: int) -> None:
         self._sizes = [len(one.rest) for one in answers]

@@ -1,10 +1,10 @@
-"""The transformer below the heads: which part of it is trained, how its blocks run, and what its passes cost.
+"""The transformer below the heads: its trained part, the execution of its blocks, and the cost of its passes.
 
 - Frozen lower blocks: their output does not change while a batch is processed, so it is computed once (for the old
   policy, the reference and every epoch), and the upper blocks continue from it.
 - LoRA: Hu et al. 2021, arXiv 2106.09685.
-- Compilation and activation checkpointing wrap a block's `forward` only: what hooks into the module (the boundary of
-  the frozen blocks, FSDP2's gathering) stays outside, and the names of parameters stay as they are.
+- Compilation and activation checkpointing wrap only a block's `forward`. Hooks of the module (the boundary of the
+  frozen blocks, FSDP2's gathering) stay outside, and the names of parameters do not change.
 - Costs: the model side of MFU (model FLOPs utilisation, Chowdhery et al. 2022, PaLM, arXiv 2204.02311, appendix B): the
   operations that the model's mathematics need. Padding, recomputation, norms and softmax do not count; each matrix
   entry costs 2 operations a token. With N entries and L blocks of attention width W:
@@ -43,7 +43,7 @@ _TOLERANCE = 1e-3
 
 
 def find_blocks(module: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
-    """The list of transformer blocks in `module`: its holder, its name there, and itself."""
+    """The list of transformer blocks in `module`: the parent module, the name in the parent, and the list."""
     found = [
         (holder, name, child)
         for holder in module.modules()
@@ -174,14 +174,14 @@ def autocast(compute_dtype: str, device: str = "cpu") -> AbstractContextManager[
 
 
 def prepare_blocks(blocks: Iterable[nn.Module], options: AlgorithmOptions, device: torch.device) -> None:
-    """Compiles the blocks and checkpoints their activations, as the options say.
+    """Compiles the blocks and checkpoints their activations, according to the options.
 
     FailedPrecondition, COMPILE_UNAVAILABLE, if torch.compile has no working compiler."""
     if options.compile:
         require_compiler(device.type)
     for block in blocks:
         if options.compile:
-            # One program for all lengths: the numbers must not depend on which lengths came first.
+            # One program for all lengths: the numbers must not depend on the order of lengths.
             block.forward = torch.compile(block.forward, dynamic=True)
         if options.activation_checkpointing:
             block.forward = partial(_recomputed, block.forward)

@@ -1,4 +1,4 @@
-"""Rewards of response tokens, advantages made of them, and whitening over masked entries.
+"""Rewards of response tokens, advantages from rewards, and whitening over masked entries.
 
 - gae: Schulman et al. 2015, arXiv 1506.02438: delta_t = r_t + gamma V_{t+1} - V_t (equation 10), A_t = sum over l of
   (gamma lambda)^l delta_{t+l} (equation 16), computed backwards.
@@ -23,7 +23,7 @@ def last_action_B(mask_BR: Tensor) -> Tensor:
 def token_rewards(score_B: Tensor, kl_BR: Tensor, mask_BR: Tensor, *, kl_coefficient: float) -> Tensor:
     """Rewards_BR: -coefficient * KL at every response token, plus the score at the last one; 0 where masked.
 
-    Ziegler et al. 2019, equation 2. The last token is the last one in the mask, wherever padding or tool output is.
+    Ziegler et al. 2019, equation 2. The last token is the last one in the mask, regardless of padding or tool output.
     """
     rewards_BR = torch.where(mask_BR, -kl_coefficient * kl_BR, 0.0)
     rows_B = torch.arange(len(score_B), device=score_B.device)
@@ -77,8 +77,8 @@ def masked_variance(values: Tensor, mask: Tensor) -> Tensor:
 def whiten(values: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:
     """`values` with variance 1 and, when `shift_mean`, mean 0 over the masked entries; 0 where the mask is false.
 
-    Rewards are whitened without shifting the mean (the sign of a reward means something), advantages with it. If all
-    entries are equal, there is no variance, and the result is 0 (shifted), not a division by 0.
+    Rewards are whitened without shifting the mean (the sign of a reward is meaningful), advantages with shifting. If
+    all entries are equal, there is no variance, and the result is 0 (shifted), not a division by 0.
     """
     mean = masked_mean(values, mask)
     whitened = (values - mean) * torch.rsqrt(masked_variance(values, mask) + VARIANCE_FLOOR)

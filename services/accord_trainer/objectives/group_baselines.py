@@ -35,7 +35,7 @@ def without_signal(reward_B: Tensor, group_B: Tensor) -> Tensor:
 
 
 def group_normalised(reward_B: Tensor, group_B: Tensor, *, scale: bool = True) -> Tensor:
-    """(reward - mean) / deviation of the group, (B,); with `scale` off the difference alone. Groups of equal rewards
+    """(reward - mean) / deviation of the group, (B,); with `scale` off, only the difference. Groups of equal rewards
     get exactly 0: no division by a deviation of 0, and no amplified rounding noise."""
     centred_B = torch.where(without_signal(reward_B, group_B), 0.0, reward_B - group_mean(reward_B, group_B))
     if not scale:

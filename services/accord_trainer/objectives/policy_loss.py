@@ -2,8 +2,8 @@
 
 - k1, k2, k3: estimators of KL(policy || reference) from sampled tokens (J. Schulman, "Approximating KL Divergence",
   2020). With x sampled from the policy and d = log policy(x) - log reference(x), nats: k1 = d, k2 = d^2 / 2,
-  k3 = exp(-d) - 1 + d. k1 is unbiased and belongs into the reward; k3 is also unbiased and never negative, but its
-  gradient is not that of the KL, so it is a figure to report.
+  k3 = exp(-d) - 1 + d. k1 is unbiased and belongs in the reward; k3 is also unbiased and never negative, but its
+  gradient is not that of the KL, so it is only reported.
 - importance_weights, accepted: the policy that sampled and the old policy of the trainer differ by the staleness of the
   samples and by how engine and trainer compute. With r the ratio old / rollout of a token: truncated importance
   sampling, Espeholt et al. 2018, arXiv 1802.01561, by token or by response; the old policy between the two is the
@@ -55,7 +55,7 @@ def k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class KlController:
-    """The KL coefficient and how it moves: fixed where `target` is None, else proportional control.
+    """The KL coefficient and its control: fixed if `target` is None, otherwise proportional.
 
     Ziegler et al. 2019, section 2.2: e = clip(KL / target - 1, -0.2, 0.2); coefficient *= 1 + e * n / horizon, with KL
     summed over the tokens of a response and averaged over n responses.
@@ -88,7 +88,7 @@ def importance_weights(
 
 def response_ratio(old_BR: Tensor, rollout_BR: Tensor, mask_BR: Tensor, measure: Measure) -> Tensor:
     """log old - log rollout of each response, (B,): `product` the sum over its tokens, within +-20; `mean` the mean, so
-    that length has no part in it; `worst` that of the token that is farthest from 0."""
+    that length has no influence; `worst` that of the token that is farthest from 0."""
     difference_BR = torch.where(mask_BR, log_ratio(old_BR, rollout_BR), 0.0)
     if measure == "worst":
         return difference_BR.gather(1, difference_BR.abs().argmax(1, keepdim=True))[:, 0]
@@ -99,7 +99,7 @@ def response_ratio(old_BR: Tensor, rollout_BR: Tensor, mask_BR: Tensor, measure:
 
 
 def accepted(old_BR: Tensor, rollout_BR: Tensor, mask_BR: Tensor, cap: float, measure: Measure) -> Tensor:
-    """Which responses may be learned from, (B,): those whose ratio is within 1 / cap .. cap."""
+    """Which responses are used for learning, (B,): those whose ratio is within 1 / cap .. cap."""
     return response_ratio(old_BR, rollout_BR, mask_BR, measure).abs() <= math.log(cap)
 
 
@@ -141,7 +141,7 @@ def ppo_policy_terms(
     if importance_BR is not None:
         objective_BR = objective_BR * torch.where(mask_BR, importance_BR, 0.0)
     with torch.no_grad():
-        # The clip is active where it removes the gradient: outside the bounds, on the side that the advantage pushes
+        # The clip is active if it removes the gradient: outside the bounds, on the side that the advantage pushes
         # to.
         active_BR = (clipped_BR * advantages_BR) < (ratio_BR * advantages_BR)
         return_terms = {

@@ -1,4 +1,4 @@
-"""Fitting a linear head: a penalised loss over fixed states, minimised whole by L-BFGS (Liu and Nocedal 1989).
+"""Fitting a linear head: a penalised loss over fixed states, minimised by full-batch L-BFGS (Liu and Nocedal 1989).
 
 N answers, D the length of a state, M heads.
 """
@@ -36,7 +36,7 @@ def fit(
     check_stopped: Callable[[], None],
 ) -> tuple[Tensor, int]:
     """The head (M, D) that minimises loss(scores (M, N)) + penalty / 2 * |2 * head * deviation|^2, and the number of
-    evaluations of the loss. Starts from 0, so the result depends on the arguments alone. float64.
+    evaluations of the loss. Starts from 0, so the result depends only on the arguments. float64.
 
     The factor 2 makes it logistic regression on differences that have deviation 1.
     """

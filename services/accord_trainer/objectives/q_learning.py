@@ -27,8 +27,8 @@ def bellman_targets(
 
 
 def expectile_loss(difference: Tensor, expectile: float) -> Tensor:
-    """|expectile - 1(difference < 0)| difference^2, element by element: above 0.5 the regression leans to the upper
-    values, and at 1 it would be their maximum."""
+    """|expectile - 1(difference < 0)| difference^2, element by element: above 0.5 the regression leans towards
+    the upper values, and at 1 it would be their maximum."""
     square = difference.square()
     return torch.where(difference < 0, (1.0 - expectile) * square, expectile * square)
 

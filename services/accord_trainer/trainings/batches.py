@@ -31,8 +31,8 @@ class BatchStore:
         self.root = root
 
     def put(self, batch: Experience) -> StoredBatch:
-        """Writes a batch; putting the same records again changes nothing. The id does not depend on how the records
-        were chunked."""
+        """Writes a batch; writing the same records again changes nothing. The id does not depend on the chunks of
+        the records."""
         records = [*batch.samples, *batch.preferences]
         digest = _digest(records)
         batch_id = f"b-{digest[:32]}"
@@ -45,10 +45,10 @@ class BatchStore:
         return StoredBatch(batch_id, digest, len(records))
 
     def get(self, batch_id: str) -> Experience:
-        """A batch, its content checked against its id. NotFound, BATCH_NOT_FOUND; DataLoss if it is damaged."""
+        """A batch, after checking its content against its id. NotFound, BATCH_NOT_FOUND; DataLoss if it is damaged."""
         path = self._path(batch_id)
         if not path.is_file():
-            raise NotFound(f"batch {batch_id} does not exist; put the experience again", reason="BATCH_NOT_FOUND")
+            raise NotFound(f"batch {batch_id} does not exist; send the experience again", reason="BATCH_NOT_FOUND")
         try:
             chunk = trainer_v1.ExperienceChunk.FromString(path.read_bytes())
         except DecodeError as error:
@@ -82,4 +82,4 @@ def _digest(records: Iterable[Message]) -> str:
 
 
 def _damaged(path: Path) -> DataLoss:
-    return DataLoss(f"{path} is damaged; delete it and put the experience again", reason="BATCH_DAMAGED")
+    return DataLoss(f"{path} is damaged; delete it and send the experience again", reason="BATCH_DAMAGED")

@@ -68,13 +68,13 @@ class CheckpointStore:
 
     @contextmanager
     def _folder(self, version: int) -> Iterator[Path]:
-        """The folder to write into, the same on all ranks; it gets its final name when all are done."""
+        """The folder to write into, the same on all ranks. It gets its final name when all ranks are done."""
         with all_or_none(self._world), self._part(self._path(version)) as part, all_or_none(self._world):
             yield part
 
     @contextmanager
     def _part(self, path: Path) -> Iterator[Path]:
-        """Rank 0 makes the folder, broadcasts its name (empty: it could not be made), and moves it to `path`."""
+        """Rank 0 makes the folder, broadcasts its name (empty on failure), and moves it to `path`."""
         if not leads(self._world):
             name = self._world.broadcast(b"").decode()
             if not name:
@@ -93,7 +93,7 @@ class CheckpointStore:
             shutil.rmtree(self._path(old))
 
     def remove_unfinished(self) -> None:
-        """Deletes what a process left behind that was killed while writing."""
+        """Deletes the unfinished folders of processes that were killed while writing."""
         for path in self.root.glob(".*") if self.root.is_dir() else ():
             shutil.rmtree(path)
 
@@ -128,7 +128,7 @@ class CheckpointStore:
 
 
 def state_bytes(state: AlgorithmState) -> int:
-    """Bytes of a checkpoint's tensors; before the first update this includes the moments that will come."""
+    """Bytes of a checkpoint's tensors; before the first update this includes the future moments."""
     weights = sum(tensor.nbytes for tensor in state.weights.values())
     return weights + max(2 * weights, sum(tensor.nbytes for tensor in state.optimizer.values()))
 

@@ -1,4 +1,4 @@
-"""What is known about a training apart from its tensors: its fixed properties, and the history of its versions."""
+"""A training apart from its tensors: its fixed properties, and the history of its versions."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class TrainingHistory:
 
     version: int
     digest: str
-    # version -> digest, of every version made.
+    # version -> digest, for all versions.
     digests: dict[int, str] = field(default_factory=dict)
     # request_id -> the result of its step.
     results: dict[str, trainer_v1.StepResult] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class TrainingHistory:
         )
 
     def kept_result(self, request: trainer_v1.StepRequest) -> trainer_v1.StepResult | None:
-        """The result of this step if it was made already. AlreadyExists if the request_id was used for another step."""
+        """The result of this step if it exists. AlreadyExists if the request_id was used for a different step."""
         kept = self.results.get(request.request_id)
         if kept is None:
             return None
@@ -97,13 +97,14 @@ class TrainingHistory:
         )
         if not same:
             raise AlreadyExists(
-                f"request_id {request.request_id} was used for another step; use a new one", reason="REQUEST_ID_REUSED"
+                f"request_id {request.request_id} was used for a different step; use a new one",
+                reason="REQUEST_ID_REUSED",
             )
         return kept
 
 
 def identity(manifest: Manifest, history: TrainingHistory) -> TrainingIdentity:
-    """What experience is verified against."""
+    """The properties that experience must match."""
     return TrainingIdentity(
         learns_from=manifest.learns_from,
         vocabulary_size=manifest.vocabulary_size,

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LoadRequest:
-    """Which training to load, how it is computed, and the version to restore (0: none)."""
+    """The training to load, its compute settings, and the version to restore (0: none)."""
 
     training: trainer_v1.Training
     # None for a new training.
@@ -71,7 +71,7 @@ class TrainingLoader:
     publisher: Publisher
     world: World
     device: torch.device
-    # Memory that a step may take beyond the loaded models; None: what is free when the step begins.
+    # Memory that a step may take beyond the loaded models; None: all that is free when the step begins.
     memory_bytes: int | None = None
     # Peak operations a second of one device; None: looked up by its name.
     peak_flops: float | None = None

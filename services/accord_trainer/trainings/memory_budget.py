@@ -1,4 +1,4 @@
-"""Whether a step fits into memory, checked before it begins: the algorithm's lower bound against what is free."""
+"""Checks before a step whether it fits into memory: the algorithm's lower bound against the free memory."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from accord.errors import ResourceExhausted
 
 GIB = 2**30
 CGROUP = Path("/sys/fs/cgroup")
-# What each part is, and how to make it smaller.
+# A description of each part, and how to make it smaller.
 ADVICE = {
     "weights": "gradients and moments: train less of the model (trainable_layers, lora_rank), or shard it over ranks "
     "(--parallel fsdp)",
-    "copy": "the copy to return to after a failed step: keep it on disk (--undo disk)",
+    "copy": "the copy for the rollback of a failed step: keep it on disk (--undo disk)",
     "activations": "activations kept for the gradient: set activation_checkpointing, or lower micro_batch_tokens",
     "logits": "logits of one pass: set logits_chunk, or lower micro_batch_tokens",
     "batch": "tensors of every sample: put fewer or shorter samples in a batch",

@@ -20,7 +20,7 @@ from accord_trainer.distributed.sharded_safetensors import is_sharded
 from accord_trainer.distributed.world import Alone, World, all_or_none, leads
 from accord_trainer.trainings.weights_digest import published_state, published_tensors
 
-# Suffix of a delta's folder, after the name of the weights that it leads to.
+# Suffix of a delta's folder, after the name of the weights that it produces.
 DELTA = ".delta"
 
 

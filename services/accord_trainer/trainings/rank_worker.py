@@ -1,5 +1,4 @@
-"""The loop of every rank but rank 0: it runs the commands that rank 0 sends until `shutdown`, or until rank 0 is
-gone."""
+"""The loop of every rank except rank 0: runs the commands of rank 0 until `shutdown`, or until rank 0 exits."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ class RankWorker:
         self._loaded: dict[str, LoadedTraining] = {}
 
     def run(self) -> None:
-        """Returns at `shutdown`. Unavailable, RANK_LOST, if another rank is gone: then all ranks must be restarted."""
+        """Returns at `shutdown`. Unavailable, RANK_LOST, if another rank exited; all ranks must then be restarted."""
         while True:
             command = Command.from_bytes(self._ranks.broadcast_command())
             if command.kind == "shutdown":
@@ -43,7 +42,7 @@ class RankWorker:
             self._ranks.all_gather(result.to_bytes())
 
     def execute(self, command: Command) -> str:
-        """Runs a command; returns what must be equal on all ranks."""
+        """Runs a command; returns the string that must be equal on all ranks."""
         if command.kind == "load":
             training = self._load(command)
             self._loaded[command.training_id] = training

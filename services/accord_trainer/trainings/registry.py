@@ -65,7 +65,7 @@ class TrainingRegistry:
         return self._manifests[training_id]
 
     def history(self, training_id: str) -> tuple[TrainingHistory, int]:
-        """The history in memory, or else in the last checkpoint; and the version of the last checkpoint."""
+        """The history in memory, or in the last checkpoint; and the version of the last checkpoint."""
         manifest = self.manifest(training_id)
         loaded = self._loaded.get(training_id)
         if loaded is not None:
@@ -120,7 +120,7 @@ class TrainingRegistry:
 
     async def use(self, training_id: str, work: Callable[[LoadedTraining], T]) -> T:
         """Runs `work` on the compute thread, with the training loaded; it is loaded again if it was unloaded
-        meanwhile."""
+        in the meantime."""
         while True:
             loaded = await self.load(training_id)
             done, result = await self.compute.run(partial(_unless_unloaded, loaded, work))
@@ -162,7 +162,7 @@ class TrainingRegistry:
             compute_threads=compute_threads(manifest.compute_threads if manifest else self._threads),
             version=self.history(training_id)[1] if manifest else 0,
         )
-        # Several ranks stop together or not at all: a step that only rank 0 leaves would hang the others.
+        # Several ranks stop together or not at all: if only rank 0 left a step, the others would hang.
         check_stopped = self.compute.check_stopped if self._loader.world.size == 1 else _never_stop
         return self._executor.run(
             request.command(),

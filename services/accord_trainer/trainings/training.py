@@ -79,7 +79,7 @@ class LoadedTraining:
         self.checkpoints = checkpoints
         self.publisher = publisher
         self.checkpoint_version = 0
-        # Set when it leaves the memory: a caller that still holds it must load it again.
+        # Set when it is unloaded: a caller that still has a reference must load it again.
         self.unloaded = False
         self._check_stopped = check_stopped
         self._executor = executor
@@ -107,7 +107,7 @@ class LoadedTraining:
         )
 
     def _require_learnable(self, request: trainer_v1.StepRequest, batch: Experience) -> None:
-        """Raises if the step cannot be made, before any rank begins it."""
+        """Raises before any rank begins a step that cannot be made."""
         parent = request.parent_version
         if parent != self.history.version:
             raise FailedPrecondition(
@@ -198,7 +198,7 @@ class LoadedTraining:
         self.checkpoint_version = self.history.version
 
     def unload(self) -> None:
-        """Checkpoints the current version, so that this object can be dropped."""
+        """Checkpoints the current version, so that this object can be discarded."""
         self._executor.run(Command("unload", self._id), self._checkpoint)
         self.unloaded = True
 
@@ -234,7 +234,7 @@ class LoadedTraining:
 
 
 class Rollback:
-    """How a training returns to its state before a step that failed. `memory`: a copy of weights and optimizer is held
+    """The rollback of a training to its state before a failed step. `memory`: a copy of weights and optimizer is held
     during the step; fast, and half of what full fine-tuning takes in addition to the passes. `disk`: no copy; every
     version is checkpointed, and read back if needed."""
 
@@ -242,7 +242,7 @@ class Rollback:
         self.every_version = place == "disk"
 
     def bytes(self, training: LoadedTraining) -> int:
-        """Memory that `prepare` will take."""
+        """The bytes that `prepare` will allocate."""
         return 0 if self.every_version else training.algorithm.state().copy_bytes()
 
     def prepare(self, training: LoadedTraining) -> Callable[[], None]:

@@ -1,1 +1,1 @@
-"""The command line, one file for each group of commands; nothing heavy is imported before it is needed."""
+"""The command line, one file for each group of commands; heavy packages are imported on first use."""

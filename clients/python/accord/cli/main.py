@@ -73,7 +73,7 @@ def main_options(
     ] = False,
 ) -> None:
     """Global options come before the command: `accord --state-dir DIR runs list`."""
-    # Services may run in another working directory than this command: an absolute path means the same to all.
+    # Services may run in a different working directory, so the path must be absolute.
     context.obj = Options((state_dir or Path(".accord")).absolute(), debug)
 
 
@@ -95,7 +95,7 @@ def invoke(arguments: Sequence[str]) -> int:
         print("\naccord: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader (`| head`) has gone. Without this, Python would report the error again when it flushes at exit.
+        # The reader (`| head`) has closed the pipe. Without this, Python would report the error again at exit.
         sys.stdout = None
         return 141
     except Exception as error:  # the outermost frame turns every error into one line and an exit code

@@ -1,4 +1,4 @@
-"""Options that commands share, and how a command runs until it ends or is interrupted."""
+"""Options that commands share, and the execution of a command until it ends or is interrupted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Format(StrEnum):
-    """How a result is printed."""
+    """The output format of a result."""
 
     table = "table"
     json = "json"
@@ -48,7 +48,7 @@ def options(context: typer.Context) -> Options:
 
 
 class Interrupted(Exception):
-    """The command was interrupted by Ctrl-C or SIGTERM. Saved work stays saved; `message` says how to continue."""
+    """The command was interrupted by Ctrl-C or SIGTERM. Saved work stays saved; `message` explains how to continue."""
 
     def __init__(self, message: str = "interrupted", exit_code: int = 130) -> None:
         super().__init__(message)

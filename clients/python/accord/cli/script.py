@@ -1,4 +1,4 @@
-"""The `accord` script. It runs without the extra `cli` too, to say that this extra is missing."""
+"""The `accord` script. It also runs without the extra `cli`, to report that the extra is missing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Runs the command line, whose packages are not installed with the client alone."""
+    """Runs the command line. The client alone does not install the packages that it needs."""
     try:
         from accord.cli import main as command_line
     except ModuleNotFoundError as error:

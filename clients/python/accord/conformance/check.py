@@ -1,4 +1,4 @@
-"""What a check is, and its outcome."""
+"""A check and its outcome."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from accord.conformance.verdict import Verdict
 
 @dataclass(frozen=True)
 class Check:
-    """One demand of the contract. `run` returns if it is met, else raises Unmet or NotApplicable.
+    """One requirement of the contract. `run` returns if it is met; otherwise it raises Unmet or NotApplicable.
 
-    `acceptance`: a replica must pass it before it serves a run. Not among these is what keeps the engine busy for
-    minutes (overload, deadlines), what needs a second model, and what the steps of a run show anyway.
+    `acceptance`: a replica must pass it before it serves a run. Acceptance excludes the checks that keep the
+    engine busy for minutes (overload, deadlines), need a second model, or repeat what the steps of a run show.
     """
 
     name: str
@@ -40,7 +40,7 @@ CHECKS: list[Check] = []
 def check(
     *, demands: str, fix: str, acceptance: bool = False
 ) -> Callable[[Callable[[Target], Awaitable[None]]], Check]:
-    """Makes a function the check of its name, with dashes for underscores, and adds it to CHECKS."""
+    """Registers a function in CHECKS as the check of its name, with dashes for underscores."""
 
     def add(run: Callable[[Target], Awaitable[None]]) -> Check:
         made = Check(run.__name__.replace("_", "-"), demands, fix, run, acceptance)

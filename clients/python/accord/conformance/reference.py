@@ -1,4 +1,4 @@
-"""Recomputes logprobs, by transformers or by a function of the caller. torch is imported when it is first needed."""
+"""Recomputes logprobs, with transformers or with a function that the caller names. torch is imported on first use."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Target:
         return await self.stub.GetStatus(rollout_v1.GetStatusRequest(), timeout=self.seconds)
 
     def request(self, texts: Iterable[str] = PROMPTS, **fields: object) -> rollout_v1.GenerateRequest:
-        """12 tokens for each text at temperature 1, unless `fields` say otherwise."""
+        """12 tokens for each text at temperature 1, unless `fields` override these."""
         defaults = {
             "request_id": self.request_id(),
             "sampling": types_v1.SamplingParams(max_new_tokens=12),
@@ -61,7 +61,7 @@ class Target:
     async def responses(
         self, request: rollout_v1.GenerateRequest, seconds: float | None = None
     ) -> dict[int, rollout_v1.GenerateResponse]:
-        """All responses by index. Unmet if one comes twice or was not requested."""
+        """All responses by index. Unmet if one is returned twice or was not requested."""
         wanted = set(request.indices) or set(range(len(request.prompts) * max(request.n, 1)))
         found: dict[int, rollout_v1.GenerateResponse] = {}
         async for response in self.stub.Generate(request, timeout=seconds or self.seconds):
@@ -70,7 +70,7 @@ class Target:
             result = response.sample if kind == "sample" else response.failure
             demand(result.request_id == request.request_id, f"a response has request_id {result.request_id!r}")
             demand(result.index in wanted, f"index {result.index} was not requested")
-            demand(result.index not in found, f"index {result.index} came twice")
+            demand(result.index not in found, f"index {result.index} was returned twice")
             found[result.index] = response
         missing = sorted(wanted - found.keys())
         demand(not missing, f"the stream ended without indices {missing[:8]}")
@@ -87,7 +87,7 @@ class Target:
         return {index: response.sample for index, response in sorted(found.items())}
 
     async def pending_falls_to(self, samples: int) -> None:
-        """Unmet if `pending_samples` stays above."""
+        """Waits until `pending_samples` falls to `samples`. Unmet if it stays above."""
         try:
             async with asyncio.timeout(self.seconds):
                 while (left := (await self.status()).pending_samples) > samples:  # noqa: ASYNC110  polling is the only way
@@ -104,7 +104,7 @@ class Target:
         return False
 
     def weights(self, folder: Path | None, version: int) -> types_v1.WeightsRef:
-        """A reference to a folder. NotApplicable if none was given."""
+        """A reference to a model folder. NotApplicable if no folder was given."""
         if folder is None:
             raise NotApplicable("needs --model and --other, two models that the engine can load")
         return types_v1.WeightsRef(uri=folder.resolve().as_uri(), version=version, digest=weights_digest(folder))
@@ -142,7 +142,7 @@ class Target:
 
 
 async def refused(call: Awaitable[object], error: type[AccordError], reason: str = "") -> AccordError:
-    """The error that `call` ends with. Unmet if it is a different one, or has no reason code."""
+    """Runs `call` and returns the error that it raises. Unmet if the error differs or has no reason code."""
     try:
         await call
     except error as found:

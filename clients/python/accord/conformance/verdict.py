@@ -1,4 +1,4 @@
-"""What can come of a check."""
+"""The possible outcomes of a check."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from enum import StrEnum
 
 
 class Unmet(Exception):
-    """The engine does not do what the contract demands; the message says what it did."""
+    """The engine does not meet the contract; the message describes what it did."""
 
 
 class NotApplicable(Exception):
-    """The check does not apply to this engine, or needs something that was not given; the message says what."""
+    """The check does not apply to this engine, or needs an option that was not given; the message explains which."""
 
 
 class Verdict(StrEnum):

@@ -12,7 +12,7 @@ from accord.errors import InvalidArgument, NotFound
 
 
 class BadLine(Exception):
-    """What is wrong with the current line; becomes InvalidArgument with file and line."""
+    """A problem in the current line; becomes InvalidArgument with file and line."""
 
 
 def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -46,7 +46,7 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def object_of(line: bytes) -> dict[str, Any]:
-    """One line of JSONL. BadLine says what is wrong."""
+    """One line of JSONL. Raises BadLine with the problem."""
     try:
         text = line.decode("utf-8").rstrip()
         value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique)

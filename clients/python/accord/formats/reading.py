@@ -23,7 +23,7 @@ COMMON = frozenset({"prompt", "source", "annotator", "annotator_kind", "comment"
 
 
 class Form(Enum):
-    """What the lines of a file are; the same for all lines of a file."""
+    """The form of a file's lines; the same for all of them."""
 
     PAIRS = "pairs"
     RANKINGS = "rankings"
@@ -69,8 +69,8 @@ def read(
     annotator_kind: str = "human",
     format: str = "auto",
 ) -> ParsedFile:
-    """The records of a file; its first line decides the form. The keyword arguments apply to lines that do not say
-    themselves; `format` is the name of a layout, or `auto` to detect it.
+    """The records of a file; its first line decides the form. The keyword arguments apply to lines that do not set
+    these values; `format` is the name of a layout, or `auto` to detect it.
 
     NotFound if there is no such file; InvalidArgument, BAD_LINE, names file, line and problem: a line cut off, a
     missing key, a value of the wrong type, a line of another form. Nothing of such a file is returned.
@@ -120,11 +120,11 @@ def form_of(line: dict[str, Any]) -> Form:
             return form
     known = [", ".join(("prompt", *keys)) for form, keys in REQUIRED.items() if form is not Form.PROMPTS]
     expected = ", ".join(f"{{{keys}}}" for keys in ("prompt", *known))
-    raise BadLine(f"cannot tell what this line is; expected one of {expected}; found {', '.join(line) or 'no keys'}")
+    raise BadLine(f"unknown form of line; expected one of {expected}; found {', '.join(line) or 'no keys'}")
 
 
 def record_of(line: dict[str, Any], form: Form) -> preference_v1.ImportRecord:
-    """One line as a record. BadLine says what is wrong."""
+    """One line as a record. Raises BadLine with the problem."""
     if "prompt" not in line:
         line = texts.implicit_prompt(line)
     record = preference_v1.ImportRecord(prompt=texts.prompt_of(line), source=text_of(line, "source"))

@@ -37,7 +37,7 @@ async def judge_queue(
     """
     annotator = preference_v1.Annotator(annotator_id=name, kind=preference_v1.ANNOTATOR_KIND_MODEL)
     done = Verdicts()
-    resume = True  # first the task that a killed predecessor had leased
+    resume = True  # start with the task that a killed predecessor leased
     while count is None or done.given < count:
         lease = await service.lease_task(annotator, ttl_seconds=LEASE_SECONDS, queue=queue, resume=resume)
         resume = False

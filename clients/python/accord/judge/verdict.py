@@ -1,4 +1,4 @@
-"""The questions to a judge, and how its replies are read.
+"""The questions to a judge, and the parsing of its replies.
 
 A judge is asked about both orders of two answers, since models prefer a position (Zheng et al., "Judging LLM-as-a-Judge
 with MT-Bench and Chatbot Arena", 2023): the same choice in both orders is the verdict, anything else is a tie. A reply

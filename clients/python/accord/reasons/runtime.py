@@ -1,4 +1,4 @@
-"""Reasons of what every service shares: serving, the database, transfers of weights, plug-ins."""
+"""Reasons that all services share: serving, the database, transfers of weights, plug-ins."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ REASONS = {
     ),
     "DATABASE_BEHIND": Reason(
         "The schema of the database is older than this version needs.",
-        "Run the package's `migrate` module as the message says, or start the service with `--migrations on-start`.",
+        "Run the `migrate` module that the message names, or start the service with `--migrations on-start`.",
     ),
     "DATABASE_BUSY": Reason(
         "Too many calls are waiting for a connection to the database.",
         "Repeat the call in a moment.",
     ),
     "DATABASE_CONFLICT": Reason(
-        "Another call changed the same rows at the same time; nothing of this call was kept.",
+        "Another call changed the same rows at the same time; no changes of this call were kept.",
         "Repeat the call.",
     ),
     "DATABASE_DAMAGED": Reason(
@@ -34,36 +34,36 @@ REASONS = {
         "Repeat the call; if it happens again, end the process that holds the lock.",
     ),
     "DATABASE_REVISION": Reason(
-        "The database has a schema that this version does not know, for example of a newer version.",
-        "Use the version of Accord that made the database, or another database.",
+        "This version does not know the schema of the database, which may come from a newer version.",
+        "Use the version of Accord that created the database, or a different database.",
     ),
     "DATABASE_UNREACHABLE": Reason(
         "The database cannot be opened: wrong credentials, name, path or permissions.",
         "Correct `--database-url`, or the permissions of the folder.",
     ),
     "DIGEST_MISMATCH": Reason(
-        "The weights are not the ones that were asked for: their digest differs.",
+        "The digest of the weights differs from the requested one.",
         "Publish the weights again, then repeat the call.",
     ),
     "DISK_FULL": Reason(
         "There is not enough free disk space; nothing was written.",
-        "Free some space (`accord gc` deletes what nothing uses), then repeat the call.",
+        "Free some space (`accord gc` deletes unused weights and checkpoints), then repeat the call.",
     ),
     "DRAINING": Reason(
         "The service is shutting down and takes no new calls.",
-        "Repeat the call when the service is back.",
+        "Repeat the call when the service has restarted.",
     ),
     "FETCH_TIMEOUT": Reason(
-        "Weights were not fetched and verified within the time allowed.",
-        "Raise `--fetch-seconds`, or publish nearer to the service.",
+        "Weights were not fetched and verified within the time limit.",
+        "Raise `--fetch-seconds`, or publish closer to the service.",
     ),
     "FILE_NOT_FOUND": Reason(
-        "The published weights have no file of this name.",
+        "The published weights have no file with this name.",
         "List the files of the artifact with GetArtifact.",
     ),
     "LEASE_HELD": Reason(
-        "Another holder, such as a run, has the service for itself.",
-        "Wait until the holder is done, or pause its run with `accord runs pause`.",
+        "The service is leased to another client, such as a run.",
+        "Wait until the other client has finished, or pause its run with `accord runs pause`.",
     ),
     "MISSING_EXTRA": Reason(
         "A Python package that this feature needs is not installed.",
@@ -75,7 +75,7 @@ REASONS = {
     ),
     "NOT_A_DATABASE": Reason(
         "The file is not an SQLite database of Accord, or is damaged.",
-        "Restore the file from a backup, or name another file in `--database-url`.",
+        "Restore the file from a backup, or choose a different file with `--database-url`.",
     ),
     "NO_DRIVER": Reason(
         "The Python driver of this database is not installed.",
@@ -90,12 +90,12 @@ REASONS = {
         "Install the extra that it needs; the message has the import error.",
     ),
     "PORT_IN_USE": Reason(
-        "The service cannot listen on the address that it was given.",
+        "The service cannot listen on the configured address.",
         "Choose another `--port` (or `--metrics-port`, if the message names metrics), or stop the process that uses"
         " the port.",
     ),
     "REQUEST_ID_REUSED": Reason(
-        "The `request_id` was used before, for a request with other content.",
+        "The `request_id` was already used for a request with different content.",
         "Use a new `request_id` for each new request.",
     ),
     "REQUIRED_FIELD_MISSING": Reason(
@@ -107,27 +107,27 @@ REASONS = {
         "Correct `--tls-cert`, `--tls-key` or `--tls-client-ca`.",
     ),
     "TRANSFER_GIVEN_UP": Reason(
-        "A transfer of weights was given up because its call ended.",
+        "A transfer of weights was abandoned because its call ended.",
         "Repeat the call if the weights are still needed.",
     ),
     "TRANSFER_STALLED": Reason(
-        "The source of the weights sent almost nothing for some time.",
-        "Check that the source is alive and the network works; the caller may repeat the call.",
+        "The source of the weights sent almost no data for some time.",
+        "Check that the source is running and the network works; the caller may repeat the call.",
     ),
     "UNEXPECTED": Reason(
-        "The service met an error that it did not foresee.",
-        "Look into the log of the service, which has the trace, and report it.",
+        "An unexpected error occurred in the service.",
+        "Check the log of the service, which has the traceback, and report it.",
     ),
     "UNKNOWN_STORE": Reason(
         "The scheme of the database URL names no installed database.",
-        "Correct `--database-url`; the message lists what is available.",
+        "Correct `--database-url`; the message lists the available ones.",
     ),
     "WEIGHTS_DAMAGED": Reason(
         "A safetensors file is damaged or incomplete.",
         "Fetch or publish the weights again.",
     ),
     "WEIGHTS_NOT_FOUND": Reason(
-        "There are no weights at the given place, or none with the given digest.",
+        "There are no weights at this location, or none with this digest.",
         "Check the path, URI or digest; the weights may have been freed.",
     ),
 }

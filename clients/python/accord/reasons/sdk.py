@@ -6,52 +6,52 @@ from accord.reasons.reason import Reason
 
 REASONS = {
     "ARTIFACT_DAMAGED": Reason(
-        "A file of the model was damaged on the way, or is outside the model.",
+        "A file of the model was damaged in transfer, or is outside the model.",
         "Export the model again.",
     ),
     "BAD_LINE": Reason(
-        "A line of a data file is wrong; the message has its number.",
+        "A line of a data file is invalid; the message has its number.",
         "Correct the line.",
     ),
     "BAD_RUN_FILE": Reason(
         "The run file has an error; the field violations name it.",
-        "Correct it as the message says; the reference of the run file has every field.",
+        "Correct it according to the message; the reference of the run file lists every field.",
     ),
     "BAD_YAML": Reason(
-        "The text is not valid YAML, or gives a key twice.",
+        "The text is not valid YAML, or has a duplicate key.",
         "Correct the line that the message names.",
     ),
     "CLIENT_CLOSED": Reason(
         "The client was closed before the call.",
-        "Make a new client.",
+        "Create a new client.",
     ),
     "CONNECTION_BROKEN": Reason(
         "The connection to the service broke during the call.",
         "Repeat the call with the same `request_id`.",
     ),
     "CONSOLE_NOT_RUNNING": Reason(
-        "No console runs on this machine.",
+        "No console is running on this machine.",
         "Start one with `accord up` or `accord console`.",
     ),
     "CONSOLE_RUNS": Reason(
-        "A console runs here already.",
-        "Use the one that the message names, or stop it first.",
+        "A console is already running on this machine.",
+        "Use the console that the message names, or stop it first.",
     ),
     "CONTROLLER_NOT_INSTALLED": Reason(
         "The controller is not installed in this environment.",
         "Install it: `pip install 'accord-rlhf[all]'`.",
     ),
     "CONTROLLER_NOT_STARTED": Reason(
-        "The controller ended at once, or did not serve in time.",
-        "Look into its log, which the message names.",
+        "The controller exited during its start, or was not ready in time.",
+        "Check its log, which the message names.",
     ),
     "CONTROLLER_STUCK": Reason(
-        "The controller did not stop in time and was killed; runs continue from their last durable point.",
-        "Look into its log, then start it again.",
+        "The controller did not stop in time and was killed; runs continue from their last recorded step.",
+        "Check its log, then start it again.",
     ),
     "DESTINATION_EXISTS": Reason(
         "The destination of the export exists and is not empty.",
-        "Name another folder, or remove it.",
+        "Choose a different folder, or remove this one.",
     ),
     "JUDGE_REFUSED": Reason(
         "The endpoint of the judge refused the request, or is not OpenAI-compatible.",
@@ -59,11 +59,11 @@ REASONS = {
     ),
     "JUDGE_UNREACHABLE": Reason(
         "The endpoint of the judge did not answer, or failed.",
-        "Check that it runs and can be reached; a run that waits for it tries again by itself.",
+        "Check that it is running and reachable; a waiting run retries automatically.",
     ),
     "NOTHING_TO_EXPORT": Reason(
-        "Nothing matches what is to be exported.",
-        "Change the form or the filter; `accord preferences stats` shows what is stored.",
+        "No records match the export.",
+        "Change the form or the filter; `accord preferences stats` shows the stored records.",
     ),
     "NOTHING_TO_RESUME": Reason(
         "There is no unfinished run.",
@@ -75,23 +75,23 @@ REASONS = {
     ),
     "NOT_IN_FORMAT": Reason(
         "The format cannot hold these records.",
-        "Export in another format, as the message says.",
+        "Export in a different format, according to the message.",
     ),
     "NO_FILE": Reason(
-        "There is no file at the path.",
+        "There is no file at this path.",
         "Check the path.",
     ),
     "NO_REPLICA": Reason(
-        "No rollout replica serves.",
-        "Check that the rollout services run and have weights.",
+        "No rollout replica is serving.",
+        "Check that the rollout services are running and have weights.",
     ),
     "NO_RUN_FILE": Reason(
-        "There is no run file at the path.",
+        "There is no run file at this path.",
         "Check the path.",
     ),
     "NO_SAMPLES": Reason(
         "No sample could be generated.",
-        "Look at the message or the retry events, and check the rollout service.",
+        "Read the message or the retry events, and check the rollout service.",
     ),
     "NO_SUCH_REPLICA": Reason(
         "The pool has no replica at this address.",
@@ -102,7 +102,7 @@ REASONS = {
         "Read the events of the run with `accord runs watch`.",
     ),
     "REPLICA_REMOVED": Reason(
-        "The replica was removed before it had finished its samples.",
+        "The replica was removed before it finished its samples.",
         "Repeat the request; the other replicas serve it.",
     ),
     "REPORT_NOT_INSTALLED": Reason(
@@ -110,27 +110,27 @@ REASONS = {
         "Install them: `pip install 'accord-rlhf[report]'`, or use `--format json` or `--format table`.",
     ),
     "SEVERAL_FORMS": Reason(
-        "There are several forms of records, and a file holds one.",
-        "Name one with `--form`.",
+        "There are records of several forms, and a file can contain only one form.",
+        "Choose one with `--form`.",
     ),
     "STREAM_INCOMPLETE": Reason(
-        "The rollout service ended the stream before all samples had arrived.",
+        "The rollout service ended the stream before all samples arrived.",
         "Repeat the request with the same `request_id`.",
     ),
     "TLS_ENVIRONMENT": Reason(
         "Only one of `ACCORD_TLS_CERTIFICATE` and `ACCORD_TLS_KEY` is set.",
-        "Set both or none.",
+        "Set both, or neither.",
     ),
     "UNEXPECTED_SAMPLE": Reason(
-        "The rollout service sent a sample that was not asked for.",
+        "The rollout service sent a sample that was not requested.",
         "Check the engine with `accord conformance`.",
     ),
     "UNKNOWN_CALL": Reason(
-        "The service does not know this call: it is older than the client, or is another service.",
+        "The service does not have this call: it is older than the client, or is a different service.",
         "Upgrade the service, or check the address.",
     ),
     "UNKNOWN_FORMAT": Reason(
-        "No data format of this name is installed.",
+        "No data format with this name is installed.",
         "Use one that the message lists, or install its plug-in.",
     ),
 }

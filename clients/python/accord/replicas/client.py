@@ -6,7 +6,7 @@ replica are reassigned.
         async for response in rollout.generate(prompts, sampling=sampling, n=4, version=7): ...
 
 A sample is keyed by (request_id, index) and generated from its seed, on whichever replica. Each index is yielded
-exactly once, whatever fails. With `version`, a replica that has other weights (because it was restarted, say) is not
+exactly once, whatever fails. With `version`, a replica that has different weights (for example after a restart) is not
 used. Replicas can join (`add`) and leave (`remove`) while samples are being generated. With `hedge_seconds`, samples of
 a slow or silent replica are requested from a second one too, and the first answer counts.
 """
@@ -82,7 +82,7 @@ class Replicas:
 
     @property
     def failed_sources(self) -> dict[str, list[rollout_v1.FailedSource]]:
-        """Of the last weights, by address: the sources that failed before one worked, and why."""
+        """The sources of the last weights that failed before one worked, and why, by address."""
         return {one.address: one.failed_sources for one in self._pool.members if one.failed_sources}
 
     def add(self, address: str, *, lease_token: str = "") -> None:
@@ -194,7 +194,7 @@ class Replicas:
     ) -> dict[str, AccordError]:
         """Prepares the weights on all replicas, then activates them on those that succeeded. Returns errors by address.
 
-        A failed replica has other weights: requests that name the version do not use it. Raises if all failed.
+        A failed replica has different weights, so requests that name the version do not use it. Raises if all failed.
         """
         failed = await self.prepare_weights(weights, timeout=timeout)
         return await self.activate_weights(weights, failed, timeout=timeout)
@@ -223,7 +223,7 @@ class Replicas:
         """Takes or renews the exclusive use of all replicas. Returns errors of those that do not answer, by address.
 
         FailedPrecondition, LEASE_HELD, names the other holder of a replica; leases taken before are kept. Raises if
-        none answers. Goes by address, one by one: of two clients that want the same replicas, one gets all.
+        none answers. Takes the leases in the order of addresses, so that one of two competing clients gets them all.
         """
         failed: dict[str, AccordError] = {}
         members = [replica for replica in self._pool.members if not replica.leaving]

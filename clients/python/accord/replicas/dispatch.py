@@ -59,7 +59,7 @@ class Dispatch:
         self._arrived: asyncio.Queue[rollout_v1.GenerateResponse | Assignment | BaseException] = asyncio.Queue()
 
     async def responses(self, missing: set[int]) -> AsyncGenerator[rollout_v1.GenerateResponse, None]:
-        """One for each index of `missing`; closing it cancels what is still being generated."""
+        """Yields one response for each index of `missing`. Closing the iterator cancels the samples in progress."""
         try:
             await self._assign(missing, None)
             while missing:
@@ -123,7 +123,7 @@ class Dispatch:
         tokens: if all are slow, more work would make them slower."""
         now = time.monotonic()
         for silent in [one for one in self._assignments if not one.hedged and self._due(one) <= now]:
-            silent.heard = now  # if no other replica is available now, it is checked again later
+            silent.heard = now  # if no other replica is available, it is checked again later
             assigned = [one.replica for one in self._assignments if one.left & silent.left]
             load = silent.replica.outstanding_tokens
             available = [
@@ -174,7 +174,7 @@ class Dispatch:
             self._arrived.put_nowait(error)
 
     def _ended(self, assignment: Assignment, _task: asyncio.Task[None]) -> None:
-        """Called however the task ended, also if it never started. A failed assignment is queued, to be reassigned."""
+        """Runs however the task ended, even if it never started. Queues a failed assignment for reassignment."""
         replica = assignment.replica
         self._assignments.remove(assignment)
         replica.outstanding_tokens -= len(assignment.left) * assignment.tokens

@@ -32,7 +32,7 @@ class Assignment:
     tokens: int
     error: AccordError | None = None
     heard: float = field(default_factory=time.monotonic)
-    # Whether another replica was asked for the rest, too.
+    # Whether the rest was also requested from another replica.
     hedged: bool = False
     task: asyncio.Task[None] | None = None
 
@@ -65,7 +65,7 @@ class Replica:
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     # Versions that an engine without PrepareWeights fetches and activates in one call.
     one_phase: dict[int, types_v1.WeightsRef] = field(default_factory=dict)
-    # Of the last weights: the sources that failed before one worked.
+    # The sources of the last weights that failed before one worked.
     failed_sources: list[rollout_v1.FailedSource] = field(default_factory=list)
 
     def available(self) -> bool:
@@ -103,7 +103,7 @@ class Replica:
             self.lease_token = lease.token
 
     async def release(self) -> None:
-        """Releases the lease; if that fails, the lease expires by itself."""
+        """Releases the lease; if that fails, the lease expires on its own."""
         token, self.lease_token = self.lease_token, ""
         if token:
             with suppress(AccordError):

@@ -12,7 +12,7 @@ _TAKEN = (controller_v1.SWAP_STATE_SHIFTED, controller_v1.SWAP_STATE_DONE)
 
 
 def engine_uses(run: controller_v1.Run, events: Iterable[controller_v1.RunEvent]) -> tuple[EngineUse, ...]:
-    """The engine that the run started with, then the engine of each swap, in order. The events say when each swap was
+    """The run's initial engine, then the engine of each swap, in order. The events determine when each swap was
     decided."""
     status = run.status
     decided = {int(e.metrics.get("swap", 0)): e for e in events if e.kind in ("swap_shifted", "swap_refused")}

@@ -123,7 +123,7 @@ def lengths(report: Report, axes: Any) -> bool:
 
 
 def staleness(report: Report, axes: Any) -> bool:
-    """How many versions old the samples of each policy step were; no plot if none was."""
+    """The age in versions of the samples of each policy step; no plot if all are current."""
     if not any(value for _, value in series.curve(report, "policy", ("staleness_max",))):
         return False
     drawn = _curves(report, axes, "policy", series.STALENESS_CURVES)

@@ -14,7 +14,7 @@ def report_json(report: Report) -> dict[str, Any]:
     Each of `iterations[]` has `iteration, heldout_score, kl_nats, rm_accuracy, promoted, seconds` and more; the base
     model is iteration 0. `stage_usage`, by stage: `cpu_seconds` of all services, `gpu_seconds` for which GPUs
     were held.
-    `engines[]`, which engines generated the samples from when on: `engine, taken, refused_for, iteration, stage, step`.
+    `engines[]`, the engines of the samples, and from when: `engine, taken, refused_for, iteration, stage, step`.
     Each of `steps[]` has `iteration, stage, step, metrics`.
     """
     return {

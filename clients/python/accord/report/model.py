@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Answer:
-    """One held-out prompt and what one policy answered."""
+    """One held-out prompt and the answer of one policy."""
 
     prompt_id: str
     prompt: str
@@ -35,7 +35,7 @@ class EngineUse:
 
 @dataclass(frozen=True)
 class Used:
-    """What a stage used: processor seconds by service, seconds for which GPUs were held (None if none were), and the
+    """The use of a stage: processor seconds by service, seconds for which GPUs were held (None if none were), and the
     services that do not report their use."""
 
     cpu_by_service: dict[str, float]
@@ -108,7 +108,7 @@ class SideBySide:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that the report of a run shows."""
+    """The complete content of a run's report."""
 
     run_id: str
     state: str

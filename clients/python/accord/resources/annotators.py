@@ -76,7 +76,7 @@ class Annotators:
         request_id: str | None = None,
         timeout: float = _calls.QUICK,
     ) -> preference_v1.AnnotatorProfile:
-        """Gives an annotator no more tasks and leaves their feedback out of new snapshots; `reinstate` undoes this."""
+        """Stops giving an annotator tasks and leaves their feedback out of new snapshots; `reinstate` undoes this."""
         request = preference_v1.ExcludeAnnotatorRequest(
             request_id=_calls.new_request_id(request_id), annotator=annotator, reason=reason
         )

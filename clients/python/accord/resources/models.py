@@ -83,8 +83,8 @@ class Models:
         request_id: str | None = None,
         timeout: float = _calls.QUICK,
     ) -> controller_v1.Model:
-        """Makes the run's previous active policy active again and returns it. FailedPrecondition if there is none. With
-        `in_force`, the name of the active model as the caller knows it: Aborted if another one is active by now."""
+        """Makes the run's previous active policy active again and returns it. FailedPrecondition if there is none.
+        `in_force` is the name of the model that the caller believes is active: Aborted if a different one is active."""
         request = controller_v1.RollBackModelRequest(
             request_id=_calls.new_request_id(request_id),
             run_id=run_id,

@@ -48,8 +48,8 @@ class Rollout:
         is yielded as `failure` and not retried. Unavailable if the stream cannot be completed.
         """
         request_id = _calls.new_request_id(request_id)
-        # One of many replicas generates for a few of many prompts: the other prompts are placeholders, which keep
-        # indices.
+        # A replica may generate for only a few of many prompts. Placeholders for the other prompts keep the indices
+        # unchanged.
         needed = {index // max(n, 1) for index in indices} if indices else range(len(prompts))
         request = rollout_v1.GenerateRequest(
             request_id=request_id,

@@ -51,7 +51,7 @@ class Runs:
     ) -> AsyncIterator[controller_v1.RunEvent]:
         """A run's events after `after_sequence`, then new ones as they happen, until it ends or is paused.
 
-        A broken stream is resumed, each event comes once; Unavailable if the controller stays unreachable.
+        A broken stream is resumed, and each event is yielded once. Unavailable if the controller stays unreachable.
         `timeout`: seconds for the whole watch; None: no limit.
         """
         seen = after_sequence
@@ -164,7 +164,7 @@ class Runs:
     async def collect_garbage(
         self, dry_run: bool = False, *, request_id: str | None = None, timeout: float = _calls.STREAM
     ) -> controller_v1.CollectGarbageResponse:
-        """Deletes what no run, snapshot or promoted model references; with `dry_run` only lists it."""
+        """Deletes weights and checkpoints that no run, snapshot or promoted model references. `dry_run`: only list."""
         request = controller_v1.CollectGarbageRequest(request_id=_calls.new_request_id(request_id), dry_run=dry_run)
         return await self._caller.call(lambda seconds: self._stub.CollectGarbage(request, timeout=seconds), timeout)
 

@@ -106,7 +106,7 @@ class Trainer:
         """Trains on a batch: parent_version -> parent_version + 1.
 
         Repeated with the same request_id, it waits for the running step or returns its result. FailedPrecondition,
-        WRONG_PARENT, if another version is current.
+        WRONG_PARENT, if a different version is current.
         """
         request = trainer_v1.StepRequest(
             request_id=_calls.new_request_id(request_id),

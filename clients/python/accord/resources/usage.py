@@ -18,7 +18,7 @@ class Usage:
         self._caller = caller
 
     async def of(self, service: str, *, timeout: float = _calls.QUICK) -> usage_v1.GetUsageResponse:
-        """What a service (`rollout`, `reward`, `preference`, `trainer`, `controller`) has used since it started.
+        """The resource use of a service (`rollout`, `reward`, `preference`, `trainer`, `controller`) since its start.
 
         FailedPrecondition, NO_ADDRESS; Unimplemented if it does not report its use.
         """

@@ -1,4 +1,4 @@
-"""What is wrong with a message by the rules of its contract: required fields that are unset, values out of range."""
+"""Checks a message against the rules of its contract: required fields that are unset, values out of range."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from accord.rules.rule import Rule
 from accord.rules.table import RULES
 
 MOST = 20  # violations that one error names
-# What is said of a required field that is unset: a single one, a repeated one.
+# The problem of an unset required field: a single one, a repeated one.
 MUST_BE_SET = ("must be set", "must not be empty")
 
 
 def violations(message: Message, *, unlimited: Collection[str] = (), most: int = MOST) -> list[FieldViolation]:
-    """The first `most` violations, by the path of the field. Output-only fields are not looked into.
+    """The first `most` violations, by the path of the field. Output-only fields are not checked.
 
     `unlimited`: full names of messages that are checked for required fields only; their limits are checked elsewhere.
     """
@@ -29,7 +29,7 @@ def violations(message: Message, *, unlimited: Collection[str] = (), most: int =
 
 
 def rule_of(field: FieldDescriptor) -> Rule | None:
-    """The limits of a field, None without any."""
+    """The limits of a field; None if it has none."""
     found = RULES.get(field.full_name)
     return replace(found, ignore_zero=False) if found is not None and field.has_presence else found
 
@@ -45,13 +45,13 @@ def output_only(field: FieldDescriptor) -> bool:
 
 
 def below(message: Descriptor) -> list[Descriptor]:
-    """`message` and the types of all messages that it can hold, ours only, each once."""
+    """`message` and the types of all messages that it can contain, each once; only Accord's own."""
     return list(_below(message, set()))
 
 
 class _Check(NamedTuple):
     """A field that has something to check, itself or in the messages that it holds. Compiled once for each type of
-    message: every message of a stream of millions is looked at."""
+    message, because every message of a stream of millions is checked."""
 
     name: str
     required: bool
@@ -103,7 +103,7 @@ def _behind(field: str, wrong: list[FieldViolation]) -> list[FieldViolation]:
 
 @cache
 def _program(message: Descriptor, unlimited: frozenset[str], limits: bool) -> tuple[_Check, ...]:
-    """The fields of a message that need a look. Contracts hold no message that can hold itself."""
+    """The fields of a message that need a check. No message of the contracts can contain itself."""
     limits = limits and message.full_name not in unlimited
     checks = (_check(field, unlimited, limits) for field in message.fields if not output_only(field))
     return tuple(check for check in checks if check.required or check.rule is not None or check.inside)

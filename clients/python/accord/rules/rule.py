@@ -12,7 +12,7 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 
-# What a value must be to match a pattern, in words.
+# Patterns in words.
 PATTERNS: Mapping[str, str] = {
     "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$": (
         "must have up to 63 lower-case letters, digits and inner `-`, like demo-2"
@@ -27,7 +27,7 @@ PATTERNS: Mapping[str, str] = {
 class Rule:
     """The limits of a field; None and empty: no such limit. Durations are compared in seconds."""
 
-    # A value that equals the default of its type is not checked: it stands for a default value. Only for fields without
+    # A value that equals the default of its type is not checked: it means "unset". Only for fields without
     # presence; an unset field that has presence is never checked.
     ignore_zero: bool = False
     gt: float | None = None
@@ -41,13 +41,13 @@ class Rule:
     max_len: int | None = None
     pattern: str = ""
     one_of: tuple[str, ...] = ()
-    # One of the values that the enum names.
+    # The value must be one that the enum names.
     defined_only: bool = False
     # The rule of each element of a repeated field.
     items: Rule | None = None
 
     def problem(self, value: Any, field: FieldDescriptor | None = None) -> str | None:
-        """What is wrong with a value, None when nothing is. `field` is needed for values of an enum."""
+        """The problem with a value, or None. `field` is required for values of an enum."""
         if isinstance(value, str):
             return self._text_problem(value)
         if isinstance(value, Duration):

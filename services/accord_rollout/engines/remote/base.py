@@ -1,4 +1,4 @@
-"""What the engines for remote servers share: the tokenizer is here, the model there, each sample is one call."""
+"""The base of the engines for remote servers: the tokenizer is local, the model remote, each sample is one call."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _RETRYABLE = (DeadlineExceeded, ResourceExhausted, Unavailable)
 
 @dataclass(frozen=True)
 class ActiveModel:
-    """The part of the active model that this side needs."""
+    """The local part of the active model."""
 
     tokenizer: PreTrainedTokenizerBase
     stop_ids: tuple[int, ...]
@@ -44,12 +44,12 @@ class ActiveModel:
 
 class RemoteEngine(ABC):
     """One HTTP call per sample; the server batches across callers. Weights change only between requests, because the
-    responses do not say which weights sampled which token."""
+    responses do not report which weights sampled which token."""
 
     updates_in_flight = False
 
     def __init__(self, settings: RolloutSettings, options: ServerOptions) -> None:
-        # The server does not report its number type; the settings' claim is recorded.
+        # The server does not report its number type, so the configured type is recorded.
         self.compute_dtype = "" if settings.dtype == "auto" else settings.dtype
         self.compute_threads = settings.threads
         self.max_concurrent_requests = options.max_connections
@@ -60,7 +60,7 @@ class RemoteEngine(ABC):
     async def prepare(self, folder: Path, weights: Weights) -> Activate:
         """Checks that the server returns what training needs and can serve these weights.
 
-        FailedPrecondition says what it lacks; its samples would not be fit for training.
+        FailedPrecondition names the missing feature: without it, the samples would be unfit for training.
         """
         tokenizer, config = await asyncio.to_thread(lambda: (load_tokenizer(folder), load_config(folder)))
         limit = await self.check(folder, weights)
@@ -105,7 +105,7 @@ class RemoteEngine(ABC):
 
     @abstractmethod
     async def check(self, folder: Path, weights: Weights) -> int:
-        """Returns the most tokens of prompt plus response; FailedPrecondition says what the server lacks."""
+        """Returns the most tokens of prompt plus response; FailedPrecondition names a feature that the server lacks."""
 
     @abstractmethod
     async def activate(self, folder: Path, weights: Weights) -> None:
@@ -113,7 +113,7 @@ class RemoteEngine(ABC):
 
     @abstractmethod
     async def resident_weights(self) -> ResidentWeights:
-        """What the server reports about its weights."""
+        """The server's report on its weights."""
 
     @abstractmethod
     def check_sampling(self, sampling: Sampling) -> None:
@@ -139,7 +139,7 @@ class RemoteEngine(ABC):
 
 
 def checked_completion(job: Job, tokens: Sequence[int], logprobs: Sequence[Any], reason: Any) -> Completion | Failed:
-    """The sample, or why it cannot be used. `reason`: why the server ended it, `stop` or `length`."""
+    """The sample, or a failure if it cannot be used. `reason`: why the server ended it, `stop` or `length`."""
     numbers = [float(value) if isinstance(value, int | float) else float("nan") for value in logprobs]
     if reason not in ("stop", "length") or not tokens or len(numbers) != len(tokens):
         return Failed(

@@ -32,7 +32,9 @@ class ServerOptions(EngineOptions):
         600, gt=0, description="Deadline of one sample, including its wait for a connection, seconds."
     )
     update_seconds: float = Field(300, gt=0, description="Deadline of each step of a weight update, seconds.")
-    max_connections: int = Field(256, ge=1, description="The most samples requested at once; others wait here.")
+    max_connections: int = Field(
+        256, ge=1, description="The maximum number of concurrent requests for samples; others wait here."
+    )
 
     @field_validator("url")
     @classmethod
@@ -60,7 +62,7 @@ class Server:
         return await self._call("GET", path, None, 30)
 
     async def post(self, path: str, body: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """A call that may take `seconds`, including its wait for a free connection."""
+        """A call with a deadline of `seconds`, including the wait for a free connection."""
         return await self._call("POST", path, body, seconds)
 
     async def has(self, path: str) -> bool:
@@ -87,7 +89,7 @@ class Server:
             raise DeadlineExceeded(
                 f"{self.url}{path} did not respond within {seconds:g} s", reason="SERVER_TIMEOUT"
             ) from error
-        except (httpx2.TransportError, RuntimeError) as error:  # RuntimeError: closed meanwhile
+        except (httpx2.TransportError, RuntimeError) as error:  # RuntimeError: closed in the meantime
             raise self._unreachable(path, error) from error
         if response.is_success:
             return self._object(path, response)

@@ -1,9 +1,9 @@
 """Servers with OpenAI's completions API: `vllm serve`, and any server with its extensions.
 
 Training needs token ids in and out and the logprobs of the sampled distribution. OpenAI's own API has no token ids, so
-such servers are refused with what they lack; vLLM's API has all of it. Weights change through vLLM's development
+such servers are refused with the missing feature; vLLM's API has all of them. Weights change through vLLM's development
 endpoints (VLLM_SERVER_DEV_MODE=1), from a disk that the server shares with this process. Without these endpoints the
-server serves only the folder that it was started on.
+server serves only its initial folder.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class OpenAIEngine(RemoteEngine):
                     return _limit(model)
             if not await self.server.has("/weight_info"):
                 raise FailedPrecondition(
-                    f"{self.server.url} was started on {model.get('root') or 'weights that it does not name'} and "
-                    f"cannot change to version {weights.version}: it has no weight update. Start `vllm serve` with "
-                    "VLLM_SERVER_DEV_MODE=1 on a trusted network, or use the engine vllm",
+                    f"{self.server.url} was started on {model.get('root') or 'unnamed weights'} and "
+                    f"cannot change to version {weights.version}: it has no endpoint for weight updates. "
+                    "Start `vllm serve` with VLLM_SERVER_DEV_MODE=1 on a trusted network, or use the engine vllm",
                     reason="SERVER_WEIGHTS_FIXED",
                 )
         return _limit(model)
@@ -118,9 +118,7 @@ class OpenAIEngine(RemoteEngine):
             stop_token_ids=list(model.stop_ids),
         )
         if choice["prompt_token_ids"] != list(job.prompt_token_ids):
-            return Failed(
-                job.index, "SERVER_RETOKENISED", "the server gave the model other prompt tokens than were sent"
-            )
+            return Failed(job.index, "SERVER_RETOKENISED", "the server changed the prompt tokens of the request")
         return checked_completion(
             job, choice["token_ids"], choice["logprobs"]["token_logprobs"], choice["finish_reason"]
         )
@@ -173,8 +171,8 @@ class OpenAIEngine(RemoteEngine):
 
     def _unfit(self, why: str) -> FailedPrecondition:
         return FailedPrecondition(
-            f"{self.server.url} cannot serve training: {why}. Text that is tokenised again may give other tokens "
-            "than those sampled. Use vLLM or SGLang",
+            f"{self.server.url} cannot serve training: {why}. Text that is tokenised again may give different "
+            "tokens. Use vLLM or SGLang",
             reason="SERVER_UNFIT",
         )
 

@@ -58,7 +58,7 @@ class SGLangEngine(RemoteEngine):
         await self.server.post("/flush_cache", {}, seconds)
 
     async def resident_weights(self) -> ResidentWeights:
-        """The probe alone: SGLang's API has no checksum that this engine can rely on."""
+        """Only the probe: SGLang's API has no checksum that this engine can rely on."""
         ids = list(PROBE_TOKENS)
         answer = await self._generate(ids, {"max_new_tokens": 1, "temperature": 0}, logprob_start_len=0)
         found = answer["meta_info"].get("input_token_logprobs") or []

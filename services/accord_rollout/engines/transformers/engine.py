@@ -1,9 +1,9 @@
 """The reference engine: Hugging Face `generate`, batched; each row has its own random stream.
 
 The same request (same seeds, weights, machine, number type, threads) gives the same tokens and logprobs, whatever else
-runs meanwhile, because a batch holds samples of one request only. A sample requested again through `indices` has other
-neighbours and other padding: its random numbers are the same and its logits are equal up to float rounding, so it has
-the same tokens unless two candidates tie within rounding. On another device the random numbers differ.
+runs at the same time, because a batch holds samples of one request only. A sample requested again through `indices` has
+different neighbours and padding: its random numbers are the same and its logits are equal up to float rounding, so it
+has the same tokens unless two candidates tie within rounding. On another device the random numbers differ.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class TransformersEngine:
         self._closing = threading.Event()
 
     async def prepare(self, folder: Path, weights: Weights) -> Activate:
-        """Reads the weights into memory next to the active model. Activate puts them into its module (same
+        """Reads the weights into memory next to the active model. Activate copies them into its module (same
         architecture) or switches to the new model."""
         current = self._active
         new, state = await asyncio.to_thread(self._read, folder, current)
@@ -129,7 +129,7 @@ class TransformersEngine:
         return self._active
 
     def _read(self, folder: Path, current: _Active | None) -> tuple[_Active, dict[str, torch.Tensor] | None]:
-        """The new model, and the state to put into its module if that is the one in use now."""
+        """The new model, and the state to load into its module if that module is in use now."""
         tokenizer, config = load_tokenizer(folder), load_config(folder)
         model, state = None, None
         if current is not None and same_architecture(current.model.config, config):
@@ -141,7 +141,7 @@ class TransformersEngine:
             state = None
             model = load_causal_lm(folder, self.compute_dtype)
             nn.Module.to(model, self._device)
-            # The request decides how to sample, not the model's own defaults (a repetition penalty, say).
+            # The request determines the sampling, not the model's defaults (such as a repetition penalty).
             model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
         text_config = model.config.get_text_config()
         info = ModelInfo(

@@ -22,7 +22,7 @@ from accord_rollout.engines.transformers.sampling import TokenSampler
 def batches(jobs: Sequence[Job], max_batch_size: int) -> list[list[Job]]:
     """Jobs in batches of at most `max_batch_size`, similar prompt lengths together to save padding.
 
-    The composition depends on the jobs alone: a request gives the same batches wherever and whenever it runs.
+    The composition depends only on the jobs: a request gives the same batches wherever and whenever it runs.
     """
     ordered = sorted(jobs, key=lambda job: (len(job.prompt_token_ids), job.index))
     return [ordered[start : start + max_batch_size] for start in range(0, len(ordered), max_batch_size)]
@@ -47,7 +47,7 @@ def generate_batch(
         inputs=ids_BT,
         attention_mask=mask_BT,
         generation_config=GenerationConfig(  # type: ignore[no-untyped-call]
-            do_sample=False,  # greedy over what the sampler chose
+            do_sample=False,  # greedy over the sampler's choice
             max_new_tokens=sampling.max_new_tokens,
             eos_token_id=list(stop_ids) or None,
             pad_token_id=pad_id,
@@ -66,7 +66,7 @@ def generate_batch(
 
 
 class _Cancelled(StoppingCriteria):
-    """Ends every row between two tokens when the caller has left."""
+    """Ends every row between two tokens when the caller has cancelled the request."""
 
     def __init__(self, cancelled: Callable[[], bool]) -> None:
         self._cancelled = cancelled

@@ -1,4 +1,4 @@
-"""Puts new weights into the existing module, without a trace or a copy, and computes the digest of what it holds."""
+"""Loads new weights into the existing module, without a copy, and computes the digest of the module's weights."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def sampling_params(sampling: Sampling, stop_ids: Sequence[int]) -> SamplingPara
 
 
 def completion(index: int, output: Any, versions: Mapping[str, Weights]) -> Completion | Failed:
-    """The result from a finished CompletionOutput. `versions`: the weights that each label stands for."""
+    """The result from a finished CompletionOutput. `versions`: the weights by label."""
     tokens = tuple(output.token_ids)
     if output.finish_reason not in ("stop", "length") or not tokens:
         return Failed(index, "ENGINE_ABORTED", f"vLLM ended the sample early: {output.finish_reason}", retryable=True)

@@ -51,7 +51,7 @@ from accord_rollout.settings import RolloutSettings
 
 @dataclass
 class _Running:
-    """One AsyncLLM, for one architecture. `versions`: the weights that each of its labels stands for."""
+    """One AsyncLLM, for one architecture. `versions`: the weights by label."""
 
     llm: AsyncLLM
     transfer: Transfer

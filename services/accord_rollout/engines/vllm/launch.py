@@ -40,7 +40,7 @@ def engine_args(folder: Path, options: VllmOptions, *, cuda: bool, dtype: str, t
     given: dict[str, Any] = dict(options.engine_args)
     if not cuda:
         os.environ["OMP_NUM_THREADS"] = str(threads)
-        # Bound to cores, its threads would compete with those of the other services.
+        # If its threads were bound to cores, they would compete with those of the other services.
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         given.setdefault("kv_cache_memory_bytes", int((options.kv_cache_gib or 1) * _GIB))
         # After a part of a prompt, vLLM rewinds the generator by its offset, which torch's CPU generator does not have:
@@ -78,5 +78,5 @@ async def start(args: AsyncEngineArgs, folder: Path) -> AsyncLLM:
 
 
 def end(llm: AsyncLLM) -> None:
-    """Ends its processes; another thread waits for them."""
+    """Ends vLLM's processes; another thread waits for them."""
     threading.Thread(target=llm.shutdown, name="end-vllm", daemon=True).start()

@@ -28,7 +28,7 @@ from accord_models.streaming import TYPES
 
 
 class Transfer(Protocol):
-    """Loads the weights of a folder into the workers of one engine, which is paused meanwhile."""
+    """Loads the weights of a folder into the workers of one engine, which is paused during the transfer."""
 
     async def send(self, folder: Path) -> None:
         """Returns when every worker has them."""
@@ -86,7 +86,7 @@ class FolderSource(WeightSource):  # type: ignore[misc]  # typed only if vLLM is
         self.folder = folder
 
     def metadata(self) -> list[ParamMeta]:
-        """Name, type and shape of each tensor, from the headers alone."""
+        """Name, type and shape of each tensor, from the headers only."""
         found = []
         for name, file in self._files():
             with safe_open(file, framework="pt") as reader:

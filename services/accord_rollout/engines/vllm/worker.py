@@ -1,4 +1,4 @@
-"""Code that runs in vLLM's processes: the checksum of resident weights, and the end with the service."""
+"""Code that runs in vLLM's processes: the checksum of resident weights, and the exit when the service ends."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class WeightsChecksum:
 
         It covers the bytes of each parameter. A layer that computes with a packed copy of its weights (linear layers
         and the output head on the CPU; the parameter is then empty or unused) is covered by its output for one fixed
-        random input of 8 rows, which every weight affects; a change too small to move a rounded output is not seen.
+        random input of 8 rows, which every weight affects. Changes too small to affect a rounded output are missed.
         """
         total = hashlib.sha256()
         for name, module in sorted(self.model_runner.get_model().named_modules(), key=lambda pair: pair[0]):
@@ -47,8 +47,8 @@ class WeightsChecksum:
     def accord_repack(self) -> None:
         """Packs the output head's weights again after an update if they are tied to the embeddings.
 
-        On the CPU vLLM 0.32 computes with a packed copy that its reload does not renew, so the head would stay the old
-        one. Linear layers are renewed; their parameters are empty.
+        On the CPU vLLM 0.32 computes with a packed copy that its reload does not renew, so the head would keep the
+        old weights. Linear layers are renewed; their parameters are empty.
         """
         from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
 

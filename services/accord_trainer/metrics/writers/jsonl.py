@@ -28,7 +28,7 @@ class JsonlWriter:
 
 
 def _version(line: str) -> float:
-    """The version of a line; a line that a crash cut short has none and is dropped."""
+    """The version of a line. A line that a crash truncated has none and is dropped."""
     try:
         return float(json.loads(line)["version"])
     except (ValueError, KeyError, TypeError):

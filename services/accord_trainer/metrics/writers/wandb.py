@@ -1,8 +1,8 @@
 """Weights & Biases; needs the extra `wandb`.
 
-Writes offline, below the training's folder, unless WANDB_MODE is set: nothing leaves the machine by itself, and `wandb
-sync` uploads it later. Points of a run cannot be removed, so each restart begins a new run in the training's group,
-with `first_version` in its config: if a version is in two runs, the later run is right.
+Writes offline, below the training's folder, unless WANDB_MODE is set: no data leaves the machine until `wandb
+sync` uploads it. Points of a run cannot be removed, so each restart begins a new run in the training's group,
+with `first_version` in its config: if a version is in two runs, the later run is valid.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an annotator's keys and lines mean. Pure functions; answers are numbered from 1 in the order shown."""
+"""Parses an annotator's keys and lines. Pure functions; answers are numbered from 1 in the order shown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def comparison(shown: Sequence[str], key: str) -> preference_v1.Comparison:
 
 
 def ranking(shown: Sequence[str], line: str) -> preference_v1.Ranking:
-    """`2 1=3 4`: answer 2 is best, then 1 and 3 tied, then 4. ValueError says what is wrong."""
+    """`2 1=3 4`: answer 2 is best, then 1 and 3 tied, then 4. Raises ValueError with the problem."""
     groups = [
         re.split(r"\s*=\s*", group) for group in re.split(r"[\s>,]+", re.sub(r"\s*=\s*", "=", line.strip())) if group
     ]
@@ -43,7 +43,7 @@ def ranking(shown: Sequence[str], line: str) -> preference_v1.Ranking:
 
 
 def rating(completion_id: str, line: str) -> preference_v1.Rating:
-    """A number from 1 (worst) to 5 (best). ValueError says what is wrong."""
+    """A number from 1 (worst) to 5 (best). Raises ValueError with the problem."""
     try:
         value = float(line.replace(",", "."))
     except ValueError:

@@ -1,4 +1,4 @@
-"""How a task looks in the terminal."""
+"""Renders a task in the terminal."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def annotate(
         str, typer.Option("--key-variable", help="With --judge URL: the environment variable with the API key.")
     ] = "",
 ) -> None:
-    """Compare answers: 1 or 2 for the better one, t for a tie, s to skip, q to quit. Saves each at once."""
+    """Compare answers: 1 or 2 for the better one, t for a tie, s to skip, q to quit. Answers are saved immediately."""
     if judge:
         name = annotator or f"judge-{model or judge.removeprefix('models/')}"
         source = JudgeModel(judge, model, instructions, key_variable)

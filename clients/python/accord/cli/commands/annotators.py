@@ -27,7 +27,7 @@ def list_annotators(context: typer.Context, format: Printed = Format.table) -> N
 
 @app.command("exclude")
 def exclude(context: typer.Context, annotator: Who, kind: Kind = AnnotatorKind.human, reason: Reason = "") -> None:
-    """Give an annotator no more tasks and leave their feedback out of new snapshots. `reinstate` undoes this."""
+    """Stop giving an annotator tasks, and leave their feedback out of new snapshots. `reinstate` undoes this."""
     run_async(_change(options(context).state_dir, "exclude", annotator, kind, reason))
 
 

@@ -38,10 +38,10 @@ def conformance(
     ] = None,
     format: Annotated[Format, typer.Option("--format", "-f", help="Output format.")] = Format.table,
 ) -> None:
-    """Check a rollout engine against the contract. Exit code 1 if a check is not met.
+    """Check a rollout engine against the contract. Exit code 1 if a check fails.
 
-    With --model the engine's weights change: use an engine that serves no one else. It must see the folders at the same
-    paths.
+    With --model, the engine's weights change, so use an engine that serves no other client. The engine must see the
+    model folders at the same paths.
     """
     if run_async(_conformance(address, model, other, reference, tolerance, timeout, only or [], format)):
         raise typer.Exit(1)
@@ -57,7 +57,7 @@ async def _conformance(
     only: list[str],
     format: Format,
 ) -> int:
-    """Returns the number of checks that were not met."""
+    """Returns the number of failed checks."""
     from accord.cli.render.output import note, out, print_json
     from accord.conformance.check import Outcome
     from accord.conformance.reference import reference_named
@@ -84,7 +84,7 @@ async def _conformance(
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("check", "", "what the contract demands, or what was found")
+    table = Table("check", "", "requirement of the contract, or problem")
     for outcome in outcomes:
         said = outcome.check.demands if outcome.verdict is Verdict.met else outcome.detail
         if outcome.verdict is Verdict.unmet:

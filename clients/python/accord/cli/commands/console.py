@@ -101,7 +101,7 @@ def invites(
 
 
 def _call(state_dir: Path, path: str, fields: dict[str, str] | None = None) -> dict[str, Any]:
-    """Calls the console that runs here, as its operator."""
+    """Calls the console on this machine as its operator."""
     import json
     from http.client import HTTPException
     from urllib.error import HTTPError
@@ -127,8 +127,8 @@ def _call(state_dir: Path, path: str, fields: dict[str, str] | None = None) -> d
 
 
 def _trusting(certificate: str) -> ssl.SSLContext | None:
-    """A context that trusts exactly the certificate of this machine's console, whatever host name it was issued for:
-    the console is reached by its address here. None without a certificate."""
+    """A context that trusts exactly the certificate of this machine's console, for any host name, because
+    this command reaches the console by its address. None without a certificate."""
     import ssl
 
     if not certificate:
@@ -176,15 +176,15 @@ def _private(log: Path) -> BinaryIO:
 
 
 async def keep_console(state_dir: Path, flags: list[str], log: Path | None = None) -> int:
-    """Runs `python -m accord_console` until it exits, and returns its exit code; when cancelled, stops it in order. Its
-    output goes to `log`, else to the output of this command."""
+    """Runs `python -m accord_console` until it exits, and returns its exit code. Stops it gracefully when cancelled.
+    Its output goes to `log`, or to the output of this command."""
     import asyncio
     import contextlib
     import sys
 
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(_private(log)) if log is not None else None
-        # A separate session: Ctrl-C in the terminal reaches only this command, which stops the console in order.
+        # A separate session: Ctrl-C in the terminal reaches only this command, which stops the console gracefully.
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "accord_console", "--state-dir", str(state_dir), *flags,
             stdout=output, stderr=output, start_new_session=True,

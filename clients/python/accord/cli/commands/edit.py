@@ -28,7 +28,7 @@ def edit(
     """
     if not overrides and not Path(target).is_file():
         raise typer.BadParameter(
-            f"{target} is not a run file; say what to edit with --set KEY=VALUE", param_hint="--set"
+            f"{target} is not a run file; pass the changes with --set KEY=VALUE", param_hint="--set"
         )
     raise typer.Exit(run_async(_edit(options(context).state_dir, target, overrides or [], wait, format)))
 

@@ -1,4 +1,4 @@
-"""`accord gc`: deletes what nothing references any more."""
+"""`accord gc`: deletes unreferenced weights and checkpoints."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def rollback(
 
 
 def _login() -> str:
-    """The user who runs this command; one without a name is recorded by number."""
+    """The user who runs this command: the login name, or the uid if there is none."""
     import getpass
 
     try:

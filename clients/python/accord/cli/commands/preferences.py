@@ -64,14 +64,10 @@ def import_(
     context: typer.Context,
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Files of pairs, rankings, ratings or prompts.")],
     source: Annotated[
-        str, typer.Option("--source", "-s", help="Source of lines that name none (default: the file's name).")
+        str, typer.Option("--source", "-s", help="Source of lines without one (default: the file's name).")
     ] = "",
-    annotator: Annotated[
-        str, typer.Option("--annotator", "-a", help="Annotator of lines that name none.")
-    ] = "imported",
-    kind: Annotated[
-        Kind, typer.Option("--annotator-kind", help="Kind of the annotator of lines that name none.")
-    ] = Kind.human,
+    annotator: Annotated[str, typer.Option("--annotator", "-a", help="Annotator of lines without one.")] = "imported",
+    kind: Annotated[Kind, typer.Option("--annotator-kind", help="Annotator kind of lines without one.")] = Kind.human,
     format: Annotated[str, _layout("Format of the files", "detected")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:

@@ -98,7 +98,7 @@ def _has_console() -> bool:
 
 
 async def _console(state_dir: Path) -> None:
-    """Keeps the web console up until cancelled. Prints how to sign in, or why it did not start."""
+    """Keeps the web console running until cancelled. Prints how to sign in, or why it did not start."""
     from accord import discovery
     from accord.cli.commands.console import keep_console
     from accord.cli.render.output import note
@@ -122,7 +122,7 @@ async def _console(state_dir: Path) -> None:
 
 
 async def _pause(stop: asyncio.Queue[int]) -> None:
-    """Waits a refresh interval, or until a signal comes, which stays in the queue."""
+    """Waits for a refresh interval or until a signal arrives; the signal stays in the queue."""
     try:
         async with asyncio.timeout(REFRESH_SECONDS):
             stop.put_nowait(await stop.get())

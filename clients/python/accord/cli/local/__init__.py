@@ -1,1 +1,1 @@
-"""What the command line does on this machine: the controller's process, files."""
+"""The local part of the command line: the controller's process, files."""

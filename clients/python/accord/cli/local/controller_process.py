@@ -76,7 +76,7 @@ async def start(state_dir: Path) -> Controller:
     command = [sys.executable, "-m", "accord_controller", "--state-dir", str(state_dir)]
     begin = log.stat().st_size if log.exists() else 0
     with log.open("ab") as output:
-        # A separate session: Ctrl-C in the terminal reaches only this command, which stops the controller in order.
+        # A separate session: Ctrl-C in the terminal reaches only this command, which stops the controller gracefully.
         process = subprocess.Popen(  # noqa: ASYNC220  # returns at once; plain processes outlive the event loop
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
@@ -90,7 +90,7 @@ async def start(state_dir: Path) -> Controller:
                     if found is not None:
                         return Controller(state_dir, found.address, found.pid, None)
                     raise Unavailable(
-                        f"The controller exited at once (exit code {process.returncode}): {_last_line(log, begin)}; "
+                        f"The controller exited on start (exit code {process.returncode}): {_last_line(log, begin)}; "
                         f"see {log}",
                         reason="CONTROLLER_NOT_STARTED",
                     )

@@ -1,4 +1,4 @@
-"""Copies published weights into a folder of the user: complete and verified, or not at all."""
+"""Copies published weights into a user's folder, completely and verified, or not at all."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def refuse_existing(destination: Path) -> None:
 
 
 async def export_model(weights: types_v1.WeightsRef, destination: Path) -> None:
-    """Copies `weights` to `destination`. FailedPrecondition, DIGEST_MISMATCH, if their digest is a different one."""
+    """Copies `weights` to `destination`. FailedPrecondition, DIGEST_MISMATCH, if their digest differs."""
     refuse_existing(destination)
     destination.parent.mkdir(parents=True, exist_ok=True)
     # Next to the destination, so that the last step is a rename within one file system.

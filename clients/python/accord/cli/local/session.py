@@ -1,4 +1,4 @@
-"""Where commands find the controller, or start one for as long as they need it."""
+"""Connects commands to the controller, and starts one for the duration of a command if none is running."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Session:
 
 @asynccontextmanager
 async def open_session(state_dir: Path) -> AsyncIterator[Session]:
-    """The controller of `state_dir`: the running one, else one that is started now and stopped at the end."""
+    """Connects to the running controller of `state_dir`, or starts one and stops it at the end."""
     controller = controller_process.find(state_dir) or await controller_process.start(state_dir)
     async with AsyncExitStack() as stack:
         session: Session | None = None
@@ -54,7 +54,7 @@ async def open_session(state_dir: Path) -> AsyncIterator[Session]:
 
 @asynccontextmanager
 async def service_client(state_dir: Path, name: str) -> AsyncIterator[Client]:
-    """A client of one service: the running one, else one that a controller starts."""
+    """A client of one service: the running one, or one that a controller starts."""
     found = discovery.read(state_dir, name)
     if found is not None:
         async with client_of({name: found.address}) as client:

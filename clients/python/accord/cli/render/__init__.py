@@ -1,1 +1,1 @@
-"""How the command line shows things: text, tables, JSON, progress."""
+"""The output of the command line: text, tables, JSON, progress."""

@@ -1,4 +1,4 @@
-"""Errors as one line: what is wrong, what to do, and the reason code."""
+"""Errors as one line: the problem, the remedy, and the reason code."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from accord.errors import AccordError, Unavailable
 
 
 def explain(error: Exception) -> str:
-    """One line for `error`. Unexpected errors say how to see the traceback."""
+    """One line for `error`. Unexpected errors explain how to see the traceback."""
     if isinstance(error, AccordError):
         return f"{_one_line(_message(error))} [{error.reason}]"
     if isinstance(error, OSError):

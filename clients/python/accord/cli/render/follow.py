@@ -27,7 +27,7 @@ class Ending(Enum):
 
 
 class View:
-    """Shows a run's events: live in a terminal, else one line per event."""
+    """Shows a run's events: live in a terminal, otherwise one line per event."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
@@ -60,7 +60,7 @@ def interrupts() -> Iterator[asyncio.Queue[int]]:
 
 
 async def follow(session: Session, progress: Progress, stop: asyncio.Queue[int]) -> Ending:
-    """Shows the events after `progress.sequence` until the run ends, an interrupt comes, or the controller exits."""
+    """Shows the events after `progress.sequence` until the run ends, an interrupt arrives, or the controller exits."""
     view = View(progress)
     watching = asyncio.create_task(
         view.show(session.client.runs.watch(progress.run_id, after_sequence=progress.sequence))
@@ -89,5 +89,5 @@ async def follow(session: Session, progress: Progress, stop: asyncio.Queue[int])
 
 
 async def _gone(session: Session) -> None:
-    while session.controller.alive():  # noqa: ASYNC110  # another process cannot set an event of ours
+    while session.controller.alive():  # noqa: ASYNC110  # another process cannot set our event
         await asyncio.sleep(ALIVE_SECONDS)

@@ -24,7 +24,7 @@ async def learned_from(
 
 def step_shape(step: controller_v1.LineageStep) -> dict[str, Any]:
     """`run_id, iteration, model, promoted, policy, started_from, started_from_model, reward_model, also_learnt_from,
-    prompt_snapshot, preference_snapshot`; weights by digest, null where there are none."""
+    prompt_snapshot, preference_snapshot`; weights by digest, null if there are none."""
     return {
         "run_id": step.run_id,
         "iteration": step.iteration,
@@ -120,7 +120,7 @@ def trained_table(models: Sequence[controller_v1.TrainedModel]) -> Table:
 
 
 def _named(step: dict[str, Any], digest: str) -> str:
-    """What a step started from: its name if known, else its digest."""
+    """The initial weights of a step: their name if known, otherwise their digest."""
     return str(step["started_from_model"] if digest == step["started_from"] else "") or short(digest)
 
 

@@ -21,7 +21,7 @@ SPLITS = {"train": preference_v1.SPLIT_TRAIN, "heldout": preference_v1.SPLIT_HEL
 async def records_of(
     service: Preferences, prompts: bool, sources: Sequence[str], split: str | None, snapshot: str
 ) -> AsyncIterator[preference_v1.Record]:
-    """The records of a snapshot, else the current records."""
+    """The records of a snapshot, or the current records."""
     side = SPLITS[split] if split else None
     if snapshot:
         async for record in service.export_snapshot(snapshot, split=side):
@@ -48,7 +48,7 @@ def chosen(records: Sequence[preference_v1.ImportRecord], form: str | None) -> l
 
 @contextmanager
 def located(files: Sequence[ParsedFile]) -> Iterator[None]:
-    """Turns a service's error about a record into one about the line of the file that the record came from."""
+    """Turns a service's error about a record into an error about the record's line in the file."""
     try:
         yield
     except InvalidArgument as error:

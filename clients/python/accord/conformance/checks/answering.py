@@ -24,7 +24,7 @@ async def status(target: Target) -> None:
 
 
 @check(
-    demands="each of the prompts x n indices comes once, with tokens, logprobs, mask, seed, segments and fingerprint",
+    demands="each of the prompts x n indices is sent once, with tokens, logprobs, mask, seed, segments and fingerprint",
     fix="key samples by prompt_index * n + j; one logprob and one mask entry per response token",
     acceptance=True,
 )
@@ -74,7 +74,7 @@ async def stop_ends_the_response(target: Target) -> None:
     found = list((await target.samples(target.request(n=24, sampling=sampling))).values())
     stopped = [sample for sample in found if sample.finish_reason == types_v1.FINISH_REASON_STOP]
     if not stopped:
-        raise NotApplicable(f"none of {len(found)} responses ended by itself")
+        raise NotApplicable(f"none of {len(found)} responses ended before its limit")
     ends = {sample.response_token_ids[-1] for sample in stopped}
     for sample in found:
         early = ends & set(sample.response_token_ids[:-1])

@@ -19,7 +19,7 @@ def tokens(samples: dict[int, types_v1.Sample]) -> dict[int, list[int]]:
 
 # Equal samples whose probability is below e to this (nats) are no coincidence.
 COINCIDENCE = math.log(1e-9)
-# If a policy has no choice at one temperature, the next gives it more; at the last one, no answer is certain.
+# A policy without a choice at one temperature gets more choice at the next. At the last one, no answer is certain.
 TEMPERATURES = (1.0, 2.0, 1000.0)
 
 
@@ -52,8 +52,8 @@ async def seeds_decide(target: Target) -> None:
 
 
 def differ(first: dict[int, types_v1.Sample], others: dict[int, types_v1.Sample], n: int) -> bool:
-    """Whether any samples differ that differ only in their seed. Unmet if some are equal although their
-    log-probabilities make that too unlikely."""
+    """Whether any samples with different seeds differ. Unmet if some are equal although their log-probabilities make
+    that too unlikely."""
     pairs = [(first[index], others[index]) for index in first]
     pairs += [(first[index], first[index - 1]) for index in first if index % n]
     alike = [one for one, other in pairs if one.response_token_ids == other.response_token_ids]

@@ -58,7 +58,7 @@ async def overload_is_said(target: Target) -> None:
         raise NotApplicable("the engine reports no max_pending_samples")
     async with running(target.responses(await _long(target, min(limit, 4096)), seconds=600)) as work:
         if limit > 4096 or not await target.until_pending() or work.done():
-            raise NotApplicable("the engine cannot be filled by this suite")
+            raise NotApplicable("this suite cannot fill the engine")
         more = target.request(PROMPTS[:1], n=limit)
         if (await target.status()).pending_samples == 0:
             raise NotApplicable("the engine finishes before it is full")

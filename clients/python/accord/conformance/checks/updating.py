@@ -24,7 +24,7 @@ async def an_update_is_told(target: Target) -> None:
     for folder in (target.other, target.model):
         ref = target.weights(folder, await _next(target))
         answer = await target.update(ref)
-        demand((answer.version, answer.digest) == (ref.version, ref.digest), f"it answered {answer.digest[:12]}")
+        demand((answer.version, answer.digest) == (ref.version, ref.digest), f"it returned {answer.digest[:12]}")
         status = await target.status()
         demand((status.version, status.digest) == (ref.version, ref.digest), f"status reports version {status.version}")
         resident = resident_weights(status)
@@ -72,7 +72,7 @@ async def an_update_can_be_repeated(target: Target) -> None:
     ref, request_id = target.weights(target.other, await _next(target)), target.request_id()
     first = await target.update(ref, request_id)
     await target.update(target.weights(target.model, ref.version + 1))
-    demand(await target.update(ref, request_id) == first, "the repeated call answered something else")
+    demand(await target.update(ref, request_id) == first, "the repeated call returned a different answer")
     version = (await target.status()).version
     demand(version == ref.version + 1, f"the repeated call activated version {version} again")
 
@@ -85,7 +85,9 @@ async def weights_change_in_two_phases(target: Target) -> None:
     before = await target.status()
     ref = target.weights(target.other, before.version + 1)
     prepared = await target.prepare(ref)
-    demand((prepared.version, prepared.digest) == (ref.version, ref.digest), "PrepareWeights answered something else")
+    demand(
+        (prepared.version, prepared.digest) == (ref.version, ref.digest), "PrepareWeights returned different weights"
+    )
     status = await target.status()
     demand(ref.version in [one.version for one in status.prepared], "status does not list the prepared weights")
     demand(status.version == before.version, "preparing changed the active weights")

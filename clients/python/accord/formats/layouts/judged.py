@@ -1,4 +1,4 @@
-"""What the exports of annotation tools have in common: named answers, and judgements that name them."""
+"""The common parts of the exports of annotation tools: named answers, and judgements that name them."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class LabelStudioLayout:
         found = []
         for annotation in item.get("annotations") or []:
             if not isinstance(annotation, dict) or not isinstance(annotation.get("result"), list):
-                raise BadLine(f"`annotations` contains something else: {shown(annotation)}")
+                raise BadLine(f"`annotations` contains an invalid element: {shown(annotation)}")
             if annotation.get("was_cancelled"):
                 continue
             by = annotation.get("completed_by")
@@ -56,7 +56,7 @@ class LabelStudioLayout:
 
 def _judged(data: dict[str, Any], result: Any) -> dict[str, Any] | None:
     if not isinstance(result, dict) or not isinstance(result.get("value"), dict):
-        raise BadLine(f"`result` contains something else: {shown(result)}")
+        raise BadLine(f"`result` contains an invalid element: {shown(result)}")
     value, kind = result["value"], result.get("type")
     others = {name: text for name, text in data.items() if name != "prompt" and isinstance(text, str | list)}
     shown_names = [name for name in str(result.get("to_name", "")).split(",") if name in others]

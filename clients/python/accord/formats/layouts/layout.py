@@ -18,7 +18,7 @@ from accord.formats.lines import at, open_file
 from accord.preference import v1 as preference_v1
 
 GROUP = "accord.formats"
-# Of a file's beginning, what detection looks at.
+# The part of a file that detection examines.
 HEAD_BYTES = 2**16
 
 
@@ -32,14 +32,14 @@ class Head:
 
     @property
     def is_array(self) -> bool:
-        """Whether the file is one JSON array; else it is lines, or no JSON."""
+        """Whether the file is one JSON array; otherwise it holds lines, or is not JSON."""
         return self.data.startswith(b"[")
 
 
 class Layout(Protocol):
     """How one tool stores preferences in a file."""
 
-    # The usual end of a file's name.
+    # The usual file name extension.
     suffix: str
 
     def recognizes(self, head: Head) -> bool:
@@ -54,7 +54,7 @@ class Layout(Protocol):
         ...
 
     def lines(self, item: dict[str, Any]) -> list[dict[str, Any]]:
-        """An item as lines of the forms of `accord.formats`, one per judgement. BadLine says what is wrong."""
+        """An item as lines of the forms of `accord.formats`, one per judgement. Raises BadLine with the problem."""
         ...
 
     def write(self, path: Path, records: Iterable[preference_v1.ImportRecord]) -> int:
@@ -76,7 +76,7 @@ def layout_of(name: str) -> Layout:
 
 
 def detect(path: Path) -> str:
-    """The name of a file's layout: of the first that recognizes it, else `jsonl`.
+    """The name of a file's layout: the first that recognizes it, otherwise `jsonl`.
 
     NotFound if there is no such file; InvalidArgument, BAD_LINE, for a JSON array that no layout recognizes.
     """
@@ -87,7 +87,7 @@ def detect(path: Path) -> str:
             return name
     if head.is_array:
         raise at(
-            path, 1, "this is a JSON array of no known layout; write one object per line, or name its layout (--format)"
+            path, 1, "a JSON array in an unknown layout; write one object per line, or pass the layout with --format"
         )
     return "jsonl"
 
@@ -100,6 +100,6 @@ def head_of(start: bytes) -> Head:
     try:
         first = json.JSONDecoder().raw_decode(text)[0]
     except (ValueError, RecursionError):
-        # An array's first element may be longer than the head: the keys in the part that was read show as much.
+        # An array's first element may be longer than the head: the keys in the part that was read are enough.
         return Head(data, frozenset(re.findall(r'"(\w+)"\s*:', text) if array else ()))
     return Head(data, frozenset(first if isinstance(first, dict) else ()))
