@@ -51,7 +51,7 @@ class ControllerHandler:
 
     async def list_runs(self, request: controller_v1.ListRunsRequest) -> tuple[list[controller_v1.Run], str]:
         """A page of runs and the token of the next page."""
-        page = read_page(request, 0, "runs")
+        page = read_page(request, 0, "runs", plain_numbers=True)
         runs, following = await self._store.list_runs(page.size, page.after or None)
         return runs, page.token(following) if following else ""
 
@@ -143,7 +143,7 @@ class ControllerHandler:
 
     async def list_models(self, request: controller_v1.ListModelsRequest) -> tuple[list[controller_v1.Model], str]:
         """A page of models and the token of the next page."""
-        page = read_page(request, 0, "models")
+        page = read_page(request, 0, "models", plain_numbers=True)
         models, following = await self._store.list_models(page.size, page.after or None)
         return models, page.token(following) if following else ""
 
@@ -163,7 +163,7 @@ class ControllerHandler:
         self, request: controller_v1.ListModelChangesRequest
     ) -> tuple[list[controller_v1.ModelChange], str]:
         """A page of the changes of active policies, and the token of the next page."""
-        page = read_page(request, 0, "model_changes", request.run_id)
+        page = read_page(request, 0, "model_changes", request.run_id, plain_numbers=True)
         found, following = await self._store.model_changes(request.run_id, page.size, page.after or None)
         return found, page.token(following) if following else ""
 

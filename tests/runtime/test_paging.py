@@ -50,7 +50,12 @@ def test_a_token_of_another_list_is_refused() -> None:
 def test_tokens_of_0_1_0_are_read() -> None:
     flags = "WyJkMTE5ZTlkOWNkMTg4MDZhIiwgN10="
     assert read_page(request(flags), 0, "flags", "q").after == 7
-    assert read_page(request("42"), 0, "runs").after == 42
+    assert read_page(request("42"), 0, "runs", plain_numbers=True).after == 42
+
+
+def test_only_the_controllers_lists_read_plain_numbers() -> None:
+    with pytest.raises(InvalidArgument, match="not made by this service"):
+        read_page(request("42"), 0, "flags", "q")
 
 
 @pytest.mark.parametrize("start", ["", 0, ["", 0]], ids=["text", "number", "list"])
@@ -79,6 +84,8 @@ def test_tokens_of_0_1_0_are_read() -> None:
         encoded('["LIST", ["a", 1, 2]]'),
         encoded('["LIST", {"a": 1}]'),
         encoded('["LIST", 1, 2]'),
+        encoded(r'["LIST", "\ud800"]'),
+        encoded(r'["LIST", ["a\u0000", 1]]'),
         encoded("\x00\udcff".encode("utf-8", "surrogatepass").decode("latin-1")),
     ],
 )

@@ -46,14 +46,18 @@ class Page(Generic[P]):
         return base64.urlsafe_b64encode(json.dumps([self._list, after]).encode()).decode()
 
 
-def read_page(request: PageRequest, start: P, *query: Any, default: int = 100, most: int = 1000) -> Page[P]:
+def read_page(
+    request: PageRequest, start: P, *query: Any, default: int = 100, most: int = 1000, plain_numbers: bool = False
+) -> Page[P]:
     """The page that `request` asks for, of the list that `query` describes (its name, then its filters).
 
     A size of 0 is `default`, a size above `most` is `most`, and a page without a token begins at `start`.
-    InvalidArgument for a size below 0, a token of another list, or a token that no service made.
+    `plain_numbers`: a position alone is a token too, as the controller of 0.1.0 made them. InvalidArgument for a size
+    below 0, a token of another list, or a token that no service made.
     """
-    digest = _digest(query)
-    return Page(page_size(request.page_size, default, most), _read_token(request.page_token, start, digest), digest)
+    digest, token = _digest(query), request.page_token
+    after = _read_token(token, start, digest, plain_numbers=plain_numbers) if token else start
+    return Page(page_size(request.page_size, default, most), after, digest)
 
 
 def page_size(asked: int, default: int, most: int) -> int:
@@ -61,12 +65,12 @@ def page_size(asked: int, default: int, most: int) -> int:
     return min(asked, most) or default
 
 
-def _read_token(token: str, start: P, digest: str) -> P:
-    if not token:
-        return start
+def _read_token(token: str, start: P, digest: str, *, plain_numbers: bool) -> P:
     try:
-        # The controller of 0.1.0 gave plain numbers.
-        found = [digest, int(token)] if token.isdecimal() else json.loads(base64.urlsafe_b64decode(token.encode()))
+        if plain_numbers and token.isdecimal():
+            found = [digest, int(token)]
+        else:
+            found = json.loads(base64.urlsafe_b64decode(token.encode()))
     except (ValueError, RecursionError) as error:
         raise _malformed() from error
     match found:
@@ -78,12 +82,18 @@ def _read_token(token: str, start: P, digest: str) -> P:
 
 
 def _is_like(value: Any, start: Any) -> bool:
-    """Whether a position is of the same shape as `start`, and its numbers can be stored."""
+    """Whether a position is of the same shape as `start`, and a database can store its numbers and texts."""
     if isinstance(start, list):
         if not isinstance(value, list) or len(value) != len(start):
             return False
         return all(_is_like(one, other) for one, other in zip(value, start, strict=True))
-    return type(value) is type(start) and (not isinstance(value, int) or _LEAST <= value <= _MOST)
+    if isinstance(value, int):
+        return type(value) is type(start) and _LEAST <= value <= _MOST
+    return type(value) is type(start) and (not isinstance(value, str) or _is_storable(value))
+
+
+def _is_storable(text: str) -> bool:
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _malformed() -> InvalidArgument:

@@ -8,9 +8,6 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from rich.console import Console
-from rich.table import Column, Table
-
 from accord import plugins
 from accord.conformance.verdict import Verdict
 from accord.errors import AccordError
@@ -49,6 +46,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--only", metavar="PATTERN", action="append", default=[], help="only these checks; repeatable")
     chosen = parser.parse_args(arguments)
+    try:
+        from rich.console import Console
+        from rich.table import Column, Table
+    except ModuleNotFoundError:
+        print("error: rich is not installed. Install it with: pip install 'accord-rlhf[cli]'", file=sys.stderr)
+        return 2
     table = Table(
         Column("check", no_wrap=True), "verdict", "seconds", "detail", title=f"The algorithm {chosen.algorithm}"
     )
