@@ -60,7 +60,7 @@ def previous_services(status: controller_v1.RunStatus, number: int) -> controlle
     """The services that swap `number` replaces."""
     if status.swaps[number - 1].HasField("replaces"):
         return status.swaps[number - 1].replaces
-    # Recorded by a controller of an earlier release, which did not record them.
+    # Recorded by a controller of an earlier release, which did not store the services.
     effective = (controller_v1.SWAP_STATE_SHIFTED, controller_v1.SWAP_STATE_DONE)
     earlier = [swap.services for swap in status.swaps if swap.number < number and swap.state in effective]
     return earlier[-1] if earlier else initial_services(status.resolved_spec)
@@ -105,7 +105,7 @@ async def request(
 
 
 async def record(recorder: RunRecorder, swap: controller_v1.EngineSwap, message: str) -> None:
-    """Makes a state of a swap durable: fact, status and event in one transaction."""
+    """Makes a state of a swap durable: fact, status and event together, or none of them after an error."""
     earlier = controller_v1.RunStatus()
     earlier.CopyFrom(recorder.status)
     name, kind = _RECORDED[swap.state]

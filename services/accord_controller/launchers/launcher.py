@@ -1,4 +1,4 @@
-"""The seam: the interface of a launcher.
+"""The seam: what a launcher does for the controller.
 
 A launcher plugs in by an entry point of the group `accord.launchers`: a callable that takes the controller's settings.
 """

@@ -36,7 +36,7 @@ class Hold:
 
 @dataclass(frozen=True)
 class Remember:
-    """Record that this object has a run: if it is deleted while the operator is away, the run is cancelled later."""
+    """Record that this object has a run: if it is deleted while the operator is down, the run is cancelled later."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Measuring a policy on held-out prompts: the same prompts with the same seeds in every iteration."""
+"""Measures a policy on held-out prompts: the same prompts with the same seeds in every iteration."""
 
 from __future__ import annotations
 

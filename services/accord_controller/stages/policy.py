@@ -110,8 +110,8 @@ async def _overlapping(
 
 
 async def activate(context: StageContext, opened: trainer_v1.Training) -> types_v1.WeightsRef:
-    """Activates the training's current version on the rollout engine and checks that the engine still computes the same
-    way."""
+    """Checks that the rollout engine still computes the same way, then activates the training's current version on
+    it."""
     await check_same_engine(context)
     weights = opened.init
     if opened.version:

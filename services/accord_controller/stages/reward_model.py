@@ -1,5 +1,4 @@
-"""Reward model: trains it from its base on all preferences so far, measures it on held-out ones, and loads it for
-scoring."""
+"""Reward model: train it from its base on all preferences so far, measure it on held-out ones, load it for scoring."""
 
 from __future__ import annotations
 

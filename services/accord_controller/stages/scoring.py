@@ -80,7 +80,7 @@ async def _score(
 
 
 def mean_score(scored: Sequence[Scored]) -> float:
-    """Mean of the mixed score."""
+    """The mean of the mixed score."""
     return statistics.fmean(each.score.value for each in scored)
 
 

@@ -150,7 +150,7 @@ async def _diverged(
     recorded: trainer_v1.StepResult,
     result: trainer_v1.StepResult,
 ) -> None:
-    """Handles a replayed step with another result."""
+    """Handles a replayed step that gave a different result."""
     if context.spec.deterministic:
         raise FailedPrecondition(
             f"Replaying step {step} of {plan.name} in iteration {plan.iteration} gave {result.digest[:12]} instead of "

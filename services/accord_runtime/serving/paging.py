@@ -14,7 +14,7 @@ from accord.errors import InvalidArgument
 
 P = TypeVar("P")
 R = TypeVar("R")
-# The largest number that a database stores.
+# The range of numbers that a database stores.
 _LEAST, _MOST = -(2**63), 2**63 - 1
 
 

@@ -238,7 +238,7 @@ class RunLauncher:
             )
 
     async def _log(self, pods: list[Object]) -> str:
-        """The last lines of the newest pod's log, first of its previous container."""
+        """The last lines of the newest pod's log, preferably of its previous container."""
         for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), reverse=True):
             for previous in (True, False):
                 text = await self._cluster.log(pod["metadata"]["name"], previous=previous)
