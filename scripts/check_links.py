@@ -1,9 +1,10 @@
-"""Check the links of the documents, and of the built site. Uses no network: of external links only the form is checked.
+"""Check the links of the documents and of the built site, without network access: only the form of external links is
+checked.
 
     python scripts/check_links.py                    README.md, other documents of the root, docs/
     python scripts/check_links.py --site build/site  also the pages of the built site, which must load nothing external
 
-Exit code 1 when a link leads nowhere.
+Exits with code 1 if a link is broken.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ FENCE = re.compile(r"(?ms)^(```|~~~).*?^\1|<!--.*?-->")
 CODE = re.compile(r"(`+).+?\1")
 LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"|<(https?://[^>\s]+)>")
 HEADING = re.compile(r"(?m)^#{1,6}\s+(.+?)\s*#*$")
-# Elements whose target a browser loads by itself.
+# Elements whose target a browser loads automatically.
 LOADED = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src"}
 
 
@@ -32,7 +33,7 @@ def documents() -> list[Path]:
 
 
 def slug(heading: str) -> str:
-    """The anchor of a heading, as GitHub and MkDocs make it."""
+    """The anchor that GitHub and MkDocs generate for a heading."""
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
     return re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", text).strip().lower())
 
@@ -45,16 +46,16 @@ def anchors(page: Path) -> frozenset[str]:
 
 
 def links(page: Path) -> Iterator[tuple[int, str]]:
-    """(line, target) of every link of a document; code is not read."""
+    """(line, target) of every link in a document, except in code."""
     text = FENCE.sub(lambda found: "\n" * found[0].count("\n"), page.read_text(encoding="utf-8"))
     for number, line in enumerate(text.splitlines(), 1):
-        # Link texts may be code, so only what is inside the backticks is taken out.
+        # Link texts may be code, so only the content of the backticks is removed.
         for found in LINK.finditer(CODE.sub("``", line)):
             yield number, next(filter(None, found.groups()))
 
 
 def fault(page: Path, target: str) -> str | None:
-    """What is wrong with a link, or None."""
+    """The problem of a link, or None."""
     parts = urlsplit(target)
     if parts.scheme:
         if parts.scheme == "mailto":
@@ -71,7 +72,7 @@ def fault(page: Path, target: str) -> str | None:
 
 
 class Page(HTMLParser):
-    """The ids and links of a page of the site; `loads` are the targets that a browser loads by itself."""
+    """The ids and links of a site page; `loads` are the targets that a browser loads automatically."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -90,7 +91,7 @@ class Page(HTMLParser):
 
 
 def site_faults(site: Path) -> Iterator[str]:
-    """What is wrong with the links of the built site."""
+    """The broken links of the built site."""
     pages = {path.resolve(): Page(path) for path in sorted(site.rglob("*.html")) if path.name != "404.html"}
     for path, page in pages.items():
         for target in page.loads:
@@ -123,7 +124,7 @@ def main() -> None:
         sys.exit("\n".join([*faults, f"{len(faults)} broken links"]))
     print(f"{len(checked)} links in {len(documents())} documents are valid", end="\n" if site is None else "; ")
     if site is not None:
-        print(f"so are those of {site}")
+        print(f"so are the links of {site}")
 
 
 if __name__ == "__main__":

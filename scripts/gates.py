@@ -1,9 +1,9 @@
 """Run every gate that is not a test. Prints one line per gate, and the full output of those that fail.
 
     python scripts/gates.py            all
-    python scripts/gates.py mypy buf   those whose name starts like this
+    python scripts/gates.py mypy buf   gates whose name starts with one of these
 
-The gates run two at a time. Exit code 1 when one fails.
+The gates run two at a time. Exits with code 1 if one fails.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Outcome:
 
 
 def gates() -> list[Gate]:
-    """In order of starting: the slowest first."""
+    """The gates in starting order, the slowest first."""
     python, buf = sys.executable, str(BIN / "buf")
     return [
         Gate("mypy --strict", (str(BIN / "mypy"),)),
@@ -55,7 +55,8 @@ def gates() -> list[Gate]:
 
 
 def breaking(buf: str, image: Path) -> tuple[str, ...]:
-    """The workspace has two modules (ours, Google's) and a released image is one: so image is compared with image."""
+    """The workspace has two modules (ours and Google's) but a released image is one, so image is compared with
+    image."""
     compare = (
         f'"{buf}" build protos -o - | "{buf}" breaking -#format=binpb --against "{image}" --config protos/buf.yaml'
     )

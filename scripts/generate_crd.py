@@ -1,10 +1,10 @@
-"""Generate the custom resource definition of Run from the contracts, by which run files are also read.
+"""Generate the custom resource definition of Run from the contracts, which also define run files.
 
     python scripts/generate_crd.py            writes k8s/crds/runs.accord.dev.yaml
-    python scripts/generate_crd.py --check    exit 1 when the committed file differs
+    python scripts/generate_crd.py --check    exit 1 if the committed file differs
 
-Types, required fields, limits, exactly-one-of and descriptions come from protos/. What a schema cannot know (does the
-folder exist?) the controller reports when the run is created.
+Types, required fields, limits, exactly-one-of and descriptions come from protos/. The controller checks everything that
+a schema cannot know (does the folder exist?) when the run is created.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def message_schema(message: Descriptor, says: Mapping[str, str]) -> Schema:
 
 
 def field_schema(field: FieldDescriptor, says: Mapping[str, str]) -> Schema:
-    """Of one field, a list or a map of it included."""
+    """The schema of one field, including lists and maps."""
     text = says.get(field.full_name) or (says.get(field.message_type.full_name) if field.message_type else None)
     described = {"description": text} if text else {}
     entry = field.message_type
@@ -71,8 +71,8 @@ def field_schema(field: FieldDescriptor, says: Mapping[str, str]) -> Schema:
 
 
 def limits(rule: Rule | None) -> Schema:
-    """What a rule of the contract says, in words of JSON schema. 0 is refused where it would stand for a default: in a
-    file, such a field is left out."""
+    """A rule of the contract in terms of JSON schema. 0 is refused if it stands for a default; in a file, such a field
+    is left out."""
     if rule is None:
         return {}
     found: Schema = {}
@@ -89,7 +89,7 @@ def limits(rule: Rule | None) -> Schema:
 
 
 def one_schema(field: FieldDescriptor, says: Mapping[str, str]) -> Schema:
-    """Of one value."""
+    """The schema of one value."""
     if field.message_type is not None:
         return message_schema(field.message_type, says)
     if field.enum_type is not None:
@@ -98,7 +98,7 @@ def one_schema(field: FieldDescriptor, says: Mapping[str, str]) -> Schema:
 
 
 def status_schema() -> Schema:
-    """What the operator writes: accord_controller/operator/status.py."""
+    """The status that the operator writes; see accord_controller/operator/status.py."""
     text, whole, number = {"type": "string"}, {"type": "integer", "format": "int64"}, {"type": "number"}
     condition = {
         "type": "object",
@@ -125,7 +125,7 @@ def status_schema() -> Schema:
             **dict.fromkeys(("iteration", "iterations", "step", "totalSteps", "lastEvent", "replicas"), whole),
             "observedGeneration": whole,
             "reward": {**number, "description": "Mean reward of the last step's samples."},
-            "kl": {**number, "description": "Nats a response to the reference, of the last step."},
+            "kl": {**number, "description": "KL divergence from the reference at the last step, nats per response."},
             "simulatedFeedback": {"type": "boolean"},
             "promoted": {"type": "object", "properties": {"uri": text, "digest": text}},
             "results": {"type": "array", "items": result},
@@ -181,7 +181,7 @@ def definition() -> Schema:
                     "name": "v1",
                     "served": True,
                     "storage": True,
-                    # `kubectl scale run demo --replicas=3`, and what scales by itself.
+                    # For `kubectl scale run demo --replicas=3` and autoscalers.
                     "subresources": {
                         "status": {},
                         "scale": {
@@ -214,7 +214,7 @@ def definition() -> Schema:
 
 
 class _Plain(yaml.SafeDumper):
-    """No anchors: the same scalar schema many times is no reference to follow."""
+    """Writes no anchors, because repeated scalar schemas are easier to read than references."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

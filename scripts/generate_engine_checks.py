@@ -1,7 +1,7 @@
 """Generate the table of checks in docs/engine-contract.md from the conformance suite.
 
-python scripts/generate_engine_checks.py            rewrite the table in the page
-python scripts/generate_engine_checks.py --check    exit 1 when the page differs from the suite
+python scripts/generate_engine_checks.py rewrite the table in the page python scripts/generate_engine_checks.py --check
+exit 1 if the page differs from the suite
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ END = "<!-- end of checks -->\n"
 
 
 def table() -> str:
-    """A row for each check, in the order in which the suite runs them."""
+    """A row for each check, in the order in which the suite runs the checks."""
     from accord.conformance import suite
 
     rows = [f"| `{check.name}` | {check.demands} |\n" for check in suite.chosen()]
@@ -25,7 +25,7 @@ def table() -> str:
 
 
 def generate(page: str) -> str:
-    """The page with a current table. ValueError when the page lacks a marker."""
+    """The page with a current table. ValueError if the page lacks a marker."""
     before, _, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not end:

@@ -1,7 +1,7 @@
 """Generate docs/reference from the contracts and the code.
 
 python scripts/generate_reference.py            write the pages
-python scripts/generate_reference.py --check    exit 1 when a committed page is not what contracts and code give
+python scripts/generate_reference.py --check    exit 1 if a committed page differs from the generated one
 """
 
 from __future__ import annotations

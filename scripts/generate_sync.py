@@ -1,11 +1,11 @@
 """Generate the types of `accord.SyncClient` from the async client and its resources.
 
     python scripts/generate_sync.py            write clients/python/accord/sync.pyi
-    python scripts/generate_sync.py --check    exit 1 when the committed file differs
+    python scripts/generate_sync.py --check    exit 1 if the committed file differs
 
-The blocking client has no separate code for any call: it runs the async one (accord/_blocking.py). This script makes
-the signatures for type checkers and editors: `async def` becomes `def`, AsyncIterator becomes Iterator, docstrings
-stay.
+The blocking client has no separate code for any call: it runs the async one (accord/_blocking.py). This script
+generates the signatures for type checkers and editors: `async def` becomes `def`, AsyncIterator becomes Iterator, and
+docstrings are kept.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class Blocking(ast.NodeTransformer):
-    """Types of the async face -> types of the blocking face."""
+    """Types of the async client -> types of the blocking client."""
 
     def __init__(self, resources: frozenset[str]) -> None:
         self._resources = resources
@@ -36,7 +36,7 @@ class Blocking(ast.NodeTransformer):
 
 
 def class_of(path: Path) -> ast.ClassDef:
-    """The one public class of a module."""
+    """The only public class of a module."""
     classes = [n for n in ast.parse(path.read_text()).body if isinstance(n, ast.ClassDef) and n.name[0] != "_"]
     if len(classes) != 1:
         raise SystemExit(f"{path}: one public class expected, found {[c.name for c in classes]}")
@@ -44,7 +44,7 @@ def class_of(path: Path) -> ast.ClassDef:
 
 
 def imports_of(path: Path) -> dict[str, ast.stmt]:
-    """What a module imports, by the name it has there."""
+    """The imports of a module, by their names in it."""
     found: dict[str, ast.stmt] = {}
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.ImportFrom) and node.module != "__future__":
@@ -54,7 +54,7 @@ def imports_of(path: Path) -> dict[str, ast.stmt]:
 
 
 def stub(function: Function, rename: Blocking) -> ast.FunctionDef:
-    """The signature and docstring of a method, blocking."""
+    """The signature and docstring of the blocking form of a method."""
     arguments = rename.visit(function.args)
     arguments.kw_defaults = [default and shown_default(default) for default in arguments.kw_defaults]
     arguments.defaults = [shown_default(default) for default in arguments.defaults]
@@ -70,7 +70,7 @@ def stub(function: Function, rename: Blocking) -> ast.FunctionDef:
 
 
 def shown_default(default: ast.expr) -> ast.expr:
-    """Literals as they are; names, which are the async side's own, as an ellipsis."""
+    """Literals are kept; names, which belong to the async side, become an ellipsis."""
     return ast.Constant(...) if any(isinstance(node, ast.Name) for node in ast.walk(default)) else default
 
 
@@ -106,7 +106,7 @@ def generate() -> str:
 
 
 def formatted(text: str) -> str:
-    """As the formatter and the import sorter of this repository would have it."""
+    """Formats the code with this repository's formatter and import sorter."""
     for command in (["check", "--fix-only", "--select", "I,F401"], ["format"]):
         text = subprocess.run(
             [sys.executable, "-m", "ruff", *command, "--quiet", "--stdin-filename", str(TARGET), "-"],

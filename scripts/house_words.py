@@ -1,11 +1,11 @@
-"""Find private words where a standard term exists: in messages, docstrings, comments, contracts, pages and documents.
+"""Find private words that have a standard term, in messages, docstrings, comments, contracts, pages and documents.
 
-    python scripts/house_words.py                 the whole tree; exit code 1 when a word is found
+    python scripts/house_words.py                 the whole tree; exit code 1 if a word is found
     python scripts/house_words.py PATH ...        only these files and folders
-    python scripts/house_words.py --count         one line: how many, and in how many files
+    python scripts/house_words.py --count         one line: the number of words and of files
 
-docs/glossary.md has the term to use instead. Python code is read by token: names are free, texts are not. A line that
-must keep a word (the old name of a published field, a quotation) goes into ALLOWED with its file.
+docs/glossary.md has the term to use instead. Python code is read by token: only texts are checked, not names. A line
+that must keep a word (the old name of a published field, a quotation) goes into ALLOWED with its file.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ PATTERN = re.compile(
 )
 SUGGESTIONS = list(WORDS.values())
 
-# Texts that people read. Tests speak for themselves; generated code repeats its source.
+# Texts that people read, without tests and without generated code, which repeats its source.
 PLACES = (
     "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "Makefile", "pyproject.toml",
     "docs", "protos", "clients/python", "services", "scripts", "examples", "benchmarks", "k8s",
@@ -57,9 +57,9 @@ LEFT_OUT = re.compile(
     r"_pb2|/v1/__init__\.py$|sync\.pyi$|^scripts/house_words\.py$|^docs/glossary\.md$|^docs/reference/"
 )
 
-# (file, text that the line contains): lines that keep a word, with the reason.
+# (file, text in the line): lines that keep a word, with the reason.
 ALLOWED: tuple[tuple[str, str], ...] = (
-    # What a class was called.
+    # The former name of a class.
     ("CHANGELOG.md", "(was `Drawn`)"),
     # The workload of a benchmark, which must not change.
     ("benchmarks/workload.py", "why anybody would want"),
@@ -79,7 +79,7 @@ def files(chosen: list[str]) -> Iterator[str]:
 
 
 def texts(name: str) -> Iterator[tuple[int, str]]:
-    """(line, text) of everything in the file that is prose or may be shown."""
+    """(line, text) of all prose in the file and of all text that may be shown."""
     content = (ROOT / name).read_text()
     if name.endswith(".proto"):
         for number, line in enumerate(content.splitlines(), 1):

@@ -3,8 +3,8 @@
     python scripts/k8s_demo.py            deploys k8s/overlays/local, applies examples/demo.yaml, prints its table
     python scripts/k8s_demo.py --run my.yaml --data my-model=/data/models/mine
 
-Models and prompts of a Run are on the data volume, /data; the script copies them there first. Ctrl-C leaves the run
-active; the same command follows it again.
+A Run's models and prompts are on the data volume, /data; the script copies them there first. Ctrl-C leaves the run
+active; run the same command to follow it again.
 """
 
 from __future__ import annotations
@@ -32,18 +32,20 @@ COLUMNS = ("state", "iteration", "stage", "progress", "reward", "kl")
 
 
 def main() -> int:
-    """0 only where the run succeeded."""
+    """Returns 0 only if the run succeeded."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--overlay", type=Path, help="the kustomization to apply; default: k8s/overlays' for one node")
     parser.add_argument("--run", type=Path, default=DEMO, help="the Run")
     parser.add_argument("--namespace", default="accord", help="the overlay's namespace")
-    parser.add_argument("--image", default="accord/trainer:0.1.0", help="any of Accord's images, to copy data with")
+    parser.add_argument(
+        "--image", default="accord/trainer:0.1.0", help="any Accord image; the script copies data with it"
+    )
     parser.add_argument(
         "--data",
         action="append",
         default=[],
         metavar="FILE=PATH",
-        help="a file or folder, and where it is put in /data",
+        help="a file or folder, and its path on the data volume",
     )
     asked = parser.parse_args()
     try:
@@ -54,7 +56,7 @@ def main() -> int:
 
 
 def demo(asked: argparse.Namespace) -> int:
-    """Deploys, copies, applies, waits, prints."""
+    """Deploys the overlay, copies the data, applies the Run, waits for it, and prints the result."""
     folder = asked.overlay or kube.ROOT / "k8s/overlays" / kube.overlay()
     print(f"kubectl apply -k {folder}", flush=True)
     kube.deploy(folder)
@@ -76,7 +78,7 @@ def demo(asked: argparse.Namespace) -> int:
 
 
 def watch(namespace: str, name: str) -> str:
-    """Prints a line for each change of the run and each warning, until it is over; its last state."""
+    """Prints a line for each change of the run and each warning until the run ends; returns its last state."""
     shown, told = "", set[str]()
     while True:
         (run,) = kube.objects(namespace, f"run/{name}")
@@ -97,7 +99,7 @@ def watch(namespace: str, name: str) -> str:
 
 
 async def show(address: str, name: str) -> None:
-    """The same table as `make demo` prints, from the controller."""
+    """Prints the same table as `make demo`, from the controller."""
     async with accord.Client(controller=address) as client:
         run: controller_v1.Run = await client.runs.get(name)
         Console().print(report_table(build_report(run, [event async for event in client.runs.events(name)])))

@@ -1,4 +1,4 @@
-"""What the cluster's demo and tests do through kubectl, on any cluster that KUBECONFIG names."""
+"""The kubectl calls of the cluster demo and the cluster tests, for any cluster that KUBECONFIG names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-# Before this minor version of Kubernetes 1 there are no grpc probes.
+# Kubernetes 1 has gRPC probes from this minor version on.
 OLD = 25
 LOADER = "loader"
 FORWARDED = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
@@ -25,14 +25,14 @@ class KubectlError(Exception):
 
 
 def kubectl(*arguments: str, text: str | None = None, data: bytes | None = None, timeout: float = 120) -> str:
-    """The output of `kubectl ARGUMENTS` with `text` or `data` as its standard input."""
+    """The output of `kubectl ARGUMENTS`, with `text` or `data` as standard input."""
     given = text.encode() if text is not None else data
     try:
         done = subprocess.run(["kubectl", *arguments], input=given, capture_output=True, check=False, timeout=timeout)
     except FileNotFoundError:
         raise KubectlError("kubectl is not installed") from None
     except subprocess.TimeoutExpired:
-        raise KubectlError(f"kubectl {' '.join(arguments)}: not done within {timeout:g} s") from None
+        raise KubectlError(f"kubectl {' '.join(arguments)}: did not finish within {timeout:g} s") from None
     if done.returncode != 0:
         raise KubectlError(f"kubectl {' '.join(arguments)}: {done.stderr.decode().strip()}")
     return done.stdout.decode()
@@ -45,16 +45,16 @@ def objects(namespace: str, kind: str, *arguments: str) -> list[dict[str, Any]]:
 
 
 def overlay() -> str:
-    """The overlay for one node that fits the cluster's version."""
+    """The single-node overlay for the cluster's version."""
     version = json.loads(kubectl("version", "-o", "json", timeout=30))["serverVersion"]
     minor = int(re.sub(r"\D", "", version["minor"]))
     return "old-cluster" if minor < OLD else "local"
 
 
 def deploy(folder: Path, timeout: float = 600) -> None:
-    """Applies a kustomization and waits until what it starts is up."""
+    """Applies a kustomization and waits until its pods are ready."""
     text = kubectl("kustomize", str(folder))
-    # The definition of Run first: what is of that kind can be applied only when the API server has it.
+    # Apply the definition of Run first: objects of that kind can be applied only after the API server has it.
     kubectl("apply", "-k", str(ROOT / "k8s/crds"))
     kubectl("wait", "--for=condition=established", "crd/runs.accord.dev", "--timeout=60s")
     kubectl("apply", "-f", "-", text=text)
@@ -67,7 +67,7 @@ def deploy(folder: Path, timeout: float = 600) -> None:
 
 
 def copy_in(namespace: str, files: Mapping[str, Path], image: str) -> None:
-    """Puts files and folders on the data volume, each at its path below /data, by a pod that is there meanwhile."""
+    """Copies files and folders to the data volume, each to its path below /data, through a temporary pod."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for target, source in files.items():
@@ -83,7 +83,7 @@ def copy_in(namespace: str, files: Mapping[str, Path], image: str) -> None:
 
 
 def loader(namespace: str, image: str) -> dict[str, Any]:
-    """A pod with the data volume that does nothing."""
+    """An idle pod with the data volume."""
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -109,7 +109,7 @@ def loader(namespace: str, image: str) -> dict[str, Any]:
 
 @contextmanager
 def forwarded(namespace: str, service: str, port: int) -> Iterator[str]:
-    """The address here of a service there, during the block."""
+    """The local address of a service in the cluster, during the block."""
     command = ["kubectl", "-n", namespace, "port-forward", f"service/{service}", f":{port}"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
@@ -119,7 +119,7 @@ def forwarded(namespace: str, service: str, port: int) -> Iterator[str]:
         while (found := FORWARDED.search(said)) is None:
             line = process.stdout.readline()
             if not line or time.monotonic() > deadline:
-                raise KubectlError(f"port-forward to {service}: {said.strip() or 'it says nothing'}")
+                raise KubectlError(f"port-forward to {service}: {said.strip() or 'no output'}")
             said += line
         yield f"127.0.0.1:{found[1]}"
     finally:

@@ -1,4 +1,4 @@
-"""The comments of the contracts, by the full name of what they describe, and the errors that they list for each RPC."""
+"""The comments of the contracts by full name, and the errors that they list for each RPC."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from google.protobuf import descriptor_pb2
 from generate import descriptors
 
 # The last paragraph of an RPC's comment: `Errors: NOT_FOUND (RUN_NOT_FOUND), ABORTED (ETAG_MISMATCH).` lists status
-# codes with the reasons of ErrorInfo. Every RPC can also return COMMON errors; one that has no others says so.
+# codes with the reasons of ErrorInfo. Every RPC can also return COMMON errors; an RPC that has only those has
+# NO_ERRORS.
 ERRORS = "Errors: "
 NO_ERRORS = "Errors: common errors only."
 COMMON = {
@@ -27,7 +28,7 @@ _CODE = re.compile(r"([A-Z_]+) \(([A-Z_]+(?:, [A-Z_]+)*)\)")
 
 @cache
 def comments() -> dict[str, str]:
-    """The leading comment of every service, RPC, message, field, oneof, enum and enum value that has one. A
+    """The leading comment of every service, RPC, message, field, oneof, enum and enum value that has one. Each
     paragraph is one line, and an empty line separates paragraphs."""
     found: dict[str, str] = {}
     for file in descriptors().file:
@@ -39,7 +40,8 @@ def comments() -> dict[str, str]:
 
 
 def errors(comment: str) -> dict[str, tuple[str, ...]]:
-    """The reasons by status code that the comment of an RPC lists. ValueError where its last paragraph does not."""
+    """The reasons that the comment of an RPC lists, by status code. ValueError if its last paragraph has no such
+    list."""
     last = comment.rpartition("\n\n")[2]
     if last == NO_ERRORS:
         return {}
@@ -50,7 +52,7 @@ def errors(comment: str) -> dict[str, tuple[str, ...]]:
 
 
 def without_errors(comment: str) -> str:
-    """The comment of an RPC without its last paragraph."""
+    """The comment of an RPC without its list of errors."""
     return comment.rpartition("\n\n")[0]
 
 
@@ -60,7 +62,7 @@ def _joined(text: str) -> str:
 
 
 def _named(file: descriptor_pb2.FileDescriptorProto) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names below the package, with their path in the file's descriptor."""
+    """Names below the package, with their paths in the file's descriptor."""
     for number, message in enumerate(file.message_type):
         yield message.name, (4, number)
         yield from ((f"{message.name}.{one.name}", (4, number, 2, index)) for index, one in enumerate(message.field))

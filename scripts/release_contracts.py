@@ -1,9 +1,9 @@
-"""Record the current contract under the version in pyproject.toml; later versions must stay compatible with it.
+"""Record the current contract under the version in pyproject.toml. Later versions must stay compatible with it.
 
     python scripts/release_contracts.py
 
 It writes tests/contracts/released/v<version>.binpb, which `buf breaking` compares with and the upgrade tests use. A
-recorded contract never changes: the script refuses another contract under the same version.
+recorded contract never changes: the script refuses a different contract under the same version.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BUF = Path(sys.executable).parent / "buf"
 
 
 def image() -> bytes:
-    """The descriptors of every contract, without comments and places in files: what is on the wire and no more."""
+    """The descriptors of every contract without comments and source positions: only what affects the wire format."""
     third_party()
     built = subprocess.run(
         [BUF, "build", str(PROTOS), "--exclude-source-info", "-o", "-#format=binpb"], capture_output=True, check=False
@@ -31,12 +31,13 @@ def image() -> bytes:
 
 
 def record(folder: Path, version: str, contract: bytes) -> Path:
-    """The file of the version, written unless it is there as it is. Exit code 1 where it holds another contract."""
+    """Writes the file of the version unless it is already recorded. Exits with code 1 if it has a different
+    contract."""
     path = folder / f"v{version}.binpb"
     if path.exists() and path.read_bytes() != contract:
         sys.exit(
-            f"{path.name} is recorded with another contract, and what was released never changes: raise the version in "
-            "pyproject.toml first"
+            f"{path.name} is recorded with a different contract, and a released contract never changes. Raise the "
+            "version in pyproject.toml first"
         )
     folder.mkdir(parents=True, exist_ok=True)
     path.write_bytes(contract)

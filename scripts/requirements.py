@@ -2,7 +2,7 @@
 
     python scripts/requirements.py models trainer
 
-An image installs them in a separate layer, which changes with pyproject.toml and not with every line of code.
+An image installs them in a separate layer, which changes only with pyproject.toml, not with every line of code.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ OWN = re.compile(r"accord-rlhf\[(?P<extras>[^]]+)\]")
 
 
 def requirements(project: Mapping[str, object], extras: Iterable[str]) -> list[str]:
-    """The project's own and those of the extras, extras of extras included. KeyError: the extra does not exist."""
+    """The requirements of the project and of the extras, including nested extras. KeyError if an extra does not
+    exist."""
     optional: Mapping[str, Sequence[str]] = project["optional-dependencies"]  # type: ignore[assignment]
     own: Sequence[str] = project["dependencies"]  # type: ignore[assignment]
 

@@ -1,8 +1,8 @@
-"""Hooks of the documentation site (mkdocs.yml): pages from the repository's root, globs in the navigation, links to
+"""Hooks of the documentation site (mkdocs.yml): pages from the repository root, globs in the navigation, links to
 sources.
 
 Documents link to repository files (`../examples/demo.yaml`), which the site does not contain. The site shows such a
-link as the path of the file. A page of the root (ARCHITECTURE.md, ...) becomes a page of the site when it exists.
+link as the file's path. A page in the root (ARCHITECTURE.md, ...) becomes a page of the site if it exists.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def outside_fences(markdown: str, change: Callable[[str], str]) -> str:
 
 
 def site_links(markdown: str, page: str) -> str:
-    """Rewrites the links of a page: to pages of the site where the site has them, else to the path of the file."""
+    """Rewrites the links of a page: to a page of the site if there is one, else to the file's path."""
     folder = posixpath.dirname(ROOT_PAGES.get(page) or f"docs/{page}")
     by_source = {source: name for name, source in ROOT_PAGES.items()}
 
@@ -80,7 +80,7 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Adds the pages of the root."""
+    """Adds the pages from the root."""
     from mkdocs.structure.files import File
 
     for page, source in ROOT_PAGES.items():

@@ -1,1 +1,2 @@
-"""Pages of docs/reference, one module a page; each has `page() -> str`. scripts/generate_reference.py writes them."""
+"""Pages of docs/reference, one module per page, each with `page() -> str`. scripts/generate_reference.py writes
+them."""

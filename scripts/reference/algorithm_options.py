@@ -14,7 +14,7 @@ from reference.models import default_of, limits_of, own_fields, type_of
 HEADER = ("option", "type", "default", "limits", "meaning")
 INTRODUCTION = """# Options of algorithms
 
-In a run file these go under `policy.options` and `rewardModel.options`; in the SDK they are a training's `options`.
+In a run file, set them under `policy.options` and `rewardModel.options`; in the SDK they are a training's `options`.
 An unknown option is refused, and the error lists the known ones. [Algorithms](../algorithms.md) has the equations and
 the metrics.
 """
@@ -32,9 +32,9 @@ def page() -> str:
         gradient = issubclass(options, AlgorithmOptions)
         parts.append(f"## {name}\n")
         if gradient:
-            parts.append("In addition to those of every algorithm, or with another default:\n")
+            parts.append("In addition to the options of every algorithm, or with a different default:\n")
         rows = list(_rows(options, AlgorithmOptions if gradient else BaseModel))
-        parts.append(table(HEADER, rows) if rows else "It adds none.\n")
+        parts.append(table(HEADER, rows) if rows else "No additional options.\n")
     return generated("\n".join(parts))
 
 

@@ -1,4 +1,4 @@
-"""Every command of `accord`: what it does, its arguments and options."""
+"""Every command of `accord`, with its description, arguments and options."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reference.models import type_of
 HEADER = ("argument or option", "type", "default", "meaning")
 INTRODUCTION = """# Command line
 
-`accord --help` and `accord COMMAND --help` print the same. Options of `accord` itself go before the command. Results go
+`accord --help` and `accord COMMAND --help` print the same. Global options go before the command. Results go
 to standard output, everything else to standard error. An error is one line with its reason in brackets;
 [errors](errors.md) has the reasons.
 """

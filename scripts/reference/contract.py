@@ -1,4 +1,4 @@
-"""What pages say of a field of the contracts: its type, its limits, its comment."""
+"""The description of a contract field on the pages: its type, its limits and its comment."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def type_of(field: FieldDescriptor, named: Named, scalars: Mapping[int, str] = S
 
 
 def map_entry(field: FieldDescriptor) -> Descriptor | None:
-    """The entry of a map, None for any other field."""
+    """The entry of a map; None for any other field."""
     entry = field.message_type
     return entry if entry is not None and entry.GetOptions().map_entry else None
 
 
 def limits_of(field: FieldDescriptor) -> str:
-    """`> 0, <= 1`, from the rules of the contract."""
+    """The limits from the rules of the contract, such as `> 0, <= 1`."""
     rule = rule_of(field)
     if rule is not None and rule.items is not None:
         return f"each: {', '.join(_limits(rule.items))}"
@@ -66,7 +66,7 @@ def limits_of(field: FieldDescriptor) -> str:
 
 
 def linked_pages(comment: str) -> str:
-    """A comment with links where it names pages of docs/."""
+    """A comment with links to the pages of docs/ that it names."""
     return re.sub(r"\bdocs/([a-z-]+)\.md\b", r"[\1](../\1.md)", comment)
 
 

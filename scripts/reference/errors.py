@@ -1,4 +1,4 @@
-"""Every error reason: code, meaning, what to do, and what raises it."""
+"""Every error reason: its code, its meaning, the remedy, and the parts that raise it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reference.markdown import anchor, cell, code, generated, table
 from reference.reason_sites import CARRIERS, Site, sites
 
 HEADER = ("reason", "meaning", "what to do", "raised by")
-MOST_PARTS = 4  # of one service; of more, only the service is named
+MOST_PARTS = 4  # per service; if there are more parts, only the service is named
 SERVICES = {"accord": "SDK", "accord_runtime": "every service", "accord_models": "rollout, reward, trainer"}
 INTRODUCTION = """# Errors
 
@@ -28,7 +28,7 @@ unforeseen exception in a rank of a distributed trainer has the code INTERNAL an
 
 
 def page() -> str:
-    """docs/reference/errors.md. SystemExit when the code and the catalogue differ."""
+    """docs/reference/errors.md. SystemExit if the code and the catalogue differ."""
     used = {reason: list(found) for reason, found in groupby(sites(), key=lambda site: site.reason)}
     if missing := sorted(used.keys() - REASONS.keys()):
         raise SystemExit(f"clients/python/accord/reasons lacks reasons that the code uses: {', '.join(missing)}")

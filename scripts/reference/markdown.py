@@ -1,4 +1,4 @@
-"""Small pieces of Markdown that every page uses."""
+"""Markdown helpers that every page uses."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ def generated(page: str) -> str:
 
 
 def cell(text: str) -> str:
-    """Text that fits into a table's cell. Code in it is kept, except for `|`, which ends cells in code too."""
+    """Escapes text for a table cell. Code is kept, except for `|`, which ends cells even in code."""
     parts = re.split(r"(`[^`]*`)", " ".join(text.split()).replace("|", "\\|"))
     return "".join(part if part.startswith("`") else part.replace("<", "&lt;") for part in parts)
 
 
 def anchor(name: str) -> str:
-    """The place of a row, to which links of other pages lead."""
+    """The anchor of a row, to which other pages link."""
     return f'<a id="{name}"></a>'
 
 
 def slug(heading: str) -> str:
-    """The anchor that MkDocs and GitHub give to a heading."""
+    """The anchor that MkDocs and GitHub generate for a heading."""
     return re.sub(r"[^\w\s-]", "", heading).strip().lower().replace(" ", "-")
 
 
@@ -37,13 +37,13 @@ def code(text: object) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; the cells are Markdown already."""
+    """A table. The cells are already Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def sentence(text: str) -> str:
-    """With a capital and a full stop."""
+    """Adds a capital and a full stop."""
     text = " ".join(text.split())
     if not text:
         return ""

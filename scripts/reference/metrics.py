@@ -1,4 +1,4 @@
-"""Every Prometheus metric of every service, read from the code that makes it."""
+"""Every Prometheus metric of every service, read from the code that defines it."""
 
 from __future__ import annotations
 

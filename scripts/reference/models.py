@@ -15,7 +15,7 @@ LIMITS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "min_length": "length >=
 
 
 def type_of(annotation: Any) -> str:
-    """As a user writes it: `integer`, `text`, `one of a, b`, `list of text`."""
+    """A type as a user would write it: `integer`, `text`, `one of a, b`, `list of text`."""
     if annotation in (types.NoneType, None):
         return "null"
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
@@ -46,7 +46,7 @@ def limits_of(field: FieldInfo) -> str:
 
 
 def default_of(field: FieldInfo) -> str:
-    """As a user would write it; empty where the field must be given."""
+    """A default as a user would write it; empty if the field is required."""
     if field.is_required():
         return ""
     value = field.get_default(call_default_factory=True)
@@ -62,7 +62,7 @@ def default_of(field: FieldInfo) -> str:
 
 
 def own_fields(model: type[BaseModel], parent: type[BaseModel]) -> dict[str, FieldInfo]:
-    """The fields that `model` adds to its parent's, or whose default it changes."""
+    """The fields that `model` adds to its parent's fields or whose default it changes."""
     inherited = parent.model_fields
     return {
         name: field

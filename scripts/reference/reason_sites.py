@@ -1,4 +1,4 @@
-"""Where the code gives errors their reasons, read from the syntax of services/ and the SDK."""
+"""The places where the code gives errors their reasons, found in the syntax trees of services/ and the SDK."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from accord import errors
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("services", "clients/python/accord")
 REASON = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
-# What carries a reason without being an exception, and how the caller meets it.
+# Carriers of reasons that are not exceptions, and the form in which the caller sees them.
 CARRIERS = {
     "Failed": "failure of a sample",
     "ItemFailure": "failure of an item",
@@ -23,8 +23,8 @@ CARRIERS = {
     "_refuse": "refused engine swap",
     "EngineUse": "refused engine swap",
 }
-# Reasons that the code computes: expression -> reason -> the parts whose values it is computed from. A transport and
-# a dialect are looked up only after their name was found, so there is no UNKNOWN_TRANSPORT and no UNKNOWN_DIALECT.
+# Reasons that the code computes: expression -> reason -> the parts that provide the values. A transport or a dialect is
+# looked up only after its name was found, so UNKNOWN_TRANSPORT and UNKNOWN_DIALECT do not exist.
 COMPUTED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "f'UNKNOWN_{kind.upper()}'": {
         "UNKNOWN_ALGORITHM": ("accord_trainer.trainings",),
@@ -55,7 +55,7 @@ ERRORS = {
 @dataclass(frozen=True, order=True)
 class Site:
     """A part of the code that gives an error a reason. `part`: a package and a folder or module in it. `code`: the gRPC
-    code, or what else carries the reason."""
+    code, or the other carrier of the reason."""
 
     reason: str
     part: str
@@ -64,7 +64,7 @@ class Site:
 
 @cache
 def sites() -> tuple[Site, ...]:
-    """Every use of a reason. SystemExit where the code uses one in a way that the tables above do not know."""
+    """Every use of a reason. SystemExit if the code uses one in a way that the tables above do not cover."""
     modules = {path: ast.parse(path.read_text()) for path in _sources()}
     takers = _takers(modules.values())
     found = [site for path, tree in modules.items() for site in _Reader(path, tree, takers).read()]
@@ -74,19 +74,19 @@ def sites() -> tuple[Site, ...]:
 def _sources() -> Iterator[Path]:
     for folder in FOLDERS:
         for path in sorted((ROOT / folder).rglob("*.py")):
-            # v1: generated. conformance/checks: expects reasons of services, and gives none.
+            # v1 is generated. conformance/checks expects the reasons of services and gives none.
             if path.parent.name != "v1" and path.parts[-3:-1] != ("conformance", "checks"):
                 yield path
 
 
 def _part(path: Path) -> str:
-    """`accord_trainer.model` of a module in that folder."""
+    """The part of a module: `accord_trainer.model` for a module in that folder."""
     base = ROOT / ("services" if path.is_relative_to(ROOT / "services") else "clients/python")
     return ".".join(path.relative_to(base).with_suffix("").parts[:2]).removesuffix(".__init__")
 
 
 def _takers(trees: Iterable[ast.Module]) -> Mapping[str, int]:
-    """The position of the parameter `reason` of the carriers, by name."""
+    """The position of the `reason` parameter of each carrier, by name."""
     found = {}
     for tree in trees:
         for node in ast.walk(tree):
@@ -149,7 +149,9 @@ class _Reader:
     def _sites(self, node: ast.expr, code: str) -> Iterator[Site]:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and REASON.fullmatch(node.value):
             if not code:
-                raise SystemExit(f"{self._path}:{node.lineno}: say in CARRIERS how a caller meets {node.value}")
+                raise SystemExit(
+                    f"{self._path}:{node.lineno}: add {node.value} to CARRIERS, with the form in which a caller sees it"
+                )
             yield Site(node.value, self._part, code)
         elif isinstance(node, ast.IfExp):
             yield from self._sites(node.body, code)
@@ -165,7 +167,7 @@ class _Reader:
 
 
 def _name(called: ast.expr) -> str:
-    """The name of what is called; `InvalidArgument` of `InvalidArgument.at`."""
+    """The name of the called object; `InvalidArgument` for `InvalidArgument.at`."""
     if isinstance(called, ast.Attribute):
         return _name(called.value) if called.attr == "at" else called.attr
     return called.id if isinstance(called, ast.Name) else ""

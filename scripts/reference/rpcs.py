@@ -35,7 +35,7 @@ FORMER = re.compile(r"former name of `(\w+)`")
 INTRODUCTION = """# RPCs
 
 The calls of all services, from the contracts in `protos/`, with the field names of the contracts.
-[Upgrading](../upgrading.md) says how contracts change.
+See [Upgrading](../upgrading.md) for how contracts change.
 
 Each call lists the errors that it can return: the status code with the reasons of [errors](errors.md). In addition,
 every call can return these common errors:
@@ -44,7 +44,7 @@ every call can return these common errors:
 
 
 def page() -> str:
-    """docs/reference/rpcs.md. SystemExit where an RPC lists an error that the catalogue of reasons lacks."""
+    """docs/reference/rpcs.md. SystemExit if an RPC lists an error that the catalogue of reasons lacks."""
     services = [service for file in FILES for service in file.services_by_name.values()]
     parts = [INTRODUCTION + "\n".join(_errors(COMMON.items())) + "\n"]
     for service in services:
@@ -66,7 +66,8 @@ def page() -> str:
 
 
 def shared(services: Iterable[ServiceDescriptor]) -> list[Descriptor]:
-    """The messages inside requests and responses, sorted. Requests and responses are shown with their RPCs."""
+    """The messages inside requests and responses, sorted. Requests and responses themselves are shown with their
+    RPCs."""
     found: dict[str, Descriptor] = {}
     outer = {
         one.full_name for service in services for rpc in service.methods for one in (rpc.input_type, rpc.output_type)
@@ -180,7 +181,7 @@ def _link_to(one: Descriptor | EnumDescriptor) -> str:
 
 
 def _title(one: Descriptor | EnumDescriptor) -> str:
-    """`controller.v1.Run`: without what all names begin with."""
+    """A name without the prefix that all names share: `controller.v1.Run`."""
     return one.full_name.removeprefix("accord.")
 
 

@@ -22,15 +22,15 @@ HEADER = ("field", "default, limits", "meaning, example")
 STRUCT = "google.protobuf.Struct"
 ROOT = controller_v1.RunSpec.DESCRIPTOR
 DEFAULT = re.compile(r"\s*Default(?:, when [^:]*)?: (?P<value>.+?)\.(?=\s|$)")
-# Defaults of these are filled in by the services that read them, not by the controller.
+# The services that read these fields, not the controller, fill in their defaults.
 ELSEWHERE = ("accord.reward.v1.", "accord.preference.v1.", "accord.controller.v1.Toleration.")
 SPEC = "What the run should do. `accord runs get --format json` shows the spec with all defaults filled in."
 INTRODUCTION = """# Run file
 
 A run file is YAML. `accord run FILE` and the SDK's `accord.load_run` read it; `--set` overrides a field by its path,
 for example `--set policy.steps=50`. All fields except `apiVersion`, `kind` and `metadata` are under `spec`, where the
-paths below begin. Names may also be written in snake_case, as the contracts and the field violations of errors have
-them. An unknown field is an error.
+paths below begin. Names may also be written in snake_case, as in the contracts and in the field violations of errors.
+An unknown field is an error.
 
 Data files are relative to the run file; models and `python:` scorers are relative to the working folder.
 
@@ -48,7 +48,7 @@ class Section:
 
 
 def page() -> str:
-    """docs/reference/run-file.md. SystemExit where examples or documented defaults differ from the contract."""
+    """docs/reference/run-file.md. SystemExit if examples or documented defaults differ from the contract."""
     found = sections()
     owners = {section.message.full_name: written(section.paths[0]) for section in found}
     parts = [INTRODUCTION, "## Head\n", table(HEADER, _head())]
@@ -71,12 +71,12 @@ def sections() -> list[Section]:
 
 
 def written(path: tuple[FieldDescriptor, ...]) -> str:
-    """A path as in YAML, `feedback.people.criteria[]`."""
+    """A path as in YAML: `feedback.people.criteria[]`."""
     return ".".join(f"{field.json_name}[]" if field.is_repeated else field.json_name for field in path)
 
 
 def section_of(field: FieldDescriptor) -> Descriptor | None:
-    """The message of a field that has its own section."""
+    """The message of a field, if it has its own section."""
     message = field.message_type
     return message if message is not None and message.full_name != STRUCT and map_entry(field) is None else None
 
@@ -131,7 +131,7 @@ def _row(section: Section, field: FieldDescriptor, owners: Mapping[str, str]) ->
 
 
 def _cells(path: str, kind: str, values: tuple[str, str], meaning: str, example: str) -> tuple[str, ...]:
-    """A row. `values`: the default and the limits."""
+    """A table row. `values`: the default and the limits."""
     shown = [cell(sentence(meaning)), *([f"*Example:* {code(example)}"] if example else [])]
     return (
         f"{anchor(path.replace('[]', ''))}{code(path)}<br>{cell(kind)}",
@@ -141,7 +141,7 @@ def _cells(path: str, kind: str, values: tuple[str, str], meaning: str, example:
 
 
 def _default(path: tuple[FieldDescriptor, ...], field: FieldDescriptor, comment: str) -> str:
-    """The default: what resolving gives, which must be what the comment says; or the comment's words."""
+    """The default: the resolved value, which must match the comment; otherwise the comment's text."""
     if required(field):
         return "required"
     found = DEFAULT.search(comment)
@@ -156,7 +156,8 @@ def _default(path: tuple[FieldDescriptor, ...], field: FieldDescriptor, comment:
 
 
 def resolved(path: tuple[FieldDescriptor, ...], field: FieldDescriptor) -> Any:
-    """The value of a field after resolving a spec in which only the messages on its path are set; None: not set."""
+    """The value of a field after resolving a spec in which only the messages on its path are set; None if it is not
+    set."""
     spec = controller_v1.RunSpec()
     _at(spec, path)
     inner = _at(resolve(spec), path)
@@ -164,7 +165,7 @@ def resolved(path: tuple[FieldDescriptor, ...], field: FieldDescriptor) -> Any:
 
 
 def _at(message: Any, path: tuple[FieldDescriptor, ...]) -> Any:
-    """The message at a path, which is created where it is missing."""
+    """The message at a path; missing messages are created."""
     for field in path:
         message = getattr(message, field.name)
         if field.is_repeated:
@@ -175,7 +176,7 @@ def _at(message: Any, path: tuple[FieldDescriptor, ...]) -> Any:
 
 
 def literal(field: FieldDescriptor, value: Any) -> str:
-    """A value as in YAML; nothing for a text that is empty and for what is not set."""
+    """A value as in YAML; empty for an empty text or an unset field."""
     if value is None or isinstance(value, Message) or field.is_repeated:
         return ""
     if isinstance(value, bool):
@@ -184,7 +185,7 @@ def literal(field: FieldDescriptor, value: Any) -> str:
 
 
 def _plain(comment: str) -> str:
-    """A comment in the words of a run file: its names in camelCase, links to other pages."""
+    """A comment adapted to a run file: names in camelCase, and links to other pages."""
     text = linked_pages(comment.replace("\n\n", " "))
     text = re.sub(r"\bRunSpec\.(\w+)", r"`\1`", text)
     return re.sub(r"`([a-z_]+)`", lambda found: f"`{_NAMES.get(found[1], found[1])}`", text)

@@ -1,6 +1,7 @@
 """An example, as YAML, for every field of a run file that is not itself a section.
 
-By message and field of the contract. Together they are a valid run file for each source of feedback: a test holds it.
+The keys are the message and the field in the contract. Together the examples form a valid run file for each source of
+feedback; a test checks this.
 """
 
 from __future__ import annotations

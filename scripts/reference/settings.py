@@ -49,7 +49,7 @@ def page() -> str:
         module = "accord_controller.operator" if name == "operator" else f"accord_{name}"
         parts += [f"## {name.capitalize()}\n", f"`python -m {module}`\n"]
         rows = list(_rows(name.upper(), settings, common))
-        parts.append(table(HEADER, rows) if rows else "It adds none.\n")
+        parts.append(table(HEADER, rows) if rows else "No additional settings.\n")
     return generated("\n".join(parts))
 
 

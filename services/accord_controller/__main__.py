@@ -6,7 +6,7 @@ from accord_runtime.serving.server import Service
 
 
 async def build(settings: ControllerSettings) -> Service:
-    """Imports and builds the service once the settings are validated."""
+    """Imports and builds the service after the settings are validated."""
     from accord_controller import service
 
     return await service.build(settings)

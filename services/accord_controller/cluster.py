@@ -1,5 +1,5 @@
-"""A client of one namespace of a Kubernetes cluster, for the launcher and the operator. Objects go in and out as plain
-dicts, every call has a deadline, every failure is an AccordError."""
+"""A client of one namespace of a Kubernetes cluster, for the launcher and the operator. Objects are plain dicts, every
+call has a deadline, and every failure is an AccordError."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ KINDS: Mapping[str, tuple[str, str]] = {
 
 
 class Cluster:
-    """Connects at the first call: as the pod's service account, or outside a cluster with KUBECONFIG."""
+    """Connects at the first call, as the pod's service account or, outside a cluster, with KUBECONFIG."""
 
     def __init__(self, namespace: str = "") -> None:
-        """`namespace`: empty for the pod's own namespace; outside a cluster, `default`."""
+        """`namespace`: empty for the pod's own namespace, or for `default` outside a cluster."""
         self._namespace = namespace
         self._client: DynamicClient | None = None
         self._connecting = asyncio.Lock()
@@ -60,7 +60,7 @@ class Cluster:
         return self._namespace
 
     async def get(self, kind: str, name: str) -> Object | None:
-        """An object, or None where it does not exist."""
+        """An object, or None if it does not exist."""
         try:
             return await self._call("get", self._path(kind, name))
         except NotFound:
@@ -73,7 +73,7 @@ class Cluster:
         return [{"kind": kind, **item} for item in found["items"]]
 
     async def serves(self, group: str) -> bool:
-        """Whether the cluster has an API group now. Ask each time: the group may have been installed since."""
+        """Whether the cluster has an API group now. Not cached, because the group may be installed later."""
         try:
             await self._call("get", f"/apis/{quote(group)}")
         except NotFound:
@@ -81,7 +81,8 @@ class Cluster:
         return True
 
     async def apply(self, body: Object, *, subresource: str = "") -> Object:
-        """Creates or updates an object with the fields of `body` (server-side apply); fields that others set stay."""
+        """Creates or updates an object with the fields of `body` (server-side apply); fields that other clients set are
+        kept."""
         path = self._path(body["kind"], body["metadata"]["name"]) + (f"/{subresource}" if subresource else "")
         return await self._call(
             "patch",
@@ -102,14 +103,14 @@ class Cluster:
         return await self._call("post", self._path(kind), body=body)
 
     async def delete(self, kind: str, name: str) -> None:
-        """Deletes an object and, in the background, what it owns. An object that is already gone is no error."""
+        """Deletes an object and, in the background, the objects that it owns. A missing object is not an error."""
         try:
             await self._call("delete", self._path(kind, name), propagation_policy="Background")
         except NotFound:
             return
 
     async def log(self, pod: str, *, previous: bool = False, lines: int = 12) -> str:
-        """The last lines of a pod's log; empty where it has none."""
+        """The last lines of a pod's log; empty if it has none."""
         query = [("tailLines", lines), ("previous", str(previous).lower())]
         try:
             return await self._text("get", self._path("Pod", pod) + "/log", query_params=query)
@@ -134,7 +135,7 @@ class Cluster:
     async def _text(self, method: str, path: str, **options: Any) -> str:
         connected = await self._connected()
         try:
-            # A new dict of headers for each call: the client adds entries to it.
+            # Each call needs a new dict of headers, because the client adds entries to it.
             response = await connected.request(
                 method, path, serialize=False, header_params={}, _request_timeout=CALL_SECONDS,
                 **{"query_params": [], **options},
@@ -167,7 +168,7 @@ class Cluster:
 
 
 def _translated(error: ApiException, path: str) -> AccordError:
-    """The API's error as one of ours, with its message."""
+    """Converts an API error to an AccordError with the same message."""
     try:
         message = json.loads(error.body or "")["message"]
     except (ValueError, TypeError, KeyError):

@@ -1,4 +1,4 @@
-"""What the controller's calls do, without gRPC."""
+"""The controller's calls, without gRPC."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ class ControllerHandler:
         return runs, page.token(following) if following else ""
 
     async def watch_run(self, run_id: str, after: int) -> AsyncIterator[controller_v1.RunEvent]:
-        """Events after `after`, then new ones, until the run is no longer active."""
+        """Events after `after`, followed by new ones until the run is no longer active."""
         while True:
             changed = self._runs.changed()
-            # Read the state first: all events written before it are then seen.
+            # Read the state first, so that all events written before it are seen.
             state = (await self._store.get_run(run_id)).status.state
             events = await self._store.events(run_id, after, MOST_A_PAGE)
             for event in events:
@@ -74,7 +74,7 @@ class ControllerHandler:
                     await changed.wait()
             except TimeoutError:
                 if run_id not in self._runs.active():
-                    return  # it could not record why it stopped
+                    return  # the run could not record why it stopped
 
     async def list_events(self, run_id: str, after: int, limit: int) -> list[controller_v1.RunEvent]:
         """Past events."""
@@ -91,7 +91,7 @@ class ControllerHandler:
         return await self._store.get_run(request.run_id)
 
     async def pause_run(self, request: controller_v1.PauseRunRequest) -> controller_v1.Run:
-        """Stops a run at its next durable point; answers at once."""
+        """Stops a run at its next durable point; returns at once."""
         self._runs.pause(await self._store.get_run(request.run_id))
         return await self._store.get_run(request.run_id)
 
@@ -128,7 +128,7 @@ class ControllerHandler:
         return await self._store.get_run(request.run.run_id)
 
     async def collect_garbage(self, request: controller_v1.CollectGarbageRequest) -> Garbage:
-        """Frees what nothing refers to; a dry run only reports it."""
+        """Frees unreferenced data; a dry run only reports it."""
         return await self._once.run(
             request.request_id,
             request,
@@ -170,7 +170,7 @@ class ControllerHandler:
     async def model_lineage(
         self, request: controller_v1.GetModelLineageRequest
     ) -> controller_v1.GetModelLineageResponse:
-        """The steps that made a model."""
+        """The steps that produced a model."""
         lineage = await self._lineage()
         match request.WhichOneof("subject"):
             case "name":
@@ -184,7 +184,7 @@ class ControllerHandler:
         return (await self._lineage()).trained_on(snapshots)
 
     async def _as_read(self, run_id: str, etag: str) -> controller_v1.Run:
-        """The run; where an etag is given, only if it has not changed since. Aborted, ETAG_MISMATCH."""
+        """The run. If an etag is given and the run has changed since: Aborted, ETAG_MISMATCH."""
         run = await self._store.get_run(run_id)
         if etag and etag != run.etag:
             raise Aborted(
@@ -203,7 +203,7 @@ class ControllerHandler:
         return SpecCatalog(self._settings, models, shares_plugins=self._launcher.shares_plugins)
 
     async def _lineage(self) -> Lineage:
-        """Of every run: its finished iterations, and the current one so far."""
+        """The finished iterations of every run, and its current iteration so far."""
         runs: list[controller_v1.Run] = []
         before: int | None = None
         while True:
@@ -235,7 +235,7 @@ class ControllerHandler:
         found = {name: await self._registry.find(name) for name in model_names(resolved)}
         models = {name: model for name, model in found.items() if model is not None}
         await asyncio.to_thread(check, requested.run_id, resolved, self._catalog(models))
-        # The run keeps the models that are active now until its end.
+        # The run keeps the currently active models until its end.
         pin_models(resolved, models)
         run = controller_v1.Run(run_id=requested.run_id, spec=requested.spec)
         run.status.state = controller_v1.RUN_STATE_PENDING

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class ControllerService:
-    """What accord_runtime.serving.server serves."""
+    """The service that accord_runtime.serving.server serves."""
 
     service_names = ("accord.controller.v1.RunService", "accord.controller.v1.ModelService")
 
@@ -56,7 +56,7 @@ class ControllerService:
         await self._runs.drain(self._settings.pause_seconds)
 
     async def close(self) -> None:
-        """Pauses active runs, stops the services that were started here, closes the database."""
+        """Pauses active runs, stops the services that this controller started, and closes the database."""
         await self._runs.drain(self._settings.pause_seconds)
         await self._launcher.close()
         await self._store.close()
@@ -69,8 +69,8 @@ def database_of(settings: ControllerSettings) -> str:
 
 
 async def build(settings: ControllerSettings) -> ControllerService:
-    """Opens the database and adopts the runs of an earlier controller. FailedPrecondition, CONTROLLER_RUNS, while
-    another controller uses the same state folder."""
+    """Opens the database and adopts the runs of an earlier controller. FailedPrecondition, CONTROLLER_RUNS, if another
+    controller uses the same state folder."""
     state_dir = settings.state_dir.absolute()
     lock = lock_state_dir(state_dir)
     url = database_of(settings)
@@ -83,7 +83,7 @@ async def build(settings: ControllerSettings) -> ControllerService:
 
 
 def lock_state_dir(state_dir: Path) -> IO[str]:
-    """Locks the state folder: two controllers would do everything twice. The lock ends with its process."""
+    """Locks the state folder, because two controllers would do all work twice. The lock ends with its process."""
     state_dir.mkdir(parents=True, exist_ok=True)
     lock = (state_dir / "controller.lock").open("a+")
     try:

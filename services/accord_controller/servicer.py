@@ -55,7 +55,7 @@ class RunServicer(v1.RunServiceServicer):
         return v1.ResumeRunResponse(run=await self._handler.resume_run(request))
 
     async def CollectGarbage(self, request: v1.CollectGarbageRequest, context: Context) -> v1.CollectGarbageResponse:
-        """Frees what nothing refers to."""
+        """Frees unreferenced data."""
         garbage = await self._handler.collect_garbage(request)
         return v1.CollectGarbageResponse(freed_bytes=garbage.freed_bytes, freed=garbage.freed)
 
@@ -88,7 +88,7 @@ class ModelServicer(v1.ModelServiceServicer):
         return v1.GetModelResponse(model=await self._handler.get_model(request.name))
 
     async def GetModelLineage(self, request: v1.GetModelLineageRequest, context: Context) -> v1.GetModelLineageResponse:
-        """The steps that made a model."""
+        """The steps that produced a model."""
         return await self._handler.model_lineage(request)
 
     async def ListTrainedModels(

@@ -10,7 +10,7 @@ from pydantic import Field, FilePath, field_validator
 from accord import plugins
 from accord_runtime.serving.settings import DatabaseSettings, service_config
 
-# The group of entry points that launchers plug in by.
+# The entry-point group of launchers.
 LAUNCHERS = "accord.launchers"
 
 
@@ -93,13 +93,13 @@ class ControllerSettings(DatabaseSettings):
         )
 
     def python(self, engine: str) -> Path:
-        """The Python that a rollout service on `engine` runs under. Not resolved: the name of a virtual environment's
-        python is what makes it one."""
+        """The Python of a rollout service with `engine`. The path is not resolved, because a virtual environment is
+        recognised by the path of its python."""
         if engine == self.engine and self.rollout_python is not None:
             return self.rollout_python.absolute()
         own = self.engine_pythons.get(engine) or Path(f".venv-{engine}/bin/python")
         return own.absolute() if own.is_file() else Path(sys.executable)
 
     def threads(self, service: str) -> int:
-        """Threads of a service started here; 0: all cores. The preference service computes nothing."""
+        """Threads of a service that the controller starts; 0: all cores. The preference service computes nothing."""
         return int(getattr(self, f"{service}_threads", 0))

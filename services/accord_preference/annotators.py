@@ -1,4 +1,4 @@
-"""Annotators: registered, excluded, reinstated, withdrawn. Feedback itself is never deleted."""
+"""Annotators: registration, exclusion, reinstatement and withdrawal. Feedback itself is never deleted."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Annotators:
         )
 
     async def exclude(self, request: preference_v1.ExcludeAnnotatorRequest) -> preference_v1.ExcludeAnnotatorResponse:
-        """Excludes an annotator: new snapshots and exports leave out their feedback."""
+        """Excludes an annotator; new snapshots and exports leave out their feedback."""
         reason = read_text(request.reason, "reason")
 
         async def change(tx: Writer) -> preference_v1.ExcludeAnnotatorResponse:
@@ -90,7 +90,7 @@ class Annotators:
     async def withdraw(
         self, request: preference_v1.WithdrawAnnotatorRequest
     ) -> preference_v1.WithdrawAnnotatorResponse:
-        """Withdraws an annotator permanently, and lists the snapshots with their feedback."""
+        """Withdraws an annotator permanently and lists the snapshots with their feedback."""
         who, reason = request.annotator, read_text(request.reason, "reason")
         check_annotator(who, "annotator")
 
@@ -147,7 +147,7 @@ def check_annotator(annotator: preference_v1.Annotator, path: str) -> None:
 
 
 async def admit(tx: Writer, annotator: preference_v1.Annotator, now_us: int) -> None:
-    """Registers an annotator who is new. PermissionDenied, ANNOTATOR_EXCLUDED, for one who is not active."""
+    """Registers a new annotator. PermissionDenied, ANNOTATOR_EXCLUDED, for an inactive one."""
     known = await tx.annotator(annotator.annotator_id, annotator.kind)
     if known is None:
         await tx.add_annotators([(annotator.annotator_id, annotator.kind)], now_us)

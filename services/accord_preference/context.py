@@ -1,4 +1,4 @@
-"""What all parts of the service share."""
+"""The context that all parts of the service share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Context:
     """Store, settings, clock, and `once`, which answers repeated requests."""
 
     def __init__(self, store: Store, settings: PreferenceSettings, clock: Callable[[], float]):
-        """`clock`: seconds since 1970; the service uses no other."""
+        """`clock`: seconds since 1970; the service uses no other clock."""
         self.store = store
         self.settings = settings
         self.once: OnceInTransaction[Writer] = OnceInTransaction(store, self.now_us)
@@ -26,7 +26,7 @@ class Context:
 
 
 def not_found(what: str, name: str, field: str) -> NotFound:
-    """The error for something that does not exist, naming it and the field that asked for it."""
+    """The error for a missing object; it names the object and the field of the request."""
     return NotFound(
         f"{field}: {what} {name!r} does not exist",
         reason=f"{what.upper()}_NOT_FOUND",

@@ -42,7 +42,7 @@ def timestamp(microseconds: int) -> Timestamp:
 def prompt_row(
     conversation: types_v1.Conversation, source: str, path: str, heldout_fraction: float, salt: str
 ) -> PromptRow:
-    """A new prompt. InvalidArgument, its field behind `path`, for no turns or an unknown role."""
+    """A new prompt. InvalidArgument, for a field below `path`, if there are no turns or a role is unknown."""
     if not conversation.messages:
         raise InvalidArgument.at(f"{path}.messages", "must not be empty")
     for index, message in enumerate(conversation.messages):
@@ -59,15 +59,15 @@ def prompt_row(
 def completion_row(
     prompt_id: str, answer: preference_v1.Completion | preference_v1.ImportCompletion, path: str
 ) -> CompletionRow:
-    """A new completion; an imported one has no origin. InvalidArgument, its field behind `path`, for a finish
-    reason that does not exist."""
+    """A new completion; an imported one has no origin. InvalidArgument, for a field below `path`, if the finish reason
+    does not exist."""
     value = canonical.origin_value(answer.origin) if isinstance(answer, preference_v1.Completion) else None
     if answer.finish_reason not in _ENDS:
         raise InvalidArgument.at(
             f"{path}.finish_reason", f"is {answer.finish_reason}; leave it unset if it is not known"
         )
     kept = None if value is None else canonical.canonical_json(value)
-    text = answer.text  # every access to a field of a message makes a copy
+    text = answer.text  # each access to a message field makes a copy
     name = canonical.completion_id(prompt_id, text, kept, answer.finish_reason)
     return CompletionRow(name, prompt_id, text, kept, answer.finish_reason)
 
@@ -117,7 +117,7 @@ def feedback(row: FeedbackRow) -> preference_v1.Feedback:
 
 
 def _put_feedback(message: preference_v1.Feedback, row: FeedbackRow) -> None:
-    """Fills in the message. Empty fields stay unset, which is most of them in millions of records."""
+    """Fills in the message. Empty fields stay unset; in millions of records, most fields are empty."""
     message.feedback_id, message.prompt_id, message.source = row.feedback_id, row.prompt_id, row.source
     annotator, created = message.annotator, message.create_time
     annotator.annotator_id = row.annotator_id
@@ -140,7 +140,7 @@ def _put_feedback(message: preference_v1.Feedback, row: FeedbackRow) -> None:
 
 
 def task(row: TaskRow) -> preference_v1.Task:
-    """A task as annotators may see it: nothing shows whether it is a gold task."""
+    """A task as annotators may see it; it does not reveal whether it is a gold task."""
     form = json.loads(row.form or "{}")
     return preference_v1.Task(
         task_id=row.task_id,
@@ -159,7 +159,7 @@ def task(row: TaskRow) -> preference_v1.Task:
 
 
 def whole_task(row: TaskRow) -> preference_v1.Task:
-    """A task as its creator may see it: with its known answer."""
+    """A task as its creator may see it, with its known answer."""
     message = task(row)
     message.answers = row.answers
     if row.gold is not None:
@@ -188,7 +188,7 @@ def annotator(name: str, kind: int) -> preference_v1.Annotator:
 
 
 def profile(row: AnnotatorRow, count: int) -> preference_v1.AnnotatorProfile:
-    """An annotator with the number of their active judgements."""
+    """An annotator and the number of their active judgements."""
     return preference_v1.AnnotatorProfile(
         annotator=annotator(row.annotator_id, row.kind),
         display_name=row.display_name,
@@ -203,7 +203,7 @@ def profile(row: AnnotatorRow, count: int) -> preference_v1.AnnotatorProfile:
 def task_lease(
     row: TaskRow, about: PromptRow, answers: dict[str, CompletionRow], lease: LeaseRow, now_us: int
 ) -> preference_v1.TaskLease:
-    """A leased task with everything that an annotator needs."""
+    """A leased task with everything that its annotator needs."""
     return preference_v1.TaskLease(
         task=task(row),
         prompt=prompt(about),
@@ -215,8 +215,8 @@ def task_lease(
 
 
 def put_record(message: preference_v1.Record, row: RecordRow) -> None:
-    """Fills in a record of an export, as it was submitted. In place, within the response: copying all texts would
-    double the cost."""
+    """Fills in a record of an export, as it was submitted. Works in place within the response, because copying all
+    texts would double the cost."""
     _put_prompt(message.prompt, row.prompt)
     for answer in row.completions:
         _put_completion(message.completions.add(), answer)
@@ -243,7 +243,7 @@ def snapshot_use(row: SnapshotRow, records: int) -> preference_v1.SnapshotUse:
 
 
 def origins(row: SnapshotRow, found: Origins) -> preference_v1.GetSnapshotOriginsResponse:
-    """The origins of the records of a snapshot, the most frequent first."""
+    """The origins of a snapshot's records, the most frequent first."""
     return preference_v1.GetSnapshotOriginsResponse(
         snapshot=snapshot(row),
         annotators=[
@@ -275,7 +275,7 @@ def filter_of(kind: int, message: preference_v1.SnapshotFilter, split: int = 0) 
     if kind == preference_v1.SNAPSHOT_KIND_PROMPTS:
         for field in ("annotator_kinds", "queues", "include_gold", "exclude_late"):
             if getattr(message, field):
-                raise InvalidArgument.at(f"filter.{field}", "filters feedback, which prompts have not. Leave it empty")
+                raise InvalidArgument.at(f"filter.{field}", "applies only to feedback, not to prompts. Leave it empty")
     return Filter(
         sources=tuple(message.sources),
         annotator_kinds=tuple(message.annotator_kinds),

@@ -1,6 +1,6 @@
-"""`python -m accord_preference.migrate`: brings the database up to date and ends.
+"""`python -m accord_preference.migrate`: upgrades the database to the current schema and exits.
 
-It has the flags and environment of the service."""
+It takes the service's flags and environment."""
 
 from accord_preference.service import database_of
 from accord_preference.settings import PreferenceSettings

@@ -1,4 +1,4 @@
-"""Prompts and completions: added, listed, deleted; and the checks that other parts make of them."""
+"""Adds, lists and deletes prompts and completions, and has the checks that other parts use."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from accord_runtime.serving.paging import read_page
 
 
 class Prompts:
-    """The part of the service that keeps prompts and their completions."""
+    """The part of the service that manages prompts and their completions."""
 
     def __init__(self, context: Context):
         self._context = context
 
     async def create(self, request: preference_v1.CreatePromptsRequest) -> preference_v1.CreatePromptsResponse:
-        """Adds prompts, all or none. Prompts that exist are returned unchanged."""
+        """Adds prompts, all or none. Existing prompts are returned unchanged."""
         settings = self._context.settings
         for number, asked in enumerate(request.prompts):
             for turn, message in enumerate(asked.conversation.messages):
@@ -101,7 +101,7 @@ class Prompts:
 
 
 def check_split(split: int) -> int:
-    """The split of a filter, 0 for both. InvalidArgument if it does not exist."""
+    """The split of a filter; 0 for both. InvalidArgument if it does not exist."""
     if split not in (preference_v1.SPLIT_UNSPECIFIED, preference_v1.SPLIT_TRAIN, preference_v1.SPLIT_HELDOUT):
         raise InvalidArgument.at("split", f"is {split}; must be SPLIT_TRAIN, SPLIT_HELDOUT, or unset for both")
     return split
@@ -122,7 +122,7 @@ async def find_judged(
 ) -> tuple[PromptRow, dict[str, CompletionRow]]:
     """A prompt and its completions in `fields` (completion id -> field of the request).
 
-    NotFound names what does not exist, InvalidArgument a completion of another prompt. FailedPrecondition,
+    NotFound names a missing prompt or completion, InvalidArgument a completion of another prompt. FailedPrecondition,
     PROMPT_DELETED: feedback on this prompt is no longer accepted.
     """
     prompt = (await tx.prompts([prompt_id])).get(prompt_id)
@@ -130,7 +130,7 @@ async def find_judged(
         raise not_found("prompt", prompt_id, prompt_field)
     if await tx.deleted([prompt_id]):
         raise FailedPrecondition(
-            f"{prompt_field}: prompt {prompt_id} was deleted; feedback on it is no longer accepted",
+            f"{prompt_field}: prompt {prompt_id} was deleted, and feedback on it is no longer accepted",
             reason="PROMPT_DELETED",
             metadata={"prompt_id": prompt_id},
         )

@@ -27,7 +27,7 @@ from accord_runtime.serving.idempotency import retrying
 
 
 class PreferenceService:
-    """The preference service, ready to be served."""
+    """The preference service, ready to serve."""
 
     def __init__(self, store: Store, settings: PreferenceSettings, clock: Callable[[], float] = time.time):
         self._store = store
@@ -68,10 +68,10 @@ def database_of(settings: PreferenceSettings) -> str:
 
 
 async def build(settings: PreferenceSettings, clock: Callable[[], float] = time.time) -> PreferenceService:
-    """Opens the store, its schema up to date, and checks that it has the split of the settings. `clock`: seconds since
+    """Opens the store with a current schema and checks that it has the split of the settings. `clock`: seconds since
     1970.
 
-    Raises FailedPrecondition, SPLIT_CHANGED, when the database was created with another split: prompts would change
+    Raises FailedPrecondition, SPLIT_CHANGED, if the database was created with a different split: prompts would change
     sides, and new snapshots would contradict earlier ones.
     """
     store = await open_store(database_of(settings), settings)

@@ -217,13 +217,13 @@ class AnnotatorServicer(preference_v1.AnnotatorServiceServicer):
 async def _whole(
     requests: AsyncIterator[preference_v1.ImportRecordsRequest], context: Call
 ) -> AsyncIterator[preference_v1.ImportRecordsRequest]:
-    """The stream, which ends only where the sender ended it.
+    """The stream, which ends only if the sender ended it.
 
-    A broken connection also ends the stream, and cancels this call; grpc promises no order of the two. This waits a
-    moment for the cancellation, so that half a stream is never taken for a whole one.
+    A broken connection also ends the stream and cancels this call, and gRPC does not guarantee the order of the two.
+    This waits briefly for the cancellation, so that a partial stream is never taken for a complete one.
     """
     async for request in requests:
         yield request
     await asyncio.sleep(0.02)
     if context.cancelled():
-        raise Cancelled("the stream broke; nothing of it was stored", reason="STREAM_BROKEN")
+        raise Cancelled("the stream was interrupted, and nothing of it was stored", reason="STREAM_BROKEN")

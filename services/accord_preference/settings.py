@@ -13,11 +13,14 @@ class PreferenceSettings(DatabaseSettings):
     model_config = service_config("preference")
 
     heldout_fraction: float = Field(
-        0.1, ge=0, lt=1, description="Share of prompts that is held out, by hash. Fixed when the database is created."
+        0.1,
+        ge=0,
+        lt=1,
+        description="Fraction of prompts held out, by hash. Fixed when the database is created.",
     )
     split_salt: str = Field(
         "accord",
-        description="Part of the hash of the split: another salt, another split. Fixed when the database is created.",
+        description="Salt of the split's hash. Another salt gives another split. Fixed when the database is created.",
     )
     lease_seconds: float = Field(
         600, gt=0, description="Duration of a task lease when the request does not set one, seconds."
@@ -27,7 +30,7 @@ class PreferenceSettings(DatabaseSettings):
         0.1,
         ge=0,
         lt=1,
-        description="Share of leases that are for a gold task, while one is available for the annotator.",
+        description="Fraction of leases that are for a gold task, while one is available for the annotator.",
     )
     flags_to_suspend: int = Field(
         2, ge=1, description="Number of annotators whose flags suspend a task until it is resolved."

@@ -7,20 +7,19 @@ from accord.preference import v1 as preference_v1
 from accord_preference.context import Context
 from accord_preference.quality.quality import Quality
 
-# What GetQueue calls recent.
+# The period that GetQueue calls recent.
 RECENT_US = 600 * 1_000_000
 
 
 class Statistics:
-    """The part of the service that counts."""
+    """The part of the service that computes statistics."""
 
     def __init__(self, context: Context, quality: Quality):
         self._context = context
         self._quality = quality
 
     async def queue(self, request: preference_v1.GetQueueRequest) -> preference_v1.GetQueueResponse:
-        """The progress of a queue, and, on request, how well people agree in it. A queue that was never used is
-        empty."""
+        """The progress of a queue and, on request, the agreement of people in it. An unused queue is empty."""
         if not request.queue:
             raise InvalidArgument.at("queue", "must be set")
         now_us = self._context.now_us()

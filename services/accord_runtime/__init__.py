@@ -1,1 +1,1 @@
-"""Serving glue that every Accord service shares: serving, artifacts, database, observability. No torch here."""
+"""Code that every Accord service shares: serving, artifacts, database, observability. It does not import torch."""

@@ -25,6 +25,6 @@ def test_the_same_version_with_another_contract_is_refused(tmp_path: Path) -> No
     contract = image()
     record(tmp_path, "9.9.9", contract)
     record(tmp_path, "9.9.9", contract)
-    with pytest.raises(SystemExit, match="raise the version"):
+    with pytest.raises(SystemExit, match="Raise the version"):
         record(tmp_path, "9.9.9", contract + b"\x0a\x00")
     assert (tmp_path / "v9.9.9.binpb").read_bytes() == contract

@@ -81,7 +81,7 @@ async def test_what_is_unknown_gone_changed_or_too_long_is_refused_and_nothing_c
             await client.models.promote("demo-0")
         with pytest.raises(NotFound, match="No run named other"):
             await client.models.roll_back("other")
-        with pytest.raises(Aborted, match="is demo-2 now") as changed:
+        with pytest.raises(Aborted, match="is now demo-2") as changed:
             await client.models.roll_back("demo", in_force="demo-1")
         with pytest.raises(InvalidArgument, match="reason"):
             await client.models.promote("demo-1", reason="x" * 3000)

@@ -48,6 +48,6 @@ def test_what_people_see_follows_the_rate() -> None:
     state = preference_v1.GetQueueResponse(done_tasks=5, feedback=12, recent_feedback=20, open_tasks=15)
     said = how_far(people, state, TASKS, "demo/iteration-1")
     assert "5 of 20 tasks" in said
-    assert "2.0 judgements a minute, about 15 minutes more" in said
+    assert "2.0 judgements per minute, about 15 minutes left" in said
     assert "alpha not known yet (required: 0.5)" in said
     assert "demo/iteration-1" in said

@@ -115,7 +115,7 @@ async def test_services_may_share_a_database(postgres: Postgres) -> None:
 
 async def test_server_or_database_or_user_that_is_not_there_is_told(postgres: Postgres) -> None:
     there = make_url(postgres.url)
-    with pytest.raises(Unavailable, match="is the server running"):
+    with pytest.raises(Unavailable, match="Is the server running"):
         await migrate(there.set(port=1).render_as_string(), "accord_preference")
     with pytest.raises(FailedPrecondition, match="createdb") as caught:
         await migrate(there.set(database="nowhere").render_as_string(), "accord_preference")

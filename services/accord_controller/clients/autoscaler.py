@@ -1,4 +1,4 @@
-"""The number of rollout replicas follows the load: the tokens that were requested and not generated yet."""
+"""Scales the number of rollout replicas with the load: the tokens that were requested but not yet generated."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from accord_controller.clients.rollout_services import rollout_set
 
 log = logging.getLogger(__name__)
 
-# How often the load is read, and how long scaling rests after it failed.
+# How often the load is read, and how long scaling pauses after a failure.
 LOOK_SECONDS = 1.0
 AGAIN_SECONDS = 30.0
 
 
 @dataclass
 class Scale:
-    """How many replicas a load needs. More at once; fewer after fewer would have sufficed for `idle_seconds`."""
+    """The number of replicas that a load needs. It rises at once; it falls after fewer would have sufficed for
+    `idle_seconds`."""
 
     most: int
     # The load of one replica, tokens.
@@ -36,15 +37,15 @@ class Scale:
 
     @classmethod
     def of(cls, spec: controller_v1.RunSpec) -> Scale | None:
-        """The scale of a resolved spec; None where the number is fixed."""
+        """The scale of a resolved spec; None if the number of replicas is fixed."""
         scale = spec.rollout.autoscale
         if scale.max_replicas <= spec.rollout.replicas:
             return None
         return cls(scale.max_replicas, scale.tokens_per_replica, scale.idle_seconds)
 
     def wanted(self, now: float, load: int, least: int) -> int:
-        """How many replicas there should be, `least` or more. `now`: monotonic seconds; `load`: tokens requested and
-        not generated yet."""
+        """The wanted number of replicas, `least` or more. `now`: monotonic seconds; `load`: tokens requested but not
+        yet generated."""
         needed = max(least, min(self.most, math.ceil(load / self.tokens_per_replica)))
         self._needed.append((now, needed))
         while self._needed[0][0] < now - self.idle_seconds:
@@ -60,7 +61,7 @@ class Autoscaler:
         self._task: asyncio.Task[None] | None = None
 
     def start(self, scale: Scale | None) -> None:
-        """Scales from now on; does nothing without a scale, or when it scales already."""
+        """Starts scaling; does nothing without a scale or if scaling has already started."""
         if scale is not None and self._task is None:
             self._replica_set.scaled = True
             self._task = asyncio.create_task(self._keep_sized(scale), name=f"scale {self._replica_set.run_id}")
@@ -74,8 +75,8 @@ class Autoscaler:
             self._replica_set.scaled = False
 
     async def _keep_sized(self, scale: Scale) -> None:
-        """Until cancelled, as many replicas as the load needs. The first pass also ends what a killed controller left
-        running."""
+        """Keeps as many replicas as the load needs, until cancelled. The first pass also stops replicas that a killed
+        controller left running."""
         replicas, settled = self._replica_set, False
         while True:
             await asyncio.sleep(LOOK_SECONDS)
@@ -85,7 +86,7 @@ class Autoscaler:
                 continue
             try:
                 if wanted > now and replicas.leased and replicas.weights is not None:
-                    await replicas.emit("scaled", f"{wanted} rollout replicas instead of {now}: {load} tokens to do")
+                    await replicas.emit("scaled", f"{wanted} rollout replicas instead of {now}: {load} tokens queued")
                     await self._grow(wanted, replicas.weights)
                 elif wanted <= now:
                     await self._shrink(wanted, max(now, scale.most))
@@ -100,13 +101,13 @@ class Autoscaler:
         try:
             await restore(self._replica_set, weights)
         except AccordError:
-            # Those that came up stay. The missing ones are tried again later.
+            # Replicas that came up stay. The missing ones are tried again later.
             services.replicas = max(before, len(self._replica_set.members.addresses))
             raise
 
     async def _shrink(self, size: int, most: int) -> None:
-        """Of up to `most` replicas, all after the first `size` take no new work, finish their samples, and are stopped;
-        nothing happens while another run uses one."""
+        """Stops the replicas from `size` + 1 to `most`: they take no new work, finish their samples, and end. Does
+        nothing while another run uses one of them."""
         replicas = self._replica_set
         holders = {status.lease.holder for status in (await replicas.statuses()).values()}
         if holders - {"", replicas.holder}:

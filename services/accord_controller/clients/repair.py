@@ -1,4 +1,4 @@
-"""Repair of a replica set: replicas that were lost are restarted and rejoin while the others serve."""
+"""Repair of a replica set: lost replicas are restarted and rejoin while the others serve."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ AGAIN_SECONDS = 5.0
 
 
 async def keep_repaired(replica_set: ReplicaSet) -> None:
-    """Until cancelled, restores replicas as they are lost. A single replica is not repaired here: nothing else could
-    serve meanwhile, so its stage fails and is entered again."""
+    """Restores lost replicas until cancelled. A single replica is not repaired here: no other could serve in the
+    meantime, so the stage fails and is entered again."""
     while True:
         await replica_set.loss.wait()
         replica_set.loss.clear()
@@ -31,8 +31,8 @@ async def keep_repaired(replica_set: ReplicaSet) -> None:
 
 
 async def restore(replica_set: ReplicaSet, weights: types_v1.WeightsRef) -> None:
-    """Brings the set to its size: missing replicas are started, leased, given the active weights (`weights` where none
-    are active yet), and join. FailedPrecondition, REPLICA_DOWN, where some do not come up."""
+    """Brings the set to its full size: missing replicas are started, leased, given the active weights (`weights` if
+    none are active yet), and added. FailedPrecondition, REPLICA_DOWN, if some do not come up."""
     lost, replica_set.lost = replica_set.lost, {}
     for address, error in lost.items():
         await replica_set.emit(
@@ -41,7 +41,7 @@ async def restore(replica_set: ReplicaSet, weights: types_v1.WeightsRef) -> None
     services = replica_set.services
     found = await replica_set.find()
     async with replica_set.changing:
-        if services is not replica_set.services:  # swapped meanwhile: those found have left
+        if services is not replica_set.services:  # swapped in the meantime, so the replicas found have left
             return
         replicas, weights = replica_set.members, replica_set.weights or weights
         current = await replicas.status()

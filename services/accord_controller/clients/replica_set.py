@@ -19,12 +19,12 @@ from accord_controller.launchers.launcher import Launcher, OnRestart
 
 # A call ends when no replica has served for this long. The stage is then entered again, which restarts what is down.
 PATIENCE_SECONDS = 3.0
-# A replica that failed gets no new samples for this long.
+# A failed replica gets no new samples for this long.
 REST_SECONDS = 1.0
-# How long a replica that leaves may take to finish its samples. The others are then asked for the rest.
+# How long a leaving replica may take to finish its samples. After that, the others are asked for the rest.
 DRAIN_SECONDS = 600.0
 
-# Receives (kind, message): what happened to the replicas, as an event of the run.
+# Receives (kind, message): an event of the run about its replicas.
 Emit = Callable[[str, str], Awaitable[None]]
 
 
@@ -44,12 +44,12 @@ class ReplicaSet:
         self.weights: types_v1.WeightsRef | None = None
         # Held while weights change or replicas join, so that no replica joins with outdated weights.
         self.changing = asyncio.Lock()
-        # Replicas that failed and were not repaired yet, by address; `loss` is set when one is added.
+        # Replicas that failed and have not been repaired yet, by address; `loss` is set when one is added.
         self.lost: dict[str, AccordError] = {}
         self.loss = asyncio.Event()
-        # Whether the run holds the leases, or is acquiring them.
+        # Whether the run holds the leases or is acquiring them.
         self.leased = False
-        # The number of replicas regardless of load; whether an autoscaler may add to it.
+        # The number of replicas regardless of load, and whether an autoscaler may add to it.
         self.least = 1
         self.scaled = False
         self._replicas: Replicas | None = None
@@ -57,8 +57,8 @@ class ReplicaSet:
         self._leaving: set[asyncio.Task[None]] = set()
 
     async def connect(self, services: Callable[[], controller_v1.RolloutServices], emit: Emit | None = None) -> None:
-        """Makes sure that the run's services are up and connects to where they are now. `emit` receives (kind, message)
-        for each event."""
+        """Makes sure that the run's services are up and connects to their current addresses. `emit` receives (kind,
+        message) for each event."""
         self._emit = emit
         async with self.changing:
             self._use(services())
@@ -96,7 +96,7 @@ class ReplicaSet:
 
     @property
     def size(self) -> int:
-        """The number of replicas that there should be now."""
+        """The current target number of replicas."""
         return len(self.services.addresses) or max(1, self.services.replicas)
 
     @property
@@ -113,7 +113,7 @@ class ReplicaSet:
         return await self.members.status()
 
     async def status_if_any(self) -> rollout_v1.GetStatusResponse | None:
-        """The status of the first replica that answers; None where none is connected or none answers."""
+        """The status of the first replica that answers; None if none is connected or none answers."""
         try:
             return await self.status()
         except AccordError:
@@ -130,7 +130,7 @@ class ReplicaSet:
         min_version: int | None = None,
         indices: Sequence[int] = (),
     ) -> AsyncIterator[rollout_v1.GenerateResponse]:
-        """`n` samples for each prompt, or only those at `indices`, by exactly `version` of the weights or by
+        """`n` samples for each prompt, or only those at `indices`, from exactly `version` of the weights or from
         `min_version` and later; see `accord.Replicas.generate`."""
         return self.members.generate(
             prompts,
@@ -143,8 +143,8 @@ class ReplicaSet:
         )
 
     async def update_weights(self, weights: types_v1.WeightsRef) -> None:
-        """Activates weights on every replica. They are prepared while the previous ones serve. A replica that fails
-        generates nothing until it has them; an error where all fail."""
+        """Activates weights on every replica. They are prepared while the previous weights serve. A replica that fails
+        generates nothing until it has them. Raises an error if all replicas fail."""
         async with self.changing:
             await self.members.update_weights(weights)
             self.weights = weights
@@ -162,7 +162,7 @@ class ReplicaSet:
         await self.members.acquire_lease(self.holder, ttl_seconds=self.lease_seconds)
 
     async def release(self) -> None:
-        """Releases the leases. Those that cannot be released expire."""
+        """Releases the leases. A lease that cannot be released expires."""
         self.leased = False
         if self._replicas is not None:
             await self._replicas.release_lease()
@@ -174,10 +174,11 @@ class ReplicaSet:
         weights: types_v1.WeightsRef,
         commit: Callable[[], Awaitable[None]],
     ) -> None:
-        """From now on the candidates serve all new requests. The other replicas finish their samples and leave.
+        """Shifts all new requests to the candidates. The other replicas finish their samples and leave.
 
-        The run holds the candidates' leases. They get the active weights, or `weights` where none are active yet, while
-        nothing can change them. `commit` then makes the shift durable. After an error everything is as before.
+        The run holds the candidates' leases. They get the active weights, or `weights` if none are active yet, while a
+        lock prevents a change of weights. `commit` then makes the shift durable. After an error, the previous state is
+        restored.
         """
         async with self.changing:
             for error in (await candidates.update_weights(self.weights or weights)).values():
@@ -197,7 +198,7 @@ class ReplicaSet:
             await candidates.release_lease()
 
     async def drained(self) -> None:
-        """Waits until the replicas that leave have finished."""
+        """Waits until the leaving replicas have finished."""
         await asyncio.gather(*self._leaving, return_exceptions=True)
 
     async def find(self) -> list[str]:
@@ -215,13 +216,13 @@ class ReplicaSet:
             await self.members.remove(address, timeout=0)
 
     async def emit(self, kind: str, message: str) -> None:
-        """Appends an event to the run, where it wants them."""
+        """Appends an event to the run if it accepts events."""
         if self._emit is not None:
             await self._emit(kind, message)
 
     def _use(self, services: controller_v1.RolloutServices) -> None:
-        """Uses these services from now on. Autoscaling changes the number of replicas here and not in the recorded
-        services; as long as these are the same services, the number stays."""
+        """Switches to these services. Autoscaling changes the number of replicas here, not in the recorded services;
+        the number is kept while the services stay the same."""
         before, self.services = self.services, controller_v1.RolloutServices()
         self.services.CopyFrom(services)
         self.least = max(1, services.replicas)

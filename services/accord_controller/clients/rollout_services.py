@@ -1,4 +1,4 @@
-"""Which rollout services a run uses, and where they are."""
+"""The rollout services that a run uses, and their addresses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from accord.controller import v1 as controller_v1
 from accord_controller.launchers.health import healthy_addresses
 from accord_controller.launchers.launcher import Launcher, OnRestart, RolloutSet
 
-# How long services at given addresses may take to answer.
+# How long services at configured addresses may take to answer.
 ANSWER_SECONDS = 30.0
 
 
@@ -28,7 +28,7 @@ def current_services(status: controller_v1.RunStatus) -> controller_v1.RolloutSe
 async def find(
     launcher: Launcher, services: controller_v1.RolloutServices, run_id: str, on_restart: OnRestart | None
 ) -> list[str]:
-    """The addresses of the healthy ones. Starts those that are down and that the launcher can start. Unavailable where
+    """The addresses of the healthy services. Starts those that are down if the launcher can start them. Unavailable if
     none is healthy."""
     if services.addresses:
         return await healthy_addresses(services.addresses, ANSWER_SECONDS)
@@ -36,7 +36,8 @@ async def find(
 
 
 def rollout_set(services: controller_v1.RolloutServices, run_id: str) -> RolloutSet:
-    """What a launcher starts for them. Services that a swap brought in belong to the run; others are shared."""
+    """The set that a launcher starts for these services. Services that a swap brought in belong to the run; others are
+    shared."""
     options = json_format.MessageToJson(services.engine_options, indent=None) if services.engine_options.fields else ""
     name = f"rollout.{run_id}.{services.swap}" if services.swap else ""
     return RolloutSet(services.engine, max(1, services.replicas), options, name)

@@ -19,10 +19,10 @@ from accord_controller.launchers.launcher import Launcher, OnRestart
 log = logging.getLogger(__name__)
 
 Leased = Literal["rollout", "trainer"]
-# All but rollout: a run may have several rollout services, or others than the launcher's.
+# All services but rollout: a run may have several rollout services, or ones that the launcher did not start.
 SINGLE = ("reward", "preference", "trainer")
 WAIT_SECONDS = 1.0
-# Short: the launcher restarts a service that stays away, so there is nothing to wait for.
+# Short, because the launcher restarts a service that does not answer.
 RETRY = accord.RetryPolicy(attempts=3, first=0.2, longest=1.0)
 
 
@@ -46,11 +46,11 @@ class Services:
         return self._client
 
     def token(self, service: Literal["trainer"]) -> str:
-        """The token of the current lease. Calls that change something carry it."""
+        """The token of the current lease. Calls that change state carry it."""
         return self._trainer_token
 
     async def connect(self, services: Sequence[str] = SINGLE, on_restart: OnRestart | None = None) -> None:
-        """Makes sure that these single services are up and connects to where they are now."""
+        """Makes sure that these single services are up and connects to their current addresses."""
         addresses = await self._launcher.ensure(services, on_restart)
         if self._client is not None:
             if addresses.items() <= self._client.addresses.items():
@@ -69,8 +69,8 @@ class Services:
         emit: Emit | None = None,
         scale: Scale | None = None,
     ) -> None:
-        """The same for the rollout services; see `ReplicaSet.connect`. With a scale, their number follows the load from
-        now on."""
+        """Does the same for the rollout services; see `ReplicaSet.connect`. With a scale, their number follows the
+        load."""
         await self.rollouts.connect(services, emit)
         self._autoscaler.start(scale)
 
@@ -84,9 +84,10 @@ class Services:
 
     @asynccontextmanager
     async def leased(self, *services: Leased, waiting: Callable[[str], Awaitable[None]]) -> AsyncIterator[None]:
-        """Holds the exclusive use of services for a block, and renews it meanwhile.
+        """Holds the exclusive use of services during a block, and renews the leases.
 
-        Waits while another run holds one. `waiting` receives a message when the holder changes, and "" on each retry.
+        Waits while another run holds a lease. `waiting` receives a message when the holder changes, and "" on each
+        retry.
         """
         for service in services:
             await self._acquire(service, waiting)

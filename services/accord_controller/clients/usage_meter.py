@@ -1,4 +1,4 @@
-"""What the services use while a stage runs, from each service's own report, wherever it runs."""
+"""Measures what the services use while a stage runs, from each service's own report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from accord_controller.clients.service_clients import SINGLE, Services
 from accord_controller.launchers.launcher import SERVICES
 from accord_runtime.observability import usage
 
-# Of a process that is killed, what it used after the last reading is lost.
+# If a process is killed, its usage after the last reading is lost.
 READ_SECONDS = 5.0
 # A stage never waits longer than this for a reading.
 ANSWER_SECONDS = 5.0
@@ -32,10 +32,10 @@ class Reading:
 
 
 class UsageMeter:
-    """Adds to a stage's usage what was used since the previous reading. The first reading is only the starting point.
+    """Adds the usage since the previous reading to the stage's usage. The first reading is only the starting point.
 
-    Processor time is each process's own count, so nothing between two readings is lost while it lives. GPUs count as
-    used since the previous reading.
+    Each process counts its own processor time, so nothing between two readings is lost while the process lives. GPUs
+    count as used since the previous reading.
     """
 
     def __init__(self, services: Services) -> None:
@@ -48,7 +48,7 @@ class UsageMeter:
 
     @asynccontextmanager
     async def measuring(self, used: controller_v1.StageUsage) -> AsyncIterator[None]:
-        """Counts into `used`, at intervals, for the length of a block."""
+        """Adds to `used` at intervals during a block."""
         self.used = used
         await self.read()
         task = asyncio.create_task(self._keep_reading())
@@ -63,7 +63,8 @@ class UsageMeter:
             await self.read()
 
     async def read(self) -> None:
-        """Adds what was used since the last reading. A service that does not answer in time is counted by the next."""
+        """Adds the usage since the last reading. A service that does not answer in time is counted at the next
+        reading."""
         async with self._reading:
             single = [self._ask(self._services.client, service) for service in SINGLE]
             replicas = [self._ask_replica(address) for address in self._services.rollouts.addresses]
@@ -84,7 +85,7 @@ class UsageMeter:
         if before is None:
             return
         for reading in readings.values():
-            # An instance without an earlier reading started meanwhile: all that it used is this stage's.
+            # An instance without an earlier reading started during the stage, so all its usage belongs to this stage.
             used = max(0.0, reading.cpu_seconds - before.get(reading.instance, 0.0))
             self.used.cpu_seconds[reading.service] += used
         gpus = {gpu for reading in readings.values() for gpu in reading.gpus}

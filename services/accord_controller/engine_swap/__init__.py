@@ -1,1 +1,1 @@
-"""Replacing a run's rollout engine while the run is active."""
+"""Replaces a run's rollout engine while the run is active."""

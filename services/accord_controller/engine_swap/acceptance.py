@@ -1,4 +1,4 @@
-"""Acceptance of swap candidates: rollout services that must prove themselves before they serve a run."""
+"""Acceptance of swap candidates: the checks that rollout services must pass before they serve a run."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from accord.rollout import v1 as rollout_v1
 from accord.types import v1 as types_v1
 
 CHECK_SECONDS = 120.0
-# Largest mean difference between two engines' log-probabilities from the same weights, nats a token. Rounding stays far
-# below it; other weights do not.
+# The largest accepted mean difference between two engines' log-probabilities from the same weights, in nats per token.
+# Rounding stays far below it; different weights do not.
 MOST_NATS = 0.25
 
 
 @asynccontextmanager
 async def candidates(addresses: Sequence[str], holder: str, lease_seconds: float) -> AsyncIterator[Replicas]:
-    """The services at these addresses, leased and renewed during the block. An error releases the leases; otherwise
-    they stay with the holder."""
+    """The services at these addresses, with leases that are renewed during the block. An error releases the leases;
+    otherwise the holder keeps them."""
     async with Replicas(addresses, patience_seconds=CHECK_SECONDS) as replicas:
 
         async def renew() -> None:
@@ -33,7 +33,7 @@ async def candidates(addresses: Sequence[str], holder: str, lease_seconds: float
                 try:
                     await replicas.acquire_lease(holder, ttl_seconds=lease_seconds)
                 except AccordError:
-                    continue  # the next call to them fails in the same way
+                    continue  # the next call to the service fails in the same way
 
         failed = await replicas.acquire_lease(holder, ttl_seconds=lease_seconds)
         for error in failed.values():
@@ -57,10 +57,11 @@ async def accept(
     current: rollout_v1.GetStatusResponse | None,
     deterministic: bool,
 ) -> str:
-    """The engine's name, once all candidates have the weights and keep the contract.
+    """The engine's name, once all candidates have the weights and meet the contract.
 
-    `engine`: the expected one, any where empty; `initial`: the engine that the run began with; `current`: the one that
-    serves now. FailedPrecondition: NOT_CONFORMING, OTHER_ENGINE, OTHER_TOKENIZER; also any error about the weights.
+    `engine`: the expected engine, empty for any; `initial`: the engine that the run began with; `current`: the engine
+    that serves now. FailedPrecondition: NOT_CONFORMING, OTHER_ENGINE, OTHER_TOKENIZER; also any error about the
+    weights.
     """
     for error in (await replicas.update_weights(weights)).values():
         raise error
@@ -104,8 +105,8 @@ def _check_like(
 ) -> None:
     if status.tokenizer_fingerprint != initial.tokenizer_fingerprint:
         raise FailedPrecondition(
-            f"the service at {address} has another tokenizer than the run began with, so the trainer could not learn "
-            "from its tokens",
+            f"the service at {address} has a different tokenizer than the run began with, so the trainer could not "
+            "learn from its tokens",
             reason="OTHER_TOKENIZER",
         )
     for field in ("engine", "compute_dtype", "compute_threads") if deterministic else ():
@@ -118,14 +119,14 @@ def _check_like(
 
 
 def _check_probe(address: str, status: rollout_v1.GetStatusResponse, current: rollout_v1.GetStatusResponse) -> None:
-    """Two engines with the same weights compute the same log-probabilities, up to rounding."""
+    """Checks that two engines with the same weights compute the same log-probabilities, up to rounding."""
     mine, theirs = resident_weights(status).probe_logprobs, resident_weights(current).probe_logprobs
     if (status.version, status.digest) != (current.version, current.digest) or not mine or len(mine) != len(theirs):
         return
     apart = statistics.fmean(abs(one - other) for one, other in zip(mine, theirs, strict=True))
     if not apart <= MOST_NATS:
         raise FailedPrecondition(
-            f"the service at {address} computes other log-probabilities than the current engine from the same weights: "
-            f"they differ by {apart:.3f} nats a token on average",
+            f"the service at {address} computes different log-probabilities than the current engine from the same "
+            f"weights: they differ by {apart:.3f} nats per token on average",
             reason="NOT_CONFORMING",
         )

@@ -1,8 +1,8 @@
 """Executes an engine swap of an active run: candidates start, pass acceptance and take over; the others drain.
 
-Each step is recorded before the next begins, so a killed controller continues from the last one. A pending swap starts
-its candidates again (those that run are found) and repeats their acceptance while the current services keep serving. A
-shifted swap only has to drain the previous services.
+Each step is recorded before the next begins, so a restarted controller continues from the last one. A pending swap
+starts its candidates again (running ones are found) and repeats their acceptance while the current services keep
+serving. After the shift, a swap only has to drain the previous services.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ POLL_SECONDS = 0.2
 class SwapExecutor:
     """Executes one run's swaps.
 
-    `recorder` returns the current one; `recording` is held while it is replaced and while a swap is recorded; `alone`:
-    whether no other run is active in this process.
+    `recorder` returns the current recorder; `recording` is held while it is replaced and while a swap is recorded;
+    `alone`: whether no other run is active in this process.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class SwapExecutor:
         self._alone = alone
 
     def weights(self) -> types_v1.WeightsRef | None:
-        """The weights that candidates get: the active ones, or those that will be first. None before the run has
+        """The weights that candidates get: the active ones, or else the run's first ones. None before the run has
         pinned its model."""
         if self._rollouts.weights is not None:
             return self._rollouts.weights
@@ -68,7 +68,7 @@ class SwapExecutor:
         return recorder.ledger.get(keys.BASE, types_v1.WeightsRef)
 
     async def execute(self, swap: controller_v1.EngineSwap) -> None:
-        """Executes a swap from its recorded state to its end. A failure of the candidates refuses the swap."""
+        """Executes a swap from its recorded state to its end. If the candidates fail, the swap is refused."""
         if swap.state == controller_v1.SWAP_STATE_PENDING:
             try:
                 await self._bring_in(swap)
@@ -85,11 +85,11 @@ class SwapExecutor:
         status = self._recorder().status
         swap = records.in_progress(status)
         if swap is not None and swap.state == controller_v1.SWAP_STATE_PENDING:
-            await self._refuse(swap, "RUN_ENDED", "the run ended first")
+            await self._refuse(swap, "RUN_ENDED", "the run ended before the swap")
         await self.stop_services()
 
     async def stop_services(self) -> None:
-        """Stops the current services, where a swap of this run started them. A resumed run starts them again."""
+        """Stops the current services if a swap of this run started them. A resumed run starts them again."""
         services = current_services(self._recorder().status)
         if services.swap:
             await self._stop(services)
@@ -104,7 +104,7 @@ class SwapExecutor:
             raise FailedPrecondition(f"only {len(addresses)} of {size} replicas started", reason="REPLICA_DOWN")
         in_use = sorted(set(addresses) & set(self._rollouts.addresses))
         if in_use:
-            raise FailedPrecondition(f"the service at {in_use[0]} serves this run already", reason="IN_USE")
+            raise FailedPrecondition(f"the service at {in_use[0]} already serves this run", reason="IN_USE")
         async with candidates(addresses, holder, self._lease_seconds) as replicas:
             weights = await self._accept(swap, replicas)
             swap.checks[:] = acceptance()
@@ -113,7 +113,7 @@ class SwapExecutor:
                 swap.state = controller_v1.SWAP_STATE_SHIFTED
                 swap.decide_time.GetCurrentTime()
                 try:
-                    await self._record(swap, f"{records.described(swap.services)} serves from now on")
+                    await self._record(swap, f"{records.described(swap.services)} now serves the run")
                 except BaseException:
                     swap.state = controller_v1.SWAP_STATE_PENDING
                     raise
@@ -121,7 +121,7 @@ class SwapExecutor:
             await self._rollouts.shift(swap.services, replicas, weights, commit)
 
     async def _accept(self, swap: controller_v1.EngineSwap, replicas: Replicas) -> types_v1.WeightsRef:
-        """The weights that the candidates have, once they pass acceptance with them."""
+        """The candidates' weights, once the candidates have passed acceptance with them."""
         tried: types_v1.WeightsRef | None = None
         while True:
             weights = self.weights()
@@ -138,7 +138,7 @@ class SwapExecutor:
                 )
                 return weights
             except AccordError as error:
-                # A run with fast steps may have freed these weights meanwhile; newer ones are active then.
+                # A run with fast steps may have freed these weights in the meantime; newer ones are then active.
                 if error.reason != "WEIGHTS_NOT_FOUND" or weights == tried:
                     raise
                 tried = weights
@@ -146,7 +146,7 @@ class SwapExecutor:
     async def _drain_previous(self, swap: controller_v1.EngineSwap) -> None:
         await self._rollouts.drained()
         previous = records.previous_services(self._recorder().status, swap.number)
-        # Services that all runs share stay while another run is active.
+        # Services that all runs share keep running while another run is active.
         if previous.swap or self._alone():
             await self._stop(previous)
         swap.state = controller_v1.SWAP_STATE_DONE

@@ -30,8 +30,8 @@ def check(
     startable: bool,
     at: str = "services",
 ) -> None:
-    """Raises InvalidArgument with everything that is wrong with the services requested in the field `at`. `engines`:
-    the available ones; `startable`: whether a launcher can start them, else FailedPrecondition, NO_LAUNCHER."""
+    """Raises InvalidArgument with every problem of the services requested in the field `at`. `engines`: the available
+    engines; `startable`: whether a launcher can start them. If it cannot: FailedPrecondition, NO_LAUNCHER."""
     problems = list(_problems(services, spec, engines, at))
     if problems:
         raise InvalidArgument(
@@ -60,14 +60,14 @@ def previous_services(status: controller_v1.RunStatus, number: int) -> controlle
     """The services that swap `number` replaces."""
     if status.swaps[number - 1].HasField("replaces"):
         return status.swaps[number - 1].replaces
-    # Recorded by a controller of an earlier release, which did not name them.
+    # Recorded by a controller of an earlier release, which did not store the services.
     effective = (controller_v1.SWAP_STATE_SHIFTED, controller_v1.SWAP_STATE_DONE)
     earlier = [swap.services for swap in status.swaps if swap.number < number and swap.state in effective]
     return earlier[-1] if earlier else initial_services(status.resolved_spec)
 
 
 def check_not_ended(recorder: RunRecorder) -> None:
-    """FailedPrecondition, RUN_ENDED, for a run that generates no more samples. A failed run may be resumed."""
+    """FailedPrecondition, RUN_ENDED, if the run will generate no more samples. A failed run may be resumed."""
     state = recorder.status.state
     if state in ENDED and state != controller_v1.RUN_STATE_FAILED:
         raise FailedPrecondition(f"Run {recorder.run_id} has ended and generates no more samples", reason="RUN_ENDED")
@@ -105,7 +105,7 @@ async def request(
 
 
 async def record(recorder: RunRecorder, swap: controller_v1.EngineSwap, message: str) -> None:
-    """Makes a state of a swap durable: fact, status and event at once, or, on an error, none of them."""
+    """Makes a state of a swap durable: fact, status and event together, or none of them after an error."""
     earlier = controller_v1.RunStatus()
     earlier.CopyFrom(recorder.status)
     name, kind = _RECORDED[swap.state]
@@ -135,7 +135,7 @@ def _problems(
     services: controller_v1.RolloutServices, spec: controller_v1.RunSpec, engines: Sequence[str] | None, at: str
 ) -> Iterable[FieldViolation]:
     if not services.addresses and not services.engine:
-        yield FieldViolation(at, "needs an engine to start, or the addresses of running services")
+        yield FieldViolation(at, "must name an engine to start, or the addresses of running services")
     if services.addresses:
         for field, given in (("replicas", services.replicas), ("engine_options", services.engine_options.fields)):
             if given:

@@ -1,1 +1,1 @@
-"""What starts and finds the services: local processes, Kubernetes workloads, or fixed addresses."""
+"""Launchers start and find the services: as local processes, as Kubernetes workloads, or at fixed addresses."""

@@ -1,4 +1,4 @@
-"""The launcher that the settings name, found by its entry point: only the chosen one is imported."""
+"""Loads the launcher that the settings name, by its entry point. Only the chosen one is imported."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from accord_controller.settings import LAUNCHERS, ControllerSettings
 
 
 def make_launcher(settings: ControllerSettings) -> Launcher:
-    """FailedPrecondition, PLUGIN_BROKEN, where its package or extra is missing."""
+    """FailedPrecondition, PLUGIN_BROKEN, if its package or extra is missing."""
     factory: LauncherFactory = plugins.load(LAUNCHERS, settings.launcher, field="launcher")
     return factory(settings)

@@ -1,4 +1,4 @@
-"""Which services accept calls, at which addresses."""
+"""Health checks: which services accept calls, and at which addresses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 PROBE_SECONDS = 5.0
 POLL_SECONDS = 0.1
-# The prefix of an address that stands for several: gRPC's own syntax for a name.
+# The prefix of an address that stands for several: gRPC's syntax for a DNS name.
 DNS = "dns:///"
 
 
@@ -32,7 +32,7 @@ async def is_healthy(address: str, timeout: float = PROBE_SECONDS) -> bool:
 
 
 async def wait_healthy(name: str, address: str, seconds: float) -> None:
-    """Returns when the service reports SERVING. Unavailable, SERVICE_DOWN, when it does not within `seconds`."""
+    """Returns when the service reports SERVING. Unavailable, SERVICE_DOWN, if it does not within `seconds`."""
     deadline = time.monotonic() + seconds
     while not await is_healthy(address, timeout=min(PROBE_SECONDS, seconds)):
         if time.monotonic() > deadline:
@@ -45,7 +45,8 @@ async def wait_healthy(name: str, address: str, seconds: float) -> None:
 
 
 async def addresses_up(replicas: Iterable[Awaitable[str]]) -> list[str]:
-    """Addresses of the replicas that come up, awaited together; the first one's error where none does."""
+    """The addresses of the replicas that come up, awaited together. If none comes up, raises the first replica's
+    error."""
     results = await asyncio.gather(*replicas, return_exceptions=True)
     failed = [result for result in results if isinstance(result, BaseException)]
     for error in failed:
@@ -56,7 +57,7 @@ async def addresses_up(replicas: Iterable[Awaitable[str]]) -> list[str]:
 
 
 async def healthy_addresses(addresses: Iterable[str], seconds: float) -> list[str]:
-    """The rollout services that answer within `seconds`. Unavailable, SERVICE_DOWN, where none does."""
+    """The rollout services that answer within `seconds`. Unavailable, SERVICE_DOWN, if none does."""
 
     async def answering(address: str) -> str:
         await wait_healthy("rollout", address, seconds)
@@ -66,8 +67,8 @@ async def healthy_addresses(addresses: Iterable[str], seconds: float) -> list[st
 
 
 async def resolve(addresses: Iterable[str]) -> list[str]:
-    """`dns:///name:port` stands for every address that the name has now: in a cluster, those of a headless Service's
-    pods. Other addresses are returned as they are. Unavailable, NO_SUCH_NAME, for a name without an address."""
+    """Resolves `dns:///name:port` to every current address of the name: in a cluster, those of a headless Service's
+    pods. Other addresses are returned unchanged. Unavailable, NO_SUCH_NAME, if the name has no address."""
     found: list[str] = []
     for address in addresses:
         if not address.startswith(DNS):
@@ -78,7 +79,7 @@ async def resolve(addresses: Iterable[str]) -> list[str]:
             infos = await asyncio.get_running_loop().getaddrinfo(name, int(port), type=socket.SOCK_STREAM)
         except (OSError, ValueError) as error:
             raise Unavailable(
-                f"no rollout service has the name {address} now ({error}). The format is {DNS}NAME:PORT",
+                f"no rollout service is registered under {address} ({error}). The format is {DNS}NAME:PORT",
                 reason="NO_SUCH_NAME",
                 metadata={"service": "rollout", "address": address},
             ) from error

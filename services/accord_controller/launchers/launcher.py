@@ -1,4 +1,4 @@
-"""The seam: what the controller asks of a launcher.
+"""The seam: what a launcher does for the controller.
 
 A launcher plugs in by an entry point of the group `accord.launchers`: a callable that takes the controller's settings.
 """
@@ -14,9 +14,10 @@ from accord_controller.settings import ControllerSettings
 
 SERVICES = ("rollout", "reward", "preference", "trainer")
 
-# Called with (service, message) after a service that had been healthy was found dead and was restarted.
+# Called with (service, message) after a previously healthy service was found dead and restarted.
 OnRestart = Callable[[str, str], Awaitable[None]]
-# Called with the reason why a service is not available yet, then with "" while the wait continues; raises to end it.
+# Called with the reason that a service is not available yet, then with "" while the wait continues. It raises to end
+# the wait.
 OnWaiting = Callable[[str], Awaitable[None]]
 
 
@@ -34,25 +35,25 @@ class RolloutSet:
 
 
 class Launcher(Protocol):
-    """Runs services, or knows where they run."""
+    """Runs services or finds where they run."""
 
-    # Whether it can start the engine that a swap names.
+    # Whether it can start the engine of a swap.
     starts_services: bool
-    # Whether the services that it starts have the plugins that are installed here, so that names in a spec are checked.
+    # Whether the services that it starts have the plugins installed here, so that the names in a spec can be checked.
     shares_plugins: bool
 
     def for_run(self, run_id: str, on_waiting: OnWaiting) -> Launcher:
-        """The launcher of one run: itself where runs share their services."""
+        """The launcher of one run; returns itself if runs share their services."""
         ...
 
     async def ensure(self, services: Iterable[str], on_restart: OnRestart | None = None) -> dict[str, str]:
-        """Addresses of healthy services: found, started or restarted. Unavailable, with the reason and the end of its
-        log, for one that does not come up."""
+        """The addresses of healthy services, which are found, started or restarted. If one does not come up:
+        Unavailable, with the cause and the end of its log."""
         ...
 
     async def ensure_rollouts(self, wanted: RolloutSet, on_restart: OnRestart | None = None) -> list[str]:
-        """Addresses of the healthy services of a set: found, started or restarted. Unavailable where none comes up;
-        FailedPrecondition, NO_LAUNCHER, for a set that this launcher cannot start."""
+        """The addresses of the healthy services of a set, which are found, started or restarted. Unavailable if none
+        comes up; FailedPrecondition, NO_LAUNCHER, if this launcher cannot start the set."""
         ...
 
     async def end_rollouts(self, ended: RolloutSet, *, keep: int = 0) -> None:
@@ -60,22 +61,22 @@ class Launcher(Protocol):
         ...
 
     async def release(self) -> None:
-        """The run is no longer active: stops what runs for it alone."""
+        """Stops the services that run for this run alone; called when the run is no longer active."""
         ...
 
     async def close(self) -> None:
-        """Stops what this launcher started."""
+        """Stops the services that this launcher started."""
         ...
 
 
 class LauncherFactory(Protocol):
-    """What an entry point of `accord.launchers` stands for, usually the launcher's class."""
+    """The object that an entry point of `accord.launchers` names, usually the launcher's class."""
 
     def __call__(self, settings: ControllerSettings) -> Launcher: ...
 
 
 def check_services(services: Iterable[str]) -> list[str]:
-    """The requested services, all of them where none is named. InvalidArgument for an unknown name."""
+    """The requested services; all of them if none is named. InvalidArgument for an unknown name."""
     names = list(dict.fromkeys(services)) or list(SERVICES)
     for index, name in enumerate(names):
         if name not in SERVICES:

@@ -1,4 +1,4 @@
-"""Fixed addresses: uses services that run already, at the addresses in the settings (`--launcher none`)."""
+"""Fixed addresses: uses running services at the addresses in the settings (`--launcher none`)."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class StaticAddresses:
         return addresses
 
     async def ensure_rollouts(self, wanted: RolloutSet, on_restart: OnRestart | None = None) -> list[str]:
-        """The healthy rollout services at the addresses in the settings, whatever engine they run. Unavailable where
-        none answers."""
+        """The healthy rollout services at the addresses in the settings, whatever engine they run. Unavailable if none
+        answers."""
         if wanted.name:
             raise FailedPrecondition(
                 "this controller starts no services (--launcher none). Start the engine and pass its address",
@@ -50,7 +50,7 @@ class StaticAddresses:
         """Nothing to stop."""
 
     async def release(self) -> None:
-        """Nothing runs for one run alone."""
+        """Nothing to do: no service belongs to a single run."""
 
     async def close(self) -> None:
         """Nothing to stop."""

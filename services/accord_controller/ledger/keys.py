@@ -1,4 +1,4 @@
-"""The keys of a run's ledger: the name under which each fact is recorded, and the progress that they show."""
+"""The keys of a run's ledger: the name of each recorded fact, and the progress that the keys show."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENDED = frozenset(
 
 
 def key(iteration: int, *parts: object) -> str:
-    """`2/policy/00007/step`. Numbers are padded, so that keys sort in the order in which things happened."""
+    """`2/policy/00007/step`. Numbers are padded so that keys sort chronologically."""
     return "/".join([str(iteration), *(f"{part:05d}" if isinstance(part, int) else str(part) for part in parts)])
 
 
@@ -35,22 +35,22 @@ TRAINER = key(0, "prepare", "trainer")
 
 
 def result_key(iteration: int, stage: controller_v1.Stage.ValueType) -> str:
-    """Where a finished stage records its part of the iteration's result."""
+    """The key of a finished stage's part of the iteration's result."""
     return key(iteration, stage_name(stage), "result")
 
 
 def scorer_key(iteration: int) -> str:
-    """Where the iteration's reward model is recorded as a normalised scorer."""
+    """The key of the iteration's reward model as a normalised scorer."""
     return key(iteration, "reward_model", "scorer")
 
 
 def step_key(iteration: int, name: str, step: int) -> str:
-    """Where the result of a step is recorded."""
+    """The key of a step's result."""
     return key(iteration, name, step, "step")
 
 
 def experience_key(iteration: int, name: str, step: int) -> str:
-    """Where the experience of a step is recorded."""
+    """The key of a step's experience."""
     return key(iteration, name, step, "experience")
 
 

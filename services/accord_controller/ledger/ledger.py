@@ -1,8 +1,8 @@
 """The durable memory of one run: each result is recorded once, before it has an effect, and read back on resume.
 
 A fact is a message under a key (`2/policy/7/step`) or a file of messages (`2/policy/7/experience`). Files are written
-whole, synced and renamed before the database names them with their SHA-256. So a kill leaves at most an unnamed file,
-which garbage collection removes.
+whole, synced and renamed before the database records them with their SHA-256. A crash therefore leaves at most an
+unreferenced file, which garbage collection removes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ M = TypeVar("M", bound=Message)
 
 
 class Ledger:
-    """One run's facts. `message_entry` and `file_entry` make entries; RunRecorder makes them durable."""
+    """One run's facts. `message_entry` and `file_entry` create entries; RunRecorder makes them durable."""
 
     def __init__(self, folder: Path, entries: Iterable[Entry]) -> None:
         self.folder = folder
@@ -45,7 +45,7 @@ class Ledger:
         return sorted(self._entries)
 
     def get(self, key: str, kind: type[M]) -> M | None:
-        """The message recorded under `key`, or None. DataLoss where it is another kind of message."""
+        """The message recorded under `key`, or None. DataLoss if it is another kind of message."""
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -53,14 +53,14 @@ class Ledger:
         return kind.FromString(entry.payload)
 
     def need(self, key: str, kind: type[M]) -> M:
-        """The message recorded under `key`; DataLoss, LEDGER_INCOMPLETE, without it."""
+        """The message recorded under `key`; DataLoss, LEDGER_INCOMPLETE, if there is none."""
         found = self.get(key, kind)
         if found is None:
             raise DataLoss(f"the ledger in {self.folder} has no {key}", reason="LEDGER_INCOMPLETE")
         return found
 
     async def read(self, key: str, kind: type[M]) -> list[M] | None:
-        """The messages of the file recorded under `key`, or None. DataLoss where the file is missing or damaged."""
+        """The messages of the file recorded under `key`, or None. DataLoss if the file is missing or damaged."""
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -85,7 +85,7 @@ class Ledger:
         return Entry(key, message.DESCRIPTOR.full_name, payload, None, sha256(payload).hexdigest())
 
     async def file_entry(self, key: str, kind: type[M], messages: Sequence[M]) -> Entry:
-        """Writes `messages` to a file, durably, and returns the entry that will name it."""
+        """Writes `messages` durably to a file and returns the entry that will name it."""
         data = serialize_messages(messages)
         digest = sha256(data).hexdigest()
         path = f"{key}.{digest[:12]}.pb"
@@ -94,7 +94,7 @@ class Ledger:
         return Entry(key, kind.DESCRIPTOR.full_name, b"", path, digest)
 
     def added(self, entries: Iterable[Entry], forgotten: Iterable[str] = ()) -> None:
-        """Adds what the database has just made durable."""
+        """Adds entries that the database has just made durable."""
         for key in forgotten:
             self._entries.pop(key, None)
         self._entries.update({entry.key: entry for entry in entries})
@@ -110,7 +110,7 @@ def run_folder(state_dir: Path, run_id: str) -> Path:
 
 
 def unnamed_files(state_dir: Path, named: set[Path]) -> list[Path]:
-    """Files below runs/ that no ledger names: a kill between writing and recording leaves them."""
+    """Files below runs/ that no ledger names; a crash between writing and recording leaves them behind."""
     root = state_dir / "runs"
     return [path for path in sorted(root.rglob("*")) if path.is_file() and path not in named] if root.is_dir() else []
 

@@ -16,7 +16,7 @@ from accord_controller.store.store import Commit, Entry, Store
 
 @dataclass(frozen=True)
 class NewEvent:
-    """The content of an event. Iteration, stage and step are the run's when it is committed."""
+    """The content of an event. Iteration, stage and step are those of the run at the commit."""
 
     kind: str
     message: str = ""
@@ -39,18 +39,19 @@ class RunRecorder:
         serving: Callable[[], int] = lambda: 0,
         ticking: bool = True,
     ) -> None:
-        """`on_commit` is called after each commit; `check` after each fact, and raises when the run should stop there.
-        `serving`: how many rollout services serve. `ticking`: whether time spent counts as the stage's."""
+        """`on_commit` is called after each commit. `check` is called after each fact, and raises if the run should stop
+        there. `serving`: the number of rollout services that serve. `ticking`: whether elapsed time counts as the
+        stage's."""
         self.run_id = run.run_id
         self.ledger = ledger
         self.status = controller_v1.RunStatus()
         self.status.CopyFrom(run.status)
-        # The spec as it was requested.
+        # The spec as requested.
         self.requested = controller_v1.RunSpec()
         self.requested.CopyFrom(run.spec)
-        # Facts recorded by this recorder: they show that a recovery made progress.
+        # The facts that this recorder has recorded; they show that a recovery made progress.
         self.facts = 0
-        # What the current stage used so far, over all controller processes; the usage meter adds to it.
+        # The current stage's usage so far, over all controller processes; the usage meter adds to it.
         self.stage_usage = stage_usage
         self._store = store
         self._on_commit = on_commit
@@ -66,11 +67,11 @@ class RunRecorder:
         return self.status.resolved_spec
 
     def stage_seconds(self) -> float:
-        """Wall-clock time of the current stage so far, over all controller processes, as far as it was recorded."""
+        """The recorded wall-clock time of the current stage so far, over all controller processes."""
         return self._earlier_seconds + (time.monotonic() - self._since if self._ticking else 0.0)
 
     async def enter(self, iteration: int, stage: controller_v1.Stage.ValueType) -> None:
-        """Enters a stage. The clock of a stage that is entered again continues."""
+        """Enters a stage. If the stage is entered again, its clock continues."""
         again = (self.status.iteration, self.status.stage) == (iteration, stage)
         if not again:
             self._earlier_seconds, self._since = 0.0, time.monotonic()
@@ -81,11 +82,11 @@ class RunRecorder:
         await self._commit(events=[] if again else [NewEvent("stage_started", stage_name(stage))])
 
     async def record(self, key: str, message: Message, *events: NewEvent) -> None:
-        """Records a small fact, once."""
+        """Records a small fact once."""
         await self.record_entries([self.ledger.message_entry(key, message)], *events)
 
     async def record_all(self, key: str, kind: type[M], messages: Sequence[M]) -> None:
-        """Records many messages as one fact: a file, written and synced before the ledger names it."""
+        """Records many messages as one fact: a file that is written and synced before the ledger names it."""
         await self.record_entries([await self.ledger.file_entry(key, kind, messages)])
 
     async def record_entries(
@@ -95,7 +96,8 @@ class RunRecorder:
         forget: Sequence[str] = (),
         model: controller_v1.Model | None = None,
     ) -> None:
-        """Records facts, removes others, and registers a model, all at once; then stops here if the run should stop."""
+        """Records facts, removes others, and registers a model in one transaction; then stops here if the run should
+        stop."""
         await self._commit(entries, events, forget, model)
         self.facts += len(entries)
         self._check()
@@ -103,14 +105,14 @@ class RunRecorder:
     async def record_beside(
         self, entries: Sequence[Entry], *events: NewEvent, spec: controller_v1.RunSpec | None = None
     ) -> None:
-        """Records facts, and `spec` as the requested one, beside the running stage. They do not count as its progress
-        and do not stop it."""
+        """Records facts, and `spec` as the requested spec, beside the running stage. They do not count as the stage's
+        progress and do not stop it."""
         await self._commit(entries, events, spec=spec)
         if spec is not None:
             self.requested.CopyFrom(spec)
 
     async def progress(self, step: int, total: int, message: str = "") -> None:
-        """Updates the stage's progress, without an event."""
+        """Updates the stage's progress without an event."""
         self.status.step, self.status.total_steps, self.status.message = step, total, message
         await self._commit()
         self._check()
@@ -122,7 +124,7 @@ class RunRecorder:
     async def change_state(
         self, state: controller_v1.RunState.ValueType, kind: str, message: str = "", *, interrupted: bool = False
     ) -> None:
-        """Changes the run's state. `interrupted`: it stops without a request from the user."""
+        """Changes the run's state. `interrupted`: the run stops without a request from the user."""
         self.status.state, self.status.message, self.status.interrupted = state, message, interrupted
         await self._commit(events=[NewEvent(kind, message)])
 

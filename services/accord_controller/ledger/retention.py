@@ -1,4 +1,4 @@
-"""What must be kept: everything that a run or the registry of models still refers to."""
+"""Determines what must be kept: everything that a run or the model registry still refers to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from accord_controller.ledger.ledger import Ledger
 from accord_controller.store.store import Entry, Store
 
 PAGE = 1000
-# Runs in these states may continue, so everything that they would need is kept.
+# Runs in these states may continue, so everything that they might need is kept.
 MAY_CONTINUE = frozenset(
     {
         controller_v1.RUN_STATE_PENDING,
@@ -26,17 +26,17 @@ KEPT_VERSIONS = 2
 
 @dataclass
 class Needed:
-    """What must be kept, and the names of all runs."""
+    """The data to keep, and the names of all runs."""
 
     digests: set[str] = field(default_factory=set)
     training_ids: set[str] = field(default_factory=set)
     run_ids: set[str] = field(default_factory=set)
-    # Reward models of runs that may continue: the reward service keeps these loaded.
+    # The reward models of runs that may continue; the reward service keeps them loaded.
     active_reward_models: set[str] = field(default_factory=set)
 
 
 async def find_needed(store: Store) -> Needed:
-    """Everything that a run, or the registry of models, still refers to."""
+    """Everything that a run or the model registry still refers to."""
     needed = Needed()
     before: int | None = None
     while True:

@@ -1,1 +1,1 @@
-"""Models that runs have produced: the registry and where they come from."""
+"""Models that runs have produced: the registry and the lineage."""

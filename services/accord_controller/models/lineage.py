@@ -1,4 +1,5 @@
-"""Where models come from and which data they learnt from, read from the records of runs: pure functions over steps.
+"""The lineage of models: their origins and the data that they learnt from, read from the records of runs. Pure
+functions over steps.
 
 A step is one iteration of a run. Its policy started from another policy and learnt from a reward model. The reward
 model learnt from a snapshot of preferences, starting from other weights.
@@ -17,13 +18,13 @@ from accord_controller.spec import files
 
 @dataclass(frozen=True)
 class Lineage:
-    """Every step of every run, oldest first, and every model of the registry by name."""
+    """Every step of every run, oldest first, and every registered model by name."""
 
     steps: Sequence[controller_v1.LineageStep]
     models: Mapping[str, controller_v1.Model]
 
     def of_model(self, name: str) -> controller_v1.GetModelLineageResponse:
-        """The steps that made a registered model. NotFound, MODEL_NOT_FOUND."""
+        """The steps that produced a registered model. NotFound, MODEL_NOT_FOUND."""
         model = self.models.get(name)
         if model is None:
             raise no_model(name)
@@ -31,11 +32,11 @@ class Lineage:
         return self._back(step) if step is not None else self._from(model.weights)
 
     def of_digest(self, digest: str) -> controller_v1.GetModelLineageResponse:
-        """The steps that made the policy or reward model whose digest has this prefix. NotFound; InvalidArgument where
-        several have it."""
+        """The steps that produced the policy or reward model whose digest has this prefix. NotFound; InvalidArgument if
+        several digests have it."""
         found: dict[str, tuple[controller_v1.LineageStep | None, types_v1.WeightsRef]] = {
             ref.digest: (step, ref)
-            # Reversed: of several steps with the same reward model the first one counts, which trained it.
+            # Reversed: if several steps have the same reward model, the first one counts, because it trained the model.
             for step in reversed(self.steps)
             for ref in (step.started_from, step.reward_model, step.policy)
             if ref.digest.startswith(digest)
@@ -57,11 +58,12 @@ class Lineage:
         return self._back(step) if step is not None and made else self._from(ref)
 
     def trained_on(self, snapshots: Iterable[str]) -> list[controller_v1.TrainedModel]:
-        """The steps that learnt from a snapshot, directly or through a policy or reward model that they came from."""
+        """The steps that learnt from a snapshot, directly or through a policy or reward model that they started
+        from."""
         wanted = set(snapshots)
         learnt: set[str] = set()
         before = -1
-        # Repeat until nothing is added: a run may be older than the run that made its models.
+        # Repeat until nothing is added: a run may be older than the run that produced its models.
         while before != len(learnt):
             before = len(learnt)
             for step in self.steps:
@@ -76,7 +78,8 @@ class Lineage:
         ]
 
     def _back(self, step: controller_v1.LineageStep) -> controller_v1.GetModelLineageResponse:
-        """The step and the steps behind its starting point; then the steps behind whatever else they learnt from."""
+        """The step and the steps behind its starting point, followed by the steps behind everything else that they
+        learnt from."""
         steps = self._line(step)
         base = steps[-1].started_from
         for known in steps:  # grows during the loop
@@ -86,23 +89,23 @@ class Lineage:
         return controller_v1.GetModelLineageResponse(steps=steps, base=base)
 
     def _line(self, step: controller_v1.LineageStep) -> list[controller_v1.LineageStep]:
-        """The step, the step that made its starting point, and so on."""
+        """The step, the step that produced its starting point, and so on."""
         line = [step]
         while (earlier := self._maker(line[-1])) is not None and not _among(earlier, line):
             line.append(earlier)
         return line
 
     def _from(self, ref: types_v1.WeightsRef) -> controller_v1.GetModelLineageResponse:
-        """The lineage of weights that no step of their run made; another run may have made them."""
+        """The lineage of weights that no step of their run produced; another run may have produced them."""
         made = next((step for step in self.steps if step.policy.digest == ref.digest), None)
         return self._back(made) if made is not None else controller_v1.GetModelLineageResponse(base=ref)
 
     def _maker(self, step: controller_v1.LineageStep) -> controller_v1.LineageStep | None:
-        """The step that made the starting point of this one, preferably of the same run."""
+        """The step that produced the starting point of this one, preferably in the same run."""
         return self._maker_of(step.started_from.digest, step)
 
     def _maker_of(self, digest: str, step: controller_v1.LineageStep) -> controller_v1.LineageStep | None:
-        """The step that made weights which `step` came from, preferably of the same run."""
+        """The step that produced weights that `step` came from, preferably in the same run."""
         made = [
             other
             for other in self.steps
@@ -116,12 +119,12 @@ class Lineage:
 
 
 def _snapshots(step: controller_v1.LineageStep) -> set[str]:
-    """The snapshots that it was trained on."""
+    """The snapshots that the step was trained on."""
     return {step.prompt_snapshot, step.preference_snapshot}
 
 
 def _came_from(step: controller_v1.LineageStep) -> set[str]:
-    """Digests of the weights that its models came from, without those that it made."""
+    """The digests of the weights that the step's models came from, except those that it produced."""
     own = {step.policy.digest, step.reward_model.digest, ""}
     return {step.started_from.digest, *(ref.digest for ref in step.also_learnt_from)} - own
 
@@ -134,11 +137,11 @@ def lineage_of(
     runs: Iterable[tuple[str, controller_v1.RunSpec, Sequence[controller_v1.IterationResult]]],
     models: Iterable[controller_v1.Model],
 ) -> Lineage:
-    """Lineage from the resolved spec and the results of every run, oldest run first. Results from before runs recorded
-    their origins are completed: each iteration starts from the last one promoted before it, and the reward model from
-    the registry's model that the spec names."""
+    """Lineage from the resolved spec and the results of every run, oldest run first. Results from releases that did not
+    record origins are completed: each iteration starts from the last one promoted before it, and the reward model from
+    the registered model that the spec names."""
     by_name = {model.name: model for model in models}
-    # By digest, the first model that had it: the same weights may be the base of several runs.
+    # The first model with each digest: the same weights may be the base of several runs.
     names: dict[str, str] = {}
     for model in sorted(by_name.values(), key=lambda model: model.create_time.ToNanoseconds()):
         names.setdefault(model.weights.digest, model.name)

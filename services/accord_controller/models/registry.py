@@ -1,4 +1,4 @@
-"""The registry of promoted policies: the active policy of each run, and who changed it."""
+"""The registry of promoted policies: the active policy of each run, and who activated it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ class ModelRegistry:
         self._store = store
 
     async def find(self, name: str) -> controller_v1.Model | None:
-        """A model by its name, or the active policy of a run by the run's name, or None."""
+        """The model with this name, the active policy of the run with this name, or None."""
         return await self._store.get_model(name) or await self._store.active_model(name)
 
     async def get(self, name: str) -> controller_v1.Model:
-        """The same, also by `models/<name>`. NotFound, MODEL_NOT_FOUND."""
+        """The same, but also accepts `models/<name>`. NotFound, MODEL_NOT_FOUND."""
         found = await self.find(name.removeprefix(files.REGISTRY))
         if found is None:
             raise no_model(name)
         return found
 
     async def promote(self, request: controller_v1.PromoteModelRequest) -> controller_v1.Model:
-        """Makes a model its run's active policy. NotFound; FailedPrecondition, WEIGHTS_GONE, without its folder."""
+        """Makes a model its run's active policy. NotFound; FailedPrecondition, WEIGHTS_GONE, if its folder is
+        missing."""
         model = await self._store.get_model(request.name.removeprefix(files.REGISTRY))
         if model is None:
             raise no_model(request.name)

@@ -25,14 +25,14 @@ log = logging.getLogger("accord.operator")
 
 
 async def serve(settings: OperatorSettings) -> None:
-    """Runs kopf until SIGTERM or SIGINT. The controller keeps the runs going when the operator is away."""
+    """Runs kopf until SIGTERM or SIGINT. The controller continues the runs while the operator is down."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     cluster = Cluster(settings.namespace)
     options = kopf.OperatorSettings()
-    options.scanning.disabled = True  # one namespace, one resource: the operator needs no right to read the cluster
-    options.posting.enabled = False  # StatusWriter posts events, each once
+    options.scanning.disabled = True  # one namespace, one resource: no permission to read the cluster needed
+    options.posting.enabled = False  # StatusWriter posts each event once
     async with accord.Client(controller=settings.controller_address) as client:
         seen_runs = SeenRuns(cluster)
         manager = OperatorManager(client, StatusWriter(cluster), seen_runs, settings.data_dir)
@@ -54,7 +54,7 @@ async def serve(settings: OperatorSettings) -> None:
 
 
 def main() -> None:
-    """Exit code 2 for a bad setting, 1 where no cluster is configured."""
+    """Exits with code 2 for a bad setting, and with 1 if no cluster is configured."""
     try:
         settings = CliApp.run(OperatorSettings)
     except (ValidationError, SettingsError) as error:

@@ -1,7 +1,7 @@
-"""All Runs of a namespace: one RunSync for each, started and ended as objects come and go.
+"""All Runs of a namespace: one RunSync for each, started and stopped as objects are created and deleted.
 
-A deleted object is gone at once, its pods are deleted with it, and its run is cancelled: here, or by Resync if the
-operator was away.
+A deleted object disappears at once, and its pods are deleted with it. Its run is cancelled here, or by Resync if the
+operator was down.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class OperatorManager:
         self._ending: set[asyncio.Task[None]] = set()
 
     def see(self, body: Object) -> None:
-        """An object exists, or has changed."""
+        """Handles an object that exists or has changed."""
         uid = body["metadata"]["uid"]
         if uid in self._syncs:
             self._syncs[uid][0].see(body)
@@ -45,7 +45,7 @@ class OperatorManager:
         self._syncs[uid] = (run_sync, task)
 
     def gone(self, body: Object) -> None:
-        """An object was deleted."""
+        """Handles a deleted object."""
         run_sync, task = self._syncs.pop(body["metadata"]["uid"], (None, None))
         if run_sync is None or task is None:
             return
@@ -69,7 +69,7 @@ class OperatorManager:
                 await self._seen_runs.remove(run_sync.name)
                 return
             except AccordError as error:
-                log.warning("a deleted run is not cancelled yet: %s", error.message)
+                log.warning("the run of a deleted object is not cancelled yet: %s", error.message)
                 await asyncio.sleep(RETRY_SECONDS)
 
 

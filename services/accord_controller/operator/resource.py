@@ -1,4 +1,4 @@
-"""A Run's object and the contract's Run: each read as the other, and compared.
+"""Converts between a Run object and the contract's Run, and compares them.
 
 Pure functions: dicts and messages in, dicts and messages out.
 """
@@ -20,7 +20,7 @@ SUSPEND = "suspend"
 
 
 def run_of(body: Object, base: Path) -> controller_v1.Run:
-    """The Run that an object describes; relative paths are below `base`. InvalidArgument names the field."""
+    """The Run that an object describes; relative paths start from `base`. InvalidArgument names the field."""
     spec = {key: value for key, value in body["spec"].items() if key != SUSPEND}
     return runfile.run_of(
         {
@@ -34,7 +34,7 @@ def run_of(body: Object, base: Path) -> controller_v1.Run:
 
 
 def object_of(run: controller_v1.Run) -> Object:
-    """An object for a run that was started without one."""
+    """The object for a run that was started without one."""
     spec = _plain(run.spec)
     if run.status.state == controller_v1.RUN_STATE_PAUSED and not run.status.interrupted:
         spec[SUSPEND] = True
@@ -53,7 +53,7 @@ def edits_of(run: controller_v1.Run) -> Object:
 
 
 def _plain(message: Message) -> Object:
-    """As in a run file. 64-bit integers are numbers there; protobuf's JSON writes them as strings."""
+    """Converts to the form of a run file, where 64-bit integers are numbers; protobuf's JSON writes them as strings."""
     shown: Object = json_format.MessageToDict(message)
     for field, value in message.ListFields():
         if field.type in (field.TYPE_INT64, field.TYPE_UINT64) and not field.is_repeated:
@@ -69,7 +69,7 @@ def is_suspended(body: Object) -> bool:
 
 
 def differences(before: Message, after: Message, where: str = "spec") -> list[str]:
-    """The fields in which two specs differ, named as in the object: `spec.policy.steps`."""
+    """The fields in which two specs differ, with their names in the object: `spec.policy.steps`."""
     found: list[str] = []
     for field in before.DESCRIPTOR.fields:
         path = f"{where}.{field.json_name}"

@@ -1,5 +1,5 @@
-"""Compares all runs of the controller with the objects of the namespace, again and again: a run that was started over
-gRPC gets an object, and a run whose object was deleted while the operator was away is cancelled.
+"""Periodically compares all runs of the controller with the objects of the namespace. A run that was started over gRPC
+gets an object, and a run whose object was deleted while the operator was down is cancelled.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from accord_controller.operator.sync import FINAL, Cancel, CreateObject, sync_ru
 log = logging.getLogger(__name__)
 
 PERIOD_SECONDS = 5.0
-# How many runs are compared: active ones are among the newest.
+# The number of runs to compare; active runs are among the newest.
 NEWEST = 200
 
 
@@ -30,23 +30,24 @@ class Resync:
         self._client = client
         self._cluster = cluster
         self._seen_runs = seen_runs
-        # Runs that have or had an object, or had ended when they were first seen; None before the first comparison.
+        # Runs that have or had an object, or that had already ended when they were first seen; None before the first
+        # comparison.
         self._settled: set[str] | None = None
 
     async def keep(self) -> None:
-        """Compares until it is cancelled."""
+        """Compares until cancelled."""
         while True:
             try:
                 await self.compare()
             except AccordError as error:
                 log.warning("runs and their objects could not be compared: %s", error.message)
             except Exception:
-                log.exception("fault in the operator: runs and their objects could not be compared")
+                log.exception("internal error in the operator: runs and their objects could not be compared")
             await asyncio.sleep(PERIOD_SECONDS)
 
     async def compare(self) -> None:
-        """Compares once. The runs are read first: if a run has no object then, its object was deleted or never
-        existed."""
+        """Compares once. The runs are read first, so that a run without an object is one whose object was deleted or
+        never existed."""
         runs = [run async for run in self._newest()]
         objects = {body["metadata"]["name"] for body in await self._cluster.list("Run", {})}
         seen = await self._seen_runs.read()
@@ -77,7 +78,7 @@ class Resync:
                 return
 
     async def _cancel(self, run: controller_v1.Run) -> None:
-        """Its object was deleted."""
+        """Cancels a run whose object was deleted."""
         log.info("run %s is cancelled: its object was deleted", run.run_id)
         try:
             await self._client.runs.cancel(run.run_id)
@@ -87,7 +88,7 @@ class Resync:
         await self._seen_runs.remove(run.run_id)
 
     async def _create_object(self, run: controller_v1.Run) -> None:
-        """It was started over gRPC."""
+        """Creates the object of a run that was started over gRPC."""
         try:
             await self._cluster.create("Run", resource.object_of(run))
         except Aborted:

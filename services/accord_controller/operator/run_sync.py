@@ -1,7 +1,7 @@
-"""Keeps one Run's object and the controller's run in agreement: executes what sync.py decides, and mirrors the run's
+"""Keeps one Run object and the controller's run in agreement: executes the decisions of sync.py, and mirrors the run's
 status and events.
 
-Both are read again in every round, so it does not matter which of operator, controller and watch was away meanwhile.
+Both are read again in every round, so outages of the operator, the controller or the watch do no harm.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from accord_controller.operator.sync import (
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 2.0
-# Reasons why an edit can never succeed.
+# Reasons for which an edit can never succeed.
 FIXED = ("NOT_EDITABLE", "RUN_ENDED")
 
 
@@ -62,7 +62,7 @@ class RunSync:
         self._data_dir = data_dir
         self._edited = asyncio.Event()
         self._last_event = 0  # the sequence number of the last event that was posted
-        # The generation that was acted on, by this operator or an earlier one.
+        # The last generation that this or an earlier operator acted on.
         self._seen_generation = int(body.get("status", {}).get("observedGeneration", 0))
 
     @property
@@ -71,14 +71,14 @@ class RunSync:
         return str(self._body["metadata"]["name"])
 
     def see(self, body: Object) -> None:
-        """The object has changed, perhaps only in its status."""
+        """Handles a change of the object, perhaps only of its status."""
         edited = body["metadata"]["generation"] != self._body["metadata"]["generation"]
         self._body = body
         if edited:
             self._edited.set()
 
     async def keep(self) -> None:
-        """Syncs until it is cancelled."""
+        """Syncs until cancelled."""
         while True:
             try:
                 self._edited.clear()
@@ -90,11 +90,11 @@ class RunSync:
                 log.warning("run %s: %s", self.name, error)
                 await self._wait_for_edit(5 * RETRY_SECONDS)
             except Exception:
-                log.exception("run %s: fault in the operator", self.name)
+                log.exception("run %s: internal error in the operator", self.name)
                 await self._wait_for_edit(5 * RETRY_SECONDS)
 
     async def end(self) -> None:
-        """Cancels the run, because its object was deleted. What it promoted stays."""
+        """Cancels the run because its object was deleted. Promoted models are kept."""
         try:
             await self._client.runs.cancel(self.name)
         except NotFound:
@@ -104,7 +104,7 @@ class RunSync:
                 raise
 
     async def _round(self, body: Object) -> None:
-        """Syncs this version of the object, then mirrors the run until one of both is changed."""
+        """Syncs this version of the object, then mirrors the run until either of them changes."""
         try:
             wanted = resource.run_of(body, self._data_dir)
             run = await self._find()
@@ -180,7 +180,7 @@ class RunSync:
         await self._edited.wait()
 
     async def _mirror(self, body: Object) -> None:
-        """Shows events as they come, until the run is no longer active, or the object or the run is edited."""
+        """Posts events as they arrive, until the run is no longer active, or the object or the run is edited."""
         self._last_event = max(self._last_event, int(body.get("status", {}).get("lastEvent", 0)))
         events = self._client.runs.watch(self.name, after_sequence=self._last_event)
         async with aclosing(events) as stream:  # type: ignore[type-var]
@@ -194,7 +194,7 @@ class RunSync:
                 await self._writer.show(body, shown, [*changes, *status.of_state(run.status)])
                 self._last_event = batch[-1].sequence
                 if any(event.kind == "edited" for event in batch):
-                    return  # perhaps over gRPC: then the object must be edited too
+                    return  # if it was edited over gRPC, the object must be edited too
 
     async def _wait_for_edit(self, seconds: float | None) -> None:
         try:
@@ -207,7 +207,7 @@ class RunSync:
 async def _batches(
     stream: AsyncIterator[controller_v1.RunEvent], stop: asyncio.Event
 ) -> AsyncIterator[Sequence[controller_v1.RunEvent]]:
-    """The stream's events, those that arrived together as one batch, until the stream ends or `stop` is set."""
+    """Yields the stream's events in batches of those that arrived together, until the stream ends or `stop` is set."""
     arrived: asyncio.Queue[controller_v1.RunEvent | BaseException | None] = asyncio.Queue()
 
     async def read() -> None:

@@ -1,8 +1,7 @@
-"""The Runs that the operator has seen, so that the run of an object that was deleted while the operator was away is
-cancelled later.
+"""The Runs that the operator has seen. If an object is deleted while the operator is down, its run is cancelled later.
 
-They are kept in a ConfigMap instead of a finalizer on each Run: a namespace, or the definition of Run, can then be
-deleted at any time, whatever part of Accord was deleted before.
+They are kept in a ConfigMap, not as a finalizer on each Run, so that a namespace or the definition of Run can be
+deleted at any time, in any order with the parts of Accord.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ class SeenRuns:
         self._known: dict[str, str] | None = None
 
     async def read(self) -> dict[str, str]:
-        """The uid of each object that was seen, by the name of its run."""
+        """The uid of each seen object, by the name of its run."""
         if self._known is None:
             found = await self._cluster.get("ConfigMap", NAME) or {}
             self._known = dict(found.get("data") or {})
         return self._known
 
     async def add(self, run_id: str, uid: str) -> None:
-        """Remembers an object, before anything is done for it."""
+        """Remembers an object before anything is done for it."""
         known = await self.read()
         if known.get(run_id) != uid:
             await self._write({run_id: uid})

@@ -1,4 +1,4 @@
-"""What kubectl shows of a run: its status, and the conditions that follow from its state and events. Pure functions."""
+"""The status of a run in kubectl, and the conditions that follow from its state and events. Pure functions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ACCEPTED = "Accepted"  # the controller has the spec of the object
 READY = "ServicesReady"  # the services that the run needs are available
 COMPLETE = "Complete"  # like a Job's
 FAILED = "Failed"
-# The `[REASON]` at the end of a message; after it, the event `retry` says when the next attempt is.
+# The `[REASON]` at the end of a message; in a `retry` event, the time of the next attempt follows it.
 _REASON = re.compile(r"\[(?P<reason>[A-Za-z][A-Za-z_]*)\](?:[;.] [^\[]*)?$")
 _PROGRESS = ("stage_started", "step", "stage_finished", "iteration_finished")
 
@@ -52,7 +52,7 @@ def of_state(current: controller_v1.RunStatus) -> list[Object]:
 
 
 def _last_swap(current: controller_v1.RunStatus) -> list[Object]:
-    """Whether the rollout engine of the spec serves the run, is starting, or was refused."""
+    """The condition that reports whether the spec's rollout engine serves the run, is starting, or was refused."""
     if not current.swaps:
         return []
     swap = current.swaps[-1]
@@ -77,14 +77,14 @@ def _ended(current: controller_v1.RunStatus) -> list[Object]:
 
 
 def _camel(reason: str) -> str:
-    """IMAGE_MISSING as `ImageMissing`; a reason in that form stays."""
+    """IMAGE_MISSING as `ImageMissing`; a reason already in that form is unchanged."""
     if not reason.isupper():
         return reason[:1].upper() + reason[1:]
     return "".join(part.title() for part in reason.split("_"))
 
 
 def status_of(run: controller_v1.Run) -> Object:
-    """The object's status, without its conditions."""
+    """The object's status without its conditions."""
     current = run.status
     shown: Object = {
         "state": names.state_name(current.state).title(),

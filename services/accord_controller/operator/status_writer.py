@@ -11,7 +11,7 @@ from accord_controller.cluster import Cluster
 from accord_controller.operator import status
 from accord_controller.operator.resource import Object
 
-# Steps are in the status: an event for each would hide the others.
+# Steps are shown in the status; an event for each step would hide the other events.
 _SILENT = ("step",)
 _WARNINGS = ("retry", "waiting", "failed", "service_restarted", "swap_refused")
 LONGEST = 1024  # characters of an event's message that Kubernetes accepts
@@ -22,11 +22,11 @@ class StatusWriter:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        # uid of the object -> the conditions that were written last; those of a watched object may be older.
+        # uid of the object -> the conditions written last; those of a watched object may be older.
         self._conditions: dict[str, list[Object]] = {}
 
     async def show(self, body: Object, shown: Object, changes: Sequence[Object]) -> None:
-        """Writes the status; fields that are not given stay. An object that is gone is no error."""
+        """Writes the status; fields that are not given are kept. A missing object is not an error."""
         uid, generation = body["metadata"]["uid"], body["metadata"]["generation"]
         before = self._conditions.get(uid) or body.get("status", {}).get("conditions", [])
         now = status.merged(before, changes, generation)
@@ -53,20 +53,20 @@ class StatusWriter:
         await self._post(body, f"{event.sequence:x}", kind, reason, where + (event.message or event.kind), when)
 
     async def warn(self, body: Object, reason: str, message: str) -> None:
-        """Posts a warning of the operator, once for each generation of the object."""
+        """Posts an operator warning once for each generation of the object."""
         await self._post(
             body, f"{reason.lower()}.{body['metadata']['generation']}", "Warning", reason, message, datetime.now(UTC)
         )
 
     async def rewrite_spec(self, body: Object, spec: Object) -> None:
-        """Edits an object's spec to match what was requested over gRPC (a merge patch)."""
+        """Edits an object's spec to match the request made over gRPC (a merge patch)."""
         try:
             await self._cluster.patch("Run", body["metadata"]["name"], {"spec": spec})
         except NotFound:
             return
 
     def forget(self, body: Object) -> None:
-        """The object is gone."""
+        """Forgets an object that no longer exists."""
         self._conditions.pop(body["metadata"]["uid"], None)
 
     async def _post(self, body: Object, key: str, kind: str, reason: str, message: str, when: datetime) -> None:
@@ -97,5 +97,5 @@ class StatusWriter:
 
 
 def _without_empty(condition: Object) -> Object:
-    """Without empty strings: some API servers refuse them."""
+    """Removes empty strings, which some API servers refuse."""
     return {key: value for key, value in condition.items() if value != ""}

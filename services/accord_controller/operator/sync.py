@@ -1,7 +1,7 @@
-"""What brings a Run's object and the controller's run into agreement: a pure function of both.
+"""Decides how to bring a Run object and the controller's run into agreement: a pure function of both.
 
-Either can be changed: the object with kubectl, the run over gRPC. The last change wins. It was made to the object when
-the object's generation is not the one that was acted on, otherwise to the run.
+Either can be changed: the object with kubectl, the run over gRPC. The last change wins. If the object's generation is
+not the one last acted on, the last change was made to the object, otherwise to the run.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from accord.controller import v1 as controller_v1
 from accord_controller.operator import resource
 from accord_controller.operator.resource import Object
 
-# States in which stages run, or are about to.
+# States in which stages run or are about to run.
 ACTIVE = (controller_v1.RUN_STATE_PENDING, controller_v1.RUN_STATE_RUNNING)
 # States that a run never leaves; a failed run can be resumed.
 FINAL = (controller_v1.RUN_STATE_SUCCEEDED, controller_v1.RUN_STATE_CANCELLED)
-# A run that is older than its object by no more than this may belong to it: clocks differ.
+# A run that is at most this much older than its object may belong to it, because clocks differ.
 SAME_AGE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Refuse:
-    """Report that this object can have no run, and wait until it is edited."""
+    """Report that this object cannot have a run, and wait until it is edited."""
 
     reason: str
     message: str
@@ -31,12 +31,12 @@ class Refuse:
 
 @dataclass(frozen=True)
 class Hold:
-    """Create no run while the object is suspended."""
+    """Do not create a run while the object is suspended."""
 
 
 @dataclass(frozen=True)
 class Remember:
-    """Record that this object has a run: if it is deleted while the operator is away, the run is cancelled later."""
+    """Record that this object has a run: if it is deleted while the operator is down, the run is cancelled later."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ Action = Refuse | Hold | Remember | Create | Accept | Update | RewriteSpec | Pau
 
 
 def sync(body: Object, wanted: controller_v1.Run, run: controller_v1.Run | None, seen_generation: int) -> list[Action]:
-    """The actions for an object, in order. `wanted`: the Run that it describes; `run`: the controller's run of that
-    name; `seen_generation`: the generation of the object that was acted on last."""
+    """The actions for an object, in order. `wanted`: the Run that it describes; `run`: the controller's run with that
+    name; `seen_generation`: the generation of the object last acted on."""
     if run is None:
         uid = body["metadata"]["uid"]
         return [Hold()] if resource.is_suspended(body) else [Remember(), Create(wanted, request_id=uid)]
@@ -100,8 +100,8 @@ def sync(body: Object, wanted: controller_v1.Run, run: controller_v1.Run | None,
         return [
             Refuse(
                 "NAME_TAKEN",
-                f"an earlier run named {run.run_id} was cancelled, and a cancelled run cannot be started again. Give "
-                "this one another name",
+                f"an earlier run named {run.run_id} was cancelled, and a cancelled run cannot be restarted. Give "
+                "this run another name",
             )
         ]
     edited = body["metadata"]["generation"] != seen_generation
@@ -121,8 +121,8 @@ def sync_run(
 ) -> Cancel | CreateObject | None:
     """The action for a run of the controller, whether or not it has an object now.
 
-    `had_object`: an object of it was remembered; `settled`: the run needs no object, or had one since the operator
-    started; `first`: the operator compares for the first time, and ended runs stay without an object.
+    `had_object`: an object of the run was remembered; `settled`: the run needs no object, or has had one since the
+    operator started; `first`: this is the operator's first comparison, in which ended runs get no object.
     """
     final = run.status.state in FINAL
     if has_object:
@@ -135,7 +135,7 @@ def sync_run(
 
 
 def _is_of_an_earlier_object(run: controller_v1.Run, body: Object) -> bool:
-    """A cancelled run that is older than the object: it was cancelled with the object of that name before."""
+    """Whether a cancelled run is older than the object, that is, was cancelled with an earlier object of that name."""
     created = datetime.fromisoformat(body["metadata"]["creationTimestamp"])
     age = created - run.create_time.ToDatetime(tzinfo=UTC)
     return age.total_seconds() > SAME_AGE_SECONDS and run.status.state == controller_v1.RUN_STATE_CANCELLED
@@ -157,7 +157,7 @@ def _sync_state(body: Object, run: controller_v1.Run, *, edited: bool) -> list[A
             return []
         return [Pause()] if edited else [RewriteSpec({resource.SUSPEND: None})]
     if state == controller_v1.RUN_STATE_PAUSED:
-        # A run that was interrupted by the end of its controller was not paused by anyone.
+        # A run that was interrupted because its controller ended was not paused by a user.
         return [Resume()] if edited or run.status.interrupted else [RewriteSpec({resource.SUSPEND: True})]
-    # A failed run is tried again when its object is edited, and not by itself.
+    # A failed run is retried when its object is edited, not automatically.
     return [Resume()] if state == controller_v1.RUN_STATE_FAILED and edited else []

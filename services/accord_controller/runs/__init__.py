@@ -1,1 +1,1 @@
-"""Runs: managed, driven by a pure reconcile, edited, stopped."""
+"""Runs: their management, the reconcile loop that drives them, edits and stops."""

@@ -1,4 +1,4 @@
-"""Frees what nothing refers to: published weights, trainings of ended runs, files that no ledger names."""
+"""Frees unreferenced data: published weights, trainings of ended runs, and files that no ledger names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from accord_controller.store.store import Store
 
 @dataclass(frozen=True)
 class Garbage:
-    """What was freed, or would be: bytes, and the paths and ids."""
+    """What was freed or, in a dry run, would be freed: bytes, paths and ids."""
 
     freed_bytes: int
     freed: list[str]
@@ -25,7 +25,8 @@ class Garbage:
 async def collect_garbage(
     store: Store, launcher: Launcher, runs: RunManager, state_dir: Path, *, dry_run: bool
 ) -> Garbage:
-    """Frees, or with `dry_run` only finds, what no run, snapshot or promoted model needs. Starts the trainer."""
+    """Frees everything that no run, snapshot or promoted model needs; with `dry_run`, only finds it. Starts the
+    trainer."""
     needed = await find_needed(store)
     addresses = await launcher.ensure(["trainer"])
     async with accord.Client(trainer=addresses["trainer"]) as client:
@@ -40,7 +41,8 @@ async def collect_garbage(
 
 
 async def _unnamed(store: Store, runs: RunManager, state_dir: Path) -> list[Path]:
-    """Files of runs that no ledger names, without those of active runs: a file is written before it is named."""
+    """Files of inactive runs that no ledger names. Active runs are skipped, because a file is written before the ledger
+    names it."""
     named: set[Path] = set()
     before: int | None = None
     while True:

@@ -1,4 +1,4 @@
-"""The active runs of this process: started, stopped, watched."""
+"""Starts, stops and watches the active runs of this process."""
 
 from __future__ import annotations
 
@@ -46,22 +46,22 @@ class RunManager:
         return set(self._active)
 
     def trainer_token(self) -> str:
-        """The token of the trainer's lease, where an active run holds it."""
+        """The token of the trainer's lease, if an active run holds it."""
         return next((token for runner, _ in self._active.values() if (token := runner.trainer_token())), "")
 
     async def adopt_interrupted(self) -> None:
-        """Pauses the runs that a killed controller left running; they continue when they are resumed."""
+        """Pauses the runs that a killed controller left in the running state. They continue when they are resumed."""
         for run in await self._store.runs_in(ACTIVE):
             recorder = await self._recorder(run)
             await recorder.change_state(
                 controller_v1.RUN_STATE_PAUSED,
                 "paused",
-                f"interrupted: the controller ended. Continue with: accord run --resume {run.run_id}",
+                f"interrupted when the controller ended. Continue with: accord run --resume {run.run_id}",
                 interrupted=True,
             )
 
     def start(self, run_id: str) -> None:
-        """Starts driving a run, unless it is active already."""
+        """Starts driving a run unless it is already active."""
         if self._closing:
             raise FailedPrecondition(
                 "The controller is shutting down. Resume the run after it has restarted", reason="CLOSING"
@@ -83,7 +83,7 @@ class RunManager:
         task.add_done_callback(lambda done: self._ended(run_id, done))
 
     async def resume(self, run: controller_v1.Run) -> None:
-        """Continues a paused or failed run; does nothing for an active one. FailedPrecondition, RUN_ENDED."""
+        """Continues a paused or failed run; does nothing if it is active. FailedPrecondition, RUN_ENDED."""
         active = self._active.get(run.run_id)
         if active is not None:
             runner, task = active
@@ -106,13 +106,13 @@ class RunManager:
             raise _ended(run, "paused")
 
     async def cancel(self, run: controller_v1.Run) -> None:
-        """Ends a run for good. FailedPrecondition, RUN_ENDED, when it has succeeded."""
+        """Ends a run for good. FailedPrecondition, RUN_ENDED, if it has succeeded."""
         if run.status.state == controller_v1.RUN_STATE_CANCELLED:
             return
         if run.run_id not in self._active:
             if run.status.state not in RESUMABLE:
                 raise _ended(run, "cancelled")
-            # The runner cancels: the run's open annotation tasks have to be withdrawn.
+            # The runner does the cancelling, because the run's open annotation tasks must be cancelled too.
             await (await self._recorder(run)).change_state(
                 controller_v1.RUN_STATE_RUNNING, "resumed", "to be cancelled"
             )
@@ -122,8 +122,8 @@ class RunManager:
         await asyncio.wait([task])
 
     async def record(self, run_id: str, what: Callable[[RunRecorder], Awaitable[T]]) -> T:
-        """Records something beside the run's stages. A swap that it records begins now where the run is active, else
-        when it is resumed."""
+        """Records something beside the run's stages. If it records a swap, the swap begins now if the run is active,
+        otherwise when the run is resumed."""
         active = self._active.get(run_id)
         if active is not None:
             return await active[0].record(what)
@@ -172,7 +172,7 @@ class RunManager:
 
 
 def _ended(run: controller_v1.Run, action: str) -> FailedPrecondition:
-    """The refusal of an action (`resumed`) on a run that has ended."""
+    """The error for an action (`resumed`) on a run that has ended."""
     state = state_name(run.status.state)
     how = "has succeeded" if run.status.state == controller_v1.RUN_STATE_SUCCEEDED else f"was {state}"
     return FailedPrecondition(

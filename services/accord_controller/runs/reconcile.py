@@ -1,6 +1,6 @@
-"""What a run does next: a pure function of its spec, its status and what is observed.
+"""Decides what a run does next: a pure function of its spec, its status and the observations.
 
-The same function serves every launcher: it knows no process, no clock and no network.
+The same function works for every launcher: it does not depend on processes, the clock or the network.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LONGEST_DELAY_SECONDS = 15.0
 
 
 class DesiredState(Enum):
-    """What the user wants of a run now."""
+    """The state that the user wants for a run."""
 
     RUN = "run"
     PAUSE = "pause"
@@ -27,7 +27,7 @@ class DesiredState(Enum):
 
 @dataclass(frozen=True)
 class StageFailure:
-    """What stopped the last stage, whether a retry can help, and how many retries made no progress."""
+    """The failure of the last stage, whether a retry can help, and how many retries made no progress."""
 
     message: str
     recoverable: bool
@@ -36,7 +36,7 @@ class StageFailure:
 
 @dataclass(frozen=True)
 class Observation:
-    """What is observed: the stages recorded as finished, what the user wants, what went wrong."""
+    """The observations: the stages recorded as finished, the state that the user wants, and the last failure."""
 
     # The stages with a result in the ledger, by iteration (0: preparation).
     finished: Mapping[int, frozenset[controller_v1.Stage.ValueType]] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class RunStage:
-    """Run a stage, from where the ledger says it is."""
+    """Run a stage from the point that the ledger records."""
 
     iteration: int
     stage: controller_v1.Stage.ValueType

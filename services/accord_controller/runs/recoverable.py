@@ -1,4 +1,5 @@
-"""Which errors may disappear when the stage is entered again, its services restarted and their state restored."""
+"""Decides which errors may disappear when the services are restarted, their state is restored, and the stage is entered
+again."""
 
 from __future__ import annotations
 
@@ -12,9 +13,9 @@ from accord.errors import (
     Unavailable,
 )
 
-# The launcher has already retried, as often as makes sense.
+# The launcher has already retried as often as makes sense.
 _GIVEN_UP = frozenset({"SERVICE_FAILED", "SERVICE_KEEPS_DYING", "DATABASE_UNREACHABLE"})
-# A restarted service has lost what was only in its memory. Entering the stage again restores it.
+# A restarted service has lost its in-memory state. Entering the stage again restores it.
 _LOST_STATE = frozenset({"NO_WEIGHTS", "VERSION_MISMATCH", "MODEL_NOT_LOADED", "WRONG_PARENT", "LEASE_HELD"})
 _LOST_THINGS = frozenset({"TRAINING_NOT_FOUND", "BATCH_NOT_FOUND", "UNKNOWN_TRAINING", "UNKNOWN_BATCH"})
 _BUSY = frozenset({"OVERLOADED"})

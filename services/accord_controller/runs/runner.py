@@ -1,4 +1,4 @@
-"""Drives one run: observe, reconcile, act, again, until there is nothing to do."""
+"""Drives one run: observes, reconciles and acts, until there is nothing left to do."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Runner:
         # Recoveries since the stage last made progress.
         self._recoveries = 0
         self._recorder: RunRecorder | None = None
-        # Held while the recorder is replaced, and while something beside the stage is recorded.
+        # Held while the recorder is replaced and while anything is recorded outside the stage.
         self._recording = asyncio.Lock()
         self._swap_requested = asyncio.Event()
         self._swapper = SwapExecutor(
@@ -114,7 +114,7 @@ class Runner:
             self.interrupt()
 
     def is_stopping(self) -> bool:
-        """Whether it was requested to stop."""
+        """Whether a stop was requested."""
         return self._stop_signal.stopping.is_set()
 
     def trainer_token(self) -> str:
@@ -122,12 +122,12 @@ class Runner:
         return self._services.token("trainer")
 
     def interrupt(self) -> None:
-        """Cancels the stage. Nothing recorded is lost; unrecorded work is repeated."""
+        """Cancels the stage. No recorded work is lost; unrecorded work is repeated."""
         if self._stage is not None:
             self._stage.cancel()
 
     async def record(self, what: Callable[[RunRecorder], Awaitable[T]]) -> T:
-        """Records something beside the running stage. A swap that it records begins."""
+        """Records something beside the running stage. If it records a swap, the swap begins."""
         recorder = self._recorder or await self._load()
         async with self._recording:
             result = await what(self._recorder or recorder)
@@ -135,7 +135,7 @@ class Runner:
         return result
 
     async def release(self) -> None:
-        """Releases what ran for this run alone, once it is no longer active."""
+        """Releases the services that ran for this run alone, once it is no longer active."""
         try:
             await self._launcher.release()
         except AccordError as error:
@@ -192,7 +192,7 @@ class Runner:
             await self._services.close()
 
     async def _load(self) -> RunRecorder:
-        """Reads the run as it is recorded. What a failed stage had only in memory is gone."""
+        """Reads the recorded run. Anything that a failed stage held only in memory is lost."""
         async with self._recording:
             self._recorder = RunRecorder(
                 self._store,
@@ -207,7 +207,7 @@ class Runner:
             return self._recorder
 
     def _current_recorder(self) -> RunRecorder:
-        assert self._recorder is not None, "swaps begin after the run was read"
+        assert self._recorder is not None, "swaps begin after the run has been read"
         return self._recorder
 
     async def _finish_open_swap(self) -> None:
@@ -246,7 +246,7 @@ class Runner:
         return Observation(finished=finished, desired=self._stop_signal.desired, failure=self._failure)
 
     async def _run_stage(self, recorder: RunRecorder, iteration: int, stage: controller_v1.Stage.ValueType) -> None:
-        """Runs a stage as a task, so that it can be interrupted, and keeps its failure for reconcile."""
+        """Runs a stage as a task so that it can be interrupted, and keeps its failure for reconcile."""
         if recorder.status.state != controller_v1.RUN_STATE_RUNNING:
             recorder.status.state = controller_v1.RUN_STATE_RUNNING
         await recorder.enter(iteration, stage)
@@ -292,7 +292,7 @@ class Runner:
                 await delete_finished_trainings(context)
 
     async def _waiting(self, message: str) -> None:
-        """Reports why a service is not available yet, once, and lets the run be stopped meanwhile."""
+        """Reports once why a service is not available yet. The run can still be stopped while it waits."""
         if message and self._context is not None:
             await self._context.recorder.emit("waiting", message)
         self._stop_signal.check()
@@ -316,14 +316,14 @@ class Runner:
         self._recoveries += 1
 
     async def _recover(self, recorder: RunRecorder, delay: float, message: str) -> None:
-        """Waits. The next stage entry finds or restarts the services and restores what they lost."""
+        """Waits before the next stage entry, which finds or restarts the services and restores their state."""
         await recorder.emit("retry", f"{message}; retrying in {delay:g} s", {"delay_seconds": delay})
         self._failure = None
         await self._stop_signal.wait(delay)
 
 
 def _summary(status: controller_v1.RunStatus) -> str:
-    """The outcome of a run, in a sentence."""
+    """The outcome of a run in one sentence."""
     promoted = [result for result in status.iterations if result.promoted and result.iteration]
     scores = ", ".join(
         f"{result.heldout_score:.3f}" for result in status.iterations if result.HasField("heldout_score")

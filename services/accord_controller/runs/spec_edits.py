@@ -1,4 +1,4 @@
-"""Edits of an active run's spec: which fields may change, which differ, and the engine swap that follows."""
+"""Edits to an active run's spec: which fields may change, which differ, and the engine swap that follows."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ from accord_controller.spec.validation import check_numbers
 
 EDITABLE = ("spec.rollout.engine", "spec.rollout.replicas", "spec.rollout.engine_options")
 _ENGINE, _, _OPTIONS = EDITABLE
-# Placement of pods: it applies to pods created from then on, and swaps nothing.
+# Pod placement: it applies to pods created after the edit and does not cause a swap.
 PLACEMENT = "spec.placement"
 _RANKS = f"{PLACEMENT}.trainer_ranks"
-# Compared as a whole: its fields are not fields of the spec.
+# Compared as a whole, because its fields are not fields of the spec.
 _FREE = "google.protobuf.Struct"
 
-# Checks requested rollout services, given the resolved spec and the path of the field that requests them.
+# Checks the requested rollout services. Receives the resolved spec and the path of the field that requests them.
 Check = Callable[[controller_v1.RolloutServices, controller_v1.RunSpec, str], None]
 
 
 async def edit(recorder: RunRecorder, request: controller_v1.UpdateRunRequest, check: Check) -> None:
-    """Records an edit and the swap that follows from it. InvalidArgument; FailedPrecondition, RUN_ENDED,
-    SWAP_UNDER_WAY."""
+    """Records an edit and the swap that it causes. InvalidArgument; FailedPrecondition, RUN_ENDED, SWAP_UNDER_WAY."""
     fields, edited = _edited(recorder.requested, request)
     _check_editable(fields)
     if not fields:
@@ -38,7 +37,7 @@ async def edit(recorder: RunRecorder, request: controller_v1.UpdateRunRequest, c
     records.check_not_ended(recorder)
     resolved = resolve(edited)
     if max(1, resolved.placement.trainer_ranks) != max(1, recorder.spec.placement.trainer_ranks):
-        _check_editable([_RANKS])  # other ranks would compute other weights
+        _check_editable([_RANKS])  # a different number of ranks would compute different weights
     if any(field in EDITABLE for field in fields):
         services = _edited_services(current_services(recorder.status), resolved.rollout, fields)
         effective = controller_v1.RunSpec()
@@ -46,8 +45,8 @@ async def edit(recorder: RunRecorder, request: controller_v1.UpdateRunRequest, c
         effective.rollout.CopyFrom(resolved.rollout)
         check_numbers(effective)
         check(services, effective, "run.spec.rollout")
-        # The swap comes first: a client that was cut off here and repeats the call still finds the difference, and the
-        # swap by its request_id.
+        # Record the swap first: a client that is cut off here and repeats the call still finds the difference, and
+        # finds the swap by its request_id.
         if not _in_use(recorder.status, services):
             await records.request(recorder, request.request_id, services)
     if edited != recorder.requested:
@@ -57,7 +56,7 @@ async def edit(recorder: RunRecorder, request: controller_v1.UpdateRunRequest, c
 def _edited(
     before: controller_v1.RunSpec, request: controller_v1.UpdateRunRequest
 ) -> tuple[Sequence[str], controller_v1.RunSpec]:
-    """The edited fields (`spec.rollout.engine`), and the spec after the edit."""
+    """The edited fields (`spec.rollout.engine`) and the spec after the edit."""
     if not request.update_mask.paths:
         given = request.run.spec
         return list(_differences(resolve(before), resolve(given), "spec")), given
@@ -74,7 +73,7 @@ def _edited(
 
 
 def _differences(one: Message, other: Message, at: str) -> Iterable[str]:
-    """The paths of the fields in which two messages differ, as deep as both have them."""
+    """The paths of the fields in which two messages differ, as deep as both messages go."""
     for field in one.DESCRIPTOR.fields:
         mine, theirs, path = getattr(one, field.name), getattr(other, field.name), f"{at}.{field.name}"
         one_sided = field.has_presence and one.HasField(field.name) != other.HasField(field.name)
@@ -108,7 +107,7 @@ def _may_be_edited(field: str) -> bool:
 def _edited_services(
     now: controller_v1.RolloutServices, wanted: controller_v1.RolloutSpec, fields: Sequence[str]
 ) -> controller_v1.RolloutServices:
-    """The services after the edit: fields that were not edited stay as they are now."""
+    """The services after the edit. Fields that were not edited keep their current values."""
     if now.addresses and _ENGINE not in fields:
         raise FailedPrecondition(
             f"The run uses external rollout services at {', '.join(now.addresses)}. Set rollout.engine to start an "
@@ -119,7 +118,7 @@ def _edited_services(
     engine = wanted.engine if "engine" in names else now.engine
     replicas = wanted.replicas if "replicas" in names or now.addresses else max(1, now.replicas)
     services = controller_v1.RolloutServices(engine=engine, replicas=replicas)
-    # Options belong to one engine: another engine gets those of the spec.
+    # Options belong to one engine. A different engine gets the options of the spec.
     options = wanted if "engine_options" in names or engine != now.engine else now
     if options.HasField("engine_options"):
         services.engine_options.CopyFrom(options.engine_options)
@@ -127,7 +126,7 @@ def _edited_services(
 
 
 def _in_use(status: controller_v1.RunStatus, services: controller_v1.RolloutServices) -> bool:
-    """Whether these services are in use, or an open swap brings them in."""
+    """Whether these services are in use or an open swap is bringing them in."""
     swap = records.in_progress(status)
     target = controller_v1.RolloutServices()
     target.CopyFrom(swap.services if swap is not None else current_services(status))

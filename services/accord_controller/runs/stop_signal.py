@@ -1,4 +1,4 @@
-"""How a run is stopped between two facts."""
+"""The signal that stops a run between two recorded facts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Stopped(Exception):
 
 
 class StopSignal:
-    """What the user wants of a run; stages check it at every durable point."""
+    """The state that the user wants for a run; stages check it at every durable point."""
 
     def __init__(self) -> None:
         self.desired = DesiredState.RUN
@@ -20,14 +20,14 @@ class StopSignal:
         self.stopping = asyncio.Event()
 
     def set(self, desired: DesiredState) -> None:
-        """Changes what is wanted; a cancelled run stays cancelled."""
+        """Changes the wanted state; a cancelled run stays cancelled."""
         if self.desired is not DesiredState.CANCEL:
             self.desired = desired
         if self.desired is not DesiredState.RUN:
             self.stopping.set()
 
     async def wait(self, seconds: float) -> None:
-        """Waits this long, or until the run should stop."""
+        """Waits for this long or until the run should stop."""
         try:
             async with asyncio.timeout(seconds):
                 await self.stopping.wait()

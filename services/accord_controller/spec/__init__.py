@@ -1,1 +1,1 @@
-"""The spec of a run: defaults, validation, and the files that it names."""
+"""The spec of a run: its defaults, its validation, and the files that it names."""

@@ -1,4 +1,4 @@
-"""What a spec can name: the plugins of the services that the run will use, and the models of the registry."""
+"""The names that a spec can use: the plugins of the run's services, and the models of the registry."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _SERVICE_OF = {"accord.engines": "rollout", "accord.scorers": "reward", "accord.
 
 
 class SpecCatalog:
-    """The names that a spec is checked against. `models`: those of the registry that the spec names, by name;
-    `shares_plugins`: whether the services that the launcher starts have the plugins that are installed here."""
+    """The names that a spec is checked against. `models`: the registered models that the spec names, by name;
+    `shares_plugins`: whether the services that the launcher starts have the plugins installed here."""
 
     def __init__(
         self, settings: ControllerSettings, models: Mapping[str, controller_v1.Model], *, shares_plugins: bool = True
@@ -24,8 +24,8 @@ class SpecCatalog:
         self.models = models
 
     def names(self, group: str) -> Sequence[str] | None:
-        """The plugins of an entry-point group (`accord.engines`, ...) that the run's service has. None where the
-        service runs elsewhere: it may have others, and will report an unknown name itself."""
+        """The plugins of an entry-point group (`accord.engines`, ...) that the run's service has. None if the service
+        runs elsewhere: it may have other plugins, and reports an unknown name itself."""
         return None if self._settings.address(_SERVICE_OF[group]) else self.startable(group)
 
     def startable(self, group: str) -> Sequence[str] | None:
@@ -34,7 +34,7 @@ class SpecCatalog:
 
 
 def model_names(spec: controller_v1.RunSpec) -> set[str]:
-    """The models of the registry that a spec names (`models/<name>`)."""
+    """The registered models that a spec names (`models/<name>`)."""
     return {
         uri.removeprefix(REGISTRY)
         for uri in (spec.model, spec.reward_model.model, *(judge.policy for judge in spec.feedback.judges.judges))
@@ -43,7 +43,7 @@ def model_names(spec: controller_v1.RunSpec) -> set[str]:
 
 
 def pin_models(spec: controller_v1.RunSpec, models: Mapping[str, controller_v1.Model]) -> None:
-    """Replaces each `models/<run>` by the model that it stands for now, `models/<run>-<iteration>`."""
+    """Replaces each `models/<run>` with the model that it currently stands for, `models/<run>-<iteration>`."""
 
     def exact(uri: str) -> str:
         name = uri.removeprefix(REGISTRY)

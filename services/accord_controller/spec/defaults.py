@@ -1,4 +1,4 @@
-"""Defaults of a spec, as run.proto documents them, and paths made absolute."""
+"""Fills in the defaults of a spec, as run.proto documents them, and makes paths absolute."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UNWEIGHTED = "none"
 
 
 def resolve(spec: controller_v1.RunSpec) -> controller_v1.RunSpec:
-    """A copy with every default of run.proto filled in; given values stay."""
+    """A copy with every default of run.proto filled in; given values are kept."""
     full = controller_v1.RunSpec()
     full.CopyFrom(spec)
     full.iterations = full.iterations or 1

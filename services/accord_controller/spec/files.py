@@ -1,4 +1,4 @@
-"""The files that a spec names: model folders, JSONL files, scorer files. Checked before the run starts."""
+"""The files that a spec names: model folders, JSONL files and scorer files. They are checked before the run starts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def absolute(path: str) -> str:
 
 
 def absolute_model(model: str) -> str:
-    """A model's folder as a `file://` URI; registry names and other URIs stay."""
+    """A model's folder as a `file://` URI; registry names and other URIs are unchanged."""
     if not model or model.startswith(REGISTRY):
         return model
     parts = urlsplit(model)
@@ -35,7 +35,7 @@ def absolute_model(model: str) -> str:
 
 
 def absolute_scorer(name: str) -> str:
-    """`python:./reward.py:score` with the file's absolute path; other names stay."""
+    """`python:./reward.py:score` with the file's absolute path; other names are unchanged."""
     if not name.startswith(PYTHON):
         return name
     path, separator, function = name.removeprefix(PYTHON).strip().partition(":")
@@ -48,7 +48,7 @@ def model_folder(uri: str) -> Path:
 
 
 def weights_of(uri: str, models: Mapping[str, controller_v1.Model]) -> types_v1.WeightsRef:
-    """The reference of a checked model, as version 0: a run counts its steps from there. Reads the whole model to
+    """The reference of a checked model as version 0, from which a run counts its steps. Reads the whole model to
     compute its digest."""
     if uri.startswith(REGISTRY):
         ref = types_v1.WeightsRef()
@@ -59,7 +59,7 @@ def weights_of(uri: str, models: Mapping[str, controller_v1.Model]) -> types_v1.
 
 
 def check_models(spec: controller_v1.RunSpec, models: Mapping[str, controller_v1.Model]) -> Iterable[FieldViolation]:
-    """What is wrong with the models that the spec names."""
+    """The problems of the models that the spec names."""
     seen: set[str] = set()
     for field, uri in (("run.spec.model", spec.model), ("run.spec.reward_model.model", spec.reward_model.model)):
         if uri not in seen:
@@ -70,18 +70,18 @@ def check_models(spec: controller_v1.RunSpec, models: Mapping[str, controller_v1
 
 
 def read_prompts(path: str) -> list[preference_v1.Prompt]:
-    """The prompts of a JSONL file of any form. The source is the file's name where a line names none."""
+    """The prompts of a JSONL file of any form. If a line names no source, the file's name is used."""
     records = formats.read(path, source=Path(path).stem).records
     return [preference_v1.Prompt(conversation=record.prompt, source=record.source) for record in records]
 
 
 def read_feedback(path: str) -> list[preference_v1.ImportRecord]:
-    """The preferences of a JSONL file. The source is the file's name where a line names none."""
+    """The preferences of a JSONL file. If a line names no source, the file's name is used."""
     return formats.read(path, source=Path(path).stem).records
 
 
 def check_files(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
-    """What is wrong with the JSONL files that the spec names. Each is read to its end; errors name the line."""
+    """The problems of the JSONL files that the spec names. Each file is read to its end; errors name the line."""
     for index, path in enumerate(spec.prompts.files):
         yield from _check_jsonl(f"run.spec.prompts.files[{index}]", path, judged=False)
     if spec.feedback.HasField("preferences"):
@@ -90,16 +90,16 @@ def check_files(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
 
 
 def check_python_scorer(field: str, name: str) -> Iterable[FieldViolation]:
-    """What is wrong with `python:<file>:<function>` (default: `score`). The file is not executed here."""
+    """The problems of `python:<file>:<function>` (default: `score`). The file is not executed here."""
     path, _, function = name.removeprefix(PYTHON).partition(":")
     if not path or not (function or "score").isidentifier():
-        yield FieldViolation(field, f"{name!r} is not of the form python:./file.py:function")
+        yield FieldViolation(field, f"{name!r} does not have the form python:./file.py:function")
     elif not Path(path).is_file():
         yield FieldViolation(field, f"does not exist: {path}")
 
 
 def _model_problem(uri: str, models: Mapping[str, controller_v1.Model]) -> str:
-    """What is wrong with a model; "" where nothing is."""
+    """The problem of a model, or ""."""
     if not uri:
         return "required: a model folder or models/<name>"
     if uri.startswith(REGISTRY):

@@ -1,4 +1,4 @@
-"""Checks of a resolved spec: everything that can be found wrong before the run starts, named by field."""
+"""Validates a resolved spec: finds every problem that is detectable before the run starts, and names its field."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from accord_controller.spec.catalog import SpecCatalog
 from accord_controller.spec.defaults import scorer_lists
 
 RELIABILITY = "reliability"
-BY_ENSEMBLE = ("disagreement", "information")  # selections that need an ensemble of reward models
+BY_ENSEMBLE = ("disagreement", "information")  # these selections need an ensemble of reward models
 
 
 def check(run_id: str, spec: controller_v1.RunSpec, catalog: SpecCatalog) -> None:
@@ -31,7 +31,7 @@ def check(run_id: str, spec: controller_v1.RunSpec, catalog: SpecCatalog) -> Non
 
 
 def check_numbers(spec: controller_v1.RunSpec) -> None:
-    """The same for numbers alone, which an edit can make wrong."""
+    """The same for numbers only, which an edit can make invalid."""
     _refuse([*_check_limits(spec), *_check_combinations(spec)])
 
 
@@ -51,7 +51,8 @@ def _check_name(run_id: str) -> Iterable[FieldViolation]:
 
 
 def _check_limits(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
-    """The limits of single fields, which the contract states. Required fields are set: the edge has checked them."""
+    """Checks the limits of single fields, which the contract states. Required fields are set, because the edge has
+    checked them."""
     default = list(spec.evaluate.scorers) == list(spec.feedback.simulated.scorers)
     for violation in violations(spec):
         checked = violation.description in MUST_BE_SET or (default and violation.field.startswith("evaluate.scorers"))
@@ -60,7 +61,7 @@ def _check_limits(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
 
 
 def _check_combinations(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]:
-    """What the values of several fields must satisfy together."""
+    """Checks constraints between several fields."""
     feedback, policy = spec.feedback, spec.policy
     if feedback.HasField("simulated"):
         simulated = feedback.simulated
@@ -71,7 +72,9 @@ def _check_combinations(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]
                 f"{simulated.redundancy}",
             )
     if feedback.people.HasField("min_agreement") and feedback.people.redundancy < 2:
-        yield _wrong("feedback.people.min_agreement", "needs a redundancy of at least 2: agreement takes 2 annotators")
+        yield _wrong(
+            "feedback.people.min_agreement", "needs a redundancy of at least 2, because agreement takes 2 annotators"
+        )
     if feedback.HasField("judges") and feedback.judges.redundancy > max(1, len(feedback.judges.judges)):
         yield _wrong(
             "feedback.judges.redundancy",
@@ -86,8 +89,8 @@ def _check_combinations(spec: controller_v1.RunSpec) -> Iterable[FieldViolation]
     if spec.deterministic and policy.max_staleness > 0:
         yield _wrong(
             "policy.max_staleness",
-            f"must be 0 in a deterministic run, not {policy.max_staleness}: otherwise the version that makes a sample "
-            "depends on how long generation and training take",
+            f"must be 0 in a deterministic run, not {policy.max_staleness}: otherwise the version that generates a "
+            "sample depends on how long generation and training take",
         )
     if spec.deterministic and spec.rollout.replicas > 1:
         yield _wrong("rollout.replicas", f"must be 1 in a deterministic run, not {spec.rollout.replicas}")

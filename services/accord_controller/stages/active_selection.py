@@ -1,12 +1,12 @@
-"""Active selection: of more prompts than are asked about, those whose answers teach the reward models most.
+"""Active selection: asks only about the prompts whose answers teach the reward models most.
 
-What a comparison teaches is estimated from the scores of an ensemble. Member m expects answer a to beat b with
-probability p_m = sigmoid(r_m(a) - r_m(b)) (Bradley-Terry).
+The scores of an ensemble estimate how much a comparison teaches. Member m expects answer a to beat b with probability
+p_m = sigmoid(r_m(a) - r_m(b)) (Bradley-Terry).
 
 - disagreement: the standard deviation of p_m over members (query by committee).
 - information: H(mean p) - mean H(p), the mutual information of the answer and the right member (BALD; Houlsby et al.,
-  "Bayesian Active Learning for Classification and Preference Learning", 2011): high where members are sure and
-  contradict one another, low where all of them expect a coin flip.
+  "Bayesian Active Learning for Classification and Preference Learning", 2011): high when members are sure and
+  contradict one another, low when all of them expect a coin flip.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ async def select_samples(
 ) -> list[types_v1.Sample]:
     """The samples of all held-out prompts and of the `wanted` training prompts with the most valuable answers.
 
-    Held-out prompts are not selected, so that the reward model's accuracy remains one on arbitrary prompts. The choice
+    Held-out prompts are not selected, so the reward model's accuracy is still measured on arbitrary prompts. The choice
     is recorded: a resumed run asks about the same prompts.
     """
     name = key(iteration, "collect", "selected")
@@ -63,7 +63,7 @@ async def _select(
         scorer.options.update({"member": number})
     scores: dict[str, dict[str, list[float]]] = defaultdict(dict)
     for each in await score_samples(context, asked, prompts, scorers):
-        # Equal answers count once: there is nothing to choose between them.
+        # Equal answers count once, because there is nothing to choose between them.
         scores[each.sample.prompt_id][each.sample.text] = [part.raw for part in each.score.parts]
     selection = context.spec.feedback.selection
     values = {
@@ -103,7 +103,8 @@ ACQUISITIONS: Mapping[str, Callable[[Sequence[float], Sequence[float]], float]] 
 
 
 def value_of(selection: str, scores: Sequence[Sequence[float]]) -> float:
-    """The value of asking about some answers: the mean over their pairs. `scores`: per answer, one of each member."""
+    """The value of asking about these answers: the mean over their pairs. `scores`: per answer, one score from each
+    member."""
     measure = ACQUISITIONS[selection]
     return statistics.fmean(measure(one, other) for one, other in combinations(scores, 2))
 

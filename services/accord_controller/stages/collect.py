@@ -23,7 +23,7 @@ from accord_controller.stages.seeds import turn
 from accord_controller.stages.simulated_annotators import annotate_queue
 from accord_controller.stages.waiting import wait_for_people
 
-# One in this many prompts comes from the held-out split: its feedback measures the reward model and trains nothing.
+# One in this many prompts comes from the held-out split: its feedback measures the reward model and is not trained on.
 HELDOUT_PART = 5
 SHOWN_EVERY = 8
 
@@ -73,8 +73,8 @@ def queue_name(run_id: str, iteration: int) -> str:
 
 
 async def collect_prompts(context: StageContext, iteration: int) -> list[preference_v1.Prompt]:
-    """The prompts of this iteration, from both sides of the split; none repeats until all were used. Where a selection
-    follows, the training side has as many as the spec's selection pool."""
+    """The prompts of this iteration, from both sides of the split. No prompt repeats until all have been used. If a
+    selection follows, the training side is as large as the spec's selection pool."""
     chosen: list[preference_v1.Prompt] = []
     feedback = context.spec.feedback
     heldout = heldout_prompts(context)
@@ -94,8 +94,8 @@ def heldout_prompts(context: StageContext) -> int:
 
 
 def _kinds(feedback: controller_v1.FeedbackSpec) -> list[preference_v1.AnnotatorKind.ValueType]:
-    """Whose judgements count. A person who answers in a queue for programs does not change the run; a queue for people
-    counts everyone."""
+    """The annotators whose judgements count. A person's answers in a queue for programs do not change the run; a queue
+    for people counts everyone."""
     if feedback.HasField("simulated"):
         return [preference_v1.ANNOTATOR_KIND_SIMULATED]
     return [preference_v1.ANNOTATOR_KIND_MODEL] if feedback.HasField("judges") else []
@@ -110,7 +110,7 @@ async def _open_tasks(
     tasks = await context.ledger.read(name, preference_v1.Task)
     if tasks is None:
         wanted = _tasks_for(context, iteration, completions)
-        # The request_id makes a repeat after a kill the same call.
+        # With this request_id, a repeat after a crash is the same call.
         tasks = await _create(context, wanted, f"{context.run_id}-{iteration}-tasks")
         await context.recorder.record_all(name, preference_v1.Task, tasks)
     return tasks, completions
@@ -119,7 +119,7 @@ async def _open_tasks(
 async def _create(
     context: StageContext, wanted: Sequence[preference_v1.Task], request_id: str
 ) -> list[preference_v1.Task]:
-    """Opens tasks, without those about prompts that were deleted meanwhile."""
+    """Opens tasks, except those for prompts that have since been deleted."""
     try:
         return await context.client.preferences.create_tasks(wanted, request_id=request_id)
     except FailedPrecondition as error:
@@ -127,7 +127,7 @@ async def _create(
         rest = [task for task in wanted if task.prompt_id != gone]
         if error.reason != "PROMPT_DELETED" or not rest:
             raise
-        await context.recorder.emit("left_out", f"prompt {gone} was deleted meanwhile, so it gets no task")
+        await context.recorder.emit("left_out", f"prompt {gone} has since been deleted, so it gets no task")
         # Nothing was opened, so the same request_id can be used for the rest.
         return await _create(context, rest, request_id)
 
@@ -183,7 +183,7 @@ def _tasks_for(
     context: StageContext, iteration: int, completions: Sequence[preference_v1.Completion]
 ) -> list[preference_v1.Task]:
     """One task for each prompt: a comparison of two answers or a ranking of more. Prompts whose answers are all equal
-    are left out."""
+    are skipped."""
     feedback = context.spec.feedback
     kind = feedback.WhichOneof("source")
     redundancy = int(getattr(feedback, kind or "people").redundancy)
@@ -198,7 +198,7 @@ def _tasks_for(
             completion_ids=[answer.completion_id for answer in answers.values()],
             redundancy=redundancy,
             queue=queue_name(context.run_id, iteration),
-            # Tasks left from earlier iterations are about older policies and can wait.
+            # Tasks from earlier iterations compare older policies, so they can wait.
             priority=iteration,
             criteria=people.criteria if people is not None else (),
             instructions=people.instructions if people is not None else "",
@@ -208,7 +208,7 @@ def _tasks_for(
     ]
     if not tasks:
         raise FailedPrecondition(
-            "The policy gave equal answers to every prompt, so there is nothing to compare. Raise rollout.temperature",
+            "All answers to each prompt are equal, so there is nothing to compare. Raise rollout.temperature",
             reason="NOTHING_TO_COMPARE",
         )
     return tasks

@@ -1,4 +1,4 @@
-"""What a stage works with: the run, its clients, its ledger, and the facts that earlier stages recorded."""
+"""The context of a stage: the run, its clients, its ledger, and the facts that earlier stages recorded."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class StageContext:
     services: Services
     store: Store
     state_dir: Path
-    # Raises Stopped when the run should stop. Stages call it wherever stopping loses nothing.
+    # Raises Stopped when the run should stop. Stages call it at every point where stopping loses no work.
     check: Callable[[], None]
-    # Counts what the stage uses.
+    # Measures the stage's resource usage.
     meter: UsageMeter
 
     @property
@@ -91,11 +91,12 @@ class StageContext:
         return self.ledger.need(keys.REWARD_BASE, types_v1.WeightsRef)
 
     def compute_dtype(self) -> str:
-        """The fastest type, as the trainer measured it when the run began. Recorded, so that all trainings use it."""
+        """The fastest number type, which the trainer measured when the run began. It is recorded so that all trainings
+        use it."""
         return self.ledger.need(keys.TRAINER, trainer_v1.Training).compute_dtype
 
     def promoted(self) -> types_v1.WeightsRef:
-        """The active policy, as version 0 of the training that starts from it."""
+        """The active policy as version 0 of the training that starts from it."""
         ref = types_v1.WeightsRef()
         ref.CopyFrom(self.status.promoted)
         ref.version = 0
@@ -103,7 +104,7 @@ class StageContext:
         return ref
 
     def promoted_iteration(self) -> int:
-        """The iteration that made the active policy."""
+        """The iteration that produced the active policy."""
         return max(result.iteration for result in self.status.iterations if result.promoted)
 
     def iteration_so_far(self, iteration: int) -> controller_v1.IterationResult:
@@ -120,7 +121,7 @@ class StageContext:
         return self.ledger.need(keys.scorer_key(iteration), reward_v1.ScorerSpec)
 
     def evaluation_scorers(self, iteration: int) -> list[reward_v1.ScorerSpec]:
-        """What held-out answers are scored by: the spec's scorers, or else the iteration's reward model."""
+        """The scorers of held-out answers: the spec's, or else the iteration's reward model."""
         return list(self.spec.evaluate.scorers) or [self.reward_scorer(iteration)]
 
     async def prompts(self) -> dict[str, preference_v1.Prompt]:

@@ -1,4 +1,4 @@
-"""A deterministic run requires that the engine computes as it did when the run began."""
+"""A deterministic run requires an engine that computes the same way as when the run began."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from accord_controller.stages.context import StageContext
 
 
 async def check_same_engine(context: StageContext) -> None:
-    """FailedPrecondition, OTHER_ENGINE, where the engine of a deterministic run computes in another way than at its
-    beginning: later samples would differ from those of an uninterrupted run."""
+    """FailedPrecondition, OTHER_ENGINE, if the engine of a deterministic run computes differently than when the run
+    began: later samples would differ from those of an uninterrupted run."""
     if not context.spec.deterministic:
         return
     initial = context.ledger.need(keys.ENGINE, rollout_v1.GetStatusResponse)

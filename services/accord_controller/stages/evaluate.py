@@ -33,19 +33,19 @@ async def evaluate(context: StageContext, iteration: int) -> None:
 
 
 def decide(score: float, to_beat: float, kl: float, spec: controller_v1.EvaluateSpec) -> tuple[bool, str]:
-    """Whether the candidate becomes the active policy, and why. A number that is not finite never passes."""
+    """Whether the candidate becomes the active policy, and why. Numbers that are not finite never pass."""
     wanted = to_beat + spec.min_gain
     if not (math.isfinite(score) and math.isfinite(kl)):
         return False, f"kept the old policy: score {score}, KL {kl} are not finite"
     if score < wanted:
         return False, f"kept the old policy: score {score:.4f} is below {wanted:.4f}"
     if kl > spec.max_kl:
-        return False, f"kept the old policy: KL {kl:.2f} nats a response is above {spec.max_kl:g}"
-    return True, f"promoted: score {score:.4f} against {to_beat:.4f}, KL {kl:.2f} nats a response"
+        return False, f"kept the old policy: KL {kl:.2f} nats per response is above {spec.max_kl:g}"
+    return True, f"promoted: score {score:.4f} against {to_beat:.4f}, KL {kl:.2f} nats per response"
 
 
 async def _kl(context: StageContext, training_id: str, measured: Measured) -> float:
-    """KL from candidate to reference on the candidate's held-out answers, nats a response.
+    """KL from candidate to reference on the candidate's held-out answers, in nats per response.
 
     The estimator is k3, r - 1 - log r with r = reference / policy (Schulman, "Approximating KL divergence", 2020):
     unbiased like k1, with less variance, and never below 0 on the few answers of a gate.
@@ -59,8 +59,8 @@ async def _kl(context: StageContext, training_id: str, measured: Measured) -> fl
 
 
 async def _score_to_beat(context: StageContext, iteration: int) -> float:
-    """The active policy's score by the same scorers: the measured one, or, where the scorer is this iteration's reward
-    model, a new one of the answers recorded then."""
+    """The active policy's score from the same scorers: the recorded score, or, if the scorer is this iteration's reward
+    model, a new score of the recorded answers."""
     of = context.promoted_iteration()
     if context.spec.evaluate.scorers:
         return next(result.heldout_score for result in context.recorder.status.iterations if result.iteration == of)

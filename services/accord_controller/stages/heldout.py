@@ -1,4 +1,4 @@
-"""Measuring a policy on held-out prompts: the same prompts with the same seeds in every iteration."""
+"""Measures a policy on held-out prompts: the same prompts with the same seeds in every iteration."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ async def heldout_prompts(context: StageContext) -> list[preference_v1.Prompt]:
 async def measure(
     context: StageContext, iteration: int, *, version: int, scorers: Sequence[reward_v1.ScorerSpec]
 ) -> Measured:
-    """Generates answers to each held-out prompt with the active weights, which are `version`, and scores them.
+    """Generates answers to each held-out prompt with the active weights (`version`) and scores them.
 
-    Without scorers (before the first reward model, in a run without its own) nothing is scored.
+    Nothing is scored without scorers, that is, before the first reward model in a run that has no scorers in its spec.
     """
     prompts = await heldout_prompts(context)
     samples = await gather_samples(
@@ -101,7 +101,7 @@ async def finish_stage(
 async def finish_iteration(
     context: StageContext, stage: controller_v1.Stage.ValueType, part: controller_v1.IterationResult
 ) -> None:
-    """Records the last stage of an iteration, the iteration's result and, when promoted, its model: all at once."""
+    """Records the last stage of an iteration, the iteration's result and, if promoted, its model in one transaction."""
     recorder = context.recorder
     iteration = part.iteration
     costs = await _add_costs(context, stage_name(stage), part)
@@ -132,7 +132,7 @@ async def finish_iteration(
 
 
 async def _add_costs(context: StageContext, stage: str, part: controller_v1.IterationResult) -> dict[str, float]:
-    """Adds time and usage of the stage to its result; returns them as metrics of its event."""
+    """Adds the stage's time and usage to its result and returns them as metrics for its event."""
     await context.meter.read()
     used = context.recorder.stage_usage
     part.stage_seconds[stage] = context.recorder.stage_seconds()
@@ -142,5 +142,5 @@ async def _add_costs(context: StageContext, stage: str, part: controller_v1.Iter
 
 
 def last_user_turn(prompt: preference_v1.Prompt) -> str:
-    """The last message of the user."""
+    """The user's last message."""
     return next((turn.content for turn in reversed(prompt.conversation.messages) if turn.role == "user"), "")

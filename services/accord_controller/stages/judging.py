@@ -20,11 +20,11 @@ POLL_SECONDS = 1.0
 
 
 async def judge_tasks(context: StageContext, queue: str, tasks: int) -> None:
-    """Every judge answers the tasks of `queue` that it can; tasks without a readable verdict are cancelled.
-    FailedPrecondition, NO_VERDICTS, where no judge gave any."""
+    """Every judge answers the tasks of `queue` that it can. Tasks without a readable verdict are cancelled.
+    FailedPrecondition, NO_VERDICTS, if no judge gave a readable verdict."""
     await _ask_all(context, queue, tasks)
     if (await context.client.preferences.queue(queue)).leased_tasks:
-        # Another annotator holds a task: it is answered, or returns to the queue when the lease expires.
+        # Another annotator holds a task. It will be answered, or return to the queue when the lease expires.
         while (await context.client.preferences.queue(queue)).leased_tasks:
             context.check()
             await asyncio.sleep(POLL_SECONDS)
@@ -56,14 +56,14 @@ async def _ask_all(context: StageContext, queue: str, tasks: int) -> None:
         if done.skipped:
             await context.recorder.emit(
                 "left_out",
-                f"{judge.name} gave no readable verdict on {len(done.skipped)} tasks, which count for nothing",
+                f"{judge.name} gave no readable verdict on {len(done.skipped)} tasks; they are not counted",
                 {"unreadable_verdicts": float(len(done.skipped))},
             )
 
 
 @asynccontextmanager
 async def _model_of(context: StageContext, judge: controller_v1.Judge) -> AsyncIterator[JudgeModel]:
-    """The language model behind a judge. A policy holds the rollout lease meanwhile."""
+    """The language model behind a judge. A policy holds the rollout lease while it judges."""
     if judge.WhichOneof("source") == "url":
         key = os.environ.get(judge.key_variable, "") if judge.key_variable else ""
         if judge.key_variable and not key:

@@ -1,9 +1,9 @@
-"""Generation and training at the same time: while a step is taken, the experience of the next ones is made.
+"""Overlaps generation and training: experience for the next steps is generated while a step is taken.
 
-With `max_staleness` S the experience of step k may be made by versions k - 1 - S and later. So it begins as soon as
-version k - 1 - S is active, and new weights are activated during generation: between two tokens in an engine that
-updates in flight, between two requests in another. Nothing here is durable: recorded experience is read back, the rest
-is made again.
+With `max_staleness` S, versions k - 1 - S and later may generate the experience of step k. Generation therefore begins
+as soon as version k - 1 - S is active, and new weights are activated during generation: between two tokens if the
+engine updates in flight, otherwise between two requests. Nothing here is durable: recorded experience is read back, and
+the rest is generated again.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from contextlib import asynccontextmanager
 from accord.types import v1 as types_v1
 from accord_controller.stages.steps import Batch
 
-# Makes the experience of a step, with this version or a later one.
+# Generates the experience of a step with this version or a later one.
 Make = Callable[[int, int], Coroutine[None, None, Batch]]
 Activate = Callable[[types_v1.WeightsRef], Awaitable[None]]
 
 
 class Overlap:
-    """The experience of the next steps, and the weights that make it. Steps count from 1 and versions from 0: step k
-    starts from version k - 1 and makes version k."""
+    """The experience of the next steps, and the weights that generate it. Steps count from 1 and versions from 0: step
+    k starts from version k - 1 and produces version k."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Overlap:
         make: Make,
         activate: Activate,
     ) -> None:
-        """`steps`: those to take; `active`: the weights that the engine serves now."""
+        """`steps`: the steps to take; `active`: the weights that the engine serves now."""
         self._max_staleness = max_staleness
         self._steps = steps
         self._make = make
@@ -45,8 +45,8 @@ class Overlap:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Begins. At the end of the block the newest weights are active; after an error, unfinished experience is
-        dropped."""
+        """Starts generation. At the end of the block the newest weights are active; after an error, unfinished
+        experience is dropped."""
         try:
             self._begin(self._latest.version)
             yield
@@ -60,16 +60,16 @@ class Overlap:
             await asyncio.gather(*left, return_exceptions=True)
 
     async def batch(self, step: int) -> Batch:
-        """The experience of the next step. Its metric `wait_seconds`: how long the trainer was idle."""
+        """The experience of the next step. Its metric `wait_seconds` is the time that the trainer was idle."""
         began = time.monotonic()
         if step not in self._batches:
-            # The trainer is ahead of the engine: the oldest version that may make this batch is being activated.
+            # The trainer is ahead of the engine: the oldest version allowed for this batch is still being activated.
             await self._settle()
         made = await self._batches.pop(step)
         return Batch(made.samples, made.preferences, {**made.metrics, "wait_seconds": time.monotonic() - began})
 
     async def after(self, weights: types_v1.WeightsRef) -> None:
-        """A step made new weights: they are activated during the next step. Raises the error of the previous
+        """Accepts the new weights of a step; they are activated during the next step. Raises the error of the previous
         activation."""
         self._latest = weights
         if self._updating is None or self._updating.done():
@@ -92,7 +92,7 @@ class Overlap:
             self._begin(self._target.version)
 
     def _begin(self, version: int) -> None:
-        """Begins all experience that may be made now that `version` is active."""
+        """Starts generating all experience that is allowed now that `version` is active."""
         until = min(self._steps.stop - 1, version + 1 + self._max_staleness)
         for step in range(self._begun + 1, until + 1):
             least = max(0, step - 1 - self._max_staleness)

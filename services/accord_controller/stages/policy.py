@@ -1,6 +1,6 @@
-"""Policy: sample, score, step, publish, repeat. The experience of a step is recorded before the trainer gets it.
+"""Policy: sample, score, step, publish, repeat. The experience of a step is recorded before it is sent to the trainer.
 
-Generation and training alternate, or overlap where `max_staleness` is above 0 (overlap.py).
+Generation and training alternate, or overlap if `max_staleness` is above 0 (overlap.py).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ async def policy(context: StageContext, iteration: int) -> None:
 
 
 def training(context: StageContext, iteration: int) -> trainer_v1.Training:
-    """The policy's training, as it is opened and reopened."""
+    """The request that opens and reopens the policy's training."""
     spec = context.spec.policy
     wanted = trainer_v1.Training(
         training_id=f"{context.run_id}-{iteration}-policy",
@@ -77,7 +77,7 @@ def make_plan(context: StageContext, iteration: int) -> Plan:
 
 
 async def _alternating(context: StageContext, opened: trainer_v1.Training, plan: Plan) -> None:
-    """Each step on samples of the version that it trains."""
+    """Takes each step on samples of the version that it trains."""
 
     async def after(result: trainer_v1.StepResult) -> None:
         await context.rollout.update_weights(result.weights)
@@ -89,10 +89,10 @@ async def _alternating(context: StageContext, opened: trainer_v1.Training, plan:
 async def _overlapping(
     context: StageContext, opened: trainer_v1.Training, plan: Plan, done: int, active: types_v1.WeightsRef
 ) -> None:
-    """Each step on samples that are at most `max_staleness` versions old, generated during earlier steps."""
+    """Takes each step on samples that are at most `max_staleness` versions old, generated during earlier steps."""
     staleness = context.spec.policy.max_staleness
-    # Batches are generated one after the other, so that each is as fresh as possible. Where weights change between two
-    # tokens, the next batch need not wait for the long responses of the one before.
+    # Batches are generated one after the other, so that each is as fresh as possible. If weights change between two
+    # tokens, the next batch need not wait for the long responses of the previous batch.
     in_flight = (await context.rollout.status()).updates_in_flight
     generating = asyncio.Semaphore(1 + staleness if in_flight else 1)
 
@@ -110,7 +110,8 @@ async def _overlapping(
 
 
 async def activate(context: StageContext, opened: trainer_v1.Training) -> types_v1.WeightsRef:
-    """Activates the training's current version on the rollout engine, which must compute as it did before."""
+    """Checks that the rollout engine still computes the same way, then activates the training's current version on
+    it."""
     await check_same_engine(context)
     weights = opened.init
     if opened.version:
@@ -130,7 +131,7 @@ async def _experience(
     min_version: int | None = None,
     generating: AbstractAsyncContextManager[object] | None = None,
 ) -> Batch:
-    """The scored samples of a step: the recorded ones, or new ones, recorded before they are used. `generating` is held
+    """The scored samples of a step: the recorded ones, or new ones that are recorded before use. `generating` is held
     while they are generated."""
     name = experience_key(iteration, "policy", step)
     recorded = await context.ledger.read(name, trainer_v1.ScoredSample)

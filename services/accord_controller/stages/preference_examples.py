@@ -1,4 +1,4 @@
-"""Converts stored feedback to the examples that a reward model learns from."""
+"""Converts stored feedback into the examples that a reward model learns from."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ SIMULATED = "simulated"
 
 
 def to_examples(records: Iterable[preference_v1.Record]) -> list[trainer_v1.PreferenceExample]:
-    """One example for each judgement, ordered by content alone: annotators, times and ids make no difference to what is
-    learnt."""
+    """One example for each judgement, ordered by content alone: annotators, times and ids do not affect training."""
     examples = [to_example(record) for record in records]
     return sorted(examples, key=content)
 
 
 def to_judged(records: Iterable[preference_v1.Record]) -> list[trainer_v1.PreferenceExample]:
-    """The same for evaluation: each example also names its annotator."""
+    """The examples for evaluation; each also names its annotator."""
     examples = []
     for record in records:
         examples.append(to_example(record))
@@ -29,8 +28,8 @@ def to_judged(records: Iterable[preference_v1.Record]) -> list[trainer_v1.Prefer
 
 
 def to_example(record: preference_v1.Record) -> trainer_v1.PreferenceExample:
-    """A comparison becomes a pair (tied or not), a ranking K ranked answers, a rating one answer rated on 0..1.
-    Responses that were cut off are marked as truncated."""
+    """A comparison becomes a pair (tied or not), a ranking becomes K ranked answers, and a rating becomes one answer
+    rated from 0 to 1. Responses that were cut off are marked as truncated."""
     feedback = record.feedback
     answers = {completion.completion_id: completion for completion in record.completions}
     example = trainer_v1.PreferenceExample(prompt=record.prompt.conversation, source=source_of(record))
@@ -62,7 +61,7 @@ def to_example(record: preference_v1.Record) -> trainer_v1.PreferenceExample:
 
 
 def source_of(record: preference_v1.Record) -> str:
-    """The group in which accuracy is reported: the feedback's source, `simulated`, or the prompt's source."""
+    """The group under which accuracy is reported: the feedback's source, `simulated`, or the prompt's source."""
     if record.feedback.source:
         return record.feedback.source
     if record.feedback.annotator.kind == preference_v1.ANNOTATOR_KIND_SIMULATED:

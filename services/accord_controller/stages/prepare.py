@@ -1,4 +1,5 @@
-"""Prepare: pin prompts and base model, try everything that could fail hours later, measure the base."""
+"""Prepare: pin the prompts and the base model, try everything that could fail hours later, and measure the base
+model."""
 
 from __future__ import annotations
 
@@ -56,7 +57,7 @@ async def _pin_models(context: StageContext) -> None:
 
 
 async def _check_engine(context: StageContext) -> None:
-    """Checks that engine and algorithms are the requested ones. Records how the engine computes."""
+    """Checks that the engine and the algorithms are the requested ones, and records how the engine computes."""
     wanted, statuses = current_services(context.status).engine, await context.rollout.statuses()
     for address, status in statuses.items():
         if status.engine != wanted:
@@ -81,7 +82,8 @@ async def _check_engine(context: StageContext) -> None:
 
 
 async def _try_trainings(context: StageContext) -> None:
-    """Opens both trainings with their options and deletes them again: a wrong option fails now, not in an hour."""
+    """Opens both trainings with their options and deletes them again, so that a wrong option fails now and not in an
+    hour."""
     if keys.TRAINER in context.ledger:
         return
     base, reward_base = context.base(), context.reward_base()
@@ -125,7 +127,7 @@ _INSTEAD = {
 
 
 def _require_kind(field: str, algorithm: str, opened: trainer_v1.Training, wanted: str) -> None:
-    """InvalidArgument where the algorithm learns from another kind of data than the stage has. Trainers of earlier
+    """InvalidArgument if the algorithm learns from a kind of data that the stage does not have. Trainers of earlier
     releases do not report the kind."""
     if opened.learns_from not in ("", wanted):
         raise InvalidArgument.at(
@@ -136,7 +138,7 @@ def _require_kind(field: str, algorithm: str, opened: trainer_v1.Training, wante
 
 
 async def _try(context: StageContext, field: str, training: trainer_v1.Training) -> trainer_v1.Training:
-    """The training as the trainer opened it, deleted again. InvalidArgument names `field`."""
+    """The trainer's answer to opening a training, which is deleted again. InvalidArgument names `field`."""
     token = context.services.token("trainer")
     try:
         opened = await context.client.trainer.create_training(training, lease_token=token)

@@ -77,7 +77,7 @@ async def import_feedback(context: StageContext) -> None:
 
 
 def _short_enough(prompts: Sequence[preference_v1.Prompt], most: int) -> list[preference_v1.Prompt]:
-    """Prompts of at most `most` characters over all turns; 0: all."""
+    """The prompts with at most `most` characters over all turns; 0 means all prompts."""
     return [
         prompt
         for prompt in prompts

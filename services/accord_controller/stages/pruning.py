@@ -13,9 +13,9 @@ log = logging.getLogger(__name__)
 
 
 async def free_old_versions(context: StageContext, current: types_v1.WeightsRef, *others: types_v1.WeightsRef) -> None:
-    """Frees versions that this controller's runs published and no longer need; `current` and `others` stay. Runs every
-    `checkpoint_every` steps, and not at all while the trainer holds weights of other clients, whose needs are unknown
-    here."""
+    """Frees versions that this controller's runs published and no longer need; `current` and `others` stay. It runs
+    every `checkpoint_every` steps, but not while the trainer holds weights of other clients, because their needs are
+    unknown here."""
     if current.version % context.spec.policy.checkpoint_every:
         return
     needed = await find_needed(context.store)

@@ -1,4 +1,4 @@
-"""Reward model: trained from its base on all preferences so far, measured on held-out ones, loaded for scoring."""
+"""Reward model: train it from its base on all preferences so far, measure it on held-out ones, load it for scoring."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def reward_model(context: StageContext, iteration: int) -> None:
 
 
 def _came_from(context: StageContext) -> list[types_v1.WeightsRef]:
-    """The weights that the reward model is trained from, and the reward models that are mixed with it."""
+    """The weights that the reward model starts from, and the reward models that are mixed with it."""
     mixed = [scorer.model_digest for scorer in context.spec.reward_model.extra_scorers if scorer.model_digest]
     base = context.reward_base()
     return [base, *(types_v1.WeightsRef(digest=digest) for digest in mixed)]
@@ -49,7 +49,7 @@ def training_id(context: StageContext, iteration: int) -> str:
 
 
 async def _reused(context: StageContext, iteration: int) -> controller_v1.IterationResult | None:
-    """The previous reward model where it learnt from the same preferences (imported ones do not grow)."""
+    """The previous reward model, if it learnt from the same preferences (imported ones do not grow)."""
     if iteration == 1:
         return None
     before = context.iteration_so_far(iteration - 1)
@@ -106,13 +106,13 @@ async def _train(context: StageContext, iteration: int) -> tuple[controller_v1.I
 async def _examples(
     context: StageContext, digest: str, split: preference_v1.Split.ValueType
 ) -> list[trainer_v1.PreferenceExample]:
-    # Held-out accuracy weighs every judgement alike, so that it does not depend on the training's weighting.
+    # Held-out accuracy weights all judgements equally, so it does not depend on the training's weighting.
     weighted = context.spec.reward_model.weighting == RELIABILITY and split == preference_v1.SPLIT_TRAIN
     weighting = preference_v1.WEIGHTING_RELIABILITY if weighted else None
     records = context.client.preferences.export_snapshot(digest, split=split, weighting=weighting)
     made = to_examples if split == preference_v1.SPLIT_TRAIN else to_judged
     examples = made([record async for record in records])
-    # Examples of weight 0 teach nothing, and the trainer refuses a batch of only such examples.
+    # Examples with weight 0 teach nothing, and the trainer refuses a batch that has no others.
     return [example for example in examples if not (example.HasField("weight") and example.weight == 0)]
 
 

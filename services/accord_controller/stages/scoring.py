@@ -1,4 +1,4 @@
-"""Scores for samples. A score that keeps failing drops its sample, which is counted; it never becomes 0."""
+"""Scores for samples. If a score keeps failing, its sample is dropped and counted; the score never becomes 0."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def score_samples(
     scorers: Sequence[reward_v1.ScorerSpec],
 ) -> list[Scored]:
     """The samples that could be scored, in order. The scorers see the prompt as it was imported, without the run's
-    system message. Unavailable, NO_SCORES, when none could be scored."""
+    system message. Unavailable, NO_SCORES, if none could be scored."""
     items = [
         reward_v1.ScoreItem(
             item_id=str(position),
@@ -80,11 +80,11 @@ async def _score(
 
 
 def mean_score(scored: Sequence[Scored]) -> float:
-    """Mean of the mixed score."""
+    """The mean of the mixed score."""
     return statistics.fmean(each.score.value for each in scored)
 
 
 def deviation(values: Sequence[float]) -> float:
-    """Standard deviation, or 1 where values do not differ: a divisor."""
+    """The standard deviation, or 1 if the values do not differ, because it is used as a divisor."""
     spread = statistics.pstdev(values)
     return spread if spread > 1e-6 else 1.0

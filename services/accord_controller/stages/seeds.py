@@ -1,4 +1,4 @@
-"""Every random choice of a run is a function of its seed and of what is chosen, not of time or place."""
+"""Every random choice of a run depends on its seed and on the purpose of the choice, not on time or place."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def generator(seed: int, *parts: object) -> random.Random:
 
 
 def shuffled(items: Iterable[T], name: Callable[[T], str], seed: int, *parts: object) -> list[T]:
-    """`items` in an order that depends on the seed, the parts and each item's name, not on the order they come in."""
+    """`items` in an order that depends on the seed, the parts and each item's name, not on the input order."""
     return sorted(items, key=lambda item: (seed_for(seed, *parts, name(item)), name(item)))
 
 

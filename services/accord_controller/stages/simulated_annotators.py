@@ -1,8 +1,9 @@
-"""Simulated annotators: programs in place of people. They are real clients of the preference service: each leases
+"""Simulated annotators: programs that stand in for people. They are real clients of the preference service: each leases
 tasks, looks at the answers, and submits a judgement as an annotator of kind SIMULATED.
 
-An annotator knows a score for every answer and chooses noisily: P(a over b) = sigmoid((s_a - s_b) / noise). More than
-two answers are ranked by sampling from Plackett-Luce with utilities s / noise, which agrees with that on every pair.
+An annotator has a score for every answer and chooses noisily: P(a over b) = sigmoid((s_a - s_b) / noise). More than two
+answers are ranked by sampling from Plackett-Luce with utilities s / noise, which gives the same probability for every
+pair.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def judge(
     lease: preference_v1.TaskLease, scores: Mapping[str, float], *, noise: float, seed: int
 ) -> preference_v1.Feedback:
     """The judgement of a leased task. It depends on the seed, the task's answers and the number of earlier judgements,
-    not on the annotator or the time. DataLoss for an answer without a score."""
+    not on the annotator or the time. DataLoss if an answer has no score."""
     task = lease.task
     texts = {completion.completion_id: completion.text for completion in lease.completions}
     missing = [completion_id for completion_id in task.completion_ids if completion_id not in scores]
@@ -74,9 +75,10 @@ async def annotate_queue(
     seed: int,
     progress: Callable[[int], Awaitable[None]],
 ) -> int:
-    """Answers every open task of `queue`, the annotators taking turns; returns the number of judgements.
+    """Answers every open task of `queue`; the annotators take turns. Returns the number of judgements.
 
-    `progress` is awaited after each. Tasks that a killed controller had leased return when the lease expires.
+    `progress` is awaited after each. Tasks that a killed controller had leased return to the queue when the lease
+    expires.
     """
     names = name_annotators(annotators)
     given, idle, last_progress = 0, 0, time.monotonic()

@@ -1,8 +1,9 @@
-"""Steps of a training, recorded one by one. What a restarted trainer lost is replayed from the ledger.
+"""Steps of a training, recorded one by one. Steps that a restarted trainer lost are replayed from the ledger.
 
-The experience of step k is recorded before the step, its result after it. A trainer that restarts at an earlier version
-repeats the steps on the recorded experience and must reach the recorded digests. In a deterministic run anything else
-is an error. In another run the ledger forgets the steps after the first one that differs, and they are taken anew.
+The experience of step k is recorded before the step, and its result after it. A trainer that restarts at an earlier
+version repeats the steps on the recorded experience and must reach the recorded digests. In a deterministic run, a
+different digest is an error. In other runs, the steps after the first different one are removed from the ledger and
+taken again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from accord_controller.stages.context import StageContext
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step learns from. `metrics` are reported with the step's own."""
+    """The experience of one step. `metrics` are reported with the step's own."""
 
     samples: Sequence[trainer_v1.ScoredSample] = ()
     preferences: Sequence[trainer_v1.PreferenceExample] = ()
@@ -49,7 +50,7 @@ def recorded_steps(context: StageContext, plan: Plan) -> int:
 
 
 async def open_training(context: StageContext, training: trainer_v1.Training) -> trainer_v1.Training:
-    """Opens a training, or finds it as the trainer restored it."""
+    """Opens a training, or finds the one that the trainer restored."""
     opened = await context.client.trainer.create_training(training, lease_token=context.services.token("trainer"))
     recorded = context.ledger.get(_threads_key(context, training), trainer_v1.Training)
     if recorded is None:
@@ -65,9 +66,9 @@ async def open_training(context: StageContext, training: trainer_v1.Training) ->
 
 async def catch_up(context: StageContext, opened: trainer_v1.Training, plan: Plan) -> int:
     """Replays the recorded steps that a restored training lacks; returns the number of steps that are done.
-    FailedPrecondition, REPLAY_DIVERGED; DataLoss, LEDGER_BEHIND, where the trainer has steps that the ledger lacks."""
+    FailedPrecondition, REPLAY_DIVERGED; DataLoss, LEDGER_BEHIND, if the trainer has steps that the ledger lacks."""
     done = recorded_steps(context, plan)
-    # One step more than recorded: its answer never reached the ledger. It is repeated by its request_id.
+    # The trainer is one step ahead: that step's result never reached the ledger. It is repeated with its request_id.
     if opened.version > done + 1:
         raise DataLoss(
             f"training {opened.training_id} is at version {opened.version}, the ledger at {done}. Was the controller's "
@@ -149,7 +150,7 @@ async def _diverged(
     recorded: trainer_v1.StepResult,
     result: trainer_v1.StepResult,
 ) -> None:
-    """Handles a replayed step with another result."""
+    """Handles a replayed step that gave a different result."""
     if context.spec.deterministic:
         raise FailedPrecondition(
             f"Replaying step {step} of {plan.name} in iteration {plan.iteration} gave {result.digest[:12]} instead of "
@@ -171,7 +172,7 @@ async def _diverged(
         [context.ledger.message_entry(first, result)],
         NewEvent(
             "replayed",
-            f"step {step} gave another result when replayed; the {done - step} steps after it are taken anew",
+            f"step {step} gave a different result when replayed; the {done - step} steps after it are taken again",
             {"forgotten_steps": done - step},
         ),
         forget=[first, *forgotten],

@@ -1,4 +1,4 @@
-"""The loop waits for people: how long, and for what."""
+"""How long the loop waits for people, and for what."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from accord_controller.ledger.keys import key
 from accord_controller.stages.context import StageContext
 
 POLL_SECONDS = 2.0
-# GetQueue counts feedback of the last this many minutes as recent.
+# GetQueue counts feedback as recent if it is at most this many minutes old.
 RECENT_MINUTES = 10
 
 
 def why_enough(
     people: controller_v1.HumanAnnotators, queue: preference_v1.GetQueueResponse, tasks: int, waited: float
 ) -> str:
-    """Why the run may continue now, as a message; "" while it waits. `waited`: seconds since the tasks were opened."""
+    """The reason that the run may continue, as a message; "" while it must wait. `waited`: seconds since the tasks were
+    opened."""
     wanted = wanted_tasks(people, tasks)
     reached = ""
     if queue.done_tasks >= wanted:
@@ -46,7 +47,7 @@ def wanted_tasks(people: controller_v1.HumanAnnotators, tasks: int) -> int:
 def how_far(
     people: controller_v1.HumanAnnotators, state: preference_v1.GetQueueResponse, tasks: int, queue: str
 ) -> str:
-    """The progress message: how many tasks are answered, at which rate, and how long the rest may take."""
+    """The progress message: how many tasks are answered, how fast, and how long the rest may take."""
     wanted = wanted_tasks(people, tasks)
     text = f"waiting for people: {state.done_tasks} of {wanted} tasks answered"
     if state.recent_feedback:
@@ -55,7 +56,7 @@ def how_far(
             max(0, wanted - state.done_tasks) * max(1, people.redundancy),
             max(0, people.min_judgements - state.feedback) if people.min_judgements else 1 << 62,
         )
-        text += f", {rate:.1f} judgements a minute, about {missing / rate:.0f} minutes more"
+        text += f", {rate:.1f} judgements per minute, about {missing / rate:.0f} minutes left"
     if people.HasField("min_agreement"):
         alpha = f"{state.alpha:.2f}" if state.HasField("alpha") else "not known yet"
         text += f", alpha {alpha} (required: {people.min_agreement:g})"
@@ -90,7 +91,7 @@ async def wait_for_people(
 
 
 async def _opened(context: StageContext, iteration: int, clock: Callable[[], float]) -> float:
-    """When the tasks of this iteration were opened, by the controller's clock; the same after a restart."""
+    """When the tasks of this iteration were opened, by the controller's clock; unchanged by a restart."""
     name = key(iteration, "collect", "opened")
     stamp = context.ledger.get(name, Timestamp)
     if stamp is None:

@@ -1,1 +1,1 @@
-"""The controller's database: runs, their events and ledgers, and the models that they made."""
+"""The controller's database: runs, their events and ledgers, and the models that they produced."""

@@ -21,7 +21,7 @@ ROLLED_BACK = controller_v1.MODEL_CHANGE_KIND_ROLLED_BACK
 
 @dataclass(frozen=True)
 class ChangeRequest:
-    """Why the active policy changes: the gate, or a person's request."""
+    """The cause of a change of the active policy: the gate or a person's request."""
 
     kind: controller_v1.ModelChangeKind.ValueType = GATE
     operator: str = ""
@@ -30,7 +30,7 @@ class ChangeRequest:
 
 
 async def activate(connection: AsyncConnection, run_id: str, name: str, change: ChangeRequest) -> None:
-    """Makes a model the current one of its run, and adds the change to the history."""
+    """Makes a model the current model of its run and adds the change to the history."""
     models = tables.models
     now = models.c.run_id == run_id, models.c.current
     previous = await connection.scalar(select(models.c.name).where(*now))
@@ -51,10 +51,10 @@ async def activate(connection: AsyncConnection, run_id: str, name: str, change: 
 
 
 async def repeated(connection: AsyncConnection, run_id: str, name: str, change: ChangeRequest) -> str | None:
-    """The model that a change with this request_id activated earlier, or None. `name` is empty where the request names
+    """The model that a change with this request_id activated earlier, or None. `name` is empty if the request names
     none.
 
-    AlreadyExists, REQUEST_ID_REUSED, where it was another change.
+    AlreadyExists, REQUEST_ID_REUSED, if it was a different change.
     """
     table = tables.model_changes
     row = (await connection.execute(select(table).where(table.c.request_id == change.request_id))).first()
@@ -70,7 +70,7 @@ async def repeated(connection: AsyncConnection, run_id: str, name: str, change: 
 
 
 async def lock_run(connection: AsyncConnection, run_id: str) -> None:
-    """Blocks other changes of the run's active policy, also by its gate, until the transaction ends."""
+    """Blocks other changes of the run's active policy, including those by its gate, until the transaction ends."""
     await connection.execute(select(tables.runs.c.run_id).where(tables.runs.c.run_id == run_id).with_for_update())
 
 
@@ -84,7 +84,8 @@ async def before_current(connection: AsyncConnection, run_id: str) -> str | None
 def one_back(changes: Iterable[tuple[str, int]]) -> str | None:
     """The model to roll back to after these changes (model, kind), oldest first, or None.
 
-    A stack: a promotion pushes, a roll-back pops. So rolling back twice goes two back, not to and fro.
+    A stack: a promotion pushes and a rollback pops. Rolling back twice therefore goes back two policies and does not
+    alternate.
     """
     stack: list[str] = []
     for model, kind in changes:

@@ -1,4 +1,4 @@
-"""Reads and writes the controller's tables. What belongs together is committed together."""
+"""Reads and writes the controller's tables. Related changes are committed together."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Commit:
-    """Changes of a run that become durable together, or not at all."""
+    """Changes to a run that become durable together or not at all."""
 
     status: controller_v1.RunStatus | None = None
-    # The requested spec, where it changes.
+    # The requested spec, if it changes.
     spec: controller_v1.RunSpec | None = None
     stage_seconds: float | None = None
     stage_usage: controller_v1.StageUsage | None = None
@@ -55,7 +55,7 @@ class Store:
         await self._engine.dispose()
 
     async def create_run(self, request_id: str, run: controller_v1.Run) -> tuple[controller_v1.Run, bool]:
-        """Adds a run, or returns the existing one where the same was requested before; True when it is new.
+        """Adds a run, or returns the existing one if the same run was requested before; True if it is new.
 
         AlreadyExists, RUN_EXISTS: a run of this name with a different spec.
         """
@@ -127,7 +127,7 @@ class Store:
     async def commit(self, run_id: str, change: Commit) -> list[controller_v1.RunEvent]:
         """Makes `change` durable as a whole; returns its events with their sequence numbers and times.
 
-        AlreadyExists, LEDGER_CONFLICT, where a ledger key exists: a fact is recorded once. NotFound.
+        AlreadyExists, LEDGER_CONFLICT, if a ledger key exists, because a fact is recorded once. NotFound.
         """
         async with writing(self._engine) as connection:
             values: dict[str, object] = {"etag": tables.runs.c.etag + 1}
@@ -182,14 +182,14 @@ class Store:
         return _model(row) if row is not None else None
 
     async def active_model(self, run_id: str) -> controller_v1.Model | None:
-        """The run's active policy, or None where the run does not exist or has none yet."""
+        """The run's active policy, or None if the run does not exist or has none yet."""
         query = select(tables.models).where(tables.models.c.run_id == run_id, tables.models.c.current)
         async with reading(self._engine) as connection:
             row = (await connection.execute(query)).first()
         return _model(row) if row is not None else None
 
     async def promote(self, model: controller_v1.Model, change: changes.ChangeRequest) -> None:
-        """Makes a model its run's active policy. Does nothing where it is already, or for a known request_id."""
+        """Makes a model its run's active policy. Does nothing if it is active already or the request_id is known."""
         async with writing(self._engine) as connection:
             await changes.lock_run(connection, model.run_id)
             if await changes.repeated(connection, model.run_id, model.name, change) is not None:
@@ -199,8 +199,8 @@ class Store:
                 await changes.activate(connection, model.run_id, model.name, change)
 
     async def roll_back(self, run_id: str, expected: str, change: changes.ChangeRequest) -> str:
-        """Returns to the previous active policy, once for each request_id; its name. FailedPrecondition,
-        NOTHING_TO_ROLL_BACK; Aborted, MODEL_CHANGED, where another policy than `expected` is active; "" accepts any."""
+        """Returns to the previous active policy, once for each request_id, and returns its name. FailedPrecondition,
+        NOTHING_TO_ROLL_BACK; Aborted, MODEL_CHANGED, if a policy other than `expected` is active ("" accepts any)."""
         models = tables.models
         async with writing(self._engine) as connection:
             await changes.lock_run(connection, run_id)
@@ -211,7 +211,7 @@ class Store:
             current = await connection.scalar(query)
             if expected not in ("", current):
                 raise Aborted(
-                    f"The active policy of run {run_id} is {current} now, not {expected}. Look at it again",
+                    f"The active policy of run {run_id} is now {current}, not {expected}. Check it and repeat the call",
                     reason="MODEL_CHANGED",
                     metadata={"in_force": current or ""},
                 )
@@ -249,7 +249,7 @@ async def _change_ledger(connection: AsyncConnection, run_id: str, change: Commi
         )
         if existing is not None:
             raise AlreadyExists(
-                f"{entry.key} of run {run_id} is already recorded. Does another controller drive the same run?",
+                f"{entry.key} of run {run_id} is already recorded. Is another controller driving the same run?",
                 reason="LEDGER_CONFLICT",
                 metadata={"run_id": run_id, "key": entry.key},
             )

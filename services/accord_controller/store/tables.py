@@ -1,4 +1,4 @@
-"""The controller's tables. Messages are stored whole, as serialised protos, beside the columns that queries use."""
+"""The controller's tables. Messages are stored whole as serialised protos, next to the columns that queries use."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ metadata = MetaData(
 runs = Table(
     "runs",
     metadata,
-    # Ascending; lists are sorted by it, newest first.
+    # Ascending; lists are sorted by it in reverse, newest first.
     Column("number", Integer, primary_key=True, autoincrement=True),
     Column("run_id", String(63), nullable=False, unique=True),
     Column("request_id", String(200), nullable=False),
-    # SHA-256 of the requested spec: recognises the same run when it is requested again.
+    # SHA-256 of the requested spec; identifies the same run when it is requested again.
     Column("content", String(64), nullable=False),
     Column("spec", LargeBinary, nullable=False),
     Column("status", LargeBinary, nullable=False),
@@ -39,7 +39,7 @@ runs = Table(
     Column("etag", BigInteger, nullable=False),
     # Wall-clock time of the current stage so far, over all controller processes.
     Column("stage_seconds", Float, nullable=False),
-    # Usage of the stage so far, a StageUsage; null: nothing was measured.
+    # Usage of the stage so far, a StageUsage; null: not measured.
     Column("stage_usage", LargeBinary, nullable=True),
     Column("create_time", Float, nullable=False),
 )
@@ -60,7 +60,7 @@ ledger = Table(
     Column("key", String(200), primary_key=True),
     # Full name of the message type.
     Column("kind", String(200), nullable=False),
-    # The message; empty where there is a file.
+    # The message; empty if there is a file.
     Column("payload", LargeBinary, nullable=False),
     # A file of messages below the run's folder, and the SHA-256 of its bytes.
     Column("path", String(300), nullable=True),
@@ -88,7 +88,7 @@ model_changes = Table(
     Column("kind", Integer, nullable=False),
     Column("operator", String(200), nullable=False),
     Column("reason", String(2000), nullable=False),
-    # Null: the gate, which makes no request.
+    # Null: changed by the gate, which makes no request.
     Column("request_id", String(200), nullable=True, unique=True),
     # Null: before this table existed.
     Column("time", Float, nullable=True),

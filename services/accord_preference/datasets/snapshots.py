@@ -1,8 +1,8 @@
 """Snapshots and exports.
 
-The digest of a snapshot is SHA-256 over a header line `accord.snapshot.v1 KIND` and one line a record: the record's own
-digest (`canonical.prompt_record_digest`, `canonical.feedback_record_digest`), in hex, lines ending in LF. Records are
-in the order of these digests, so neither the order of insertion nor the database plays a part.
+The digest of a snapshot is SHA-256 over a header line `accord.snapshot.v1 KIND` and one line per record: the record's
+own digest (`canonical.prompt_record_digest`, `canonical.feedback_record_digest`), in hex, lines ending in LF. Records
+are in the order of these digests, so the digest does not depend on the insertion order or the database.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from accord_preference.prompts import check_split
 from accord_preference.storage.store import PREFERENCES, RecordRow, SnapshotRow, Writer
 from accord_runtime.serving.paging import read_page
 
-# A message of an export ends with the record that takes it above this size.
+# An export message ends with the record that brings it above this size.
 MESSAGE_BYTES = 2**19
 R = TypeVar("R", preference_v1.ExportSnapshotResponse, preference_v1.ExportRecordsResponse)
 
 
 class Snapshots:
-    """The part of the service that makes snapshots and exports records."""
+    """The part of the service that creates snapshots and exports records."""
 
     def __init__(self, context: Context):
         self._context = context
         self._weighing = Weighting(context)
 
     async def create(self, request: preference_v1.CreateSnapshotRequest) -> preference_v1.CreateSnapshotResponse:
-        """Freezes the records that match now. FailedPrecondition, EMPTY_SNAPSHOT, if none does."""
+        """Freezes the records that match now. FailedPrecondition, EMPTY_SNAPSHOT, if none match."""
         filter_ = converters.filter_of(request.kind, request.filter)
 
         async def change(tx: Writer) -> preference_v1.CreateSnapshotResponse:
@@ -47,7 +47,7 @@ class Snapshots:
                 counts[split] += 1
             if not counts:
                 raise FailedPrecondition(
-                    "no record matches the filter; GetStats shows which records exist",
+                    "no record matches the filter. Call GetStats to see which records exist",
                     reason="EMPTY_SNAPSHOT",
                 )
             name = hashed.hexdigest()
@@ -64,7 +64,7 @@ class Snapshots:
                 await tx.add_snapshot(known, filter_)
             return preference_v1.CreateSnapshotResponse(snapshot=converters.snapshot(known))
 
-        # The digest and the stored records must be of one state, though others write meanwhile.
+        # The digest and the stored records must come from one state, even while other transactions write.
         return await self._context.once.run(
             request.request_id,
             request,
@@ -90,13 +90,13 @@ class Snapshots:
     async def origins(
         self, request: preference_v1.GetSnapshotOriginsRequest
     ) -> preference_v1.GetSnapshotOriginsResponse:
-        """The annotators, sources and weights that the records of a snapshot come from."""
+        """The annotators, sources and weights behind a snapshot's records."""
         snapshot = await self._find(request.digest)
         async with self._context.store.reading() as tx:
             return converters.origins(snapshot, await tx.snapshot_origins(snapshot))
 
     async def uses(self, request: preference_v1.ListSnapshotUsesRequest) -> preference_v1.ListSnapshotUsesResponse:
-        """The snapshots that have feedback of an annotator, or on a prompt or completion."""
+        """The snapshots that contain feedback from an annotator, or on a prompt or completion."""
         which = request.WhichOneof("subject")
         async with self._context.store.reading() as tx:
             if which == "annotator":
@@ -114,8 +114,8 @@ class Snapshots:
     async def export_snapshot(
         self, request: preference_v1.ExportSnapshotRequest
     ) -> AsyncIterator[preference_v1.ExportSnapshotResponse]:
-        """Streams the records of a snapshot in canonical order: always the same bytes, and, on request, with weights
-        that follow from the snapshot alone."""
+        """Streams the records of a snapshot in canonical order: always the same bytes and, on request, with weights
+        that depend only on the snapshot."""
         split = check_split(request.split)
         snapshot = await self._find(request.digest)
         weights = await self._weights(request, snapshot)
@@ -130,8 +130,8 @@ class Snapshots:
     async def export_records(
         self, request: preference_v1.ExportRecordsRequest
     ) -> AsyncIterator[preference_v1.ExportRecordsResponse]:
-        """Streams the records that matched when the call arrived, in canonical order: one state of the database,
-        whatever is written and retracted meanwhile."""
+        """Streams the records that matched when the call arrived, in canonical order, from one state of the database;
+        later writes and retractions have no effect."""
         filter_ = converters.filter_of(request.kind, request.filter, check_split(request.split))
         async with self._context.store.reading() as tx:
             numbers = await tx.record_numbers(request.kind, filter_)
@@ -157,7 +157,7 @@ class Snapshots:
         if request.weighting != preference_v1.WEIGHTING_RELIABILITY:
             raise InvalidArgument.at("weighting", f"is {request.weighting}; must be unset or WEIGHTING_RELIABILITY")
         if snapshot.kind != PREFERENCES:
-            raise InvalidArgument.at("weighting", "applies to feedback; this is a snapshot of prompts")
+            raise InvalidArgument.at("weighting", "applies only to feedback, but this is a snapshot of prompts")
         return [float(weight) for weight in await self._weighing.of(snapshot)]
 
     async def _stream(
@@ -166,8 +166,8 @@ class Snapshots:
         page: Callable[[tuple[int | str, ...], int], Coroutine[Any, Any, list[RecordRow]]],
         weights: Sequence[float] | None = None,
     ) -> AsyncIterator[R]:
-        """Reads page by page, each in a separate transaction: a slow reader holds no lock and little memory. The next
-        page is read while one is sent.
+        """Reads page by page, each page in a separate transaction, so a slow reader holds no lock and little memory.
+        The next page is read while one is sent.
 
         `weights`: by position in the snapshot.
         """

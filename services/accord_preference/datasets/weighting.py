@@ -1,4 +1,4 @@
-"""Weights of the records of a snapshot: how much each judgement counts in training, from the judgements alone."""
+"""Weights of a snapshot's records: how much each judgement counts in training, computed from the judgements alone."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Floats = npt.NDArray[np.float64]
 
 
 class Weighting:
-    """Computes weights and keeps those of the last few snapshots, which never change."""
+    """Computes weights and caches those of the last few snapshots, which never change."""
 
     def __init__(self, context: Context):
         self._context = context
         self._known: OrderedDict[str, Floats] = OrderedDict()
 
     async def of(self, snapshot: SnapshotRow) -> Floats:
-        """One weight a record, in canonical order, of mean 1."""
+        """One weight per record, in canonical order, with mean 1."""
         if snapshot.digest not in self._known:
             rows: list[FeedbackRow] = []
             after: tuple[int | str, ...] = ()
@@ -45,9 +45,9 @@ class Weighting:
 
 
 def weigh(rows: Sequence[FeedbackRow]) -> Floats:
-    """For each judgement max(0, 2 P - 1), scaled to mean 1. P is the probability that it is right
-    (`dawid_skene.estimate`), averaged over the choices of a ranking; for a rating, the accuracy of its annotator in
-    choices. Each kind of annotator is estimated separately."""
+    """The weight of each judgement is max(0, 2 P - 1), scaled to mean 1. P is the probability that the judgement is
+    right (`dawid_skene.estimate`), averaged over the choices of a ranking; for a rating, P is its annotator's accuracy
+    in choices. Each kind of annotator is estimated separately."""
     found = np.zeros(len(rows))
     places: dict[int, list[int]] = defaultdict(list)
     for place, row in enumerate(rows):

@@ -1,6 +1,6 @@
 """Canonical forms: the bytes that determine ids, splits and snapshot digests, the same on every machine.
 
-Canonical JSON here: UTF-8, keys sorted, no spaces, numbers in the shortest form that reads back, no NaN.
+Canonical JSON is UTF-8 with sorted keys, no spaces, numbers in the shortest form that round-trips, and no NaN.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from accord.preference import v1 as preference_v1
 from accord.types import v1 as types_v1
 
-# Shared: json.dumps makes a new encoder for each call with these settings.
+# Shared, because json.dumps makes a new encoder for each call with these settings.
 _decoder = json.JSONDecoder()
 _encoder = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -38,13 +38,13 @@ def digest(kind: str, content: str) -> str:
 
 
 def array(*elements: str) -> str:
-    """The canonical JSON of an array, from that of its elements, which are not encoded again."""
+    """The canonical JSON of an array, from the canonical JSON of its elements, which are not encoded again."""
     return f"[{','.join(elements)}]"
 
 
 def members(**parts: str) -> str:
-    """The canonical JSON of an object, from that of its members. Members that are "" are left out; "" if none is
-    left."""
+    """The canonical JSON of an object, from the canonical JSON of its members. Members that are "" are left out; "" if
+    no members remain."""
     kept = [f'"{name}":{part}' for name, part in sorted(parts.items()) if part]
     return f"{{{','.join(kept)}}}" if kept else ""
 
@@ -55,8 +55,8 @@ def conversation_json(conversation: types_v1.Conversation) -> str:
 
 
 def origin_value(origin: preference_v1.CompletionOrigin) -> dict[str, Any] | None:
-    """The fields of the origin by name; None if nothing is known, as for imported completions. The engine only if it is
-    known: completions from before it was recorded keep their ids."""
+    """The fields of the origin by name; None if nothing is known, as for imported completions. The engine is included
+    only if it is known, so that completions from before it was recorded keep their ids."""
     value: dict[str, Any] = {
         "run_id": origin.run_id,
         "iteration": origin.iteration,
@@ -80,8 +80,8 @@ def completion_id(prompt: str, text: str, origin: str | None, finish_reason: int
 
 
 def feedback_id(prompt: str, annotator: str, annotator_kind: int, judgement: str, task: str, more: str = "") -> str:
-    """The id of feedback: the digest of who judged what and how (canonical JSON), for which task ("": none), and what
-    else was said (`more`: canonical JSON of criteria, comment and what it corrects; "": nothing)."""
+    """The id of feedback: the digest of the annotator, the judgement (canonical JSON), the task ("": none) and the rest
+    (`more`: canonical JSON of criteria, comment and the corrected feedback; "": nothing)."""
     who = (canonical_text(annotator), str(annotator_kind))
     rest = (more,) if more else ()
     return digest("feedback", array(canonical_text(prompt), *who, judgement, canonical_text(task), *rest))
@@ -97,7 +97,7 @@ def split_of(prompt: str, heldout_fraction: float, salt: str) -> int:
 def prompt_record_digest(prompt: str, split: int) -> str:
     """The digest of a prompt as a record of a snapshot.
 
-    The source is left out: it is a label, and the first import sets it.
+    The source is left out, because it is a label that the first import sets.
     """
     return digest("record.prompt", array(canonical_text(prompt), str(split)))
 
@@ -112,11 +112,11 @@ def feedback_record_digest(
     late: bool,
     more: str = "",
 ) -> str:
-    """The digest of feedback as a record of a snapshot. `judgement`, `more`: canonical JSON; the second of criteria and
-    comment, "" without any.
+    """The digest of feedback as a record of a snapshot. `judgement`, `more`: canonical JSON; `more` has criteria and
+    comment, or is "" if there are none.
 
     Times and tasks are left out, so that the same content has the same digest wherever and whenever it was stored.
-    Conversation, texts and origins are in it by the ids of prompt and completions, which are digests of them.
+    Conversation, texts and origins are covered by the ids of the prompt and the completions, which are their digests.
     """
     who = (canonical_text(annotator), str(annotator_kind))
     rest = (more,) if more else ()

@@ -23,7 +23,7 @@ KIND_NAMES = {
 class Judgement:
     """A valid judgement. `value`: its canonical form; `fields`: completion id -> the field that names it, in order.
 
-    Interchangeable parts are sorted: the two completions of a tie, and those that share a rank.
+    Interchangeable parts are sorted: the two completions of a tie, and completions that share a rank.
     """
 
     kind: int
@@ -37,10 +37,10 @@ class Judgement:
 
 
 def read_judgement(message: Judged, path: str, resolve: Callable[[str, str], str] = lambda _, name: name) -> Judgement:
-    """The judgement in `message`, whose fields are named behind `path`, for instance `feedback.`.
+    """The judgement in `message`. Errors name its fields with the prefix `path`, for instance `feedback.`.
 
     `resolve(field, name)` gives the permanent id of the completion that the message calls `name`. InvalidArgument names
-    the field: a completion that is compared with itself or ranked twice, a number that is off its scale or not finite.
+    the field if a completion is compared with itself or ranked twice, or a number is off its scale or not finite.
     """
     which = message.WhichOneof("judgement")
     if which == "comparison":
@@ -58,16 +58,17 @@ def read_criteria(
     judged: Collection[str],
     resolve: Callable[[str, str], str] = lambda _, name: name,
 ) -> list[dict[str, Any]]:
-    """The canonical form of ratings by criterion of the completions `judged`, sorted by criterion and completion.
+    """The canonical form of the ratings by criterion of the `judged` completions, sorted by criterion and completion.
 
-    InvalidArgument names, behind `path`, a rating without criterion, given twice, or of a completion not judged.
+    InvalidArgument names, with the prefix `path`, a rating that has no criterion, is repeated, or is of a completion
+    that was not judged.
     """
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for number, rating in enumerate(ratings):
         field = f"{path}criteria[{number}]."
         value = _rating(rating, field, resolve).value
         if not rating.criterion:
-            raise InvalidArgument.at(f"{field}criterion", "must be set: what is rated, for example helpful")
+            raise InvalidArgument.at(f"{field}criterion", "must be set to what is rated, for example helpful")
         if value["completion_id"] not in judged:
             raise InvalidArgument.at(f"{field}completion_id", "is not one of the completions that the feedback judges")
         if found.setdefault((rating.criterion, value["completion_id"]), value) is not value:
@@ -107,7 +108,7 @@ def _comparison(message: preference_v1.Comparison, path: str, resolve: Callable[
     if message.HasField("margin"):
         margin = _finite(f"{path}margin", message.margin)
         if margin < 0:
-            raise InvalidArgument.at(f"{path}margin", f"is {margin:g}; must be at least 0, or unset when not known")
+            raise InvalidArgument.at(f"{path}margin", f"is {margin:g}; must be at least 0, or unset if not known")
         if message.tie and margin > 0:
             raise InvalidArgument.at(f"{path}margin", "a tie has no margin")
     if message.tie and rejected < chosen:
@@ -122,7 +123,7 @@ def _ranking(message: preference_v1.Ranking, path: str, resolve: Callable[[str, 
     ranks = []
     for number, rank in enumerate(message.ranks):
         if not rank.completion_ids:
-            raise InvalidArgument.at(f"{path}ranks[{number}].completion_ids", "a rank holds at least one completion")
+            raise InvalidArgument.at(f"{path}ranks[{number}].completion_ids", "must have at least one completion")
         ranks.append(
             sorted(
                 _add(fields, f"{path}ranks[{number}].completion_ids[{place}]", name, resolve)
@@ -130,7 +131,7 @@ def _ranking(message: preference_v1.Ranking, path: str, resolve: Callable[[str, 
             )
         )
     if len(fields) < 2:
-        raise InvalidArgument.at(f"{path}ranks", "a ranking orders at least two completions")
+        raise InvalidArgument.at(f"{path}ranks", "must rank at least two completions")
     ordered = {name: fields[name] for rank in ranks for name in rank}
     return Judgement(preference_v1.TASK_KIND_RANKING, {"ranks": ranks}, ordered)
 
@@ -157,7 +158,7 @@ def _add(fields: dict[str, str], field: str, name: str, resolve: Callable[[str, 
     completion = resolve(field, name)
     if completion in fields:
         raise InvalidArgument.at(
-            field, f"is the same completion as {fields[completion]}: a completion cannot be compared with itself"
+            field, f"is the same completion as {fields[completion]}; a completion cannot be compared with itself"
         )
     fields[completion] = field
     return completion
@@ -166,4 +167,4 @@ def _add(fields: dict[str, str], field: str, name: str, resolve: Callable[[str, 
 def _finite(field: str, number: float) -> float:
     if not math.isfinite(number):
         raise InvalidArgument.at(field, f"is {number}; must be a finite number")
-    return number + 0.0  # -0.0 becomes 0.0: equal numbers, equal digests
+    return number + 0.0  # -0.0 becomes 0.0, so that equal numbers have equal digests

@@ -15,7 +15,8 @@ Pair = tuple[str, str]
 def choices(kind: int, value: dict[str, Any]) -> Iterator[tuple[Pair, int]]:
     """(pair of completion ids in order of id, FIRST, SECOND or TIE) for each pair that a judgement compares.
 
-    A comparison is one choice, a ranking of K completions K * (K - 1) / 2, a rating none. `value`: its canonical form.
+    A comparison gives one choice, a ranking of K completions K * (K - 1) / 2, and a rating none. `value`: the canonical
+    form.
     """
     if kind == preference_v1.TASK_KIND_COMPARISON:
         yield _choice(value["chosen_id"], value["rejected_id"], bool(value["tie"]))
@@ -31,7 +32,7 @@ def _choice(better: str, worse: str, tie: bool) -> tuple[Pair, int]:
 
 
 def scaled(rating: dict[str, Any]) -> float:
-    """A rating on 0..1."""
+    """A rating on the scale 0 to 1."""
     return float((rating["value"] - rating["min"]) / (rating["max"] - rating["min"]))
 
 
@@ -42,7 +43,7 @@ def is_right(kind: int, value: dict[str, Any], known: dict[str, Any]) -> bool:
         tolerance = known["tolerance"]
         if tolerance is None:
             tolerance = (expected["max"] - expected["min"]) / 10
-        # On the scale of the known answer, in case the annotator's tool used another one.
+        # On the scale of the known answer, in case the annotator's tool used a different scale.
         given = expected["min"] + scaled(value) * (expected["max"] - expected["min"])
         return bool(abs(given - expected["value"]) <= tolerance + 1e-9)
     return dict(choices(kind, value)) == dict(choices(kind, expected))

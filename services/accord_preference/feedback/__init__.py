@@ -1,1 +1,1 @@
-"""Feedback: submitted, corrected, retracted, imported."""
+"""Feedback: submission, correction, retraction and import."""

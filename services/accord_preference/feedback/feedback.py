@@ -1,4 +1,4 @@
-"""Feedback: submitted alone or as the answer to a leased task, corrected, retracted, listed."""
+"""Submits, corrects, retracts and lists feedback. It is given alone or as the answer to a leased task."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ class Feedback:
         self._context = context
 
     async def submit(self, request: preference_v1.SubmitFeedbackRequest) -> preference_v1.SubmitFeedbackResponse:
-        """Stores a judgement. The same judgement again is the same feedback. A different one for the same task is
-        refused unless it corrects the first."""
+        """Stores a judgement. Repeating the same judgement gives the same feedback. A different judgement for the same
+        task is refused unless it corrects the first."""
         message = request.feedback
         check_annotator(message.annotator, "feedback.annotator")
         judgement = read_judgement(message, "feedback.")
         criteria = read_criteria(message.criteria, "feedback.", judgement.fields)
         comment = read_text(message.comment, "feedback.comment")
         if message.supersedes and request.lease_id:
-            raise InvalidArgument.at("lease_id", "is not needed to correct feedback; leave it out")
+            raise InvalidArgument.at("lease_id", "must be empty in a correction of feedback")
         if not message.supersedes and bool(message.task_id) != bool(request.lease_id):
             raise InvalidArgument.at(
-                "lease_id", "belongs with feedback.task_id: set both for a leased task, and neither for other feedback"
+                "lease_id",
+                "goes with feedback.task_id. Set both for a leased task, or neither for other feedback",
             )
 
         async def change(tx: Writer) -> preference_v1.SubmitFeedbackResponse:
@@ -62,7 +63,7 @@ class Feedback:
         return await self._context.once.run(request.request_id, request, preference_v1.SubmitFeedbackResponse, change)
 
     async def retract(self, request: preference_v1.RetractFeedbackRequest) -> preference_v1.RetractFeedbackResponse:
-        """Retracts feedback. Its task needs an answer again, and is leased to the annotator on request."""
+        """Retracts feedback. Its task needs an answer again and can be leased to the annotator on request."""
         check_annotator(request.annotator, "annotator")
         ttl_us = read_ttl(self._context, request)
 
@@ -121,7 +122,7 @@ async def _correct(
     if earlier.prompt_id != given.prompt_id:
         raise InvalidArgument.at("feedback.prompt_id", f"the corrected feedback is about prompt {earlier.prompt_id}")
     if message.task_id not in ("", earlier.task_id):
-        raise InvalidArgument.at("feedback.task_id", "is not the task of the corrected feedback; leave it out")
+        raise InvalidArgument.at("feedback.task_id", "is not the task of the corrected feedback. Leave it out")
     if earlier.task_id is not None:
         task = await tx.task(earlier.task_id)
         assert task is not None  # feedback names its task by a foreign key
@@ -140,19 +141,19 @@ async def _correct(
         return await tx.feedback(row.feedback_id) or row
     if earlier.superseded_by is not None:
         raise _superseded(earlier, "feedback.supersedes")
-    # The old one first: an annotator has at most one active answer to a task at any time.
+    # Supersede the old one first: an annotator has at most one active answer to a task at any time.
     await supersede(tx, earlier, row.feedback_id)
     return await _keep(tx, row)
 
 
 async def _own(tx: Writer, feedback_id: str, annotator: preference_v1.Annotator, path: str) -> FeedbackRow:
-    """Feedback of this annotator. NotFound; PermissionDenied, NOT_YOUR_FEEDBACK, for that of another."""
+    """Feedback of this annotator. NotFound; PermissionDenied, NOT_YOUR_FEEDBACK, for feedback of another annotator."""
     known = await tx.feedback(feedback_id)
     if known is None:
         raise not_found("feedback", feedback_id, path)
     if (known.annotator_id, known.annotator_kind) != (annotator.annotator_id, annotator.kind):
         raise PermissionDenied(
-            f"{path}: {feedback_id} was not given by {annotator.annotator_id}; annotators change only their own",
+            f"{path}: {feedback_id} was not given by {annotator.annotator_id}. Annotators change only their own",
             reason="NOT_YOUR_FEEDBACK",
             metadata={"feedback_id": feedback_id},
         )
@@ -160,7 +161,7 @@ async def _own(tx: Writer, feedback_id: str, annotator: preference_v1.Annotator,
 
 
 def _superseded(row: FeedbackRow, path: str) -> FailedPrecondition:
-    became = f"corrected by {row.superseded_by}; change that one" if row.superseded_by else "retracted"
+    became = f"corrected by {row.superseded_by}; change that feedback instead" if row.superseded_by else "retracted"
     return FailedPrecondition(
         f"{path}: {row.feedback_id} was {became}",
         reason="FEEDBACK_SUPERSEDED",

@@ -1,4 +1,4 @@
-"""The row that feedback is stored as, and the digests by which it is known."""
+"""The row in which feedback is stored, and the digests that identify it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def feedback_row(
     comment: str = "",
     supersedes: str = "",
 ) -> FeedbackRow:
-    """A valid judgement as it was given, outside any task; `identified` adds its digests. `criteria`: canonical ratings
+    """The row of a valid judgement given outside any task; `identified` adds its digests. `criteria`: canonical ratings
     (`read_criteria`); `supersedes`: "" unless it corrects other feedback."""
     return FeedbackRow(
         feedback_id="",
@@ -53,7 +53,7 @@ def feedback_row(
 
 
 def identified(row: FeedbackRow) -> FeedbackRow:
-    """The row with its id and the digest under which snapshots know it; both follow from the rest of the row."""
+    """The row with its id and its digest in snapshots; both follow from the rest of the row."""
     who = (row.annotator_id, row.annotator_kind)
     content = identity = ""
     if row.criteria or row.comment or row.supersedes:  # most of millions of imported rows have none

@@ -1,7 +1,8 @@
-"""Import of complete records: checked as they arrive, stored in one transaction when the stream has ended.
+"""Imports complete records: checks them as they arrive and stores them in one transaction when the stream has ended.
 
-Records wait in a spool (memory, then an unnamed temporary file), so that a slow sender blocks no other client: the
-database is locked only while the rows are written. A broken stream, a wrong record or a killed process leaves nothing.
+Records wait in a spool (memory, then an unnamed temporary file), so that a slow sender does not block other clients:
+the database is locked only while the rows are written. A broken stream, an invalid record or a crash leaves nothing
+behind.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from accord_preference.storage.store import CompletionRow, FeedbackRow, PromptRo
 
 SPOOL_BYTES = 16 * 2**20
 _LENGTH = struct.Struct("<I")
-# A chunk that is stored at once: at most this many records, or, if they are long, bytes.
+# The size of a chunk that is stored at once: at most this many records or, if they are long, bytes.
 CHUNK_RECORDS = 2000
 CHUNK_BYTES = 8 * 2**20
 # The rows of one record.
@@ -41,7 +42,7 @@ class Imports:
     async def import_records(
         self, requests: AsyncIterator[preference_v1.ImportRecordsRequest]
     ) -> preference_v1.ImportRecordsResponse:
-        """Stores all records of the stream, or none. InvalidArgument names the record (from 0) and the field."""
+        """Stores all records of the stream or none. InvalidArgument names the record (from 0) and the field."""
         with SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
             request_id, content = await self._receive(requests, spool)
 
@@ -67,13 +68,14 @@ class Imports:
                     if not request_id:
                         raise InvalidArgument.at("request_id", "must be set in the first message of the stream")
                 elif request.request_id not in ("", request_id):
-                    raise InvalidArgument.at("request_id", "differs from that of the first message; send it once")
+                    raise InvalidArgument.at("request_id", "differs from that of the first message. Send it only there")
                 first = False
                 for record in request.records:
                     rows = self._rows(record, f"records[{count}].", now_us)
                     data = record.SerializeToString(deterministic=True)
                     content.update(_LENGTH.pack(len(data)) + data)
-                    # The rows, so that they are not made twice: plain tuples, which cannot run code when they are read.
+                    # The spool holds rows, so that they are not built twice: plain tuples, which cannot run code when
+                    # they are read.
                     spool.write(_packed(rows))
                     count += 1
         except InvalidArgument as error:
@@ -81,7 +83,7 @@ class Imports:
         return request_id, content.hexdigest()
 
     def _rows(self, record: preference_v1.ImportRecord, path: str, now_us: int) -> Rows:
-        """The rows of one record that arrived at `now_us`. InvalidArgument names the wrong field."""
+        """The rows of one record that arrived at `now_us`. InvalidArgument names the invalid field."""
         settings = self._context.settings
         for index, turn in enumerate(record.prompt.messages):
             check_size(turn.content, settings.max_text_bytes, f"{path}prompt.messages[{index}].content")
@@ -113,7 +115,7 @@ class Imports:
             given = feedback_row(judgement, who, prompt, record.source, now_us, criteria=criteria, comment=comment)
             judged = identified(given)
         elif record.criteria:
-            raise InvalidArgument.at(f"{path}criteria", "need a judgement, and this record has none")
+            raise InvalidArgument.at(f"{path}criteria", "need a judgement, but this record has none")
         return prompt, list(answers.values()), judged
 
     async def _store(self, tx: Writer, chunk: list[Rows], total: preference_v1.ImportRecordsResponse) -> None:
@@ -121,7 +123,7 @@ class Imports:
         total.prompts += await tx.add_prompts([prompt for prompt, _, _ in chunk])
         total.completions += await tx.add_completions([answer for _, answers, _ in chunk for answer in answers])
         judged = [feedback for _, _, feedback in chunk if feedback is not None]
-        # A prompt keeps the source that it first came with, and feedback without a source gets that one.
+        # A prompt keeps its first source, and feedback without a source gets the prompt's.
         unlabelled = [feedback.prompt_id for feedback in judged if not feedback.source]
         if unlabelled:
             kept = await tx.prompts(unlabelled)
@@ -133,7 +135,7 @@ class Imports:
 
 
 def _packed(rows: Rows) -> bytes:
-    """The serialized rows of one record, with their length in front."""
+    """The serialised rows of one record, preceded by their length."""
     prompt, answers, feedback = rows
     # Converted, since marshal accepts only plain tuples.
     data = marshal.dumps((tuple(prompt), [tuple(answer) for answer in answers], feedback and tuple(feedback)))
@@ -161,8 +163,8 @@ def _spooled(spool: IO[bytes]) -> Iterator[list[Rows]]:
 def _counted(error: InvalidArgument, received: int) -> InvalidArgument:
     """The same error with the number of the record in the metadata.
 
-    Checks at the edge see one message of the stream and count its records from 0; `received` records came in earlier
-    messages.
+    The edge checks one message of the stream at a time and counts its records from 0; `received` records came in
+    earlier messages.
     """
     numbers = []
     violations = []

@@ -1,4 +1,4 @@
-"""Answers to leased tasks: checked against task and lease, and counted. Late ones are kept."""
+"""Answers to leased tasks: checked against the task and the lease, and counted. Late answers are kept."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from accord_preference.tasks.tasks import find_lease
 async def answer(
     tx: Writer, request: preference_v1.SubmitFeedbackRequest, judgement: Judgement, given: FeedbackRow
 ) -> FeedbackRow:
-    """Stores the answer to a leased task. It is kept, and marked late, when the lease has ended by this service's
-    clock."""
+    """Stores the answer to a leased task. If the lease has ended by this service's clock, the answer is kept and marked
+    late."""
     task, lease = await _leased(tx, request, judgement)
     check_criteria(task, given)
     before = await tx.answer(task.task_id, lease.annotator_id)
@@ -29,7 +29,7 @@ async def answer(
             queue=task.queue,
             late=not lease.is_active(given.created_us),
             gold=task.gold is not None,
-            # 0 when the clock was set back meanwhile.
+            # 0 if the clock was set back in the meantime.
             elapsed_us=max(0, given.created_us - lease.leased_us) if lease.leased_us else None,
             supersedes=supersedes,
         )
@@ -38,14 +38,14 @@ async def answer(
         if before.feedback_id == row.feedback_id:
             return before
         raise AlreadyExists(
-            f"{lease.annotator_id} has already given another answer to task {task.task_id}; the first is kept. To "
+            f"{lease.annotator_id} has already answered task {task.task_id} differently; the first answer is kept. To "
             "correct it, name it in feedback.supersedes",
             reason="TASK_ANSWERED",
             metadata={"task_id": task.task_id, "feedback_id": before.feedback_id},
         )
     if lease.outcome == ANSWERED:
         raise FailedPrecondition(
-            "the answer given under this lease was retracted; lease the task again",
+            "the answer given under this lease was retracted. Lease the task again",
             reason="LEASE_USED",
             metadata={"lease_id": lease.lease_id},
         )
@@ -58,11 +58,11 @@ async def answer(
 
 
 async def supersede(tx: Writer, row: FeedbackRow, by: str, *, retracted: bool = False) -> None:
-    """Notes that feedback is no longer active, as `Writer.supersede`. Aborted, so that the transaction runs again, when
-    another call was faster."""
+    """Marks feedback as no longer active, like `Writer.supersede`. If another call was faster: Aborted, so that the
+    transaction runs again."""
     if not await tx.supersede(row.feedback_id, by, retracted=retracted):
         raise Aborted(
-            f"another call changed {row.feedback_id} at the same time; repeat this one", reason="DATABASE_CONFLICT"
+            f"another call changed {row.feedback_id} at the same time. Repeat this call", reason="DATABASE_CONFLICT"
         )
 
 
@@ -90,7 +90,8 @@ async def _leased(
 
 
 def check_answers(task: TaskRow, judgement: Judgement) -> None:
-    """InvalidArgument when a judgement is of another kind than the task asks for, or not of exactly its completions."""
+    """InvalidArgument if a judgement has a different kind than the task asks for, or does not judge exactly the task's
+    completions."""
     name = KIND_NAMES[preference_v1.TaskKind.ValueType(task.kind)]
     if judgement.kind != task.kind:
         raise InvalidArgument.at("feedback.judgement", f"the task asks for a {name}")
@@ -103,7 +104,7 @@ def check_answers(task: TaskRow, judgement: Judgement) -> None:
 
 
 def check_criteria(task: TaskRow, given: FeedbackRow) -> None:
-    """InvalidArgument for a criterion that a task with criteria does not ask for."""
+    """InvalidArgument if a task has criteria and a rating is for a different criterion."""
     asked = criteria_of(task)
     for number, rating in enumerate(read_json(given.criteria) if asked and given.criteria else ()):
         if rating["criterion"] not in asked:

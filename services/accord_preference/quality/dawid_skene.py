@@ -1,10 +1,10 @@
 """The reliability of each annotator, and the probability that each choice is right, from the choices alone.
 
 A. P. Dawid and A. M. Skene, "Maximum Likelihood Estimation of Observer Error-Rates Using the EM Algorithm" (1979), with
-one parameter an annotator: annotator a names the true class with probability q_a, and otherwise another class as often
-as it is named overall. Beta prior of mean 3/4 and strength 4, so that few choices say little and a pair judged once
-keeps its annotator near the prior. Expectation: P(class of a pair | choices, q). Maximisation: q_a = the part of a's
-choices that are right in expectation.
+one parameter per annotator: annotator a names the true class with probability q_a, and otherwise another class in
+proportion to its overall frequency. The Beta prior has mean 3/4 and strength 4, so that a few choices say little and a
+pair judged once keeps its annotator near the prior. Expectation: P(class of a pair | choices, q). Maximisation: q_a =
+the expected fraction of a's choices that are right.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Reliability:
 
 
 def estimate(pairs: Ints, annotators: Ints, labels: Ints, known: Mapping[int, int] | None = None) -> Reliability:
-    """Votes as three arrays of one length: which pair (0, 1, ...), by which annotator (0, 1, ...), which class.
+    """Votes as three arrays of equal length: the pair (0, 1, ...), the annotator (0, 1, ...) and the class.
 
     `known`: true classes of some pairs (gold). Deterministic: the same votes give the same numbers.
     """
@@ -42,9 +42,9 @@ def estimate(pairs: Ints, annotators: Ints, labels: Ints, known: Mapping[int, in
         return Reliability(np.empty(0), np.empty(0))
     named = np.bincount(labels, minlength=CLASSES) + 1e-3
     named = named / named.sum()
-    # The order of the two answers of a pair means nothing, so neither is likelier to be the better one.
+    # The order of a pair's two answers carries no meaning, so neither is more likely to be better.
     prior = np.array([(1 - named[2]) / 2, (1 - named[2]) / 2, named[2]])
-    # slip[z, l]: the probability of naming l, given that it is wrong and the truth is z.
+    # slip[z, l]: the probability of naming l, given that the choice is wrong and the truth is z.
     slip = np.tile(named, (CLASSES, 1))
     np.fill_diagonal(slip, 0.0)
     slip /= slip.sum(axis=1, keepdims=True)

@@ -1,8 +1,8 @@
-"""Krippendorff's alpha: agreement beyond chance, for any number of annotators and with answers missing.
+"""Krippendorff's alpha: agreement beyond chance, for any number of annotators and with missing answers.
 
-K. Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011). A unit holds what annotators said of one thing,
-one value each; units with fewer than two values say nothing about agreement and are left out. alpha = 1 - D_o / D_e:
-observed over expected disagreement; 1 is perfect, 0 as by chance, below 0 worse than that.
+K. Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011). A unit holds the annotators' values for one item,
+one value each. Units with fewer than two values say nothing about agreement and are left out. alpha = 1 - D_o / D_e,
+with observed over expected disagreement: 1 is perfect, 0 is chance, and below 0 is worse than chance.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterable, Sequence
 
 
 def nominal(units: Iterable[Sequence[Hashable]]) -> float | None:
-    """alpha if any two different values disagree equally; None if nothing is comparable or nothing differs."""
+    """alpha if any two different values disagree equally; None if no values are comparable or none differ."""
     values: Counter[Hashable] = Counter()
     observed = 0.0
     for unit in units:
@@ -35,7 +35,7 @@ def interval(units: Iterable[Sequence[float]]) -> float | None:
         size = len(unit)
         if size < 2:
             continue
-        # From the unit's mean: the difference of two large sums would lose the digits that count.
+        # Computed from the unit's mean, because the difference of two large sums would lose precision.
         middle = sum(unit) / size
         observed += 2 * size * sum((value - middle) ** 2 for value in unit) / (size - 1)
         total += size

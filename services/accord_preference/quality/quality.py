@@ -23,7 +23,7 @@ class Quality:
         self._context = context
 
     async def report(self, request: preference_v1.GetQualityRequest) -> preference_v1.GetQualityResponse:
-        """The report, with one part for each kind of annotator that has judged what the request selects."""
+        """The report, with one part for each kind of annotator that gave judgements in the request's selection."""
         window_us = DAY_US
         if request.HasField("window"):
             window_us = request.window.seconds * 1_000_000 + request.window.nanos // 1000
@@ -42,7 +42,7 @@ class Quality:
         return preference_v1.GetQualityResponse(kinds=kinds)
 
     async def agreement(self, queue: str) -> float | None:
-        """Krippendorff's alpha of the choices of humans in a queue; None without any to compare."""
+        """Krippendorff's alpha of the choices of humans in a queue; None if there are none to compare."""
         filter_ = Filter(annotator_kinds=(preference_v1.ANNOTATOR_KIND_HUMAN,), queues=(queue,))
         async with self._context.store.reading() as tx:
             tallies = await _tallies(tx, filter_)

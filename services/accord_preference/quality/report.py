@@ -1,4 +1,4 @@
-"""Pure functions from a tally to the report."""
+"""Computes the report from a tally, with pure functions."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from accord_preference.quality.dawid_skene import estimate
 from accord_preference.quality.tally import Tally
 from accord_preference.storage.store import FLAGGED, SKIPPED
 
-# Below this fraction of the median time of its kind an answer is hasty, and an annotator an outlier.
+# An answer below this fraction of the median time of its kind is hasty, and such an annotator is an outlier.
 HASTY, OUTLIER = 1 / 4, 1 / 3
-# Minimum numbers: timed answers of an outlier, shared pairs in each half for drift.
+# Minimum numbers: timed answers for an outlier, and shared pairs in each half for drift.
 LEAST_TIMED, LEAST_HALF = 5, 10
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the report needs beside the judgements: annotators by (id, kind), lengths of completions in characters."""
+    """The report's other inputs, in addition to the judgements: annotators by (id, kind), and lengths of completions in
+    characters."""
 
     states: Mapping[tuple[str, int], int]
     outcomes: Mapping[tuple[str, int], Mapping[int, int]]
@@ -91,7 +92,7 @@ def _people(
 
 
 def _consensus(tally: Tally, by_pair: Sequence[Sequence[int]]) -> list[list[bool]]:
-    """For each annotator, in order of time: whether they chose as the majority of the others did."""
+    """For each annotator, in order of time: whether each choice agrees with the majority of the others."""
     votes = tally.votes
     found: list[list[bool]] = [[] for _ in tally.people]
     counts = [Counter(labels) for labels in by_pair]

@@ -1,6 +1,6 @@
 """The input of the quality report: the judgements of one kind of annotator, added one by one.
 
-Stored as small numbers, not as rows: a million judgements fit into memory.
+Judgements are stored as small numbers, not as rows, so that a million of them fit into memory.
 """
 
 from __future__ import annotations
@@ -58,14 +58,15 @@ class Person:
 
 @dataclass
 class Tally:
-    """The judgements of one kind of annotator. Gold tasks are separate: they measure annotators, not agreement."""
+    """The judgements of one kind of annotator. Gold tasks are separate, because they measure annotators, not
+    agreement."""
 
     names: dict[str, int] = field(default_factory=dict)
     people: list[Person] = field(default_factory=list)
     votes: Votes = field(default_factory=Votes)
     gold_votes: Votes = field(default_factory=Votes)
     gold_truth: dict[int, int] = field(default_factory=dict)
-    # (criterion, completion) -> annotator -> rating on 0..1.
+    # (criterion, completion) -> annotator -> rating from 0 to 1.
     ratings: dict[tuple[str, str], dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
     # The time of each judgement, its annotator, and its duration (-1: unknown), microseconds.
     times: list[tuple[int, int, int]] = field(default_factory=list)

@@ -1,1 +1,1 @@
-"""The seam to storage, and what is stored."""
+"""The seam to storage, its rows, and its implementations."""

@@ -1,4 +1,4 @@
-"""Stores, chosen by the scheme of their URL: entry points of group `accord.stores`."""
+"""Opens the store for the scheme of a URL. Stores are entry points of the group `accord.stores`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ GROUP = "accord.stores"
 
 
 class OpenStore(Protocol):
-    """What an entry point names, one for each scheme."""
+    """The function that an entry point names, one for each scheme."""
 
     async def __call__(self, url: str, settings: DatabaseSettings | None) -> Store:
-        """The store at `url` with its schema up to date. `settings` say who migrates it and how long to wait; without
-        settings the call does."""
+        """The store at `url` with a current schema. `settings` say who migrates it and how long to wait; without
+        settings, this call migrates it."""
         ...
 
 
@@ -26,6 +26,6 @@ async def open_store(url: str, settings: DatabaseSettings | None = None) -> Stor
     scheme, separator, _ = url.partition("://")
     if not separator:
         raise InvalidArgument.at("database_url", f"is not a URL: {url!r}. For example: sqlite:///data.db")
-    # What follows a plus is the driver.
+    # The part after a plus is the driver.
     opener: OpenStore = plugins.load(GROUP, scheme.partition("+")[0], field="database_url")
     return await opener(url, settings)

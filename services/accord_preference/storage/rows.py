@@ -1,7 +1,8 @@
-"""What stores carry: rows, filters, counts. The parts of the service make them, stores keep them; see store.py.
+"""The carriers of stores: rows, filters and counts. The parts of the service create them and stores keep them; see
+store.py.
 
-Rows are named tuples whose fields are named as their columns. There may be millions of them, and a named tuple is made
-and taken apart in a tenth of the time of a frozen dataclass.
+Rows are named tuples whose fields have the names of their columns. There may be millions of them, and a named tuple is
+built and unpacked in a tenth of the time of a frozen dataclass.
 """
 
 from __future__ import annotations
@@ -91,8 +92,8 @@ class TaskRow(NamedTuple):
 
 
 class LeaseRow(NamedTuple):
-    """A task reserved for an annotator until `expire_us` (microseconds since 1970), unless the lease `ended` before.
-    `outcome`: how it ended, HELD, ANSWERED, ..."""
+    """A task reserved for an annotator until `expire_us` (microseconds since 1970), unless the lease `ended` earlier.
+    `outcome`: how it ended (HELD, ANSWERED, ...)."""
 
     lease_id: str
     task_id: str
@@ -173,7 +174,7 @@ class JudgedRow(NamedTuple):
 
 
 class SnapshotRow(NamedTuple):
-    """A snapshot. `filter`: the serialised preference.v1.SnapshotFilter; `number` grows with every snapshot made."""
+    """A snapshot. `filter`: the serialised preference.v1.SnapshotFilter; `number` grows with every snapshot."""
 
     digest: str
     kind: int
@@ -185,7 +186,7 @@ class SnapshotRow(NamedTuple):
 
 
 class RecordRow(NamedTuple):
-    """One record of an export; the next page starts behind `position`."""
+    """One record of an export; the next page starts after `position`."""
 
     position: tuple[int | str, ...]
     prompt: PromptRow
@@ -223,7 +224,7 @@ class Stats:
 @dataclass(frozen=True)
 class Origins:
     """The origins of the records of a snapshot. Annotators: (id, kind) -> records; sources: label -> records;
-    completions: canonical JSON of an origin without its seed (None: imported) -> different completions."""
+    completions: canonical JSON of an origin without its seed (None: imported) -> distinct completions."""
 
     annotators: Mapping[tuple[str, int], int]
     sources: Mapping[str, int]

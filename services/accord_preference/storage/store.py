@@ -1,9 +1,9 @@
-"""The seam to storage: what a store does; rows.py has what it carries. The parts of the service know no database, and
-stores know no rules.
+"""The seam to storage: the interface of a store; rows.py has its carriers. The parts of the service do not depend on a
+database, and stores contain no business rules.
 
 A store is chosen by the scheme of its URL (`storage.opening`), and tests/conformance/test_store_*.py verify that it
-keeps to this file. Prompts, completions, feedback and snapshots are written once and never change, except for the note
-that other feedback corrects this one.
+meets this interface. Prompts, completions, feedback and snapshots are written once and never change, except that
+feedback records its correction or retraction.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Reader(Protocol):
         ...
 
     async def active_lease(self, annotator_id: str, queue: str, now_us: int) -> LeaseRow | None:
-        """The active lease of this annotator on an open task (of `queue`), the newest of several."""
+        """The active lease of this annotator on an open task (of `queue`); the newest if there are several."""
         ...
 
     async def queue(self, queue: str, now_us: int, since_us: int) -> QueueCounts:
@@ -121,7 +121,7 @@ class Reader(Protocol):
         ...
 
     async def list_annotators(self, after: tuple[str, int], limit: int, kind: int, state: int) -> list[AnnotatorRow]:
-        """At most `limit` annotators behind `after`, by id and kind; 0 does not filter."""
+        """At most `limit` annotators after `after`, by id and kind; 0 does not filter."""
         ...
 
     async def counts(self, annotators: Sequence[str]) -> dict[tuple[str, int], int]:
@@ -133,20 +133,20 @@ class Reader(Protocol):
         ...
 
     def judged(self, filter_: Filter) -> AsyncIterator[JudgedRow]:
-        """Every active judgement that matches, in order of arrival, including gold and late ones and those of inactive
-        annotators. A queue of the filter that ends in `/` includes all below it."""
+        """Every active judgement that matches, in order of arrival, including gold and late judgements and those of
+        inactive annotators. If the filter's queue ends in `/`, it includes all below it."""
         ...
 
     async def outcomes(self, queues: Sequence[str]) -> dict[tuple[str, int], dict[int, int]]:
-        """By annotator id and kind: the number of their leases on tasks (of these queues) by outcome."""
+        """The number of leases on tasks (of these queues) by annotator id and kind and by outcome."""
         ...
 
     async def corrected(self, queues: Sequence[str]) -> dict[tuple[str, int], int]:
-        """By annotator id and kind: the number of their corrected and retracted feedback (of these queues)."""
+        """The number of corrected and retracted feedback (of these queues) by annotator id and kind."""
         ...
 
     async def lengths(self, completions: Sequence[str]) -> dict[str, int]:
-        """The lengths of completions, characters."""
+        """The lengths of completions in characters."""
         ...
 
     async def deleted(self, prompt_ids: Sequence[str]) -> set[str]:
@@ -156,7 +156,7 @@ class Reader(Protocol):
     async def snapshot_uses(
         self, *, annotator: tuple[str, int] | None = None, prompt_id: str = "", completion_id: str = ""
     ) -> list[tuple[SnapshotRow, int]]:
-        """Snapshots with records of an annotator, on a prompt or on a completion, and their number; newest first."""
+        """Snapshots with records from an annotator, or on a prompt or completion, newest first; and their number."""
         ...
 
     async def snapshot_origins(self, snapshot: SnapshotRow) -> Origins:
@@ -178,11 +178,11 @@ class Reader(Protocol):
     async def snapshot_page(
         self, snapshot: SnapshotRow, after: tuple[int | str, ...], limit: int, split: int
     ) -> list[RecordRow]:
-        """At most `limit` records of a snapshot behind position `after` (empty: from the start), in canonical order."""
+        """At most `limit` records of a snapshot after position `after` (empty: from the start), in canonical order."""
         ...
 
     async def record_numbers(self, kind: int, filter_: Filter) -> Sequence[int]:
-        """The numbers of all records that match, in canonical order; eight bytes each."""
+        """The numbers of all matching records in canonical order, eight bytes each."""
         ...
 
     async def records(self, kind: int, numbers: Sequence[int]) -> list[RecordRow]:
@@ -191,7 +191,7 @@ class Reader(Protocol):
         ...
 
     def record_digests(self, kind: int, filter_: Filter) -> AsyncIterator[tuple[str, int]]:
-        """(record digest, split) of every record that matches, in canonical order: by record digest."""
+        """(record digest, split) of every matching record in canonical order, that is, by record digest."""
         ...
 
     async def request(self, request_id: str) -> KeptResponse | None:
@@ -200,22 +200,22 @@ class Reader(Protocol):
 
 
 class Writer(Reader, Protocol):
-    """Writes of one transaction. Adding rows that exist does nothing; counts are of new rows.
+    """Writes of one transaction. Adding existing rows does nothing; counts are of new rows.
 
-    A task that `task` or `next_task` returned is locked: other writers that need it wait for this transaction, so what
-    is read about its leases and answers stays true until the end.
+    A task that `task` or `next_task` returned is locked. Other writers that need it wait for this transaction, so reads
+    of its leases and answers stay valid until the end.
     """
 
     async def add_prompts(self, new: Sequence[PromptRow]) -> int:
-        """Adds prompts; of two with one id the first is kept."""
+        """Adds prompts; if two have the same id, the first is kept."""
         ...
 
     async def add_completions(self, new: Sequence[CompletionRow]) -> int:
-        """Adds completions; of two with one id the first is kept."""
+        """Adds completions; if two have the same id, the first is kept."""
         ...
 
     async def add_feedback(self, new: Sequence[FeedbackRow]) -> int:
-        """Adds feedback; of two with one id the first is kept."""
+        """Adds feedback; if two have the same id, the first is kept."""
         ...
 
     async def add_tasks(self, new: Sequence[TaskRow]) -> None:
@@ -223,14 +223,15 @@ class Writer(Reader, Protocol):
         ...
 
     async def next_task(self, annotator_id: str, queue: str, now_us: int, *, gold: bool = False) -> TaskRow | None:
-        """The open task that is first by turn and age (of `queue`; "": of any; ending in `/`: of all below it) for this
-        annotator. It needs more answers than it has answers and active leases, and this annotator has neither answered,
-        leased nor flagged it. Tasks that they leased before and released come after all others; tasks that other
-        writers have locked are skipped for newer ones. `gold`: a gold task, which any number may answer."""
+        """The open task that is first by turn and age for this annotator (in `queue`; "": in any queue; ending in `/`:
+        in all below it). It needs more answers than it has answers and active leases, and this annotator has not
+        answered, leased or flagged it. Tasks that they leased before and released come after all others; tasks that
+        other writers have locked are skipped for newer ones. `gold`: a gold task, which any number of annotators may
+        answer."""
         ...
 
     async def add_lease(self, row: LeaseRow) -> None:
-        """Notes who holds a task."""
+        """Records who holds a task."""
         ...
 
     async def end_lease(self, lease_id: str, outcome: int) -> None:
@@ -238,24 +239,25 @@ class Writer(Reader, Protocol):
         ...
 
     async def renew_lease(self, lease_id: str, expire_us: int) -> None:
-        """Changes when a lease expires."""
+        """Changes the expiry time of a lease."""
         ...
 
     async def count_answer(self, task_id: str) -> None:
-        """Counts an answer. The task is done when it has as many as requested; a gold task never is."""
+        """Counts an answer. The task is done when it has the requested number; a gold task is never done."""
         ...
 
     async def uncount_answer(self, task_id: str) -> None:
-        """Uncounts an answer. A task that is done is open again if that leaves too few."""
+        """Subtracts an answer. If a done task then has too few, it is open again."""
         ...
 
     async def supersede(self, feedback_id: str, by: str, *, retracted: bool = False) -> bool:
-        """Notes that feedback is no longer active: `by` corrects it, or it is RETRACTED. False, and nothing is changed,
-        if it was not active; with `retracted`, feedback that was only retracted is replaced as well."""
+        """Records that feedback is no longer active: `by` corrects it, or it is RETRACTED. If it was not active,
+        returns False and changes nothing; with `retracted`, retracted feedback can be replaced too."""
         ...
 
     async def cancel_tasks(self, queue: str) -> int:
-        """Cancels the open and flagged tasks of a queue and ends their leases; their number without gold tasks."""
+        """Cancels the open and flagged tasks of a queue and ends their leases; returns their number without gold
+        tasks."""
         ...
 
     async def set_task(self, task_id: str, state: int) -> None:
@@ -263,7 +265,7 @@ class Writer(Reader, Protocol):
         ...
 
     async def add_flag(self, row: FlagRow) -> int:
-        """Adds a flag, unless the annotator has flagged the task before; the number of flags on the task."""
+        """Adds a flag unless the annotator has flagged the task before; returns the number of flags on the task."""
         ...
 
     async def put_annotator(self, row: AnnotatorRow) -> None:
@@ -271,11 +273,12 @@ class Writer(Reader, Protocol):
         ...
 
     async def add_annotators(self, annotators: Sequence[tuple[str, int]], now_us: int) -> None:
-        """Adds annotators, as active; those who exist stay as they are."""
+        """Adds annotators as active; existing annotators are unchanged."""
         ...
 
     async def delete_prompts(self, prompt_ids: Sequence[str], now_us: int) -> tuple[int, int]:
-        """Marks prompts as deleted and cancels their tasks: (number of newly deleted prompts, number of tasks)."""
+        """Marks prompts as deleted and cancels their tasks; returns (number of newly deleted prompts, number of
+        tasks)."""
         ...
 
     async def add_snapshot(self, row: SnapshotRow, filter_: Filter) -> None:
@@ -287,7 +290,7 @@ class Writer(Reader, Protocol):
         ...
 
     async def pin_split(self, heldout_fraction: float, salt: str) -> None:
-        """Records the split in a new store. FailedPrecondition, SPLIT_CHANGED, if the store has another."""
+        """Records the split in a new store. FailedPrecondition, SPLIT_CHANGED, if the store has a different split."""
         ...
 
 
@@ -295,14 +298,15 @@ class Store(Protocol):
     """Storage of the preference service."""
 
     def reading(self) -> AbstractAsyncContextManager[Reader]:
-        """A transaction that reads one state."""
+        """A read-only transaction that sees one state."""
         ...
 
     def writing(self, *, steady: bool = False) -> AbstractAsyncContextManager[Writer]:
         """A transaction that is committed as a whole, or rolled back when the body raises.
 
-        Several may run at once, and each reads what others have committed meanwhile; with `steady` it reads one state.
-        Aborted, DATABASE_CONFLICT: it conflicted with others and was rolled back; run the body again (`retrying`).
+        Several may run at once, and each sees what others commit in the meantime; with `steady` it sees one state.
+        Aborted, DATABASE_CONFLICT: the transaction conflicted with others and was rolled back; run the body again
+        (`retrying`).
         """
         ...
 

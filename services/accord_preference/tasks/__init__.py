@@ -1,1 +1,1 @@
-"""Annotation tasks: created, leased, flagged."""
+"""Annotation tasks: creation, leases and flags."""

@@ -24,17 +24,17 @@ class Flags:
         self._context = context
 
     async def flag(self, request: preference_v1.FlagTaskRequest) -> preference_v1.FlagTaskResponse:
-        """Returns the task with a flag. `flags_to_suspend` flags suspend it."""
+        """Returns a leased task with a flag. A task with `flags_to_suspend` flags is suspended."""
         comment = read_text(request.comment, "comment")
         if request.reason not in preference_v1.FlagReason.values():
             raise InvalidArgument.at("reason", f"is {request.reason}; must be a FlagReason")
         if request.reason == preference_v1.FLAG_REASON_OTHER and not comment.strip():
-            raise InvalidArgument.at("comment", "must say what is wrong when the reason is FLAG_REASON_OTHER")
+            raise InvalidArgument.at("comment", "must describe the problem if the reason is FLAG_REASON_OTHER")
 
         async def change(tx: Writer) -> preference_v1.FlagTaskResponse:
             now_us = self._context.now_us()
             lease = await find_lease(tx, request.lease_id)
-            await self._task(tx, lease.task_id)  # locks it, so that its flags are counted one by one
+            await self._task(tx, lease.task_id)  # locks the task, so that its flags are counted one by one
             await tx.end_lease(lease.lease_id, FLAGGED)
             who = (lease.annotator_id, lease.annotator_kind)
             count = await tx.add_flag(FlagRow(lease.task_id, *who, request.reason, comment, now_us))

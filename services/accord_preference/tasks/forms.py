@@ -1,4 +1,4 @@
-"""The other contents of a task: the known answer of a gold task, criteria, instructions."""
+"""The other contents of a task: the known answer of a gold task, the criteria and the instructions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from accord_preference.storage.store import TaskRow
 
 
 def read_gold(task: preference_v1.Task, path: str) -> str | None:
-    """The known answer as canonical JSON; None: not a gold task. InvalidArgument if it does not answer the task."""
+    """The known answer as canonical JSON, or None if the task is not a gold task. InvalidArgument if it does not answer
+    the task."""
     if not task.HasField("gold"):
         return None
     field = f"{path}gold."
@@ -29,7 +30,7 @@ def read_gold(task: preference_v1.Task, path: str) -> str | None:
 
 
 def read_form(task: preference_v1.Task, path: str) -> str:
-    """Criteria and instructions as canonical JSON; "" without any. InvalidArgument for a wrong criterion."""
+    """Criteria and instructions as canonical JSON; "" if there are none. InvalidArgument for an invalid criterion."""
     criteria: dict[str, dict[str, object]] = {}
     for index, criterion in enumerate(task.criteria):
         field = f"{path}criteria[{index}]."

@@ -1,4 +1,4 @@
-"""Annotation tasks: created, leased to annotators, released, cancelled."""
+"""Creates annotation tasks, leases them to annotators, releases and cancels them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Tasks:
         return await self._context.once.run(request.request_id, request, preference_v1.CreateTasksResponse, change)
 
     async def lease(self, request: preference_v1.LeaseTaskRequest) -> preference_v1.LeaseTaskResponse:
-        """Leases an open task to an annotator; an empty response when none is available for them."""
+        """Leases an open task to an annotator; the response is empty if none is available."""
         check_annotator(request.annotator, "annotator")
         ttl_us = read_ttl(self._context, request)
         annotator = request.annotator
@@ -86,7 +86,7 @@ class Tasks:
             lease = await find_lease(tx, request.lease_id)
             if not lease.is_active(now_us):
                 raise FailedPrecondition(
-                    "the lease has ended; lease a task again, or submit the answer: it is kept and marked late",
+                    "the lease has ended. Lease a task again, or submit the answer, which is kept and marked late",
                     reason="LEASE_ENDED",
                     metadata={"lease_id": lease.lease_id},
                 )
@@ -117,14 +117,14 @@ class Tasks:
         return await self._context.once.run(request.request_id, request, preference_v1.CancelTasksResponse, change)
 
     def _gold_or_not(self, request_id: str) -> tuple[bool, bool]:
-        """The order in which gold and ordinary tasks are tried. It follows from a hash of the request_id, so that
+        """The order in which gold and ordinary tasks are tried. It depends on a hash of the request_id, so that
         annotators cannot predict gold tasks."""
         share = int.from_bytes(hashlib.sha256(f"accord.gold.v1\n{request_id}".encode()).digest()[:8], "big") / 2**64
         return (True, False) if share < self._context.settings.gold_share else (False, True)
 
 
 def new_lease(task: TaskRow, annotator: preference_v1.Annotator, now_us: int, ttl_us: int) -> LeaseRow:
-    """A lease that begins now."""
+    """A lease that starts now."""
     return LeaseRow(
         lease_id=secrets.token_hex(16),
         task_id=task.task_id,
@@ -153,7 +153,7 @@ async def lease_message(tx: Reader, lease: LeaseRow, now_us: int) -> preference_
 
 
 def read_ttl(context: Context, request: Timed) -> int:
-    """The duration of a lease, microseconds: of the request, else of the settings. InvalidArgument."""
+    """The duration of a lease, microseconds: from the request, else from the settings. InvalidArgument."""
     settings = context.settings
     if not request.HasField("ttl"):
         return int(settings.lease_seconds * 1_000_000)

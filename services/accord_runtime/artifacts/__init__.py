@@ -1,1 +1,1 @@
-"""Weights between services: published folders, fetched by URI scheme and verified."""
+"""The exchange of weights between services: published folders, fetched by URI scheme and verified."""

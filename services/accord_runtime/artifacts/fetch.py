@@ -1,4 +1,4 @@
-"""Weights are fetched by the scheme of their URI and verified before use.
+"""Fetches weights by the scheme of their URI and verifies them before use.
 
 The seam is `Transport`: a module of accord_runtime/artifacts/transports, or an entry point of group `accord.transports`
 named after its scheme.
@@ -38,16 +38,16 @@ class Transport(Protocol):
     """A way to fetch a folder."""
 
     async def __call__(self, uri: str, target: Path, progress: Progress) -> Path:
-        """The folder at `uri`, in place if possible, else copied to `target`, which is complete or does not exist.
+        """The folder at `uri`, in place if possible, else copied to `target`. `target` is complete or does not exist.
 
-        Reports every piece that arrives to `progress`. Raises AccordError.
+        Reports each received piece to `progress`. Raises AccordError.
         """
         ...
 
 
 @dataclass(frozen=True)
 class FailedSource:
-    """A source that failed, and why."""
+    """A source that failed, and the error."""
 
     uri: str
     error: AccordError
@@ -55,7 +55,7 @@ class FailedSource:
 
 @dataclass(frozen=True)
 class Fetched(Generic[T]):
-    """The result, the `uri` that it came from, and the sources that failed before."""
+    """The result, its source `uri`, and the sources that failed before."""
 
     result: T
     uri: str
@@ -68,7 +68,7 @@ def schemes() -> list[str]:
 
 
 async def fetch(ref: types_v1.WeightsRef, cache: Path, limits: Limits | None = None) -> Path:
-    """The folder of `ref` on this machine's disk, its digest verified; from its `uri`, else from a fallback.
+    """The folder of `ref` on this machine's disk, with its digest verified, from its `uri` or else from a fallback.
 
     `file://` and plain paths are used in place; others are copied to `cache`/<digest> once.
     Errors: FailedPrecondition, DIGEST_MISMATCH; NotFound; InvalidArgument for an unknown scheme; DeadlineExceeded,
@@ -85,7 +85,8 @@ async def fetch(ref: types_v1.WeightsRef, cache: Path, limits: Limits | None = N
 
 
 async def first_of(uris: Sequence[str], limits: Limits, attempt: Callable[[str, Limits], Awaitable[T]]) -> Fetched[T]:
-    """The result of the first source that succeeds; `limits` apply to each source. Raises the error of the last one."""
+    """The result of the first source that succeeds; `limits` apply to each source. If all fail, raises the last
+    error."""
     failed: list[FailedSource] = []
     for uri in uris:
         try:
@@ -118,24 +119,24 @@ async def transfer(uri: str, target: Path, limits: Limits) -> Path:
 
 
 async def verify(folder: Path, digest: str, uri: str, ours: Path) -> None:
-    """FailedPrecondition, DIGEST_MISMATCH, when `folder` has other weights; DataLoss, WEIGHTS_DAMAGED, when they cannot
-    be read. A wrong folder is removed if it is `ours`."""
+    """FailedPrecondition, DIGEST_MISMATCH, if `folder` has different weights; DataLoss, WEIGHTS_DAMAGED, if they cannot
+    be read. An invalid folder is removed if it is `ours`."""
     try:
         found = await asyncio.to_thread(weights_digest, folder)
         if found != digest:
             raise FailedPrecondition(
-                f"the weights at {uri} have digest {found[:12]}, expected {digest[:12]}; publish them again",
+                f"the weights at {uri} have digest {found[:12]}, expected {digest[:12]}. Publish them again",
                 reason="DIGEST_MISMATCH",
                 metadata={"expected": digest, "found": found, "uri": uri},
             )
     except AccordError:
-        if folder == ours:  # our copy, which the next call would find; the publisher's folder is not ours to delete
+        if folder == ours:  # our copy, which the next call would find; the publisher's folder is never deleted
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         raise
 
 
 def check_digest(digest: str, field: str) -> None:
-    """InvalidArgument unless it is a SHA-256. It also becomes a file name, so nothing else may pass."""
+    """InvalidArgument unless the digest is a SHA-256. It also becomes a file name, so nothing else is accepted."""
     if not _DIGEST.fullmatch(digest):
         raise InvalidArgument.at(field, "must be a SHA-256: 64 lower-case hex digits")
 

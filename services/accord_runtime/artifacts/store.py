@@ -1,4 +1,4 @@
-"""Published folders, as other services read them."""
+"""Published folders that other services read."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class ArtifactStore:
         path = inside(self.root, artifact_id)
         if not path.is_dir():
             raise NotFound(
-                f"artifact {artifact_id} does not exist; it was never published or was freed",
+                f"artifact {artifact_id} does not exist. It was never published, or it was freed",
                 reason="ARTIFACT_NOT_FOUND",
             )
         return path
 
     def files(self, artifact_id: str, omit_tensor_sha256: bool = False) -> list[artifact_v1.ArtifactFile]:
-        """Its files with size and SHA-256; `omit_tensor_sha256` leaves out that of *.safetensors."""
+        """The artifact's files with size and SHA-256; `omit_tensor_sha256` leaves out the SHA-256 of *.safetensors."""
         folder = self.folder(artifact_id)
         return [
             artifact_v1.ArtifactFile(
@@ -43,7 +43,7 @@ class ArtifactStore:
         ]
 
     def _digest(self, path: Path) -> str:
-        """The digest of a file, computed once until the file changes: many replicas fetch the same files."""
+        """The digest of a file. It is cached until the file changes, because many replicas fetch the same files."""
         stat = path.stat()
         key = (path, stat.st_size, stat.st_mtime_ns)
         if key not in self._digests:

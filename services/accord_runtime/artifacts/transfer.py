@@ -1,4 +1,4 @@
-"""Limits of a transfer: a deadline, and a minimum number of bytes in every window of time."""
+"""Limits of a transfer: a deadline, and a minimum number of bytes in each time window."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CLEANUP_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Limits:
-    """`total_seconds`: for one source, including verification. A source that sends fewer than `stall_bytes` in
+    """`total_seconds` limits one source, including verification. A source that sends fewer than `stall_bytes` in
     `stall_seconds` is abandoned."""
 
     total_seconds: float = 600.0
@@ -25,7 +25,7 @@ class Limits:
 
 
 class Progress:
-    """One transfer. A transport reports every piece by `arrived`, from any thread."""
+    """One transfer. A transport reports each piece by `arrived`, from any thread."""
 
     def __init__(self, uri: str, limits: Limits) -> None:
         self.uri = uri
@@ -35,14 +35,14 @@ class Progress:
         self._given_up = threading.Event()
 
     def arrived(self, size: int) -> None:
-        """Counts bytes. Cancelled once the transfer is abandoned, which also ends work in a thread."""
+        """Counts bytes. Raises Cancelled if the transfer was abandoned, which also ends work in a thread."""
         if self._given_up.is_set():
             raise Cancelled(f"the transfer from {self.uri} was abandoned", reason="TRANSFER_GIVEN_UP")
         with self._lock:
             self._bytes += size
 
     async def guard(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`. Unavailable, TRANSFER_STALLED, when bytes stop arriving."""
+        """The result of `work`. Unavailable, TRANSFER_STALLED, if bytes stop arriving."""
         task = asyncio.ensure_future(work)
         try:
             seen = -1
@@ -61,7 +61,7 @@ class Progress:
         finally:
             self._given_up.set()
             task.cancel()
-            await asyncio.wait({task}, timeout=_CLEANUP_SECONDS)  # it deletes its partial files
+            await asyncio.wait({task}, timeout=_CLEANUP_SECONDS)  # the task deletes its partial files
 
 
 async def within(limits: Limits, uri: str, work: Coroutine[Any, Any, T]) -> T:
@@ -75,7 +75,7 @@ async def within(limits: Limits, uri: str, work: Coroutine[Any, Any, T]) -> T:
             raise
         raise DeadlineExceeded(
             f"{uri} was not fetched and verified within {limits.total_seconds:g} s. Allow more time (--fetch-seconds), "
-            "or publish it closer to this service",
+            "or publish the weights closer to this service",
             reason="FETCH_TIMEOUT",
             metadata={"uri": uri},
         ) from error

@@ -1,1 +1,1 @@
-"""Databases of services: opening, transactions, migrations, what differs between kinds of databases."""
+"""Databases of services: opening, transactions, migrations, and the differences between kinds of databases."""

@@ -1,4 +1,4 @@
-"""Schemas of databases: migrated by alembic, from the scripts in each package's folder `migrations/`."""
+"""Migrates database schemas with alembic, from the scripts in each package's `migrations/` folder."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _migrating = threading.Lock()
 
 @dataclass(frozen=True)
 class Revision:
-    """The state of a schema: the revision that was `found` ("": none yet), the one that this version of the package
-    needs (`wanted`), and the `database` as messages name it."""
+    """The state of a schema: the revision `found` ("": none yet), the revision that this version of the package needs
+    (`wanted`), and the name of the `database` for messages."""
 
     database: str
     found: str
@@ -37,14 +37,14 @@ class Revision:
 async def migrate(url: str, package: str, *, revision: str = "head") -> None:
     """Brings the database to `revision` of the alembic scripts in `package`'s folder `migrations/`.
 
-    One transaction: if the process is killed, the schema stays as it was. Runs in a thread. Raises
-    FailedPrecondition when the database was made by a newer version of the package.
+    It uses one transaction, so that the schema is unchanged if the process is killed. Runs in a thread. Raises
+    FailedPrecondition if a newer version of the package created the database.
     """
     await asyncio.to_thread(_run_alembic, url, package, revision, "upgrade")
 
 
 async def revision_of(url: str, package: str) -> Revision:
-    """The revision of the schema of `package`. FailedPrecondition, DATABASE_REVISION, when a newer version made it."""
+    """The revision of the schema of `package`. FailedPrecondition, DATABASE_REVISION, if a newer version created it."""
     return await asyncio.to_thread(_read_revision, url, package)
 
 
@@ -54,8 +54,8 @@ async def downgrade(url: str, package: str, *, revision: str = "base") -> None:
 
 
 def run_migrations(metadata: MetaData) -> None:
-    """Runs the requested migrations on the connection of `migrate` or `downgrade`, in its transaction: the body of
-    every package's migrations/env.py.
+    """Runs the requested migrations on the connection of `migrate` or `downgrade`, in its transaction. This is the body
+    of every package's migrations/env.py.
 
     `metadata`: the tables as the code expects them, for comparison by `alembic revision --autogenerate`.
     """
@@ -104,8 +104,8 @@ def _read_revision(url: str, package: str) -> Revision:
 
 @contextmanager
 def _alembic(url: str, package: str) -> Iterator[tuple[Config, Engine, Dialect]]:
-    """Alembic's configuration for `package` and an engine for `url`, one at a time."""
-    # Before its import: alembic logs every plugin and every access to a database.
+    """Alembic's configuration for `package` and an engine for `url`; only one caller at a time."""
+    # Set before the import, because alembic logs every plugin and every access to a database.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     from alembic.config import Config
 
@@ -128,7 +128,7 @@ def _alembic(url: str, package: str) -> Iterator[tuple[Config, Engine, Dialect]]
 def _other_version(database: str, package: str, revision: str, why: str) -> FailedPrecondition:
     return FailedPrecondition(
         f"the database {database} cannot be migrated to revision {revision} of {package}: {why}. "
-        "Was it made by a newer version of Accord? Use that version, or another database",
+        "Did a newer version of Accord create it? Use that version, or another database",
         reason="DATABASE_REVISION",
         metadata={"database": database},
     )

@@ -1,7 +1,7 @@
 """Who migrates a database: the service when it starts, or `python -m accord_<service>.migrate` before that.
 
-With `--migrations awaited` a service waits until another process has migrated its database: in a cluster a Job does it
-once, as a user who may change tables.
+With `--migrations awaited` a service waits until another process has migrated its database. In a cluster a Job does
+this once, as a user that may change tables.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ S = TypeVar("S", bound=DatabaseSettings)
 
 
 async def bring_up(url: str, package: str, settings: DatabaseSettings) -> None:
-    """Migrates the schema, or waits until it is migrated, as `settings` say. FailedPrecondition: DATABASE_REVISION when
-    a newer version made it, DATABASE_BEHIND when it is not migrated within `settings.migration_seconds`."""
+    """Migrates the schema, or waits until it is migrated, depending on `settings`. FailedPrecondition:
+    DATABASE_REVISION if a newer version created it, DATABASE_BEHIND if it is not migrated within
+    `settings.migration_seconds`."""
     if settings.migrations == "on-start":
         await migrate(url, package)
     else:
@@ -34,7 +35,7 @@ async def bring_up(url: str, package: str, settings: DatabaseSettings) -> None:
 
 def run_migration(name: str, settings_type: type[S], url_of: Callable[[S], str]) -> None:
     """The main function of `python -m accord_<name>.migrate`: waits for the database, migrates it and prints its
-    revision. Exits with code 2 for a bad setting, 1 when the migration fails."""
+    revision. Exits with code 2 for an invalid setting, and with 1 if the migration fails."""
     settings = begin(name, settings_type)
     url, package = url_of(settings), f"accord_{name}"
     settings.state_dir.mkdir(parents=True, exist_ok=True)
@@ -78,7 +79,8 @@ async def _wait(url: str, package: str, seconds: float) -> None:
 
 
 async def _reached(url: str, package: str, deadline: float) -> Revision:
-    """The revision, once the database answers. Unavailable if it does not before `deadline`."""
+    """Waits until the database answers and returns the revision. Unavailable if it does not answer before
+    `deadline`."""
     while True:
         try:
             return await revision_of(url, package)

@@ -1,7 +1,7 @@
 """Databases of services: opening, transactions, and errors that say what to do.
 
 A service opens its database with `open_database(url)` and works in `reading(engine)` and `writing(engine)`
-transactions. What differs between kinds of databases is in `accord_runtime.database.dialects` and nowhere else.
+transactions. The differences between kinds of databases are all in `accord_runtime.database.dialects`.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _opened: WeakKeyDictionary[Engine, tuple[Dialect, asyncio.Lock | None]] = WeakKe
 
 
 def database_url(url: str, *, default: Path) -> str:
-    """`url`, or the SQLite file `default` where `url` is empty."""
+    """`url`, or the SQLite file `default` if `url` is empty."""
     return url or f"sqlite+aiosqlite:///{default}"
 
 
 def open_database(url: str) -> AsyncEngine:
     """An engine for `url`: `sqlite:///path/to/file.db` or `postgresql://user:password@host/name`.
 
-    Committed data survives a power failure. Raises InvalidArgument for a wrong URL. Connects at the first use.
+    Committed data survives a power failure. Raises InvalidArgument for an invalid URL. Connects at first use.
     """
     parsed, dialect = parse(url)
     parsed = dialect.asynchronous(parsed)
@@ -44,7 +44,7 @@ def open_database(url: str) -> AsyncEngine:
         engine = create_async_engine(parsed, **options)
     except ModuleNotFoundError as error:
         raise FailedPrecondition(
-            f"the driver of {dialect.name(parsed)} is not installed ({error}); pip install 'accord-rlhf[postgres]'",
+            f"the driver of {dialect.name(parsed)} is not installed ({error}). Run pip install 'accord-rlhf[postgres]'",
             reason="NO_DRIVER",
         ) from error
     dialect.prepare(engine.sync_engine, parsed)
@@ -64,10 +64,10 @@ async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 @asynccontextmanager
 async def writing(engine: AsyncEngine, *, steady: bool = False) -> AsyncIterator[AsyncConnection]:
-    """A transaction that may write. It is committed at the end, and rolled back when the body raises or is cancelled.
+    """A transaction that may write. It is committed at the end, or rolled back if the body raises or is cancelled.
 
-    SQLite runs one at a time. Other databases run several at once: the body locks what must not change meanwhile, and
-    Aborted, DATABASE_CONFLICT, means that the transaction may run again. `steady`: all reads see one state.
+    SQLite runs one at a time. Other databases run several at once, so the body locks rows that must not change in the
+    meantime. Aborted, DATABASE_CONFLICT, means that the transaction may run again. `steady`: all reads see one state.
     """
     dialect, lock = _opened[engine.sync_engine]
     if lock is None:
@@ -80,19 +80,19 @@ async def writing(engine: AsyncEngine, *, steady: bool = False) -> AsyncIterator
 
 @contextmanager
 def friendly_errors(url: URL, dialect: Dialect) -> Iterator[None]:
-    """Translates the errors of a database into `accord.errors` that name the database and say what to do."""
+    """Translates database errors into `accord.errors` that name the database and say what to do."""
     try:
         yield
     except PoolTimeout as error:
         name = dialect.name(url)
         raise Unavailable(
-            f"too many calls are waiting for the database {name}; try again later",
+            f"too many calls are waiting for the database {name}. Try again later",
             reason="DATABASE_BUSY",
             metadata={"database": name},
         ) from error
     except (DBAPIError, sqlite3.Error) as error:
         if (translated := dialect.translate(error, dialect.name(url))) is None:
-            raise  # a bug (a violated constraint, a wrong statement), which the log shows with its traceback
+            raise  # a bug (a violated constraint, an invalid statement); the log shows its traceback
         raise translated from error
 
 

@@ -1,1 +1,1 @@
-"""What a service reports about itself: metrics and resource usage."""
+"""A service's reports about itself: metrics and resource usage."""

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from accord.errors import Unavailable
 
-# Seconds: from a status query to a step that takes an hour.
+# Seconds, from a status query to a step that takes an hour.
 BUCKETS = (0.005, 0.02, 0.1, 0.5, 1, 5, 20, 60, 300, 1200, 3600)
 
 
@@ -31,10 +31,10 @@ class Measure:
 
 @runtime_checkable
 class Measured(Protocol):
-    """A service with its own figures adds this."""
+    """Implemented by services with their own figures."""
 
     def measures(self) -> Iterable[Measure]:
-        """The figures now. Called in a thread at every scrape."""
+        """The current figures. Called in a thread at every scrape."""
         ...
 
 
@@ -54,16 +54,14 @@ class Metrics:
         self._registry.register(_Own(measures))
         self._seconds = Histogram(
             "accord_call_seconds",
-            "How long calls took, streams to their end.",
+            "Duration of calls; streams are measured to their end.",
             ("method", "code"),
             buckets=BUCKETS,
             registry=self._registry,
         )
-        self._in_work = Gauge(
-            "accord_calls_in_work", "Calls that are answered now.", ("method",), registry=self._registry
-        )
+        self._in_work = Gauge("accord_calls_in_work", "Calls in progress.", ("method",), registry=self._registry)
         release = Gauge(
-            "accord_release_info", "1; the label says which release.", ("version",), registry=self._registry
+            "accord_release_info", "Always 1; the label has the release.", ("version",), registry=self._registry
         )
         release.labels(version("accord-rlhf")).set(1)
 
@@ -104,7 +102,7 @@ class MetricsServer:
     _join: Callable[[float], None]
 
     def stop(self) -> None:
-        """Stops it; active scrapes are answered."""
+        """Stops the endpoint; active scrapes are answered first."""
         self._shutdown()
         self._close()
         self._join(5)

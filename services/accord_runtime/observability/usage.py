@@ -1,4 +1,4 @@
-"""The processor time of this process and of every process that it started."""
+"""The processor time of this process and of all processes that it started."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Usage:
 
 
 def own() -> Usage:
-    """Of this process alone."""
+    """The usage of this process alone."""
     return Usage(_instance(psutil.Process()), time.process_time())
 
 
 def with_children() -> Usage:
-    """Of this process and all that it started, including those that have ended. Under torchrun: of all ranks on this
-    machine, since they are the service and torchrun started them."""
-    # Not by RANK: other launchers set it too, and their other children are not ours.
+    """The usage of this process and of all processes that it started, including ended ones. Under torchrun: the usage
+    of all ranks on this machine, because together they are the service."""
+    # Do not check RANK: other launchers set it too, and their other children do not belong to this service.
     first = psutil.Process(os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else os.getpid())
     return Usage(_instance(first), sum(_seconds(process) for process in (first, *first.children(recursive=True))))
 
@@ -36,7 +36,7 @@ def _seconds(process: psutil.Process) -> float:
     try:
         times = process.cpu_times()
     except psutil.Error:
-        return 0.0  # it has just ended: from now on its parent's time includes it
+        return 0.0  # the process has just ended, so its parent's time includes it now
     return sum((times.user, times.system, getattr(times, "children_user", 0.0), getattr(times, "children_system", 0.0)))
 
 

@@ -1,4 +1,4 @@
-"""accord.usage.v1.UsageService, of any service."""
+"""accord.usage.v1.UsageService, for any service."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from accord_runtime.observability import usage
 
 
 class UsageServicer(usage_v1.UsageServiceServicer):
-    """Adapts `usage` to the contract. `gpus`: ids of the GPUs that the service holds."""
+    """Adapts `usage` to the contract. `gpus`: the ids of the GPUs that the service holds."""
 
     def __init__(self, gpus: Callable[[], Sequence[str]]) -> None:
         self._gpus = gpus

@@ -1,1 +1,1 @@
-"""How a service serves: process, server, edge of every call, settings, TLS, leases, idempotency."""
+"""Serving: the process, the server, the edge around calls, settings, TLS, leases and idempotency."""

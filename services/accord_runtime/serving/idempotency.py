@@ -1,8 +1,9 @@
-"""A call that is repeated under its request_id is done once; a repeat attaches to the first call or gets its result.
+"""Executes a call once for each request_id; a repeat attaches to the first call or gets its result.
 
-The key is the method and the request_id, and the content is compared: the same request_id with another content is
-AlreadyExists, REQUEST_ID_REUSED. The lease token is not content: a restarted controller repeats its calls under a new
-lease. There are two back ends, and what a repeat gets after the service was restarted depends on which one remembers:
+The key is the method and the request_id, and the content is compared: the same request_id with different content is
+AlreadyExists, REQUEST_ID_REUSED. The lease token is not part of the content, because a restarted controller repeats its
+calls under a new lease. There are two back ends. After a restart of the service, the result of a repeat depends on the
+back end:
 
 | service    | calls                                        | after a restart, by                                      |
 |------------|----------------------------------------------|----------------------------------------------------------|
@@ -41,12 +42,12 @@ from accord_runtime.serving.leases import LeaseTable
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
-# How often a transaction is tried that conflicts with others.
+# The number of attempts at a transaction that conflicts with others.
 ATTEMPTS = 8
 
 
 def content_of(request: Message) -> str:
-    """The digest of what a request asks for: its type and its fields, but for the lease token."""
+    """The digest of a request's content: its type and its fields, without the lease token."""
     if "lease_token" in request.DESCRIPTOR.fields_by_name:
         bare = type(request)()
         bare.CopyFrom(request)
@@ -57,9 +58,9 @@ def content_of(request: Message) -> str:
 
 
 class OnceInMemory:
-    """Remembers the last `capacity` results. Failed calls are forgotten, so that a repeat tries again.
+    """Remembers the last `capacity` results. Failed calls are forgotten, so a repeat tries again.
 
-    The work continues when its caller goes away: another caller may be attached to it.
+    The work continues if its caller disconnects, because another caller may be attached to it.
     """
 
     def __init__(self, capacity: int = 1024) -> None:
@@ -67,8 +68,8 @@ class OnceInMemory:
         self._calls: OrderedDict[tuple[str, str], tuple[str, asyncio.Task[Any]]] = OrderedDict()
 
     async def run(self, request_id: str, request: Message, make: Callable[[], Awaitable[T]]) -> T:
-        """The result of `make` for this method and request_id. AlreadyExists, REQUEST_ID_REUSED, when `request`
-        differs from the first."""
+        """The result of `make` for this method and request_id. AlreadyExists, REQUEST_ID_REUSED, if `request` differs
+        from the first."""
         # A request type belongs to one method, so its name stands for the method.
         key, content = (request.DESCRIPTOR.full_name, request_id), content_of(request)
         known = self._calls.get(key)
@@ -91,20 +92,22 @@ class OnceInMemory:
 
 
 class OnceUnderLease:
-    """`OnceInMemory` for calls that need the service's lease: the holder's calls are done once, others are refused."""
+    """`OnceInMemory` for calls that need the service's lease: the holder's calls are executed once, other calls are
+    refused."""
 
     def __init__(self, leases: LeaseTable) -> None:
         self._leases = leases
         self._once = OnceInMemory()
 
     async def run(self, request: Any, make: Callable[[], Awaitable[T]]) -> T:
-        """As `OnceInMemory.run`, for a message with `request_id` and `lease_token`. FailedPrecondition, LEASE_HELD."""
+        """Like `OnceInMemory.run`, for a message with `request_id` and `lease_token`. FailedPrecondition,
+        LEASE_HELD."""
         self._leases.check(request.lease_token)
         return await self._once.run(request.request_id, request, make)
 
 
 class KeptResponse(NamedTuple):
-    """What a request_id was answered: the digest of the request (`content_of`), and the serialised response."""
+    """The response to a request_id: the digest of the request (`content_of`) and the serialised response."""
 
     request_id: str
     content: str
@@ -128,18 +131,18 @@ W_co = TypeVar("W_co", bound=KeepsResponses, covariant=True)
 
 
 class Transactions(Protocol[W_co]):
-    """What opens the transactions."""
+    """The object that opens transactions."""
 
     def writing(self, *, steady: bool = False) -> AbstractAsyncContextManager[W_co]:
-        """A transaction that is kept as a whole, or not at all; Aborted, DATABASE_CONFLICT, when it may run again."""
+        """A transaction that is committed as a whole or not at all; Aborted, DATABASE_CONFLICT, if it may run again."""
         ...
 
 
 class OnceInTransaction(Generic[W]):
-    """Remembers every response for good, in the transaction that the request changes the database in.
+    """Remembers every response permanently, in the same transaction as the request's changes to the database.
 
-    Its table has the request_id alone as the key, and the method only in the content: a request_id that another method
-    has used is refused, not independent.
+    The key of its table is the request_id alone, and the method is part of the content: a request_id that another
+    method has used is refused.
     """
 
     def __init__(self, transactions: Transactions[W], now_us: Callable[[], int]) -> None:
@@ -156,14 +159,14 @@ class OnceInTransaction(Generic[W]):
         keep: Callable[[M], bool] = lambda _: True,
         steady: bool = False,
     ) -> M:
-        """Does `change` in one transaction, or returns what this request_id was answered before.
+        """Runs `change` in one transaction, or returns the earlier response to this request_id.
 
-        `request`: the message, or the digest of a stream of them. A response for which `keep` is false did nothing, and
-        a repeat tries again. `change` runs again when it conflicts with other transactions. Raises AlreadyExists,
-        REQUEST_ID_REUSED, when the request_id came with another content.
+        `request`: the message, or the digest of a stream of them. If `keep` is false for a response, the call changed
+        nothing, and a repeat tries again. `change` runs again if it conflicts with other transactions. Raises
+        AlreadyExists, REQUEST_ID_REUSED, if the request_id was used with different content.
         """
         if not request_id:
-            raise InvalidArgument.at("request_id", "must be set; repeat it to repeat the call safely")
+            raise InvalidArgument.at("request_id", "must be set. Use the same request_id to repeat the call safely")
         content = request if isinstance(request, str) else content_of(request)
 
         async def transaction() -> M:
@@ -190,14 +193,14 @@ async def retrying(transaction: Callable[[], Awaitable[T]]) -> T:
         except Aborted as error:
             if error.reason != "DATABASE_CONFLICT":
                 raise
-        # A random pause, so that the same transactions do not meet again.
+        # A random pause, so that the same transactions do not conflict again.
         await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))
     return await transaction()
 
 
 def _reused(request_id: str) -> AlreadyExists:
     return AlreadyExists(
-        f"request_id {request_id} was used for another request; use a new one",
+        f"request_id {request_id} was used for another request. Use a new one",
         reason="REQUEST_ID_REUSED",
         metadata={"request_id": request_id},
     )

@@ -1,4 +1,4 @@
-"""The edge around every call: deadline, check of field behaviour, errors as statuses."""
+"""The edge around every call: applies the deadline, checks fields, and converts errors to statuses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from accord_runtime.serving.status import as_accord_error, to_status
 
 log = logging.getLogger(__name__)
 
-# The edge handles any message and any handler: these types are open.
+# The edge handles any message and any handler, so these types are open.
 Handler = Any
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -56,7 +56,7 @@ class Edge(grpc.aio.ServerInterceptor):
                     async with asyncio.timeout(self._seconds(context)):
                         return await behaviour(_checked(request), context)
                 except asyncio.CancelledError:
-                    raise  # the caller left: grpc ends the call, and the handler was cancelled
+                    raise  # the caller disconnected: gRPC ends the call, and the handler was cancelled
                 except Exception as error:  # noqa: BLE001  every error becomes a status here
                     await _abort(method, context, error, measured)
 
@@ -89,7 +89,7 @@ class Edge(grpc.aio.ServerInterceptor):
 
     def _refuse_when_draining(self) -> None:
         if self.draining:
-            raise Unavailable("the service is shutting down; repeat the call shortly", reason="DRAINING")
+            raise Unavailable("the service is shutting down. Repeat the call shortly", reason="DRAINING")
 
     def _seconds(self, context: Context) -> float:
         remaining = context.time_remaining()
@@ -97,7 +97,7 @@ class Edge(grpc.aio.ServerInterceptor):
 
 
 def _checked(request: Any) -> Any:
-    """A request, or a stream of them, each checked as it arrives."""
+    """A request or a stream of requests, each checked as it arrives."""
     if isinstance(request, Message):
         validation.check(request)
         return request

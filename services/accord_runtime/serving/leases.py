@@ -1,4 +1,4 @@
-"""Exclusive use of a service by one holder at a time. A lease expires by itself if its holder dies."""
+"""Exclusive use of a service by one holder at a time. If its holder dies, the lease expires."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Lease:
 
 class LeaseTable:
     """At most one lease. A holder that acquires it again under the same name takes over its lease, so that a restarted
-    controller does not wait until the lease that it lost expires."""
+    controller does not wait for its lost lease to expire."""
 
     def __init__(self, max_ttl_seconds: float = 600, clock: Callable[[], float] = time.time) -> None:
         self._max_ttl_seconds = max_ttl_seconds

@@ -1,4 +1,4 @@
-"""The life of a service process: flags, log, server, discovery file, drain."""
+"""The lifecycle of a service process: flags, log, server, discovery file, drain."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ S = TypeVar("S", bound=ServiceSettings)
 def run_service(name: str, settings_type: type[S], build: Callable[[S], Awaitable[Service]]) -> None:
     """The main function of `python -m accord_<name>`: serves until SIGTERM or SIGINT.
 
-    Exits with one line and code 2 for a bad setting, 1 when the service cannot start (port in use, model missing).
+    Exits with one line: with code 2 for an invalid setting, and with 1 if the service cannot start (port in use, model
+    missing).
     """
     settings = begin(name, settings_type)
     try:
@@ -37,12 +38,12 @@ def run_service(name: str, settings_type: type[S], build: Callable[[S], Awaitabl
 
 
 def begin(name: str, settings_type: type[S]) -> S:
-    """The first steps of any process of a service: settings, log, threads. Exits with code 2 for a bad setting."""
+    """The first steps of any service process: settings, log, threads. Exits with code 2 for an invalid setting."""
     settings = _settings(name, settings_type)
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
-    # Threads that spin while they wait make everything ten times slower when several services share the cores.
+    # Threads that spin while they wait make everything ten times slower if several services share the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     return settings

@@ -53,7 +53,7 @@ def read_page(
 
     A size of 0 is `default`, a size above `most` is `most`, and a page without a token begins at `start`.
     `plain_numbers`: a position alone is a token too, as the controller of 0.1.0 made them. InvalidArgument for a size
-    below 0, a token of another list, or a token that no service made.
+    below 0, a token of another list, or a token that no service issued.
     """
     digest, token = _digest(query), request.page_token
     after = _read_token(token, start, digest, plain_numbers=plain_numbers) if token else start

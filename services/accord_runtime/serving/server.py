@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Service(Protocol):
-    """What the server needs of a service."""
+    """The interface that the server needs from a service."""
 
     @property
     def service_names(self) -> Sequence[str]:
@@ -33,35 +33,35 @@ class Service(Protocol):
         ...
 
     def register(self, server: grpc.aio.Server) -> None:
-        """Adds its servicers."""
+        """Adds the service's servicers."""
         ...
 
     async def close(self) -> None:
-        """Frees its resources. Called once, after the last call has ended."""
+        """Frees the service's resources. Called once, after the last call has ended."""
         ...
 
 
 @runtime_checkable
 class Draining(Protocol):
-    """A service with calls that end only when it ends them, such as long streams, adds this."""
+    """Implemented by services with calls that only the service ends, such as long streams."""
 
     async def drain(self) -> None:
-        """Stops its work at a safe point. Called once, before the server waits for active calls."""
+        """Stops the service's work at a safe point. Called once, before the server waits for active calls."""
         ...
 
 
 @runtime_checkable
 class HoldingGpus(Protocol):
-    """A service that computes on GPUs adds this."""
+    """Implemented by services that compute on GPUs."""
 
     def gpus(self) -> Sequence[str]:
-        """The ids of the GPUs on which it has memory now. Called in a thread."""
+        """The ids of the GPUs on which the service currently has memory. Called in a thread."""
         ...
 
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A server that accepts calls at `address` until `stop`. `health_port`, `metrics_port`: 0 for none."""
+    """A server that accepts calls at `address` until `stop`. `health_port`, `metrics_port`: 0 if there is none."""
 
     address: str
     health_port: int
@@ -74,7 +74,8 @@ class RunningServer:
     _metrics: MetricsServer | None
 
     async def stop(self, drain_seconds: float) -> None:
-        """Reports NOT_SERVING, refuses new calls, gives active ones `drain_seconds` to finish, closes the service."""
+        """Reports NOT_SERVING, refuses new calls, gives active calls `drain_seconds` to finish, and closes the
+        service."""
         await self._health.enter_graceful_shutdown()
         self._edge.draining = True
         if isinstance(self._service, Draining):
@@ -110,7 +111,7 @@ async def start(service: Service, settings: ServiceSettings) -> RunningServer:
     reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     async with AsyncExitStack() as undone:
-        # The main port comes last. If a port is in use, what has started before it is stopped.
+        # The main port comes last. If a port is in use, everything started before it is stopped.
         probes, probe_port = None, 0
         if settings.health_port is not None:
             probes = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
@@ -139,7 +140,7 @@ async def start(service: Service, settings: ServiceSettings) -> RunningServer:
 
 
 async def _listen(server: grpc.aio.Server, host: str, port: int, credentials: grpc.ServerCredentials | None) -> int:
-    """The port at which the server accepts calls from now on."""
+    """Starts the server on a port; returns the port at which it accepts calls."""
     target = f"{host}:{port}"
     try:
         bound = server.add_secure_port(target, credentials) if credentials else server.add_insecure_port(target)
@@ -160,7 +161,7 @@ def _credentials(settings: ServiceSettings) -> grpc.ServerCredentials | None:
 
 @asynccontextmanager
 async def serving(service: Service, settings: ServiceSettings) -> AsyncIterator[str]:
-    """Serves during a `with` block and yields the address: for tests and notebooks."""
+    """Serves during a `with` block and yields the address; for tests and notebooks."""
     running = await start(service, settings)
     try:
         yield running.address

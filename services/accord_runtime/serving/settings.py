@@ -1,4 +1,5 @@
-"""Settings that every service has. A service adds its own in a frozen subclass; flags and environment follow."""
+"""Settings that every service has. A service adds its own in a frozen subclass, which defines flags and environment
+variables."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def service_config(name: str) -> SettingsConfigDict:
-    """The configuration of the settings class of service `name`: environment ACCORD_<NAME>_<FIELD>, flags --<field>."""
+    """The configuration of the settings class of the service `name`: environment ACCORD_<NAME>_<FIELD>, flags
+    --<field>."""
     return SettingsConfigDict(
         env_prefix=f"ACCORD_{name.upper()}_",
         frozen=True,
@@ -34,13 +36,13 @@ class ServiceSettings(BaseSettings):
     )
     port: int = Field(0, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     allow_insecure: bool = Field(
-        False, description="Serve other addresses than loopback without TLS. Only on a network that you trust."
+        False, description="Serve on non-loopback addresses without TLS. Use it only on a network that you trust."
     )
     tls_cert: Path | None = Field(None, description="PEM certificate chain of this server.")
     tls_key: Path | None = Field(None, description="PEM private key of this server.")
     tls_client_ca: Path | None = Field(
         None,
-        description="PEM certificates of the authorities that sign client certificates: only clients with such a "
+        description="PEM certificates of the authorities that sign client certificates. Only clients with such a "
         "certificate may connect (mutual TLS). Unset: any client may connect.",
     )
     health_port: int | None = Field(
@@ -54,16 +56,14 @@ class ServiceSettings(BaseSettings):
         None,
         ge=0,
         le=65535,
-        description="Port of /metrics for Prometheus, plain HTTP; 0 picks a free one. Unset: none.",
+        description="Port of /metrics for Prometheus, over plain HTTP; 0 picks a free one. Unset: none.",
     )
     state_dir: Path = Field(Path(".accord"), description="Folder for everything that must survive a restart.")
     max_message_bytes: int = Field(
-        64 * 2**20, ge=2**16, description="The largest gRPC message that is accepted or sent, bytes."
+        64 * 2**20, ge=2**16, description="Size of the largest gRPC message that is accepted or sent, bytes."
     )
-    drain_seconds: float = Field(20, ge=0, description="On SIGTERM: seconds that active calls have to finish.")
-    max_call_seconds: float = Field(
-        3600, gt=0, description="Deadline of calls without one, and the longest deadline allowed, seconds."
-    )
+    drain_seconds: float = Field(20, ge=0, description="On SIGTERM: how long active calls may take to finish, seconds.")
+    max_call_seconds: float = Field(3600, gt=0, description="Default and longest deadline of a call, seconds.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="The lowest level that is logged."
     )
@@ -92,7 +92,7 @@ class DatabaseSettings(ServiceSettings):
     )
     migrations: Literal["on-start", "awaited"] = Field(
         "on-start",
-        description="on-start: the service migrates its database itself. awaited: it waits until another process has "
+        description="on-start: the service migrates its database. awaited: it waits until another process has "
         "done so, by `python -m accord_SERVICE.migrate`.",
     )
     migration_seconds: float = Field(

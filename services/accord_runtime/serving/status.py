@@ -21,20 +21,20 @@ def as_accord_error(error: BaseException) -> errors.AccordError:
         return error
     if isinstance(error, TimeoutError | asyncio.TimeoutError):
         return errors.DeadlineExceeded(
-            "the deadline passed; repeat the call with the same request_id to get its result"
+            "the deadline passed. Repeat the call with the same request_id to get its result"
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return errors.ResourceExhausted(
-            f"no space left for {error.filename or 'a file'}; free some and repeat the call", reason="DISK_FULL"
+            f"no space left for {error.filename or 'a file'}. Free some space and repeat the call", reason="DISK_FULL"
         )
     log.error("unexpected error", exc_info=error)
     return errors.Internal(
-        f"{type(error).__name__}: {error}; the log of the service has the traceback", reason="UNEXPECTED"
+        f"{type(error).__name__}: {error}. See the traceback in the service's log", reason="UNEXPECTED"
     )
 
 
 def to_status(error: errors.AccordError) -> grpc.Status:
-    """The gRPC status of an error, with ErrorInfo and, for wrong fields, BadRequest."""
+    """The gRPC status of an error, with ErrorInfo and, for invalid fields, BadRequest."""
     status = status_pb2.Status(code=_number(error.code), message=error.message)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=errors.DOMAIN, metadata=error.metadata)
     status.details.add().Pack(info)

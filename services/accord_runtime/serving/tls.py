@@ -1,4 +1,4 @@
-"""TLS of the server: certificates, which are reloaded when they are renewed, and the clients that may connect."""
+"""TLS of the server: certificates, which are reloaded after a renewal, and the clients that may connect."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Files:
-    """PEM files, read."""
+    """The contents of PEM files."""
 
     certificate: bytes
     key: bytes
@@ -26,8 +26,8 @@ class _Files:
 
 
 def server_credentials(certificate: Path, key: Path, client_authorities: Path | None) -> grpc.ServerCredentials:
-    """TLS with `certificate` and `key`; with `client_authorities`, only for clients whose certificate one of these has
-    signed. Changes of the files apply to new connections, without a restart.
+    """TLS with `certificate` and `key`; with `client_authorities`, only for clients whose certificate one of them has
+    signed. Changes to the files apply to new connections without a restart.
 
     FailedPrecondition, TLS_FILES, for files that cannot be read or are not PEM.
     """
@@ -56,7 +56,7 @@ def server_credentials(certificate: Path, key: Path, client_authorities: Path | 
 
     return grpc.dynamic_ssl_server_credentials(
         current.configuration(),
-        renewed,  # type: ignore[arg-type]  # types-grpcio forgets that None may be answered
+        renewed,  # type: ignore[arg-type]  # types-grpcio omits that None may be returned
         require_client_authentication=client_authorities is not None,
     )
 

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from accord.errors import InvalidArgument
 from accord.rules.check import MOST, MUST_BE_SET, below, output_only, violations
 
-# Messages whose limits their handler checks: a run, together with what only the controller knows, and the records of
+# Messages whose limits their handler checks: a run, because other checks need the controller, and the records of
 # streams of millions, in the loop that reads them. Their required fields are checked here.
 HANDLED = frozenset(
     {"accord.controller.v1.Run", "accord.preference.v1.ImportRecord", "accord.trainer.v1.ExperienceChunk"}
@@ -22,8 +22,8 @@ HANDLED = frozenset(
 
 
 def check(request: Message) -> None:
-    """Clears output-only fields of `request` and raises InvalidArgument with the fields that are wrong, at most 20. If
-    the request has an `update_mask`, only the fields of the resource that it names are checked (AIP-134)."""
+    """Clears output-only fields of `request` and raises InvalidArgument with the invalid fields, at most 20. If the
+    request has an `update_mask`, only the fields of the resource that it names are checked (AIP-134)."""
     _clear(request)
     mask = getattr(request, "update_mask", None)
     if isinstance(mask, FieldMask) and mask.paths:
@@ -38,14 +38,15 @@ def check(request: Message) -> None:
 
 
 def _taken(field: str, paths: Iterable[str]) -> bool:
-    """Whether a field of a request (`run.spec.model`) is one that a mask names, or in no message that it picks from."""
+    """Whether a field of a request (`run.spec.model`) is named by a mask, or is outside the message that the mask
+    applies to."""
     path_in_resource = field.partition(".")[2]
     named = any(f"{path_in_resource}.".startswith(f"{path}.") for path in paths)
     return named or not any(path_in_resource.startswith(f"{path.partition('.')[0]}.") for path in paths)
 
 
 def _clear(message: Message) -> None:
-    """Clears the output-only fields of `message` and of the messages that it holds."""
+    """Clears the output-only fields of `message` and of the messages in it."""
     cleared, inside, repeated = _output_only(message.DESCRIPTOR)
     for name in cleared:
         message.ClearField(name)
@@ -59,7 +60,7 @@ def _clear(message: Message) -> None:
 
 @cache
 def _output_only(message: Descriptor) -> tuple[list[str], list[str], list[str]]:
-    """The fields to clear, and the fields, single and repeated, with messages that have such fields."""
+    """The fields to clear, and the fields, single and repeated, whose messages have such fields."""
     cleared = [field.name for field in message.fields if output_only(field)]
     inside = [
         field

@@ -1,8 +1,8 @@
 """The launcher for Kubernetes: each run has its own services, as Deployments and StatefulSets owned by the Run.
 
-All runs share the preference service, at the address in the settings. Everything else is made from templates
-(templates.py). Kubernetes restarts what dies. The launcher checks that it accepts calls, reports what keeps it from
-starting, and waits until that is repaired: a run does not fail because an image is missing.
+All runs share the preference service, at the address in the settings. All other services are made from templates
+(templates.py). Kubernetes restarts pods that die. The launcher checks that they accept calls, reports what keeps them
+from starting, and waits until the cause is repaired: a run does not fail because an image is missing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WORKLOADS = ("Deployment", "StatefulSet")
 
 
 class KubernetesLauncher:
-    """Gives each run its launcher; by itself it knows only the services that all runs share."""
+    """Gives each run its launcher; handles only the services that all runs share."""
 
     starts_services = True
     shares_plugins = False  # pods run other images
@@ -44,7 +44,7 @@ class KubernetesLauncher:
         return RunLauncher(run_id, self._settings, self._cluster, on_waiting)
 
     async def ensure(self, services: Iterable[str], on_restart: OnRestart | None = None) -> dict[str, str]:
-        """The shared services. FailedPrecondition, NO_ADDRESS, for a service that each run has."""
+        """The shared services. FailedPrecondition, NO_ADDRESS, for a service that belongs to a single run."""
         names = check_services(services)
         addresses = {name: self._settings.address(name) for name in names}
         for name, address in addresses.items():
@@ -54,25 +54,25 @@ class KubernetesLauncher:
         return addresses
 
     async def ensure_rollouts(self, wanted: RolloutSet, on_restart: OnRestart | None = None) -> list[str]:
-        """The shared rollout services. FailedPrecondition, NO_ADDRESS, where each run has its own."""
+        """The shared rollout services. FailedPrecondition, NO_ADDRESS, if each run has its own."""
         if wanted.name or not self._settings.rollout_addresses:
             raise _not_shared("rollout")
         return await health.healthy_addresses(self._settings.rollout_addresses, self._settings.start_seconds)
 
     async def end_rollouts(self, ended: RolloutSet, *, keep: int = 0) -> None:
-        """The launcher of a run ends its services."""
+        """Nothing to do: the launcher of a run ends its services."""
 
     async def release(self) -> None:
         """Nothing to stop: shared services stay."""
 
     async def close(self) -> None:
-        """Leaves services running: the next controller adopts them."""
+        """Leaves services running; the next controller adopts them."""
         await self._cluster.close()
 
 
 @dataclass
 class SetProgress:
-    """Whether a replica of the set is up: then none is awaited that something keeps from starting."""
+    """Whether a replica of the set is up. If so, the launcher does not wait for replicas that cannot start."""
 
     any_up: bool = False
 
@@ -88,7 +88,7 @@ class RunLauncher:
         self._waiting = on_waiting
         self._settings = settings
         self._cluster = cluster
-        # workload name -> pod that was ready -> how often it had been restarted then.
+        # workload name -> pod that was ready -> its number of restarts at that time.
         self._seen: dict[str, dict[str, int]] = {}
 
     def for_run(self, run_id: str, on_waiting: OnWaiting) -> RunLauncher:
@@ -96,8 +96,8 @@ class RunLauncher:
         return RunLauncher(run_id, self._settings, self._cluster, on_waiting)
 
     async def ensure(self, services: Iterable[str], on_restart: OnRestart | None = None) -> dict[str, str]:
-        """Starts all services at once. While pods cannot start, waits and reports why. Unavailable, SERVICE_DOWN or
-        SERVICE_KEEPS_DYING with the last lines of the log, for a service that runs and does not serve."""
+        """Starts all services at once. While pods cannot start, waits and reports the cause. If a service runs but does
+        not serve: Unavailable, SERVICE_DOWN or SERVICE_KEEPS_DYING, with the last lines of its log."""
         names = check_services(services)
         addresses = await asyncio.gather(*(self._ensure(name, on_restart) for name in names))
         return dict(zip(names, addresses, strict=True))
@@ -119,7 +119,7 @@ class RunLauncher:
         await self._delete({templates.RUN: self._run_id, templates.SET: templates.set_of(ended.name)}, keep=keep)
 
     async def release(self) -> None:
-        """Deletes the run's services. Its data is on volumes and stays."""
+        """Deletes the run's services. Its data is on volumes and is kept."""
         await self._delete({templates.RUN: self._run_id})
 
     async def close(self) -> None:
@@ -141,7 +141,7 @@ class RunLauncher:
         return await self._bring_up(Workload(self._run_id, name), on_restart, SetProgress())
 
     async def _bring_up(self, workload: Workload, on_restart: OnRestart | None, progress: SetProgress) -> str:
-        """The address of a workload, once it accepts calls."""
+        """Waits until a workload accepts calls; returns its address."""
         port = await self._wait_ready(workload, progress)
         address = f"{workload.name}.{self._cluster.namespace}.svc:{port}"
         await health.wait_healthy(workload.service, address, self._settings.start_seconds)
@@ -150,8 +150,8 @@ class RunLauncher:
         return address
 
     async def _apply(self, workload: Workload) -> tuple[Object, int]:
-        """The workload's object and its port. Creates or updates it to match its template and the Run; if it matches
-        already, its pods are not disturbed."""
+        """The workload's object and its port. Creates or updates the object to match its template and the Run; if it
+        already matches, its pods are not disturbed."""
         template = await self._template(workload)
         run = await self._cluster.get("Run", self._run_id)
         owner, placed = templates.owner_of(run), placement.of_run(run)
@@ -188,12 +188,12 @@ class RunLauncher:
         return known[workload.engine]
 
     async def _wait_ready(self, workload: Workload, progress: SetProgress) -> int:
-        """The port of a workload, as soon as one of its pods is ready."""
+        """Waits until one of the workload's pods is ready; returns the workload's port."""
         body, port = await self._apply(workload)
         started, reported = time.monotonic(), ""
         patience = self._settings.start_seconds
         later_set = workload.set not in ("", templates.FIRST)
-        if later_set:  # the run continues meanwhile
+        if later_set:  # the run continues in the meantime
             patience = max(patience, self._settings.swap_seconds)
         while True:
             pods = await self._cluster.list("Pod", workload.labels)
@@ -238,7 +238,7 @@ class RunLauncher:
             )
 
     async def _log(self, pods: list[Object]) -> str:
-        """The last lines of the newest pod's log, first of its previous container."""
+        """The last lines of the newest pod's log, preferably of its previous container."""
         for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), reverse=True):
             for previous in (True, False):
                 text = await self._cluster.log(pod["metadata"]["name"], previous=previous)
@@ -247,7 +247,7 @@ class RunLauncher:
         return "(empty)"
 
     async def _report_restarts(self, workload: Workload, on_restart: OnRestart | None) -> None:
-        """A service in another pod than before, or restarted in its pod, has lost what it had in memory."""
+        """Reports a service that runs in a new pod or was restarted in its pod: it has lost its in-memory state."""
         ready = [pod for pod in await self._cluster.list("Pod", workload.labels) if pod_diagnosis.is_ready(pod)]
         now = {pod["metadata"]["name"]: pod_diagnosis.restarts(pod) for pod in ready}
         before, self._seen[workload.name] = self._seen.get(workload.name), now

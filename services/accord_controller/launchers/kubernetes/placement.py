@@ -16,7 +16,7 @@ KUEUE = "kueue.x-k8s.io"
 QUEUE = f"{KUEUE}/queue-name"
 RENDEZVOUS_PORT = 29500
 # Each pod is a node of torchrun, numbered by the StatefulSet; rank 0, which serves, is pod 0. When a rank is lost, all
-# ranks end; the containers are restarted and rendezvous again.
+# ranks end, and their containers restart and rendezvous again.
 _TORCHRUN = (
     "exec python -m torch.distributed.run --nnodes {ranks} --nproc-per-node 1 --node-rank ${{HOSTNAME##*-}} "
     '--master-addr {first} --master-port {port} -m accord_trainer "$@"'
@@ -30,7 +30,7 @@ def of_run(run: Object | None) -> controller_v1.PlacementSpec:
 
 
 def ranks_of(placement: controller_v1.PlacementSpec, service: str) -> int:
-    """How many pods form one service."""
+    """The number of pods that form one service."""
     return max(1, placement.trainer_ranks) if service == "trainer" else 1
 
 
@@ -56,7 +56,7 @@ def placed(workload: Object, placement: controller_v1.PlacementSpec, service: st
 
 
 def rendezvous_service(workload: Object, labels: dict[str, str], *, owner: Sequence[Object]) -> Object:
-    """The headless Service by which the pods of a trainer find its first pod, also before that is ready."""
+    """The headless Service through which a trainer's pods find its first pod, even before that pod is ready."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -78,7 +78,8 @@ def rendezvous_name(workload: Object) -> str:
 
 
 def _of_ranks(body: Object, ranks: int) -> Object:
-    """A StatefulSet whose pods are the ranks. Only the first serves and becomes ready; no probe restarts the others."""
+    """A StatefulSet whose pods are the ranks. Only the first pod serves and becomes ready; no probe restarts the
+    others."""
     spec = body["spec"]
     spec.update(replicas=ranks, podManagementPolicy="Parallel", serviceName=rendezvous_name(body))
     container = _serving(spec["template"]["spec"])

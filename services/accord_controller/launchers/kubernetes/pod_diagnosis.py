@@ -1,4 +1,4 @@
-"""What keeps pods from running, and what to do about it: pure functions of the API's objects."""
+"""Diagnoses what keeps pods from running and how to fix it: pure functions of the API's objects."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ CRASHING = "CrashLoopBackOff"
 
 @dataclass(frozen=True)
 class PodProblem:
-    """Why a pod does not run. The message says what resolves it."""
+    """The reason that a pod does not run. The message says how to fix it."""
 
     reason: str
     message: str
 
 
 def is_ready(pod: Object) -> bool:
-    """Whether it accepts calls and is not being deleted."""
+    """Whether the pod accepts calls and is not being deleted."""
     if pod["metadata"].get("deletionTimestamp"):
         return False
     return any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"].get("conditions", ()))
 
 
 def restarts(pod: Object) -> int:
-    """How often its containers were restarted."""
+    """The number of times that its containers were restarted."""
     return sum(int(status.get("restartCount", 0)) for status in pod["status"].get("containerStatuses", ()))
 
 
 def find_problem(pods: Sequence[Object], events: Iterable[Object]) -> PodProblem | None:
-    """The first problem of the pods, or None. `events`: of the pods and of what creates them, oldest first."""
+    """The first problem of the pods, or None. `events`: those of the pods and of their owners, oldest first."""
     for pod in pods:
         problem = _of_pod(pod)
         if problem is not None:
@@ -50,7 +50,7 @@ def find_problem(pods: Sequence[Object], events: Iterable[Object]) -> PodProblem
             return PodProblem(
                 "CONFIG_MISSING",
                 f"a volume of pod {name} cannot be mounted: {message}. Create that Secret, ConfigMap or claim; the pod "
-                "then starts by itself",
+                "then starts automatically",
             )
     return None
 
@@ -89,7 +89,7 @@ def _of_pod(pod: Object) -> PodProblem | None:
             return PodProblem(
                 "CONFIG_MISSING",
                 f"the configuration of pod {name} is missing ({reason}): {message}. Create that Secret or ConfigMap; "
-                "the pod then starts by itself",
+                "the pod then starts automatically",
             )
         if reason == CRASHING:
             return PodProblem(CRASHING, f"pod {name} keeps crashing: {message}")

@@ -1,8 +1,8 @@
-"""A run's workloads: Deployments, StatefulSets and Services, made from templates that are part of the deployment.
+"""A run's workloads: Deployments, StatefulSets and Services, created from templates that are part of the deployment.
 
 A template is a Deployment or StatefulSet with the label `accord.dev/template: <service>` (and `accord.dev/engine` for a
-rollout engine) and usually no replicas. It sets images, volumes, certificates and devices, with kustomize; this code
-sets none of them. Pure functions: dicts in, dicts out.
+rollout engine) and usually no replicas. The template, not this code, sets images, volumes, certificates and devices,
+with kustomize. Pure functions: dicts in, dicts out.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def set_of(name: str) -> str:
 
 
 def object_name(run_id: str, *parts: str) -> str:
-    """`demo-rollout-vllm`; where that is too long, the run's name is cut and a hash keeps it unique."""
+    """`demo-rollout-vllm`. If that is too long, the run's name is truncated and a hash keeps it unique."""
     suffix = "-".join(parts)
     if len(run_id) + 1 + len(suffix) <= LONGEST_NAME - 2:  # a pod of a StatefulSet adds its number
         return f"{run_id}-{suffix}"
@@ -71,7 +71,8 @@ def object_name(run_id: str, *parts: str) -> str:
 
 
 def owner_of(run: Object | None) -> list[Object]:
-    """The owner reference to the Run, with which an object is deleted; empty for a run without a custom resource."""
+    """The owner reference to the Run, so that the object is deleted with it; empty for a run without a custom
+    resource."""
     if run is None:
         return []
     return [
@@ -87,7 +88,7 @@ def owner_of(run: Object | None) -> list[Object]:
 
 
 def workload_of(template: Object, workload: Workload, *, owner: Sequence[Object]) -> Object:
-    """A run's Deployment or StatefulSet, made from a template: one pod."""
+    """A run's Deployment or StatefulSet, created from a template, with one pod."""
     spec: dict[str, Any] = deepcopy(template["spec"])
     spec["replicas"] = 1
     spec["selector"] = {"matchLabels": workload.labels}
@@ -110,7 +111,7 @@ def workload_of(template: Object, workload: Workload, *, owner: Sequence[Object]
 
 def service_of(template: Object, workload: Workload, *, owner: Sequence[Object]) -> Object:
     """The Service in front of a workload: a stable name for whichever pod runs it."""
-    # The protocol, although TCP is the default: server-side apply merges ports by it.
+    # The protocol is set although TCP is the default, because server-side apply merges ports by it.
     port = {"name": "grpc", "port": port_of(template), "targetPort": "grpc", "protocol": "TCP"}
     return {
         "apiVersion": "v1",
@@ -136,7 +137,8 @@ def engines(templates: Sequence[Object]) -> Mapping[str, Object]:
 
 
 def _set_environment(container: Object, workload: Workload) -> None:
-    """Sets the run's state folder, below the template's: two runs must not share one. Sets the engine's options."""
+    """Sets the run's state folder, below the template's, because two runs must not share one. Sets the engine's
+    options."""
     state_dir = f"ACCORD_{workload.service.upper()}_STATE_DIR"
     for entry in container.get("env", ()):
         if entry["name"] == state_dir and "value" in entry:

@@ -1,9 +1,9 @@
 """The launcher for one machine: each service is a separate process with its own log file.
 
-Running services are found through their discovery files and adopted, also those that this launcher did not start. Dead
-ones are restarted, a bounded number of times. A service survives the death of its controller (SIGKILL); the next
-controller adopts it. At its end a controller stops what it or a predecessor started, and nothing else: `launched.json`
-lists those processes.
+Running services are found through their discovery files and adopted, even if another program started them. Dead ones
+are restarted a bounded number of times. A service survives the death of its controller (SIGKILL); the next controller
+adopts it. On exit, a controller stops only the services that it or a predecessor started: `launched.json` lists those
+processes.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ MOST_RESTARTS = 5
 WINDOW_SECONDS = 600.0
 FIRST_DELAY_SECONDS = 0.2
 STOP_SECONDS = 25.0
-# How long a service that does not serve yet may take to end.
+# How long a service that does not serve yet may take to exit.
 STARTING_SECONDS = 5.0
 
 
 class LocalLauncher:
-    """Starts `python -m accord_<service>`, unless the settings give an address of that service."""
+    """Starts `python -m accord_<service>` unless the settings give that service's address."""
 
     starts_services = True
     shares_plugins = True
@@ -67,7 +67,7 @@ class LocalLauncher:
         return await health.addresses_up(self._ensure(instance, on_restart) for instance in self._instances(wanted))
 
     async def end_rollouts(self, ended: RolloutSet, *, keep: int = 0) -> None:
-        """Stops those that a controller of this state folder started."""
+        """Stops the replicas that a controller of this state folder started."""
         names = {instance.name for instance in self._instances(ended)[keep:]}
         await self._registry.stop(names, self._processes, STOP_SECONDS)
         for name in names:
@@ -75,7 +75,7 @@ class LocalLauncher:
             self._seen.discard(name)
 
     async def release(self) -> None:
-        """Nothing runs for one run alone."""
+        """Nothing to do: no service belongs to a single run."""
 
     async def close(self) -> None:
         """Stops every service that a controller of this state folder started: SIGTERM, then SIGKILL."""
@@ -127,7 +127,7 @@ class LocalLauncher:
         return address
 
     async def _running(self, instance: Instance) -> str:
-        """The address of a running service, once it is healthy; empty where none runs."""
+        """The address of a running service once it is healthy; empty if none is running."""
         name = instance.name
         own = self._processes.get(name)
         if own is not None and own.exit_code() is not None:
@@ -158,7 +158,7 @@ class LocalLauncher:
         remaining = self._processes.get(name)
         if remaining is not None:  # torchrun, whose serving rank has died
             await remaining.stop(STOP_SECONDS)
-        # A killed controller may have begun to start this service: two must not share one state folder.
+        # A killed controller may have begun to start this service. Two must not share one state folder.
         await self._registry.stop({name}, {}, STARTING_SECONDS)
         dtype_file = self._dtype_file(instance)
         dtype = dtype_file.read_text() if dtype_file is not None and dtype_file.exists() else ""
@@ -184,7 +184,8 @@ class LocalLauncher:
             await asyncio.sleep(health.POLL_SECONDS)
 
     def _seconds(self, instance: Instance) -> float:
-        """How long it may take to come up: longer for the engine of a swap, since the run continues meanwhile."""
+        """How long the service may take to come up. An engine of a swap gets longer, because the run continues in the
+        meantime."""
         if instance.state_dir == self._state_dir:
             return self._settings.start_seconds
         return max(self._settings.start_seconds, self._settings.swap_seconds)
@@ -193,13 +194,14 @@ class LocalLauncher:
         return self._state_dir / f"engine-{instance.engine}.dtype" if instance.service == "rollout" else None
 
     async def _remember_dtype(self, address: str, dtype_file: Path) -> None:
-        """Keeps the type that the engine measured as fastest: a restarted engine is given it, to compute the same."""
+        """Keeps the number type that the engine measured as fastest. A restarted engine is given it, so that it
+        computes the same way."""
         async with accord.Client(rollout=address) as client:
             found = (await client.rollout.status()).compute_dtype
         atomic.write_bytes(dtype_file, found.encode())
 
     async def _back_off(self, name: str) -> None:
-        """Waits longer before each further restart. Unavailable after too many of them."""
+        """Waits longer before each further restart. Unavailable after too many restarts."""
         now = time.monotonic()
         recent = [moment for moment in self._restarts.get(name, []) if now - moment < WINDOW_SECONDS]
         if len(recent) >= MOST_RESTARTS:
@@ -224,7 +226,7 @@ class LocalLauncher:
 
 
 def _tail(path: Path, start: int = 0, lines: int = 12, most_bytes: int = 8192) -> str:
-    """The last lines of a log, none from before byte `start`."""
+    """The last lines of a log, from byte `start` on."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)

@@ -1,4 +1,4 @@
-"""One service process: how it is started, observed and stopped."""
+"""Starts, observes and stops one service process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from accord_controller.settings import ControllerSettings
 
 # Threads that spin while they wait are ten times slower when several services share the cores.
 ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "TOKENIZERS_PARALLELISM": "false"}
-# The module behind the command `torchrun`, run by this Python.
+# The module behind the `torchrun` command, run with this Python.
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone")
 
 
@@ -35,7 +35,7 @@ class ServiceProcess:
         return self.popen.pid
 
     def serves_as(self, pid: int) -> bool:
-        """Whether `pid` is this process or its child: torchrun's first rank serves, not torchrun."""
+        """Whether `pid` is this process or its child: under torchrun the first rank serves, not torchrun itself."""
         try:
             return pid == self.pid or psutil.Process(pid).ppid() == self.pid
         except psutil.NoSuchProcess:
@@ -94,7 +94,7 @@ def start_process(
 
 
 def command(service: str | Instance, settings: ControllerSettings, dtype: str = "") -> list[str]:
-    """The command line of a service. `dtype`: the type that this engine computed in when it ran here before."""
+    """The command line of a service. `dtype`: the number type that this engine used when it last ran here."""
     instance = instance_of(service, settings) if isinstance(service, str) else service
     options = ["--state-dir", str(instance.state_dir), "--port", "0", "--log-level", settings.log_level]
     if instance.service == "rollout":
@@ -102,14 +102,15 @@ def command(service: str | Instance, settings: ControllerSettings, dtype: str = 
         options += ["--engine-options", instance.options] if instance.options else []
     module = ["-m", f"accord_{instance.service}", *options]
     if instance.service == "trainer" and settings.trainer_ranks > 1:
-        # torchrun restarts nothing: the launcher restarts a dead trainer and counts the restarts.
+        # torchrun must not restart ranks: the launcher restarts a dead trainer and counts the restarts.
         module = [*TORCHRUN, f"--nproc-per-node={settings.trainer_ranks}", "--max-restarts=0", *module]
     python = settings.python(instance.engine) if instance.service == "rollout" else sys.executable
     return [str(python), *module]
 
 
 def environment(threads: int, outer: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a service that computes with `threads` threads; 0: as `outer` sets, by default all cores."""
+    """The environment of a service that computes with `threads` threads; 0 keeps the setting of `outer`, by default all
+    cores."""
     inner = {**outer, **ENVIRONMENT}
     if threads:
         inner["OMP_NUM_THREADS"] = str(threads)

@@ -15,7 +15,7 @@ from accord_controller.launchers.local.process import ServiceProcess
 
 
 class ProcessRegistry:
-    """A JSON file: service -> pid and start time of the process that was started for it."""
+    """A JSON file: service -> pid and start time of its process."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -1,4 +1,4 @@
-"""The history of what is active; it begins with what the gates have promoted so far, at times not known."""
+"""The history of active models. It begins with the models that the gates have promoted so far, at unknown times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the services used in a run's current stage."""
+"""The services' usage in a run's current stage."""
 
 from __future__ import annotations
 
@@ -16,5 +16,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    # Not in a batch: SQLite would make the table anew, and what refers to the runs would go with the old one.
+    # Not in a batch: SQLite would recreate the table, and rows that refer to the runs would be deleted with the old
+    # one.
     op.drop_column("runs", "stage_usage")

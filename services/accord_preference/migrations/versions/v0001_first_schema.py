@@ -9,13 +9,13 @@ revision = "0001"
 down_revision = None
 
 NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-# PostgreSQL compares these by code points, whatever its locale.
+# PostgreSQL compares these by code point in every locale.
 DIGEST = sa.String(length=64).with_variant(sa.String(length=64, collation="C"), "postgresql")
 TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
 def upgrade() -> None:
-    """Makes every table."""
+    """Creates every table."""
     op.create_table(
         "facts",
         sa.Column("name", sa.String(length=64), nullable=False),
@@ -138,7 +138,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Removes every table, and what is in them."""
+    """Removes every table with its content."""
     op.drop_table("leases")
     op.drop_table("feedback")
     op.drop_table("tasks")

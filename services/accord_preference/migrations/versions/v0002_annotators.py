@@ -1,4 +1,4 @@
-"""Annotators as a resource, gold and flagged tasks, feedback that is corrected or taken back, deleted prompts."""
+"""Annotators as a resource, gold and flagged tasks, corrected and retracted feedback, deleted prompts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ revision = "0002"
 down_revision = "0001"
 
 NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-# PostgreSQL compares these by code points, whatever its locale.
+# PostgreSQL compares these by code point in every locale.
 DIGEST = sa.String(length=64).with_variant(sa.String(length=64, collation="C"), "postgresql")
 TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 ZERO = sa.text("0")
@@ -86,8 +86,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Takes it back. The older schema knows one answer of an annotator to a task: one that was corrected or taken back
-    is kept for the snapshots that hold it, without its task, and counts again."""
+    """Reverts the change. The older schema allows one answer of an annotator to a task: a corrected or retracted answer
+    is kept without its task, for the snapshots that contain it, and counts again."""
     op.drop_table("deleted_prompts")
     op.drop_table("flags")
     op.drop_table("annotators")

@@ -1,4 +1,4 @@
-"""Indexes by which the next task is found among millions: gold tasks alone, and tasks of any queue."""
+"""Indexes that find the next task among millions: gold tasks alone, and tasks of any queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why an answer ended, so that one that was cut off is known as such; of those that are there it is not known."""
+"""The finish reason of an answer, which shows whether it was cut off. It is unknown for existing answers."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Dialect, String, Text
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-# PostgreSQL's text has no NUL. It is written as the unit separator and 0, the separator as itself and 1.
+# PostgreSQL's text cannot contain NUL. NUL is written as the unit separator and 0, and the separator as itself and 1.
 _NUL, _ESCAPE = "\0", "\x1f"
 _ESCAPED = re.compile(_ESCAPE + "([01])")
 
@@ -21,7 +21,7 @@ def escape(text: str) -> str:
 
 
 def unescape(text: str) -> str:
-    """The text that `escape` was given."""
+    """Reverses `escape`."""
     return _ESCAPED.sub(_unescaped, text) if _ESCAPE in text else text
 
 
@@ -30,7 +30,7 @@ def _unescaped(found: re.Match[str]) -> str:
 
 
 class AnyText(TypeDecorator[str]):
-    """Text of any characters. PostgreSQL compares it by code points, as SQLite does, in every locale."""
+    """Text of any characters. PostgreSQL compares it by code point in every locale, as SQLite does."""
 
     impl: type[String] = Text
     cache_ok = True
@@ -45,11 +45,11 @@ class AnyText(TypeDecorator[str]):
         return None if value is None else unescape(value)
 
     def bind_processor(self, dialect: Dialect) -> Any:
-        """None, and no call for each value, if the database accepts any text."""
+        """None if the database accepts any text, which saves a call for each value."""
         return super().bind_processor(dialect) if dialect.name == "postgresql" else None
 
     def result_processor(self, dialect: Dialect, coltype: Any) -> Any:
-        """A plain function: it is called for millions of values."""
+        """A plain function, because it is called for millions of values."""
         return _read if dialect.name == "postgresql" else None
 
 

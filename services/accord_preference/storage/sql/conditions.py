@@ -1,4 +1,4 @@
-"""Conditions of queries that several parts share, and the tables that they are about."""
+"""Query conditions that several parts share, and the tables that they apply to."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from accord.preference import v1 as preference_v1
 from accord_preference.storage.rows import PROMPTS, Filter
 from accord_preference.storage.sql import tables
 
-# Databases limit the parameters of one statement: longer lists are asked for in chunks.
+# Databases limit the parameters of one statement, so longer lists are queried in chunks.
 CHUNK = 500
 
 
 def table_of(kind: int) -> Table:
-    """The table of the records of a snapshot of this kind."""
+    """The table that holds the records of snapshots of this kind."""
     return tables.prompts if kind == PROMPTS else tables.feedback
 
 
 def in_queue(column: ColumnElement[str], queue: str) -> ColumnElement[bool]:
-    """Whether a queue's name is `queue`, or begins with it when that ends in `/`."""
+    """Whether a queue's name is `queue` or, if `queue` ends in `/`, begins with it."""
     return func.substr(column, 1, len(queue)) == queue if queue.endswith("/") else column == queue
 
 
 def is_active(lease: FromClause, now_us: int) -> ColumnElement[bool]:
-    """Whether a lease reserves its task at `now_us`, as `LeaseRow.is_active`."""
+    """Whether a lease reserves its task at `now_us`, like `LeaseRow.is_active`."""
     return and_(lease.c.ended.is_(False), lease.c.expire_us > now_us)
 
 
@@ -35,7 +35,7 @@ def is_current(feedback: FromClause) -> ColumnElement[bool]:
 
 
 def matching(kind: int, filter_: Filter) -> list[ColumnElement[bool]]:
-    """A filter as conditions on the table of the records of this kind."""
+    """A filter as conditions on the table that holds records of this kind."""
     table = table_of(kind)
     label = table.c.source if kind == PROMPTS else table.c.label
     found: list[ColumnElement[bool]] = []
@@ -57,7 +57,7 @@ def matching(kind: int, filter_: Filter) -> list[ColumnElement[bool]]:
 
 
 def _counts(feedback: Any) -> list[ColumnElement[bool]]:
-    """Feedback that new snapshots take: active, of an active annotator, on a prompt that is not deleted."""
+    """Feedback that new snapshots include: active, from an active annotator, on a prompt that is not deleted."""
     annotators, deleted = tables.annotators, tables.deleted_prompts
     inactive = annotators.c.state != preference_v1.ANNOTATOR_STATE_ACTIVE
     left_out = select(annotators.c.annotator_id, annotators.c.kind).where(inactive)

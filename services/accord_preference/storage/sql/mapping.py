@@ -1,4 +1,5 @@
-"""Rows of tables <-> rows of the seam: a field is the column of its name. Lists of ids are kept as JSON."""
+"""Converts between table rows and the seam's rows: a field is the column of the same name. Lists of ids are stored as
+JSON."""
 
 from __future__ import annotations
 
@@ -35,17 +36,17 @@ R = TypeVar(
     SnapshotRow,
     KeptResponse,
 )
-# Where the list of ids is among the fields of a row, of the kinds that have one.
+# The position of the list of ids among a row's fields, for kinds that have one.
 _IDS: dict[type, int] = {kind: kind._fields.index("completion_ids") for kind in (TaskRow, FeedbackRow)}
 
 
 def columns_of(table: Table, kind: type[AnyRow]) -> list[ColumnElement[Any]]:
-    """The columns of `table` in the order of the fields of `kind`: their values `make` a row."""
+    """The columns of `table` in the order of the fields of `kind`; `make` builds a row from their values."""
     return [table.c[name] for name in kind._fields]
 
 
 def make(kind: type[R], found: Sequence[Any]) -> R:
-    """The row with these values of the columns that `columns_of` gives."""
+    """The row with these values of the columns from `columns_of`."""
     ids: int = _IDS.get(kind, -1)
     if ids < 0:
         return kind._make(found)
@@ -53,7 +54,7 @@ def make(kind: type[R], found: Sequence[Any]) -> R:
 
 
 def read(kind: type[R], found: Row[Any]) -> R:
-    """The row in a result that has these columns among others."""
+    """The row in a result that contains these columns among others."""
     return make(kind, [getattr(found, name) for name in kind._fields])
 
 
@@ -67,13 +68,13 @@ def columns(new: Sequence[AnyRow]) -> tuple[Sequence[str], Sequence[Sequence[Any
 
 
 def values(row: AnyRow) -> dict[str, Any]:
-    """The columns of one row by name, except `number`, which the database gives."""
+    """The columns of one row by name, except `number`, which the database assigns."""
     names, (found,) = columns([row])
     return {name: value for name, value in zip(names, found, strict=True) if name != "number"}
 
 
 def key_of(table: Table) -> str:
-    """The column with the digest by which the rows of `table` are known; for annotators their id and kind."""
+    """The column with the digest that identifies rows of `table`; for annotators, their id and kind."""
     return {
         "prompts": "prompt_id",
         "completions": "completion_id",

@@ -1,4 +1,4 @@
-"""Writes to PostgreSQL, where several transactions write at once: rows are locked, and added in bulk."""
+"""Writes to PostgreSQL, where several transactions write at once: rows are locked and added in bulk."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from accord_preference.storage.store import TaskRow
 
 # Fewer than FEW rows are inserted as values; more are copied, BLOCK rows at a time.
 FEW, BLOCK = 20, 500
-# Characters that COPY needs escaped.
+# Characters that must be escaped for COPY.
 _SPECIAL = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 _NOT_PLAIN = re.compile("[\\\\\t\n\r\0\x1f]").search
 
 
 class PostgresWriter(SqlWriter):
-    """`Writer` over one connection in a transaction that is one of many."""
+    """`Writer` over one connection, in one of many concurrent transactions."""
 
     async def task(self, task_id: str) -> TaskRow | None:
         """Locks the row."""
@@ -31,7 +31,7 @@ class PostgresWriter(SqlWriter):
         return None if row is None else mapping.read(TaskRow, row)
 
     async def next_task(self, annotator_id: str, queue: str, now_us: int, *, gold: bool = False) -> TaskRow | None:
-        """Waits for tasks that others have locked only when no other task is left.
+        """Waits for tasks that other transactions have locked only if no other task is left.
 
         A transaction that waits for a task has no other task locked, so there is no deadlock.
         """
@@ -62,7 +62,7 @@ class PostgresWriter(SqlWriter):
         return None
 
     async def _cancel(self, which: ColumnElement[bool]) -> int:
-        """Waits for transactions that are leasing one of the tasks, so that their leases end as well."""
+        """Waits for transactions that are leasing one of the tasks, so that their leases end too."""
         task = tables.tasks
         doomed = select(task.c.number).where(which, task.c.state.in_(UNFINISHED)).order_by(task.c.number)
         await self._connection.execute(_locking(doomed))
@@ -70,12 +70,12 @@ class PostgresWriter(SqlWriter):
 
     async def _still_wanted(self, number: int, annotator_id: str, queue: str, now_us: int, gold: bool) -> bool:
         """Whether a locked task still needs an answer: another annotator may have leased it between the query and the
-        lock. From now on none can."""
+        lock. Once it is locked, none can."""
         wanted = exists().where(tables.tasks.c.number == number, *self._wanted(annotator_id, queue, now_us, gold))
         return bool((await self._connection.execute(select(wanted))).scalar_one())
 
     async def _add(self, table: Table, new: Sequence[Any]) -> int:
-        """By COPY of the rows that are new: of equal keys the first row is kept."""
+        """Adds new rows by COPY; if keys are equal, the first row is kept."""
         if not new:
             return 0
         names, found = mapping.columns(new)
@@ -94,15 +94,15 @@ class PostgresWriter(SqlWriter):
         return await self._add_unknown(table, names, list(different.values()))
 
     async def _among_keys(self, table: Table, keys: Sequence[str]) -> list[str]:
-        """The `keys` that are in `table`. Keys are digests: they need no quoting."""
+        """The `keys` that are in `table`. Keys are digests and need no quoting."""
         key = mapping.key_of(table)
         query = f"SELECT {key} FROM {table.name} WHERE {key} = ANY(%s::varchar[])"
         found = await self._connection.exec_driver_sql(query, (f"{{{','.join(keys)}}}",))
         return list(found.scalars())
 
     async def _add_unknown(self, table: Table, names: Sequence[str], found: Sequence[Sequence[Any]]) -> int:
-        """Straight into the table, at two thirds of the cost of staging. When another transaction has added one of the
-        rows meanwhile, by staging."""
+        """Copies straight into the table, at two thirds of the cost of staging. Falls back to staging if another
+        transaction has added one of the rows in the meantime."""
         from psycopg.errors import UniqueViolation
 
         if not found:
@@ -117,7 +117,7 @@ class PostgresWriter(SqlWriter):
         return len(found)
 
     async def _add_staged(self, table: Table, names: Sequence[str], found: Sequence[Sequence[Any]]) -> int:
-        """By COPY into a temporary table, and from there the rows that are new."""
+        """Copies into a temporary table, then inserts the new rows from there."""
         staged, columns = f"new_{table.name}", ", ".join(names)
         await self._connection.exec_driver_sql(
             f"CREATE TEMPORARY TABLE IF NOT EXISTS {staged} ON COMMIT DROP "
@@ -157,5 +157,5 @@ def _field(value: Any) -> str:
 
 
 def _locking(query: Select[Any], *, skip_locked: bool = False) -> Select[Any]:
-    # NO KEY: rows that only refer to a locked task are not blocked.
+    # NO KEY, so that rows that only refer to a locked task are not blocked.
     return query.with_for_update(of=tables.tasks, key_share=True, skip_locked=skip_locked)

@@ -1,4 +1,4 @@
-"""Reads the records of snapshots and exports: millions of them, page by page."""
+"""Reads the records of snapshots and exports page by page, because there may be millions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from accord_preference.storage.store import (
 K = TypeVar("K", PromptRow, CompletionRow)
 # The fields of a completion that are not in its feedback.
 _ANSWER = CompletionRow._fields[2:]
-# Where the parts of a record begin in a row of `_records`: its feedback, and the completions that are joined.
+# The positions in a row of `_records` at which its feedback and the joined completions begin.
 _FEEDBACK = 1 + len(PromptRow._fields)
 _ANSWERS = _FEEDBACK + len(FeedbackRow._fields)
 _JOINED = (_ANSWERS, _ANSWERS + len(_ANSWER))
@@ -56,7 +56,7 @@ class SqlRecords(SqlHistory):
             wanted = wanted.where(members.c.position > after[0])
         if split:
             wanted = wanted.where(members.c.split == split)
-        # First the page and then its records: otherwise the planner may join the whole table.
+        # Select the page first and then its records, or the planner may join the whole table.
         page = wanted.subquery()
         query = _records(snapshot.kind, page.c.position).join(page, number == page.c.member).order_by(page.c.position)
         await self._by_index()
@@ -87,20 +87,20 @@ class SqlRecords(SqlHistory):
                 yield digest, split
 
     async def _by_index(self) -> None:
-        """Makes this transaction look rows up by index. That is right for a page, whatever the size of the tables;
-        PostgreSQL would often read whole tables for each page."""
+        """Makes this transaction look up rows by index. For a page this is right at any table size; PostgreSQL would
+        often read whole tables for each page."""
         if self._connection.dialect.name == "postgresql":
             await self._connection.exec_driver_sql(_BY_INDEX)
 
     async def _read(self, kind: int, found: Sequence[Row[Any]]) -> list[RecordRow]:
-        """The records in the result of a query of `_records`."""
+        """The records in the result of a `_records` query."""
         if kind == PROMPTS:
             return [RecordRow((row[0],), PromptRow._make(row[1:])) for row in found]
         made, more = [], list[str]()
         for row in found:
             prompt = PromptRow._make(row[1:_FEEDBACK])
             feedback = mapping.make(FeedbackRow, row[_FEEDBACK:_ANSWERS])
-            # The judged completions belong to the prompt of the feedback.
+            # The judged completions belong to the feedback's prompt.
             answers = [
                 CompletionRow(name, prompt.prompt_id, *row[place : place + len(_ANSWER)])
                 for name, place in zip(feedback.completion_ids, _JOINED, strict=False)
@@ -110,7 +110,7 @@ class SqlRecords(SqlHistory):
         return await self._completed(made, more) if more else made
 
     async def _completed(self, found: list[RecordRow], more: Sequence[str]) -> list[RecordRow]:
-        """The records, with the completions that were not joined."""
+        """The records with the completions that were not joined."""
         known = await self.completions(more)
         return [
             row._replace(
@@ -121,13 +121,14 @@ class SqlRecords(SqlHistory):
         ]
 
     async def _by_ids(self, table: Table, ids: Sequence[str], kind: type[K]) -> list[K]:
-        """Those rows of `table` that exist."""
+        """The existing rows of `table` with these keys."""
         query = select(*mapping.columns_of(table, kind)).where(self._among(table.c[mapping.key_of(table)], Text))
         wanted = {"wanted": self._wanted_keys(list(dict.fromkeys(ids)))}
         return [kind._make(row) for row in await self._connection.execute(query, wanted)]
 
     def _among(self, key: ColumnElement[Any], kind: type[TypeEngine[Any]]) -> ColumnElement[bool]:
-        """Whether `key` is in the parameter `wanted`. One parameter for any number of keys: one prepared statement."""
+        """Whether `key` is in the parameter `wanted`. One parameter for any number of keys means one prepared
+        statement."""
         if self._connection.dialect.name == "postgresql":
             return key == any_(bindparam("wanted", type_=ARRAY(kind)))
         wanted = func.json_each(bindparam("wanted", type_=Text)).table_valued("value")
@@ -140,8 +141,8 @@ class SqlRecords(SqlHistory):
 
 
 def _records(kind: int, position: ColumnElement[int]) -> Select[Any]:
-    """Records of this kind: the position, the columns of a PromptRow, those of a FeedbackRow, and the `_ANSWER` columns
-    of two completions, as many as a comparison has."""
+    """The query of records of this kind: the position, the columns of a PromptRow and a FeedbackRow, and the `_ANSWER`
+    columns of two completions, the number in a comparison."""
     prompt = mapping.columns_of(tables.prompts, PromptRow)
     if kind == PROMPTS:
         return select(position, *prompt).select_from(tables.prompts)

@@ -20,7 +20,7 @@ PACKAGE = "accord_preference"
 
 
 class SqlStore:
-    """A `Store` over one engine; `writer`: for its kind of database."""
+    """A `Store` over one engine; `writer`: the writer for its kind of database."""
 
     def __init__(self, engine: AsyncEngine, writer: type[SqlWriter] = SqlWriter):
         self._engine = engine

@@ -1,4 +1,4 @@
-"""The tables for SQLAlchemy; migrations/ creates them. Plain types, so that any SQL database can have them."""
+"""The tables for SQLAlchemy; migrations/ creates them. They use plain types, so that any SQL database supports them."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ metadata = MetaData(
     }
 )
 
-# SQLite numbers rows automatically only by a key of type INTEGER.
+# SQLite numbers rows automatically only if the key has type INTEGER.
 Number = BigInteger().with_variant(Integer(), "sqlite")
 
 
 def _number() -> Column[int]:
-    """Grows with every row: the order of insertion."""
+    """A number that grows with every row and gives the insertion order."""
     return Column("number", Number, primary_key=True, autoincrement=True)
 
 
@@ -81,9 +81,9 @@ tasks = Table(
     Column("answers", Integer, nullable=False),
     # Canonical JSON of the known answer; NULL: not a gold task.
     Column("gold", Text, nullable=True),
-    # Minus the priority: lower ones first, equal ones by number.
+    # Minus the priority: lower values first, equal values by number.
     Column("turn", Integer, nullable=False, server_default=text("0")),
-    # Canonical JSON of criteria and instructions; empty: none.
+    # Canonical JSON of criteria and instructions; empty if there are none.
     Column("form", Text, nullable=False, server_default=""),
     Column("flags", Integer, nullable=False, server_default=text("0")),
     Index(None, "state", "queue", "turn", "number"),
@@ -92,7 +92,7 @@ tasks = Table(
     sqlite_autoincrement=True,
 )
 
-# Gold tasks are few, and are searched separately.
+# Gold tasks are few and are searched separately.
 _gold = tasks.c.gold.is_not(None)
 Index(
     "ix_tasks_gold",
@@ -115,7 +115,7 @@ leases = Table(
     Column("ended", Boolean(create_constraint=False), nullable=False),
     Column("annotator_kind", SmallInteger, nullable=False, server_default=text("0")),
     Column("leased_us", BigInteger, nullable=False, server_default=text("0")),
-    # How it ended: see store.LeaseRow.
+    # How the lease ended; see rows.LeaseRow.
     Column("outcome", SmallInteger, nullable=False, server_default=text("0")),
     Index(None, "task_id", "annotator_id"),
     Index(None, "annotator_id"),
@@ -142,10 +142,10 @@ feedback = Table(
     Column("split", SmallInteger, nullable=False),
     _digest("record_digest"),
     Column("comment", AnyText, nullable=False, server_default=""),
-    # Canonical JSON of a list of ratings; empty: none.
+    # Canonical JSON of a list of ratings; empty if there are none.
     Column("criteria", Text, nullable=False, server_default=""),
     _digest("supersedes", nullable=True),
-    # NULL: active; empty: retracted; else the feedback that corrects it. The only column here that changes.
+    # NULL: active; empty: retracted; otherwise the feedback that corrects it. The only column here that changes.
     _digest("superseded_by", nullable=True),
     Column("elapsed_us", BigInteger, nullable=True),
     Column("gold", Boolean(create_constraint=False), nullable=False, server_default=false()),
@@ -155,7 +155,7 @@ feedback = Table(
     sqlite_autoincrement=True,
 )
 
-# At most one active answer of an annotator to a task. Feedback without a task has NULL there, and no such limit.
+# At most one active answer of an annotator to a task. Feedback without a task has NULL there and is not limited.
 _active = feedback.c.superseded_by.is_(None)
 Index(
     "uq_feedback_in_force",
@@ -192,7 +192,7 @@ flags = Table(
     sqlite_autoincrement=True,
 )
 
-# Prompts themselves never change: existing snapshots keep them.
+# Prompts themselves never change, and existing snapshots keep them.
 deleted_prompts = Table(
     "deleted_prompts",
     metadata,
@@ -213,7 +213,7 @@ snapshots = Table(
     sqlite_autoincrement=True,
 )
 
-# `member` is the number of a prompt or of feedback, as the snapshot's kind says; those rows never change.
+# `member` is the number of a prompt or of feedback, depending on the snapshot's kind; those rows never change.
 snapshot_members = Table(
     "snapshot_members",
     metadata,

@@ -39,7 +39,7 @@ UNFINISHED = (TASK_STATE_OPEN, TASK_STATE_FLAGGED)
 
 
 class SqlWriter(SqlReader):
-    """`Writer` over one connection in a transaction that holds the write lock."""
+    """`Writer` over one connection, in a transaction that holds the write lock."""
 
     async def add_prompts(self, new: Sequence[PromptRow]) -> int:
         return await self._add(tables.prompts, new)
@@ -175,18 +175,19 @@ class SqlWriter(SqlReader):
             await self._connection.execute(insert(facts), [{"name": "split", "value": value}])
         elif kept != value:
             raise FailedPrecondition(
-                f"this database splits its prompts by {kept}, but the settings say {value}: prompts would change "
+                f"this database splits its prompts by {kept}, but the settings say {value}, and prompts would change "
                 "sides. Use the settings that it was created with, or another database",
                 reason="SPLIT_CHANGED",
                 metadata={"database": kept, "settings": value},
             )
 
     def _candidates(self, annotator_id: str, queue: str, now_us: int, gold: bool) -> tuple[Select[Any], Select[Any]]:
-        """Queries of one task each: one that they never leased; one that they released or let expire, the oldest."""
+        """Queries for one task each: one that the annotator never leased, and the oldest one that they released or let
+        expire."""
         task, lease = tables.tasks, tables.leases
         mine = and_(lease.c.task_id == task.c.task_id, lease.c.annotator_id == annotator_id)
         wanted = select(task).where(*self._wanted(annotator_id, queue, now_us, gold)).limit(1)
-        # From their few leases to the tasks, not through all tasks.
+        # Search from their few leases to the tasks, not through all tasks.
         held = (
             select(lease.c.task_id, func.max(lease.c.number).label("last"))
             .where(lease.c.annotator_id == annotator_id)
@@ -199,7 +200,7 @@ class SqlWriter(SqlReader):
         )
 
     def _wanted(self, annotator_id: str, queue: str, now_us: int, gold: bool) -> list[Any]:
-        """Open, in need of an answer, and neither answered, leased nor flagged by this annotator."""
+        """Open tasks that need an answer and that this annotator has not answered, leased or flagged."""
         task, lease, feedback, flag = tables.tasks, tables.leases, tables.feedback, tables.flags
         held = and_(lease.c.task_id == task.c.task_id, is_active(lease, now_us))
         holders = select(func.count()).select_from(lease).where(held).correlate(task).scalar_subquery()
@@ -215,7 +216,7 @@ class SqlWriter(SqlReader):
             is_current(feedback),
         )
         flagged = and_(flag.c.task_id == task.c.task_id, flag.c.annotator_id == annotator_id)
-        # Any number may answer a gold task.
+        # Any number of annotators may answer a gold task.
         place = (
             task.c.gold.is_not(None)
             if gold
@@ -231,7 +232,7 @@ class SqlWriter(SqlReader):
         return [*found, in_queue(task.c.queue, queue)] if queue else found
 
     async def _add(self, table: Table, new: Sequence[Any]) -> int:
-        """By the driver's `executemany`: of equal keys the first row is kept."""
+        """Adds rows by the driver's `executemany`; if keys are equal, the first row is kept."""
         if not new:
             return 0
         names, found = mapping.columns(new)

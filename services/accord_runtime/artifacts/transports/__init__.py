@@ -1,1 +1,1 @@
-"""How weights travel: one module for each way, chosen by URI scheme in accord_runtime/artifacts/fetch.py."""
+"""Transports of weights: one module for each, chosen by URI scheme in accord_runtime/artifacts/fetch.py."""

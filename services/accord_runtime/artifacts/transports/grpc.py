@@ -15,13 +15,14 @@ from accord.errors import FailedPrecondition, Unavailable
 from accord_runtime.artifacts.paths import inside
 from accord_runtime.artifacts.transfer import Progress
 
-_TRIES = 4  # of a stream that breaks before any byte arrives
+_TRIES = 4  # attempts at a stream that breaks before any byte arrives
 
 
 async def fetch(uri: str, target: Path, progress: Progress) -> Path:
     """Copies each file, then moves the complete folder into place. A broken stream continues where it stopped.
 
-    The digest of the weights verifies the tensors, a SHA-256 every other file: FailedPrecondition, DIGEST_MISMATCH.
+    The weights' digest verifies the tensors, and a SHA-256 verifies each other file: FailedPrecondition,
+    DIGEST_MISMATCH.
     """
     parts = urlsplit(uri)
     artifact_id = parts.path.strip("/")
@@ -38,7 +39,7 @@ async def fetch(uri: str, target: Path, progress: Progress) -> Path:
                     await _copy(stub, artifact_id, file.path, out, progress)
                 if path.suffix != ".safetensors" and await asyncio.to_thread(file_digest, path) != file.sha256:
                     raise FailedPrecondition(
-                        f"{file.path} of {uri} was damaged in transit; fetch it again", reason="DIGEST_MISMATCH"
+                        f"{file.path} of {uri} was damaged in transit. Fetch it again", reason="DIGEST_MISMATCH"
                     )
     return target
 

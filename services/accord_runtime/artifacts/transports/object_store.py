@@ -21,7 +21,7 @@ from accord_runtime.artifacts.transfer import Limits, Progress
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore
 
-# Progress is counted per piece: with larger ones a slow link would look stalled.
+# Progress is counted per piece, so with larger pieces a slow link would look stalled.
 CHUNK_BYTES = 4 * 2**20
 _STATUS = re.compile(r"status code: (\d{3})")
 
@@ -53,7 +53,7 @@ async def fetch(uri: str, target: Path, progress: Progress) -> Path:
 def _open(uri: str, limits: Limits) -> ObjectStore:
     from obstore.store import from_url
 
-    # This limit is for a whole request with its body; `progress` ends a transfer that stalls.
+    # This limit is for a whole request with its body; `progress` ends a stalled transfer.
     options: ClientConfig = {
         "allow_http": True,  # if the configured endpoint is http
         "connect_timeout": timedelta(seconds=limits.stall_seconds),
@@ -75,14 +75,14 @@ def _translated(uri: str) -> Iterator[None]:
             reason="MISSING_EXTRA",
         ) from error
     except Exception as error:
-        # The meaning comes first, then pages of internal state.
+        # The message comes first, followed by pages of internal state.
         said = str(error).partition("\n\nDebug source")[0]
-        # A failed listing has no specific class, only the status.
+        # A failed listing has no specific error class, only the status.
         kind, status = type(error).__name__, _STATUS.search(said)
         if kind == "NotFoundError" or (status and status[1] == "404"):
             raise _nothing(uri) from error
         if kind in ("PermissionDeniedError", "UnauthenticatedError") or (status and status[1] in ("401", "403")):
-            raise PermissionDenied(f"{uri} may not be read: {said}", reason="OBJECT_STORE") from error
+            raise PermissionDenied(f"no permission to read {uri}: {said}", reason="OBJECT_STORE") from error
         raise Unavailable(f"{uri} cannot be read: {said}", reason="OBJECT_STORE", metadata={"uri": uri}) from error
 
 

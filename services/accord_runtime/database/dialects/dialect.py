@@ -1,4 +1,4 @@
-"""The seam to a kind of database: what differs between kinds, and nothing else."""
+"""The seam to a kind of database: only the differences between kinds."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from accord import plugins
 from accord.errors import AccordError, InvalidArgument
 
-# An execution option of transactions that will write.
+# An execution option of transactions that write.
 WRITER = {"accord_writer": True}
-# Entry points, named after the schemes of URLs.
+# Entry points, which have the names of URL schemes.
 GROUP = "accord.dialects"
 EXAMPLES = "sqlite:///data.db, postgresql://user:password@host/name"
 
@@ -21,17 +21,17 @@ EXAMPLES = "sqlite:///data.db, postgresql://user:password@host/name"
 class Dialect(Protocol):
     """One kind of database; an entry point of group `accord.dialects` names an instance."""
 
-    # True when one transaction writes at a time, and the others wait in this process for their turn.
+    # True if only one transaction writes at a time and the others wait their turn in this process.
     one_writer: bool
-    # Arguments of SQLAlchemy's create_engine and create_async_engine.
+    # Arguments for SQLAlchemy's create_engine and create_async_engine.
     engine_options: dict[str, Any]
 
     def asynchronous(self, url: URL) -> URL:
-        """`url` with the driver that services use. InvalidArgument for an unsuitable URL."""
+        """`url` with the driver for services. InvalidArgument for an unsuitable URL."""
         ...
 
     def synchronous(self, url: URL) -> URL:
-        """`url` with a driver for migrations."""
+        """`url` with the driver for migrations."""
         ...
 
     def prepare(self, engine: Engine, url: URL) -> None:
@@ -51,20 +51,20 @@ class Dialect(Protocol):
         ...
 
     def version_table(self, package: str) -> str:
-        """The table that holds the revision of the package's schema."""
+        """The table with the revision of the package's schema."""
         ...
 
     def name(self, url: URL) -> str:
-        """The name of the database in messages, without a password."""
+        """The name of the database for messages, without a password."""
         ...
 
     def translate(self, error: DBAPIError | Exception, name: str) -> AccordError | None:
-        """The meaning of a driver's error; None for a bug (a violated constraint, wrong SQL)."""
+        """The AccordError for a driver's error; None for a bug (a violated constraint, invalid SQL)."""
         ...
 
 
 def parse(url: str) -> tuple[URL, Dialect]:
-    """The URL and the dialect of its kind of database. InvalidArgument; UNKNOWN_STORE for an unknown scheme."""
+    """The URL and the dialect for its kind of database. InvalidArgument; UNKNOWN_STORE for an unknown scheme."""
     try:
         parsed = make_url(url)
     except ArgumentError as error:

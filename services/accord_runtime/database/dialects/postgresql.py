@@ -1,8 +1,8 @@
 """PostgreSQL through psycopg 3: many transactions write at once.
 
-Reading transactions are REPEATABLE READ and read-only: they see one state. Writing ones are READ COMMITTED and lock the
-rows that must not change meanwhile. When two add the same row or block each other, one of them gets Aborted,
-DATABASE_CONFLICT: it has changed nothing and may run again.
+Reading transactions are REPEATABLE READ and read-only: they see one state. Writing transactions are READ COMMITTED and
+lock the rows that must not change in the meantime. If two add the same row or block each other, one of them gets
+Aborted, DATABASE_CONFLICT: it has changed nothing and may run again.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _CONFLICTS = {
     "40P01": "two transactions waited for each other (deadlock)",
     "23505": "another transaction added the same rows",
 }
-# Refused now, and accepted later.
+# Connections that are refused now but accepted later.
 _BUSY = ("too many", "starting up", "shutting down", "not yet accepting", "remaining connection slots")
 _UNREACHABLE = {
     "42501": "the user in the URL must be allowed to create and change tables",
-    "25006": "it is read-only; name the primary server",
+    "25006": "it is read-only; use the URL of the primary server",
 }
 
 
@@ -57,7 +57,7 @@ class PostgresDialect:
             raise InvalidArgument.at(
                 "database_url", "has no database name. For example: postgresql://user:password@host/name"
             )
-        # A lost server is noticed, and no call waits forever for a lock or a response.
+        # With these, a lost server is detected and no call waits forever for a lock or a response.
         timeouts = f"-c lock_timeout={LOCK_SECONDS}s -c idle_in_transaction_session_timeout=300s"
         query = {
             "connect_timeout": str(CONNECT_SECONDS),
@@ -72,7 +72,7 @@ class PostgresDialect:
         return self.asynchronous(url)  # psycopg has both interfaces
 
     def prepare(self, engine: Engine, url: URL) -> None:
-        """Nothing: the URL has all settings."""
+        """Nothing to do: the URL has all settings."""
 
     def reader_options(self) -> dict[str, Any]:
         return {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
@@ -94,16 +94,16 @@ class PostgresDialect:
         state = str(getattr(original, "sqlstate", None) or "")
         said, metadata = (str(original).strip().splitlines() or [type(original).__name__])[0], {"database": name}
         if not state and "FATAL:" in said and not any(busy in said for busy in _BUSY):
-            # Refused at connecting; such an error has no SQLSTATE.
+            # A refused connection; such an error has no SQLSTATE.
             return FailedPrecondition(
-                f"the database {name} cannot be used ({said}); check user, password and database name in the URL "
+                f"the database {name} cannot be used ({said}). Check the user, password and database name in the URL "
                 "(createdb creates a database)",
                 reason="DATABASE_UNREACHABLE",
                 metadata=metadata,
             )
         if state in _CONFLICTS:
             return Aborted(
-                f"{_CONFLICTS[state]}; nothing of this call was stored, repeat it",
+                f"{_CONFLICTS[state]}; nothing of this call was stored. Repeat the call",
                 reason="DATABASE_CONFLICT",
                 metadata={**metadata, "detail": said},
             )
@@ -116,28 +116,29 @@ class PostgresDialect:
                 )
         if state == "55P03":
             return Unavailable(
-                f"another transaction held a lock in the database {name} for {LOCK_SECONDS} s; try again",
+                f"another transaction held a lock in the database {name} for {LOCK_SECONDS} s. Try again",
                 reason="DATABASE_LOCKED",
                 metadata=metadata,
             )
         if state == "53100":
             return ResourceExhausted(
-                f"the disk of {name} is full, and nothing of this call was stored; free some space and repeat it",
+                f"the disk of {name} is full, and nothing of this call was stored. Free some space and repeat the call",
                 reason="DISK_FULL",
                 metadata=metadata,
             )
         if state == "54000":
             return InvalidArgument(
-                f"a name or an id in the request is too long for the database ({said}); use at most 2,000 bytes",
+                f"a name or an id in the request is too long for the database ({said}). Use at most 2,000 bytes",
                 reason="NAME_TOO_LONG",
                 metadata=metadata,
             )
         if state.startswith("XX"):
-            return DataLoss(f"the database {name} is damaged ({said}); restore a backup", reason="DATABASE_DAMAGED")
+            return DataLoss(f"the database {name} is damaged ({said}). Restore a backup", reason="DATABASE_DAMAGED")
         if isinstance(error, DataError | IntegrityError | ProgrammingError):
             return None
-        # 08: connection lost; 53300: too many connections; 57: the server stops or starts; none: it is not reachable.
-        reached = "" if state else "; is the server running, and does the URL name it?"
+        # 08: connection lost; 53300: too many connections; 57: the server stops or starts; none: the server is
+        # unreachable.
+        reached = "" if state else ". Is the server running, and is the URL correct?"
         return Unavailable(
             f"the database {name} failed: {said}{reached}",
             reason="DATABASE_ERROR",

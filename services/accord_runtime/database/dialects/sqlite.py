@@ -1,7 +1,7 @@
 """SQLite, embedded: write-ahead log, foreign keys, durable on power failure.
 
-A transaction that writes takes the write lock at its start (BEGIN IMMEDIATE): one that reads first and writes later
-fails at once, without waiting, when another has written in between.
+A writing transaction takes the write lock at its start (BEGIN IMMEDIATE). If it read first and wrote later, it would
+fail at once, without waiting, whenever another had written in between.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class SqliteDialect:
     engine_options: dict[str, Any] = {}  # noqa: RUF012
 
     def asynchronous(self, url: URL) -> URL:
-        # A database in memory is refused.
+        # An in-memory database is refused.
         if url.database in (None, "", ":memory:"):
             raise InvalidArgument.at(
                 "database_url",
-                "needs a file, since a database in memory is lost with the process. For example: sqlite:///data.db",
+                "needs a file, because an in-memory database is lost with the process. For example: sqlite:///data.db",
             )
         return url.set(drivername="sqlite+aiosqlite")
 
@@ -53,13 +53,13 @@ class SqliteDialect:
         event.listen(engine, "begin", _begin)
 
     def reader_options(self) -> dict[str, Any]:
-        return {}  # every transaction of SQLite reads one state
+        return {}  # every SQLite transaction reads one state
 
     def writer_options(self, *, steady: bool) -> dict[str, Any]:
         return WRITER
 
     def lock_migrations(self, connection: Connection) -> None:
-        """Nothing: SQLite has one writer at a time."""
+        """Nothing to do: SQLite has one writer at a time."""
 
     def version_table(self, package: str) -> str:
         return "alembic_version"  # each package has its own file
@@ -72,25 +72,25 @@ class SqliteDialect:
         text, metadata = str(original), {"database": name}
         if "locked" in text or "busy" in text:
             return Unavailable(
-                f"another process locked the database {name} for {BUSY_SECONDS:g} s; try again, or end that process",
+                f"another process locked the database {name} for {BUSY_SECONDS:g} s. Try again, or end that process",
                 reason="DATABASE_LOCKED",
                 metadata=metadata,
             )
         if "is full" in text:
             return ResourceExhausted(
-                f"the disk of {name} is full, and nothing of this call was stored; free some space and repeat it",
+                f"the disk of {name} is full, and nothing of this call was stored. Free some space and repeat the call",
                 reason="DISK_FULL",
                 metadata=metadata,
             )
         if "not a database" in text or "malformed" in text:
             return DataLoss(
-                f"{name} is not an Accord database, or is damaged ({text}); restore a backup, or use another file",
+                f"{name} is not an Accord database, or is damaged ({text}). Restore a backup, or use another file",
                 reason="NOT_A_DATABASE",
                 metadata=metadata,
             )
         if "readonly" in text or "unable to open" in text:
             return FailedPrecondition(
-                f"the database {name} cannot be opened for writing ({text}); check the path and its permissions",
+                f"the database {name} cannot be opened for writing ({text}). Check the path and its permissions",
                 reason="DATABASE_UNREACHABLE",
                 metadata=metadata,
             )
@@ -100,7 +100,7 @@ class SqliteDialect:
 
 
 def _configure(connection: Any, _record: Any) -> None:
-    # The driver's implicit BEGIN would start every transaction as a reader: begin explicitly.
+    # Begin explicitly, because the driver's implicit BEGIN would start every transaction as a reader.
     connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in (
