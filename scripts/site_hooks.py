@@ -23,8 +23,6 @@ ROOT_PAGES = {
     "changelog.md": "CHANGELOG.md",
 }
 FENCE = re.compile(r"(?ms)^(```|~~~).*?^\1")
-# A note to editors before the heading. mkdocs takes a title from the heading only where that comes first.
-NOTE = re.compile(r"\A(?:<!--.*?-->\s*)+", re.DOTALL)
 LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
 
 
@@ -90,5 +88,5 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Removes the note before the heading and rewrites links to files that are not in the site."""
-    return site_links(NOTE.sub("", markdown), page.file.src_uri)
+    """Rewrites links to files that are not in the site."""
+    return site_links(markdown, page.file.src_uri)

@@ -8,10 +8,10 @@ from pydantic import BaseModel
 
 from accord import plugins
 from accord_trainer.algorithm import AlgorithmOptions
-from reference.markdown import cell, code, generated, sentence, table
+from reference.markdown import cell, code, generated, lines, sentence, table
 from reference.models import default_of, limits_of, own_fields, type_of
 
-HEADER = ("option", "type", "default", "limits", "meaning")
+HEADER = ("option", "default, limits", "meaning")
 INTRODUCTION = """# Options of algorithms
 
 In a run file, set them under `policy.options` and `rewardModel.options`; in the SDK they are a training's `options`.
@@ -41,9 +41,7 @@ def page() -> str:
 def _rows(options: type[BaseModel], common: type[BaseModel]) -> Iterator[tuple[str, ...]]:
     for name, field in own_fields(options, common).items():
         yield (
-            code(name),
-            cell(type_of(field.annotation)),
-            code(default_of(field)),
-            cell(limits_of(field)),
+            lines(code(name), cell(type_of(field.annotation))),
+            lines(code(default_of(field)), cell(limits_of(field))),
             cell(sentence(field.description or "")),
         )

@@ -36,10 +36,15 @@ def code(text: object) -> str:
     return f"`{shown}`".replace("|", "\\|") if shown else ""
 
 
+def lines(*texts: str) -> str:
+    """A cell with a line for each text that is not empty. A table of few columns stays readable."""
+    return "<br>".join(text for text in texts if text)
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table. The cells are already Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    every = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in every) + "\n"
 
 
 def sentence(text: str) -> str:

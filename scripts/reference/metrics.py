@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from reference.markdown import cell, code, generated, sentence, table
+from reference.markdown import cell, code, generated, lines, sentence, table
 
 SERVICES = Path(__file__).resolve().parents[2] / "services"
 MAKERS = {
@@ -27,7 +27,7 @@ Prometheus' client (`process_*`). The figures of a training step (loss, reward, 
 def page() -> str:
     """docs/reference/metrics.md."""
     rows = sorted(set(_metrics()))
-    return generated(INTRODUCTION + "\n" + table(("metric", "kind", "labels", "meaning", "services"), rows))
+    return generated(INTRODUCTION + "\n" + table(("metric, kind", "labels", "meaning", "services"), rows))
 
 
 def _metrics() -> Iterator[tuple[str, ...]]:
@@ -44,7 +44,7 @@ def _metrics() -> Iterator[tuple[str, ...]]:
                 continue
             labels = next((_strings(each) for each in node.args[2:3]), "")
             labels = labels or next((_strings(each.value) for each in node.keywords if each.arg == "labels"), "")
-            yield code(texts[0]), MAKERS[node.func.id], cell(labels), cell(sentence(texts[1])), service
+            yield lines(code(texts[0]), MAKERS[node.func.id]), cell(labels), cell(sentence(texts[1])), service
 
 
 def _strings(node: ast.expr) -> str:

@@ -14,7 +14,7 @@ from accord_reward.settings import RewardSettings
 from accord_rollout.settings import RolloutSettings
 from accord_runtime.serving.settings import DatabaseSettings, ServiceSettings
 from accord_trainer.settings import TrainerSettings
-from reference.markdown import cell, code, generated, sentence, table
+from reference.markdown import cell, code, generated, lines, sentence, table
 from reference.models import default_of, limits_of, own_fields, type_of
 
 SERVICES: dict[str, type[BaseSettings]] = {
@@ -26,7 +26,7 @@ SERVICES: dict[str, type[BaseSettings]] = {
     "console": ConsoleSettings,
     "operator": OperatorSettings,
 }
-HEADER = ("flag", "variable", "type", "default", "limits", "meaning")
+HEADER = ("flag, variable", "type, default, limits", "meaning")
 INTRODUCTION = """# Settings
 
 Start a service with `python -m accord_<service>`. Every setting is a flag and an environment variable; the flag takes
@@ -39,7 +39,7 @@ def page() -> str:
     parts = [
         INTRODUCTION,
         "## Every service\n",
-        "`<SERVICE>` is `ROLLOUT`, `REWARD`, `PREFERENCE`, `TRAINER` or `CONTROLLER`.\n",
+        "`<SERVICE>` is `ROLLOUT`, `REWARD`, `PREFERENCE`, `TRAINER`, `CONTROLLER` or `CONSOLE`.\n",
     ]
     parts.append(table(HEADER, _rows("<SERVICE>", ServiceSettings, BaseSettings)))
     parts += ["## Services with a database\n", "The preference service and the controller.\n"]
@@ -56,10 +56,7 @@ def page() -> str:
 def _rows(service: str, settings: type[BaseSettings], common: type[BaseSettings]) -> Iterator[tuple[str, ...]]:
     for name, field in own_fields(settings, common).items():
         yield (
-            code("--" + name.replace("_", "-")),
-            code(f"ACCORD_{service}_{name.upper()}"),
-            cell(type_of(field.annotation)),
-            code(default_of(field)),
-            cell(limits_of(field)),
+            lines(code("--" + name.replace("_", "-")), code(f"ACCORD_{service}_{name.upper()}")),
+            lines(cell(type_of(field.annotation)), code(default_of(field)), cell(limits_of(field))),
             cell(sentence(field.description or "")),
         )
