@@ -289,6 +289,30 @@ def test_one_file_and_one_entry_point_add_a_format(tmp_path: Path, monkeypatch: 
     assert (detected.format, detected.records) == ("csv", [one])
 
 
+def test_a_format_that_cannot_be_imported_does_not_break_the_detection_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "site"
+    (package / "broken-1.dist-info").mkdir(parents=True)
+    (package / "broken-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
+    (package / "broken-1.dist-info" / "entry_points.txt").write_text("[accord.formats]\naaa = no_such_module:Layout\n")
+    monkeypatch.syspath_prepend(str(package))
+    path = tmp_path / "array.json"
+    path.write_text(json.dumps([ARGILLA]))
+    assert detect(path) == "argilla"
+    with pytest.raises(errors.FailedPrecondition) as named:
+        formats.read(path, format="aaa")
+    assert named.value.reason == "PLUGIN_BROKEN"
+
+
+def test_an_array_is_recognized_by_its_first_element_however_long_that_is(tmp_path: Path) -> None:
+    long = {"id": "x" * 200_000, **ARGILLA}
+    (tmp_path / "argilla.json").write_text(json.dumps([long]))
+    assert detect(tmp_path / "argilla.json") == "argilla"
+    (tmp_path / "tasks.json").write_text(json.dumps([{"meta": {"fields": "y" * 200_000}, **TASK}]))
+    assert detect(tmp_path / "tasks.json") == "label_studio"
+
+
 def test_an_array_that_no_layout_recognizes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "array.json"
     path.write_text(json.dumps([{"prompt": "q", "chosen": "a", "rejected": "b"}]))

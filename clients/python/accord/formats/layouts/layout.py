@@ -7,15 +7,18 @@ one, write a class with the methods of `Layout` and register it; see `jsonl.py` 
 from __future__ import annotations
 
 import json
-import re
+import logging
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from accord import plugins
+from accord.errors import FailedPrecondition
 from accord.formats.lines import at, open_file
 from accord.preference import v1 as preference_v1
+
+log = logging.getLogger(__name__)
 
 GROUP = "accord.formats"
 # The part of a file that detection examines.
@@ -81,9 +84,18 @@ def detect(path: Path) -> str:
     NotFound if there is no such file; InvalidArgument, BAD_LINE, for a JSON array that no layout recognizes.
     """
     with open_file(path) as file:
-        head = head_of(file.read(HEAD_BYTES))
+        start = file.read(HEAD_BYTES)
+        # The first element of an array may be longer than that, and its keys decide.
+        while _is_cut(start) and (more := file.read(len(start))):
+            start += more
+    head = head_of(start)
     for name in layout_names():
-        if layout_of(name).recognizes(head):
+        try:
+            layout = layout_of(name)
+        except FailedPrecondition as error:  # a plug-in that cannot be imported must not break the others
+            log.warning("format %s was left out of the detection: %s", name, error.message)
+            continue
+        if layout.recognizes(head):
             return name
     if head.is_array:
         raise at(
@@ -93,13 +105,34 @@ def detect(path: Path) -> str:
 
 
 def head_of(start: bytes) -> Head:
-    """The head of a file that begins with these bytes."""
-    data = start.removeprefix(b"\xef\xbb\xbf").lstrip()
-    array = data.startswith(b"[")
-    text = (data[1:].lstrip() if array else data.split(b"\n", 1)[0]).decode("utf-8", "replace")
+    """The head of a file that begins with these bytes. Without keys if the first object cannot be read."""
+    data = _without_mark(start)
     try:
-        first = json.JSONDecoder().raw_decode(text)[0]
+        first = _first(data)
     except (ValueError, RecursionError):
-        # An array's first element may be longer than the head: the keys in the part that was read are enough.
-        return Head(data, frozenset(re.findall(r'"(\w+)"\s*:', text) if array else ()))
+        return Head(data, frozenset())
     return Head(data, frozenset(first if isinstance(first, dict) else ()))
+
+
+def _is_cut(start: bytes) -> bool:
+    """Whether a JSON array's first element ends behind these bytes."""
+    data = _without_mark(start)
+    if not data.startswith(b"["):
+        return False
+    try:
+        _first(data)
+    except RecursionError:
+        return False
+    except ValueError:
+        return True
+    return False
+
+
+def _without_mark(start: bytes) -> bytes:
+    return start.removeprefix(b"\xef\xbb\xbf").lstrip()
+
+
+def _first(data: bytes) -> Any:
+    """The first JSON value: of an array, or of a line. ValueError if there is none."""
+    text = data[1:].lstrip() if data.startswith(b"[") else data.split(b"\n", 1)[0]
+    return json.JSONDecoder().raw_decode(text.decode("utf-8", "replace"))[0]
