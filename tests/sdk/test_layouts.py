@@ -310,7 +310,7 @@ def test_an_array_is_recognized_by_its_first_element_however_long_that_is(tmp_pa
     (tmp_path / "argilla.json").write_text(json.dumps([long]))
     assert detect(tmp_path / "argilla.json") == "argilla"
     (tmp_path / "tasks.json").write_text(json.dumps([{"meta": {"fields": "y" * 200_000}, **TASK}]))
-    assert detect(tmp_path / "tasks.json") == "label_studio"
+    assert detect(tmp_path / "tasks.json") == "label-studio"
 
 
 def test_an_array_that_no_layout_recognizes_is_refused(tmp_path: Path) -> None:
