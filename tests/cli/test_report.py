@@ -8,6 +8,7 @@ import math
 import re
 from html.parser import HTMLParser
 
+import pytest
 from rich.console import Console
 from tests.support.example_run import HOSTILE, events, finished_run
 
@@ -18,6 +19,8 @@ from accord.report.html import render_html
 from accord.report.json_form import report_json
 from accord.report.model import Report
 from accord.report.report import build_report
+
+pytestmark = pytest.mark.process
 
 ITERATION_KEYS = {"iteration", "heldout_score", "kl_nats", "rm_accuracy", "promoted", "seconds", "stage_seconds"}
 

@@ -21,6 +21,8 @@ from accord_trainer.conformance.check import CHECKS
 from accord_trainer.conformance.suite import conformance
 from accord_trainer.trainings.training import GROUP
 
+pytestmark = pytest.mark.process
+
 
 @pytest.mark.parametrize("name", plugins.names(GROUP))
 def test_every_registered_algorithm_meets_every_requirement(name: str) -> None:

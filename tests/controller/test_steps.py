@@ -14,6 +14,8 @@ from accord_controller.ledger.keys import step_key
 from accord_controller.stages.context import StageContext
 from accord_controller.stages.steps import Batch, Plan, catch_up, open_training, recorded_steps, run_steps
 
+pytestmark = pytest.mark.process
+
 STEPS = 3
 
 

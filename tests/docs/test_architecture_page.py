@@ -10,7 +10,6 @@ from tests.docs.test_readme import ROOT
 
 PAGE = (ROOT / "ARCHITECTURE.md").read_text()
 PLACES = sorted(set(re.findall(r"`(accord(?:_\w+)?/[\w/]+\.py)(?::([\w.]+))?", PAGE)))
-FOLDERS = sorted(set(re.findall(r"`(accord(?:_\w+)?/[\w/]+/)`", PAGE)))
 
 
 def test_the_page_names_enough_places_to_be_a_map() -> None:
@@ -28,8 +27,3 @@ def test_a_place_of_the_page_exists(path: str, name: str) -> None:
         found = [node for node in body if getattr(node, "name", None) == part]
         assert found, f"{path} does not define {name}"
         body = getattr(found[0], "body", [])
-
-
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_a_folder_of_the_page_exists(folder: str) -> None:
-    assert any((root / folder).is_dir() for root in (ROOT / "services", ROOT / "clients/python"))

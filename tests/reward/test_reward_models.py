@@ -13,6 +13,8 @@ import accord
 from accord.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from accord.types import v1 as types_v1
 
+pytestmark = pytest.mark.process
+
 ITEMS = [
     item("How are you?", "fine"),
     item("Write something long about the quick brown fox and the lazy dog.", "The way is to try again. " * 4),

@@ -17,6 +17,8 @@ from accord.digest import weights_digest
 from accord.errors import AccordError, DeadlineExceeded, FailedPrecondition, InvalidArgument, Unavailable
 from accord_rollout.engine import Completion, Engine, Failed, Job, ResidentWeights, Sampling, Weights
 
+pytestmark = pytest.mark.process
+
 ENGINES = ("openai", "sglang")
 JOB = Job(0, (5, 6, 7), 2**63 + 5)
 

@@ -13,6 +13,8 @@ from accord.errors import AccordError, FailedPrecondition, InvalidArgument, Reso
 from accord.trainer import v1 as trainer_v1
 from accord_trainer.trainings import memory_budget
 
+pytestmark = pytest.mark.process
+
 NAN, INFINITY = float("nan"), float("inf")
 Change = Callable[[trainer_v1.ScoredSample], object]
 FIELDS: list[tuple[str, Change]] = [

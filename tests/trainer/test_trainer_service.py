@@ -15,6 +15,8 @@ from accord_models.loading import load_causal_lm, load_reward_model
 from accord_runtime.artifacts.fetch import fetch
 from accord_runtime.artifacts.transports.file import local_path
 
+pytestmark = pytest.mark.process
+
 METRICS = set(
     "reward score kl_k1 kl_k3 entropy approx_kl clip_fraction ratio_mean ratio_max value_loss policy_loss lr grad_norm "  # noqa: SIM905
     "explained_variance response_tokens eos_rate mismatch_kl kl_coefficient tokens_per_second".split()
