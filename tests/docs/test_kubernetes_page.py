@@ -14,6 +14,8 @@ from tests.support.kustomize import documents, rendered
 from accord_controller.launchers.kubernetes import pod_diagnosis
 from accord_controller.operator import seen_runs, status
 
+pytestmark = pytest.mark.process
+
 TEXT = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"(?s)```sh\n(.*?)```", TEXT) for line in block.splitlines() if line.strip()]
 COLUMNS = [
