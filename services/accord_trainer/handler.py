@@ -11,6 +11,7 @@ from accord.digest import weights_digest
 from accord.errors import InvalidArgument
 from accord.trainer import v1 as trainer_v1
 from accord.types import v1 as types_v1
+from accord_runtime.serving import paging
 from accord_runtime.serving.idempotency import OnceUnderLease
 from accord_runtime.serving.leases import LeaseTable
 from accord_trainer.algorithm import Experience
@@ -53,10 +54,8 @@ class TrainerHandler:
         return training
 
     def list(self, page_size: int, page_token: str) -> tuple[list[trainer_v1.Training], str]:
-        """A page, ordered by id; the token is the last id of the previous page."""
-        if page_size < 0:
-            raise InvalidArgument.at("page_size", "must be at least 0")
-        size = min(page_size or 100, 1000)
+        """A page, ordered by id; the token is the last id of the previous page, as in 0.1.0."""
+        size = paging.page_size(page_size, 100, 1000)
         rest = [training_id for training_id in self._registry.ids() if training_id > page_token]
         page = [self.training(training_id) for training_id in rest[:size]]
         return page, rest[size - 1] if len(rest) > size else ""
